@@ -1,0 +1,1 @@
+"""Configurations: default.py holds every field, the others only what differs."""

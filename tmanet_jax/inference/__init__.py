@@ -1,0 +1,1 @@
+"""Inference: windows over whole frames, and evaluation of a set of clips."""

@@ -1,0 +1,1 @@
+"""The network: jax and flax alone, knowing neither the data nor the configuration files."""
