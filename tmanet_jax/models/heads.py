@@ -1,0 +1,183 @@
+"""The temporal memory attention head, and the auxiliary head of training.
+
+Source: TMANet section 3; `mmseg/models/decode_heads/tma_head.py` and `fcn_head.py`.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from tmanet_jax.models.layers import Conv, ConvNorm, channel_dropout
+from tmanet_jax.models.memory import read_memory
+
+classifier_init = nnx.initializers.normal(0.01)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """Shape of the two heads; the defaults are the published ones.
+
+    Attributes:
+      num_classes: channels of the logits.
+      num_memory: T, memory frames before the query; 0 is the network without memory.
+      key_channels: channels that are compared.
+      value_channels: channels that are read.
+      channels: channels of the 3x3 bottleneck before the classifier.
+      aux_channels: channels of the auxiliary head.
+      dropout: share of channels that training drops before each classifier.
+      scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
+    """
+
+    num_classes: int = 19
+    num_memory: int = 2
+    key_channels: int = 64
+    value_channels: int = 256
+    channels: int = 512
+    aux_channels: int = 256
+    dropout: float = 0.1
+    scale_scores: bool = False
+
+
+class KeyValue(NamedTuple):
+    """Encoded frames: what is compared, and what is read."""
+
+    key: jax.Array
+    """NxhxwxK"""
+    value: jax.Array
+    """NxhxwxV"""
+
+
+class FrameEncoder(nnx.Module):
+    """Key and value branches for the frames of one position of the clip: 1x1, then 3x3."""
+
+    def __init__(self, in_channels: int, config: HeadConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.key = _branch(in_channels, config.key_channels, dtype, rngs)
+        self.value = _branch(in_channels, config.value_channels, dtype, rngs)
+
+    def __call__(self, features_NxhxwxC: jax.Array, *, train: bool) -> KeyValue:
+        """Stage-4 features NxhxwxC -> key NxhxwxK (never negative) and value NxhxwxV."""
+        return KeyValue(
+            _run(self.key, features_NxhxwxC, train), _run(self.value, features_NxhxwxC, train)
+        )
+
+
+def _branch(in_channels: int, channels: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.List:
+    return nnx.List(
+        [
+            ConvNorm(in_channels, channels, 1, dtype=dtype, rngs=rngs),
+            ConvNorm(channels, channels, 3, dtype=dtype, rngs=rngs),
+        ]
+    )
+
+
+def _run(branch: nnx.List, x_NxhxwxC: jax.Array, train: bool) -> jax.Array:
+    for conv in branch:
+        x_NxhxwxC = conv(x_NxhxwxC, train=train)
+    return x_NxhxwxC
+
+
+class TMAHead(nnx.Module):
+    """Encodes query and memory frames, reads the memory, classifies each position.
+
+    Every position of the memory has an encoder of its own, position 0 being the oldest frame.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        config: HeadConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.query_encoder = FrameEncoder(in_channels, config, dtype, rngs)
+        self.memory_encoders = nnx.List(
+            [FrameEncoder(in_channels, config, dtype, rngs) for _ in range(config.num_memory)]
+        )
+        parts = 2 if config.num_memory else 1
+        self.bottleneck = ConvNorm(
+            parts * config.value_channels, config.channels, 3, dtype=dtype, rngs=rngs
+        )
+        self.classifier = _classifier(config.channels, config.num_classes, dtype, rngs)
+
+    def encode_memory(self, features_TxBxhxwxC: list[jax.Array], *, train: bool) -> list[KeyValue]:
+        """One BxhxwxC array of stage-4 features a memory frame, oldest first, each encoded."""
+        return [
+            encoder(features, train=train)
+            for encoder, features in zip(self.memory_encoders, features_TxBxhxwxC, strict=True)
+        ]
+
+    def read(self, query: KeyValue, memory: list[KeyValue]) -> jax.Array:
+        """The query's value beside what it reads from the memory: Bxhxwx2V (without memory V)."""
+        if not memory:
+            return query.value
+        b, h, w, k = query.key.shape
+        scale = k**-0.5 if self.config.scale_scores else 1.0
+        read_BxNxV = read_memory(
+            query.key.reshape(b, h * w, k),
+            _flatten_positions([frame.key for frame in memory]),
+            _flatten_positions([frame.value for frame in memory]),
+            scale=scale,
+        )
+        return jnp.concatenate([query.value, read_BxNxV.reshape(query.value.shape)], axis=-1)
+
+    def classify(
+        self, read_Bxhxwx2V: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Bxhxwx2V -> logits BxhxwxC, at least float32."""
+        x = self.bottleneck(read_Bxhxwx2V, train=train)
+        return _logits(self.classifier, x, self.config.dropout, dropout_key)
+
+
+class FCNHead(nnx.Module):
+    """The auxiliary head: 3x3, dropout, classifier, on stage 3 of the query frame alone."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        config: HeadConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.dropout = config.dropout
+        self.conv = ConvNorm(in_channels, config.aux_channels, 3, dtype=dtype, rngs=rngs)
+        self.classifier = _classifier(config.aux_channels, config.num_classes, dtype, rngs)
+
+    def __call__(
+        self, features_BxhxwxC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Stage-3 features BxhxwxC -> logits BxhxwxC', at least float32."""
+        x = self.conv(features_BxhxwxC, train=train)
+        return _logits(self.classifier, x, self.dropout, dropout_key)
+
+
+def _classifier(in_channels: int, num_classes: int, dtype: DTypeLike, rngs: nnx.Rngs) -> Conv:
+    return Conv(
+        in_channels,
+        num_classes,
+        1,
+        use_bias=True,
+        kernel_init=classifier_init,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def _logits(
+    classifier: Conv, x_BxhxwxC: jax.Array, dropout: float, dropout_key: jax.Array | None
+) -> jax.Array:
+    logits = classifier(channel_dropout(x_BxhxwxC, dropout, dropout_key))
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def _flatten_positions(frames_TxBxhxwxC: list[jax.Array]) -> jax.Array:
+    """T arrays BxhxwxC -> BxMxC with M = T * h * w, T-major."""
+    stacked_BxTxhxwxC = jnp.stack(frames_TxBxhxwxC, axis=1)
+    b, t, h, w, c = stacked_BxTxhxwxC.shape
+    return stacked_BxTxhxwxC.reshape(b, t * h * w, c)

@@ -1,0 +1,200 @@
+"""Layers the whole network is made of: convolution, per-slot batch norm, dropout, resizing.
+
+Shape letters: N images (B x S of them, S frames a clip, batch-major), H, W, C channels.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+
+BATCH_NORM_MOMENTUM = 0.1
+BATCH_NORM_EPSILON = 1e-5
+
+kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class Conv(nnx.Module):
+    """2-D convolution, padded so that stride 1 keeps the size; 1x1 kernels run as a dot product.
+
+    XLA's CPU weight gradient of a 1x1 convolution is two to three times slower than the same
+    sum written as a matrix product; on GPU and TPU the two are equal.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        use_bias: bool = False,
+        kernel_init: nnx.Initializer = kaiming_normal_fan_out,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.stride = stride
+        self.dilation = dilation
+        self.kernel_size = kernel_size
+        self.dtype = dtype
+        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.kernel_hwio = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
+
+    def __call__(self, x_NxHxWxC: jax.Array) -> jax.Array:
+        """NxHxWxC -> NxH'xW'xC' with H' = ceil(H / stride), in the compute dtype."""
+        x_NxHxWxC = x_NxHxWxC.astype(self.dtype)
+        kernel_hwio = self.kernel_hwio[...].astype(self.dtype)
+        if self.kernel_size == 1:
+            strided = x_NxHxWxC[:, :: self.stride, :: self.stride]
+            y = jnp.einsum("nhwi,io->nhwo", strided, kernel_hwio[0, 0])
+        else:
+            padding = self.dilation * (self.kernel_size // 2)
+            y = lax.conv_general_dilated(
+                x_NxHxWxC,
+                kernel_hwio,
+                window_strides=(self.stride, self.stride),
+                padding=[(padding, padding)] * 2,
+                rhs_dilation=(self.dilation, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch norm whose training statistics are taken for each temporal slot by itself.
+
+    The original sends the query and then each memory frame through the backbone, one call a
+    frame. Here all slots go through in one call, and the statistics stay separate: each slot is
+    normalised by its own, and the running statistics receive one update a slot, query first, then
+    memory oldest to newest. The running variance takes the unbiased batch variance, as torch does.
+    Under `jit` with a sharded batch the statistics are those of the global batch.
+    """
+
+    def __init__(self, channels: int, *, scale_init: float = 1.0):
+        self.scale = nnx.Param(jnp.full(channels, scale_init, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.mean = nnx.BatchStat(jnp.zeros(channels))
+        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.num_updates = nnx.BatchStat(jnp.zeros((), jnp.int32))
+
+    def __call__(self, x_NxHxWxC: jax.Array, *, train: bool, slots: int = 1) -> jax.Array:
+        """Normalises over N, H, W within each slot; N = B * slots, the query in the last slot."""
+        if not train:
+            gain_C = self.scale[...] * lax.rsqrt(self.var[...] + BATCH_NORM_EPSILON)
+            shift_C = self.bias[...] - self.mean[...] * gain_C
+            return (x_NxHxWxC * gain_C + shift_C).astype(x_NxHxWxC.dtype)
+
+        n, h, w, c = x_NxHxWxC.shape
+        x_BxSxHxWxC = x_NxHxWxC.reshape(n // slots, slots, h, w, c)
+        x_BxSxHxWxC = x_BxSxHxWxC.astype(jnp.promote_types(x_NxHxWxC.dtype, jnp.float32))
+        mean_SxC = x_BxSxHxWxC.mean((0, 2, 3))
+        mean_of_square_SxC = lax.square(x_BxSxHxWxC).mean((0, 2, 3))
+        var_SxC = jnp.maximum(mean_of_square_SxC - lax.square(mean_SxC), 0.0)
+        self._update_running(mean_SxC, var_SxC, count=n // slots * h * w)
+
+        gain_SxC = self.scale[...] * lax.rsqrt(var_SxC + BATCH_NORM_EPSILON)
+        shift_SxC = self.bias[...] - mean_SxC * gain_SxC
+        y = x_BxSxHxWxC * gain_SxC[:, None, None] + shift_SxC[:, None, None]
+        return y.reshape(n, h, w, c).astype(x_NxHxWxC.dtype)
+
+    def _update_running(self, mean_SxC: jax.Array, var_SxC: jax.Array, count: int) -> None:
+        unbiased_SxC = var_SxC * (count / max(count - 1, 1))
+        mean_C, var_C = self.mean[...], self.var[...]
+        slots = mean_SxC.shape[0]
+        for slot in (slots - 1, *range(slots - 1)):
+            mean_C = _moved(mean_C, mean_SxC[slot])
+            var_C = _moved(var_C, unbiased_SxC[slot])
+        self.mean[...] = lax.stop_gradient(mean_C)
+        self.var[...] = lax.stop_gradient(var_C)
+        self.num_updates[...] = self.num_updates[...] + slots
+
+
+def _moved(running_C: jax.Array, observed_C: jax.Array) -> jax.Array:
+    return (1 - BATCH_NORM_MOMENTUM) * running_C + BATCH_NORM_MOMENTUM * observed_C
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, batch norm, and a ReLU unless it is switched off."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        relu: bool = True,
+        scale_init: float = 1.0,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.conv = Conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            dilation=dilation,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = BatchNorm(out_channels, scale_init=scale_init)
+        self.relu = relu
+
+    def __call__(self, x_NxHxWxC: jax.Array, *, train: bool, slots: int = 1) -> jax.Array:
+        """NxHxWxC -> NxH'xW'xC'."""
+        y = self.norm(self.conv(x_NxHxWxC), train=train, slots=slots)
+        return nnx.relu(y) if self.relu else y
+
+
+def channel_dropout(x_NxHxWxC: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Sets whole channels of single images to zero (torch's Dropout2d); no key, no dropout."""
+    if key is None or rate == 0.0:
+        return x_NxHxWxC
+    n, _, _, c = x_NxHxWxC.shape
+    keep_Nx1x1xC = jax.random.bernoulli(key, 1.0 - rate, (n, 1, 1, c))
+    return jnp.where(keep_Nx1x1xC, x_NxHxWxC / (1.0 - rate), jnp.zeros((), x_NxHxWxC.dtype))
+
+
+def max_pool(x_NxHxWxC: jax.Array) -> jax.Array:
+    """3x3 maximum, stride 2, padding 1: NxHxWxC -> NxceilH/2xceilW/2xC."""
+    return nnx.max_pool(x_NxHxWxC, (3, 3), strides=(2, 2), padding=[(1, 1), (1, 1)])
+
+
+def resize_bilinear(
+    x_NxHxWxC: jax.Array, size: tuple[int, int], *, align_corners: bool
+) -> jax.Array:
+    """Bilinear resize without antialiasing, as torch's `interpolate`: NxHxWxC -> Nx*sizexC.
+
+    Each axis is a product with its interpolation matrix, which is exact, differentiates into the
+    transposed product, and needs neither gather nor scatter.
+    """
+    for axis, out_size in ((1, size[0]), (2, size[1])):
+        in_size = x_NxHxWxC.shape[axis]
+        if in_size == out_size:
+            continue
+        matrix_OxI = _interpolation_matrix(in_size, out_size, align_corners, x_NxHxWxC.dtype)
+        product = "oi,niwc->nowc" if axis == 1 else "oi,nhic->nhoc"
+        x_NxHxWxC = jnp.einsum(product, matrix_OxI, x_NxHxWxC, precision=lax.Precision.HIGHEST)
+    return x_NxHxWxC
+
+
+def _interpolation_matrix(
+    in_size: int, out_size: int, align_corners: bool, dtype: DTypeLike
+) -> jax.Array:
+    float_dtype = jnp.promote_types(dtype, jnp.float32)
+    out_O = jnp.arange(out_size, dtype=float_dtype)
+    if align_corners:
+        scale = (in_size - 1) / (out_size - 1) if out_size > 1 else 0.0
+        source_O = out_O * scale
+    else:
+        source_O = jnp.maximum((out_O + 0.5) * (in_size / out_size) - 0.5, 0.0)
+    lower_O = jnp.minimum(jnp.floor(source_O).astype(jnp.int32), in_size - 1)
+    upper_O = jnp.minimum(lower_O + 1, in_size - 1)
+    fraction_Ox1 = (source_O - lower_O)[:, None]
+    matrix_OxI = (1 - fraction_Ox1) * jax.nn.one_hot(lower_O, in_size, dtype=float_dtype)
+    matrix_OxI += fraction_Ox1 * jax.nn.one_hot(upper_O, in_size, dtype=float_dtype)
+    return matrix_OxI.astype(dtype)

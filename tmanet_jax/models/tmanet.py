@@ -1,0 +1,141 @@
+"""TMANet: a dilated ResNet and a head that reads a memory of the preceding frames.
+
+The network is cut at its memory seam: `encode` turns frames into features, `read` turns features
+of a query and its memory into logits, and `__call__` is built of the two. Training, evaluation of
+clips and streaming are three callers of the same parts.
+
+Source: Wang et al. 2021 (arXiv 2102.08643).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from tmanet_jax.models.heads import FCNHead, HeadConfig, TMAHead
+from tmanet_jax.models.resnet import OUTPUT_STRIDE, ResNet, ResNetConfig, Stages
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the network's parameters and what it computes of them.
+
+    Attributes:
+      backbone: shape of the ResNet.
+      head: shape of the memory head and of the auxiliary head.
+      align_corners: how logits are up-sampled (Cityscapes' config: yes, CamVid's: no).
+      memory_gradient: whether training's gradients flow into the memory frames.
+      dtype: compute type, "float32" or "bfloat16"; parameters, statistics and logits stay float32.
+    """
+
+    backbone: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
+    head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
+    align_corners: bool = True
+    memory_gradient: bool = True
+    dtype: str = "float32"
+
+
+class Logits(NamedTuple):
+    """What the network says of the query frame, at stride 8."""
+
+    main: jax.Array
+    """BxhxwxC"""
+    aux: jax.Array
+    """BxhxwxC, from stage 3 of the query alone; trains the backbone, unused in inference."""
+
+
+class TMANet(nnx.Module):
+    """The whole network.
+
+    A clip is `frames_BxSxHxWx3`: S = T + 1 normalised RGB frames in the order of time, the T
+    memory frames first (oldest at 0), the query last.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        dtype = jnp.dtype(config.dtype)
+        channels = config.backbone.stage_channels
+        self.backbone = ResNet(config.backbone, dtype=dtype, rngs=rngs)
+        self.head = TMAHead(channels[3], config.head, dtype=dtype, rngs=rngs)
+        self.aux_head = FCNHead(channels[2], config.head, dtype=dtype, rngs=rngs)
+
+    def encode(self, frames_NxHxWx3: jax.Array, *, train: bool = False, slots: int = 1) -> Stages:
+        """Frames NxHxWx3 -> backbone features, hxw = ceil(H / 8) x ceil(W / 8) at stages 2 to 4."""
+        return self.backbone(frames_NxHxWx3, train=train, slots=slots)
+
+    def read(
+        self,
+        query_BxhxwxC: jax.Array,
+        memory_TxBxhxwxC: list[jax.Array],
+        *,
+        train: bool = False,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Stage-4 features of the query and of T memory frames, oldest first -> logits BxhxwxC."""
+        query = self.head.query_encoder(query_BxhxwxC, train=train)
+        memory = self.head.encode_memory(memory_TxBxhxwxC, train=train)
+        return self.head.classify(
+            self.head.read(query, memory), train=train, dropout_key=dropout_key
+        )
+
+    def __call__(
+        self,
+        frames_BxSxHxWx3: jax.Array,
+        *,
+        train: bool = False,
+        dropout_key: jax.Array | None = None,
+    ) -> Logits:
+        """Segments the last frame of each clip.
+
+        Args:
+          frames_BxSxHxWx3: normalised RGB, S = num_memory + 1.
+          train: normalise by the batch's statistics and move the running ones.
+          dropout_key: without one nothing is dropped.
+
+        Raises:
+          ValueError: the clip's length is not the one that the network was built for.
+        """
+        expected = self.config.head.num_memory + 1
+        if frames_BxSxHxWx3.shape[1] != expected:
+            raise ValueError(
+                f"a clip of {expected} frames was expected ({expected - 1} memory frames and the "
+                f"query), found {frames_BxSxHxWx3.shape[1]}"
+            )
+        query, memory_TxBxhxwxC = self._encode_clip(frames_BxSxHxWx3, train)
+        main_key, aux_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        main = self.read(query.stage4, memory_TxBxhxwxC, train=train, dropout_key=main_key)
+        aux = self.aux_head(query.stage3, train=train, dropout_key=aux_key)
+        return Logits(main, aux)
+
+    def _encode_clip(
+        self, frames_BxSxHxWx3: jax.Array, train: bool
+    ) -> tuple[Stages, list[jax.Array]]:
+        """All frames through the backbone: the query's features, and stage 4 of each memory frame.
+
+        With gradients into the memory the S frames go through in one call. Without, the memory
+        takes a call of its own, after the query's as in the original, that has no backward pass.
+        """
+        num_memory = frames_BxSxHxWx3.shape[1] - 1
+        if not train or self.config.memory_gradient or not num_memory:
+            stages = self._encode_slots(frames_BxSxHxWx3, train)
+            query = jax.tree.map(lambda x_BxSxhxwxC: x_BxSxhxwxC[:, -1], stages)
+            return query, [stages.stage4[:, t] for t in range(num_memory)]
+        stages = self._encode_slots(frames_BxSxHxWx3[:, -1:], train)
+        query = jax.tree.map(lambda x_Bx1xhxwxC: x_Bx1xhxwxC[:, 0], stages)
+        memory_BxTxhxwxC = lax.stop_gradient(
+            self._encode_slots(frames_BxSxHxWx3[:, :-1], train).stage4
+        )
+        return query, [memory_BxTxhxwxC[:, t] for t in range(num_memory)]
+
+    def _encode_slots(self, frames_BxSxHxWx3: jax.Array, train: bool) -> Stages:
+        b, s, *frame_shape = frames_BxSxHxWx3.shape
+        stages = self.encode(frames_BxSxHxWx3.reshape(b * s, *frame_shape), train=train, slots=s)
+        return jax.tree.map(lambda x_NxhxwxC: x_NxhxwxC.reshape(b, s, *x_NxhxwxC.shape[1:]), stages)
+
+
+def feature_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the features of a frame of this height and width."""
+    return (-(-size[0] // OUTPUT_STRIDE), -(-size[1] // OUTPUT_STRIDE))
