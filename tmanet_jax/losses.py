@@ -1,0 +1,80 @@
+"""Cross-entropy and pixel accuracy, as the original computes them.
+
+Source: `mmseg/models/losses/cross_entropy_loss.py`, `accuracy.py`, and `decode_head.losses`.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.tmanet import Logits
+
+IGNORE = 255
+"""Label value of pixels that neither train nor count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """How the two heads' logits become one number.
+
+    Attributes:
+      aux_weight: factor of the auxiliary head's loss.
+      average: "all" divides by every pixel, ignored ones included, as the original does; "valid"
+        divides by the pixels that have a label.
+      class_weights: factor of each class's pixels, or None for 1.
+    """
+
+    aux_weight: float = 0.4
+    average: Literal["all", "valid"] = "all"
+    class_weights: tuple[float, ...] | None = None
+
+
+class Losses(NamedTuple):
+    """Scalars of one batch."""
+
+    total: jax.Array
+    """main + aux"""
+    main: jax.Array
+    aux: jax.Array
+    """Already times `aux_weight`."""
+    accuracy: jax.Array
+    """Share of all pixels, ignored ones included, that the main head gets right."""
+
+
+def segmentation_loss(
+    logits: Logits, labels_BxHxW: jax.Array, config: LossConfig, *, align_corners: bool
+) -> Losses:
+    """Both heads' logits, up-sampled to the labels' size, against the labels."""
+    size = labels_BxHxW.shape[1:]
+    main_BxHxWxC = resize_bilinear(logits.main, size, align_corners=align_corners)
+    aux_BxHxWxC = resize_bilinear(logits.aux, size, align_corners=align_corners)
+    main = cross_entropy(main_BxHxWxC, labels_BxHxW, config)
+    aux = config.aux_weight * cross_entropy(aux_BxHxWxC, labels_BxHxW, config)
+    return Losses(main + aux, main, aux, pixel_accuracy(main_BxHxWxC, labels_BxHxW))
+
+
+def cross_entropy(
+    logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig
+) -> jax.Array:
+    """Mean of -log softmax(logits)[label]; pixels labelled `IGNORE` count 0."""
+    valid_BxHxW = labels_BxHxW != IGNORE
+    target_BxHxW = jnp.where(valid_BxHxW, labels_BxHxW, 0).astype(jnp.int32)
+    log_normalizer_BxHxW = jax.nn.logsumexp(logits_BxHxWxC, axis=-1)
+    one_hot_BxHxWxC = jax.nn.one_hot(
+        target_BxHxW, logits_BxHxWxC.shape[-1], dtype=logits_BxHxWxC.dtype
+    )
+    target_logit_BxHxW = (logits_BxHxWxC * one_hot_BxHxWxC).sum(-1)
+    loss_BxHxW = jnp.where(valid_BxHxW, log_normalizer_BxHxW - target_logit_BxHxW, 0.0)
+    if config.class_weights is not None:
+        weights_C = jnp.asarray(config.class_weights, loss_BxHxW.dtype)
+        loss_BxHxW = loss_BxHxW * (one_hot_BxHxWxC @ weights_C)
+    count = labels_BxHxW.size if config.average == "all" else jnp.maximum(valid_BxHxW.sum(), 1)
+    return loss_BxHxW.sum() / count
+
+
+def pixel_accuracy(logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array) -> jax.Array:
+    """Share of all pixels whose label is the arg-max; ignored pixels count as wrong."""
+    return (logits_BxHxWxC.argmax(-1) == labels_BxHxW).mean()

@@ -1,0 +1,27 @@
+"""Pixels to network input, on the device: uint8 travels, a quarter of the bytes of float32."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
+
+
+def normalize(
+    frames_BxSxHxWx3: jax.Array, sizes_Bx2: jax.Array, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """uint8 RGB -> (rgb - mean) / std; padding becomes 0, the mean colour.
+
+    Args:
+      frames_BxSxHxWx3: uint8 RGB.
+      sizes_Bx2: height and width of each clip's picture; right and below of it is padding.
+      dtype: of the result.
+    """
+    _, _, height, width, _ = frames_BxSxHxWx3.shape
+    frames = (frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)) / jnp.asarray(
+        STD_RGB, dtype
+    )
+    inside_BxH = jnp.arange(height) < sizes_Bx2[:, :1]
+    inside_BxW = jnp.arange(width) < sizes_Bx2[:, 1:]
+    inside_BxHxW = inside_BxH[:, :, None] & inside_BxW[:, None, :]
+    return jnp.where(inside_BxHxW[:, None, :, :, None], frames, jnp.zeros((), dtype))

@@ -1,0 +1,44 @@
+"""Where arrays live: one mesh, its axis names, and how batches and parameters lie on it."""
+
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tmanet_jax.errors import UserError
+
+DATA_AXIS = "data"
+"""Mesh axis over which the clips of a batch are spread."""
+
+Tree = TypeVar("Tree")
+
+
+def make_mesh() -> Mesh:
+    """All devices of all processes in one axis."""
+    return Mesh(np.asarray(jax.devices()), (DATA_AXIS,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device: parameters, statistics, optimiser state."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis spread over the devices: batches."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises UserError if the devices do not divide the global batch."""
+    if batch_size % mesh.size:
+        raise UserError(
+            f"a batch of {batch_size} clips cannot be spread evenly over {mesh.size} devices: set "
+            f"--config.batch_size to a multiple of {mesh.size}"
+        )
+
+
+def put_batch(batch: Tree, mesh: Mesh) -> Tree:
+    """This process's part of a batch (a pytree of numpy arrays) -> global arrays on the mesh."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
