@@ -1,0 +1,26 @@
+"""TMANet-50 on CamVid: 640x640, T = 4, 12 classes with void (published: 76.5 mIoU).
+
+    python run.py --config=configs/camvid.py --config.data.dir=data/camvid
+
+Source: `configs/video/camvid/tmanet_r50-d8_640x640_80k_camvid_video.py`. The original scores the
+`val` split (101 clips); so does this configuration.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The published CamVid run."""
+    config = default.get_config()
+    config.name = "camvid"
+    config.model.num_memory = 4
+    config.model.align_corners = False
+    config.data.dir = "data/camvid"
+    config.data.dataset = "camvid"
+    config.data.memory_range = 4
+    config.data.crop_size = (640, 640)
+    config.eval.crop_size = (640, 640)
+    config.eval.stride = (512, 512)
+    return config
