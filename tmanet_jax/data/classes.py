@@ -1,0 +1,325 @@
+"""The classes of each data set: names, palettes, and the ids that label files hold.
+
+Three kinds of label values occur. *Train ids* number the classes that a network is trained on, with
+255 for ignored pixels; everything in this project works on them. *Label ids* (Cityscapes' 0..33)
+and *colours* (CamVid's 32) occur only in files, and are converted on the way in and out.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from tmanet_jax.errors import UserError
+
+Colour = tuple[int, int, int]
+
+IGNORE = 255
+"""The label value of pixels that neither train nor count."""
+
+INVALID = 254
+"""Marks, in look-up tables of train ids, a value that no label file may hold."""
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """The classes that a network tells apart; a class's index is its train id.
+
+    Attributes:
+        name: the data set's name.
+        names: class names.
+        palette_Cx3: RGB colours, one a class.
+        ignore: the label value of pixels that neither train nor count.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    palette_Cx3: tuple[Colour, ...]
+    ignore: int = IGNORE
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, ignored pixels not being one."""
+        return len(self.names)
+
+    def check(self, labels_HxW: np.ndarray, where: str) -> None:
+        """Raises UserError naming `where` and the value if a label is neither class nor ignore."""
+        is_known_256 = np.zeros(256, bool)
+        is_known_256[: self.num_classes] = True
+        is_known_256[self.ignore] = True
+        _refuse_unknown(
+            labels_HxW, is_known_256, where, f"0..{self.num_classes - 1} or {self.ignore}"
+        )
+
+    def paint(self, labels_HxW: np.ndarray) -> np.ndarray:
+        """Colours train ids: uint8 HxWx3 RGB, ignored pixels black."""
+        palette_256x3 = np.zeros((256, 3), np.uint8)
+        palette_256x3[: self.num_classes] = self.palette_Cx3
+        return palette_256x3[labels_HxW]
+
+
+CITYSCAPES = ClassSet(
+    name="cityscapes",
+    names=(
+        "road",
+        "sidewalk",
+        "building",
+        "wall",
+        "fence",
+        "pole",
+        "traffic light",
+        "traffic sign",
+        "vegetation",
+        "terrain",
+        "sky",
+        "person",
+        "rider",
+        "car",
+        "truck",
+        "bus",
+        "train",
+        "motorcycle",
+        "bicycle",
+    ),
+    palette_Cx3=(
+        (128, 64, 128),
+        (244, 35, 232),
+        (70, 70, 70),
+        (102, 102, 156),
+        (190, 153, 153),
+        (153, 153, 153),
+        (250, 170, 30),
+        (220, 220, 0),
+        (107, 142, 35),
+        (152, 251, 152),
+        (70, 130, 180),
+        (220, 20, 60),
+        (255, 0, 0),
+        (0, 0, 142),
+        (0, 0, 70),
+        (0, 60, 100),
+        (0, 80, 100),
+        (0, 0, 230),
+        (119, 11, 32),
+    ),
+)
+
+CITYSCAPES_LABEL_ID_OF_TRAIN_ID = (
+    *(7, 8, 11, 12, 13, 17, 19, 20, 21, 22),
+    *(23, 24, 25, 26, 27, 28, 31, 32, 33),
+)
+"""Label id of each of the 19 train ids; 255 becomes 0, 'unlabeled'."""
+
+CITYSCAPES_LABEL_PALETTE_35x3: tuple[Colour, ...] = (
+    (0, 0, 0),
+    (0, 0, 0),
+    (0, 0, 0),
+    (0, 0, 0),
+    (0, 0, 0),
+    (111, 74, 0),
+    (81, 0, 81),
+    (128, 64, 128),
+    (244, 35, 232),
+    (250, 170, 160),
+    (230, 150, 140),
+    (70, 70, 70),
+    (102, 102, 156),
+    (190, 153, 153),
+    (180, 165, 180),
+    (150, 100, 100),
+    (150, 120, 90),
+    (153, 153, 153),
+    (153, 153, 153),
+    (250, 170, 30),
+    (220, 220, 0),
+    (107, 142, 35),
+    (152, 251, 152),
+    (70, 130, 180),
+    (220, 20, 60),
+    (255, 0, 0),
+    (0, 0, 142),
+    (0, 0, 70),
+    (0, 60, 100),
+    (0, 0, 90),
+    (0, 0, 110),
+    (0, 80, 100),
+    (0, 0, 230),
+    (119, 11, 32),
+    (0, 0, 142),
+)
+"""RGB by label id 0..33; the last row is -1, 'license plate'. Result PNGs carry it."""
+
+
+def _train_id_of_label_id() -> np.ndarray:
+    table_256 = np.full(256, INVALID, np.uint8)
+    table_256[:34] = CITYSCAPES.ignore
+    table_256[list(CITYSCAPES_LABEL_ID_OF_TRAIN_ID)] = np.arange(CITYSCAPES.num_classes)
+    table_256.flags.writeable = False
+    return table_256
+
+
+def _label_id_of_train_id() -> np.ndarray:
+    table_256 = np.zeros(256, np.uint8)
+    table_256[: CITYSCAPES.num_classes] = CITYSCAPES_LABEL_ID_OF_TRAIN_ID
+    table_256.flags.writeable = False
+    return table_256
+
+
+CITYSCAPES_TRAIN_ID_OF_LABEL_ID = _train_id_of_label_id()
+"""uint8[256]: train id, 255 (ignored) or INVALID of each label id."""
+
+_LABEL_ID_OF_TRAIN_ID_256 = _label_id_of_train_id()
+
+CAMVID = ClassSet(
+    name="camvid",
+    names=(
+        "void",
+        "sky",
+        "building",
+        "column_pole",
+        "road",
+        "sidewalk",
+        "tree",
+        "sign_symbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    palette_Cx3=(
+        (0, 0, 0),
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (0, 0, 192),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+)
+
+CAMVID_CLASS_OF_COLOUR: dict[Colour, str] = {
+    (0, 0, 0): "void",  # Void
+    (128, 128, 128): "sky",  # Sky
+    (128, 0, 0): "building",  # Building
+    (192, 0, 128): "building",  # Archway
+    (0, 128, 64): "building",  # Bridge
+    (64, 0, 64): "building",  # Tunnel
+    (64, 192, 0): "building",  # Wall
+    (192, 192, 128): "column_pole",  # Column_Pole
+    (0, 0, 64): "column_pole",  # TrafficCone
+    (128, 64, 128): "road",  # Road
+    (128, 0, 192): "road",  # LaneMkgsDriv
+    (192, 0, 64): "road",  # LaneMkgsNonDriv
+    (0, 0, 192): "sidewalk",  # Sidewalk
+    (64, 192, 128): "sidewalk",  # ParkingBlock
+    (128, 128, 192): "sidewalk",  # RoadShoulder
+    (128, 128, 0): "tree",  # Tree
+    (192, 192, 0): "tree",  # VegetationMisc
+    (192, 128, 128): "sign_symbol",  # SignSymbol
+    (128, 128, 64): "sign_symbol",  # Misc_Text
+    (0, 64, 64): "sign_symbol",  # TrafficLight
+    (64, 64, 128): "fence",  # Fence
+    (64, 0, 128): "car",  # Car
+    (64, 128, 192): "car",  # SUVPickupTruck
+    (192, 128, 192): "car",  # Truck_Bus
+    (192, 64, 128): "car",  # Train
+    (128, 64, 64): "car",  # OtherMoving
+    (64, 64, 0): "pedestrian",  # Pedestrian
+    (192, 128, 64): "pedestrian",  # Child
+    (64, 0, 192): "pedestrian",  # CartLuggagePram
+    (64, 128, 64): "pedestrian",  # Animal
+    (0, 128, 192): "bicyclist",  # Bicyclist
+    (192, 0, 192): "bicyclist",  # MotorcycleScooter
+}
+"""The 32 RGB colours of CamVid's own label pictures, in the usual grouping."""
+
+
+def class_set(name: str) -> ClassSet:
+    """The class set called `name`; raises UserError if there is none."""
+    for classes in (CITYSCAPES, CAMVID):
+        if classes.name == name:
+            return classes
+    raise UserError(f"No class set is called {name!r}; there are 'cityscapes' and 'camvid'.")
+
+
+def label_ids_to_train_ids(label_ids_HxW: np.ndarray, where: str = "the labels") -> np.ndarray:
+    """Converts Cityscapes label ids 0..33 to train ids; raises UserError on any other value."""
+    is_known_256 = CITYSCAPES_TRAIN_ID_OF_LABEL_ID != INVALID
+    _refuse_unknown(label_ids_HxW, is_known_256, where, "Cityscapes label ids, 0..33")
+    return CITYSCAPES_TRAIN_ID_OF_LABEL_ID[label_ids_HxW]
+
+
+def train_ids_to_label_ids(train_ids_HxW: np.ndarray, where: str = "the labels") -> np.ndarray:
+    """Converts Cityscapes train ids to label ids, 255 to 0; raises UserError on any other value."""
+    CITYSCAPES.check(train_ids_HxW, where)
+    return _LABEL_ID_OF_TRAIN_ID_256[train_ids_HxW]
+
+
+def colours_to_train_ids(colours_HxWx3: np.ndarray, where: str = "the labels") -> np.ndarray:
+    """Converts CamVid's 32 RGB colours to 12 train ids; raises UserError on any other colour."""
+    table = sorted(
+        (_packed(np.array(colour)), CAMVID.names.index(name))
+        for colour, name in CAMVID_CLASS_OF_COLOUR.items()
+    )
+    codes_K = np.array([code for code, _ in table])
+    train_ids_K = np.array([train_id for _, train_id in table], np.uint8)
+    packed_HxW = _packed(colours_HxWx3)
+    position_HxW = np.minimum(np.searchsorted(codes_K, packed_HxW), len(codes_K) - 1)
+    unknown_HxW = codes_K[position_HxW] != packed_HxW
+    if unknown_HxW.any():
+        row, column = np.argwhere(unknown_HxW)[0]
+        colour = tuple(int(value) for value in colours_HxWx3[row, column])
+        raise UserError(
+            f"Unknown label colour (RGB) {colour} in {where} at row {row}, column {column}: "
+            "expected the 32 colours of CamVid. Was the picture resized or saved as JPEG?"
+        )
+    return train_ids_K[position_HxW]
+
+
+def palette_png(indices_HxW: np.ndarray, palette_Kx3: tuple[Colour, ...]) -> bytes:
+    """An 8-bit palette PNG (the format of result files): indices, and RGB colours to show them in.
+
+    Chunks as in https://www.w3.org/TR/png-3/.
+    """
+    height, width = indices_HxW.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    no_filter_Hx1 = np.zeros((height, 1), np.uint8)
+    rows = np.concatenate([no_filter_Hx1, indices_HxW.astype(np.uint8)], axis=1).tobytes()
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            png_chunk(b"IHDR", header),
+            png_chunk(b"PLTE", np.array(palette_Kx3, np.uint8).tobytes()),
+            png_chunk(b"IDAT", zlib.compress(rows)),
+            png_chunk(b"IEND", b""),
+        ]
+    )
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk of a PNG file: length, kind, content and their CRC."""
+    crc = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+
+
+def _packed(colours_x3: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colours_x3.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue
+
+
+def _refuse_unknown(
+    labels_HxW: np.ndarray, is_known_256: np.ndarray, where: str, expected: str
+) -> None:
+    unknown_HxW = ~is_known_256[labels_HxW]
+    if unknown_HxW.any():
+        row, column = np.argwhere(unknown_HxW)[0]
+        raise UserError(
+            f"Label value {labels_HxW[row, column]} in {where} at row {row}, column {column} "
+            f"is out of range: expected {expected}. Give the file that holds those, or correct it."
+        )
