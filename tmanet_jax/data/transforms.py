@@ -1,0 +1,299 @@
+"""Augmentation of a clip: what is drawn, and what a draw does, kept apart.
+
+`draw_*` take a numpy Generator and return what was drawn; everything else is a pure function of
+pixels and draws, and gives what the original's pipeline gives for the same draws. A geometric draw
+holds for all frames of a clip and its labels; a photometric draw is for one frame.
+
+The order is the original's: resize, crop, flip, photometric distortion, normalise, pad. Pixels
+leave the host as uint8: normalising and blanking the padding happen on the device, for which
+`normalize` is the reference.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.records import Size
+
+MEAN_RGB = np.array([123.675, 116.28, 103.53], np.float32)
+STD_RGB = np.array([58.395, 57.12, 57.375], np.float32)
+
+CROP_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training clips are augmented.
+
+    Attributes:
+        crop_size: (height, width) of the network's input in pixels.
+        ratio_range: bounds of the factor that a clip is resized by.
+        cat_max_ratio: a crop in which one class has this share, or more, is drawn again.
+        flip_probability: probability of mirroring left and right.
+        photometric: whether each 'frame' is distorted with draws of its own (as the original
+            does), the whole 'clip' with the same, or nothing ('off').
+    """
+
+    crop_size: tuple[int, int]
+    ratio_range: tuple[float, float] = (0.5, 2.0)
+    cat_max_ratio: float = 0.75
+    flip_probability: float = 0.5
+    photometric: Literal["frame", "clip", "off"] = "frame"
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels; it may reach over the bottom and right edge of the picture."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, picture_HxW: np.ndarray) -> np.ndarray:
+        """The part of a picture (HxW or HxWxC) inside the box; a view."""
+        return picture_HxW[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True)
+class GeometricDraw:
+    """The geometry of all frames of a clip.
+
+    Attributes:
+        scaled_size: size that the frames are resized to.
+        box: the crop, in pixels of the resized frame.
+        flip: whether the crop is mirrored left and right.
+    """
+
+    scaled_size: Size
+    box: Box
+    flip: bool
+
+
+@dataclass(frozen=True)
+class PhotometricDraw:
+    """The colours of one frame; None leaves a property alone. Applied in this order.
+
+    Attributes:
+        brightness: added to R, G and B, of 0..255.
+        contrast_before: factor of R, G and B, applied before saturation and hue.
+        saturation: factor of S in HSV.
+        hue: added to H in HSV, in steps of 2 degrees.
+        contrast_after: factor of R, G and B, applied after saturation and hue.
+    """
+
+    brightness: float | None = None
+    contrast_before: float | None = None
+    saturation: float | None = None
+    hue: int | None = None
+    contrast_after: float | None = None
+
+
+# Geometry.
+
+
+def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
+    """Size of a picture resized to fit `scale` with its aspect ratio kept (mmcv.rescale_size).
+
+    Args:
+        size: the picture's size.
+        scale: two lengths in pixels, in either order: the longer bounds the picture's longer side,
+            the shorter its shorter side.
+    """
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    return Size(int(size.height * factor + 0.5), int(size.width * factor + 0.5))
+
+
+def scaled_size(size: Size, ratio: float) -> Size:
+    """Size of a picture resized by a factor, rounded as the original does."""
+    return keep_ratio_size(size, (int(size.height * ratio), int(size.width * ratio)))
+
+
+def resize_frame(frame_HxWx3: np.ndarray, size: Size) -> np.ndarray:
+    """Resizes a uint8 frame bilinearly (cv2.INTER_LINEAR, no antialiasing)."""
+    if frame_HxWx3.shape[:2] == size:
+        return frame_HxWx3
+    return cv2.resize(frame_HxWx3, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
+
+
+def resize_labels(labels_HxW: np.ndarray, size: Size) -> np.ndarray:
+    """Resizes labels to the nearest neighbour towards the origin (cv2.INTER_NEAREST)."""
+    return resize_labels_in_box(labels_HxW, size, Box(0, 0, *size))
+
+
+def resize_labels_in_box(labels_HxW: np.ndarray, size: Size, box: Box) -> np.ndarray:
+    """The part of the resized labels inside the box, without resizing the rest."""
+    rows = _nearest(labels_HxW.shape[0], size.height)[box.top : box.top + box.height]
+    columns = _nearest(labels_HxW.shape[1], size.width)[box.left : box.left + box.width]
+    return labels_HxW[rows[:, None], columns]
+
+
+def _nearest(length: int, resized_length: int) -> np.ndarray:
+    """Source position of each resized position, as cv2.INTER_NEAREST computes it."""
+    scale = 1.0 / (resized_length / length)
+    return np.minimum((np.arange(resized_length) * scale).astype(np.int64), length - 1)
+
+
+def is_varied(labels_HxW: np.ndarray, cat_max_ratio: float) -> bool:
+    """Whether several classes are seen and none has the share `cat_max_ratio`, 255 not counting."""
+    counts_256 = np.bincount(labels_HxW.ravel(), minlength=256)
+    counts_256[IGNORE] = 0
+    if np.count_nonzero(counts_256) < 2:
+        return False
+    return bool(counts_256.max() / counts_256.sum() < cat_max_ratio)
+
+
+def draw_boxes(rng: np.random.Generator, size: Size, crop_size: tuple[int, int]) -> Iterator[Box]:
+    """Draws crops of a picture, for ever; one that is too small is cropped from its origin."""
+    height, width = crop_size
+    while True:
+        top = int(rng.integers(max(size.height - height, 0) + 1))
+        left = int(rng.integers(max(size.width - width, 0) + 1))
+        yield Box(top, left, height, width)
+
+
+def choose_box(
+    labels_HxW: np.ndarray, size: Size, boxes: Iterator[Box], cat_max_ratio: float
+) -> Box:
+    """The first of ten boxes with varied labels; if there is none, the eleventh, unchecked.
+
+    Args:
+        labels_HxW: the labels before resizing.
+        size: the size that they are resized to.
+        boxes: crops of the resized labels; no more are taken than are looked at.
+        cat_max_ratio: see `is_varied`.
+    """
+    for _ in range(CROP_TRIES):
+        box = next(boxes)
+        if is_varied(resize_labels_in_box(labels_HxW, size, box), cat_max_ratio):
+            return box
+    return next(boxes)
+
+
+def draw_geometry(
+    rng: np.random.Generator, labels_HxW: np.ndarray, augmentation: Augmentation
+) -> GeometricDraw:
+    """Draws a clip's geometry; it depends on the labels, by the rule of `choose_box`."""
+    ratio = rng.uniform(*augmentation.ratio_range)
+    size = scaled_size(Size(*labels_HxW.shape), ratio)
+    boxes = draw_boxes(rng, size, augmentation.crop_size)
+    box = choose_box(labels_HxW, size, boxes, augmentation.cat_max_ratio)
+    return GeometricDraw(size, box, flip=bool(rng.random() < augmentation.flip_probability))
+
+
+def flip(picture_HxW: np.ndarray) -> np.ndarray:
+    """Mirrors a picture (HxW or HxWxC) left and right."""
+    return picture_HxW[:, ::-1]
+
+
+def apply_geometry_to_frame(frame_HxWx3: np.ndarray, draw: GeometricDraw) -> np.ndarray:
+    """Resizes, crops and mirrors a frame; the crop may come out smaller than its box."""
+    crop_hxwx3 = draw.box.of(resize_frame(frame_HxWx3, draw.scaled_size))
+    return flip(crop_hxwx3) if draw.flip else crop_hxwx3
+
+
+def apply_geometry_to_labels(labels_HxW: np.ndarray, draw: GeometricDraw) -> np.ndarray:
+    """Resizes, crops and mirrors labels; the crop may come out smaller than its box."""
+    crop_hxw = resize_labels_in_box(labels_HxW, draw.scaled_size, draw.box)
+    return flip(crop_hxw) if draw.flip else crop_hxw
+
+
+def pad(picture_HxW: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    """Pads a picture (HxW or HxWxC) at the bottom and right to (height, width)."""
+    padded = np.full((*size, *picture_HxW.shape[2:]), value, picture_HxW.dtype)
+    padded[: picture_HxW.shape[0], : picture_HxW.shape[1]] = picture_HxW
+    return padded
+
+
+# Colours.
+
+
+def draw_photometry(rng: np.random.Generator) -> PhotometricDraw:
+    """Draws the colours of one frame, each property with probability 1/2."""
+    contrast = _maybe(rng, rng.uniform(0.5, 1.5))
+    contrast_is_first = rng.random() < 0.5
+    return PhotometricDraw(
+        brightness=_maybe(rng, rng.uniform(-32, 32)),
+        contrast_before=contrast if contrast_is_first else None,
+        saturation=_maybe(rng, rng.uniform(0.5, 1.5)),
+        hue=None if rng.random() < 0.5 else int(rng.integers(-18, 18)),
+        contrast_after=None if contrast_is_first else contrast,
+    )
+
+
+def draw_clip_photometry(
+    rng: np.random.Generator, num_frames: int, mode: Literal["frame", "clip", "off"]
+) -> Sequence[PhotometricDraw]:
+    """Draws the colours of each frame of a clip; see `Augmentation.photometric`."""
+    match mode:
+        case "frame":
+            return [draw_photometry(rng) for _ in range(num_frames)]
+        case "clip":
+            return [draw_photometry(rng)] * num_frames
+        case "off":
+            return [PhotometricDraw()] * num_frames
+
+
+def apply_photometry(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
+    """Distorts the colours of a uint8 RGB frame.
+
+    Saturation and hue each convert to OpenCV's uint8 HSV and back, as the original does: one
+    conversion for both would differ by up to 2. OpenCV's way back depends, by 1, on the width of
+    the rows and on the processor.
+    """
+    frame_HxWx3 = _apply_linear(frame_HxWx3, 1.0, draw.brightness)
+    frame_HxWx3 = _apply_linear(frame_HxWx3, draw.contrast_before, 0.0)
+    if draw.saturation is not None:
+        table_256 = _linear_table(draw.saturation, 0.0)
+        frame_HxWx3 = _apply_in_hsv(frame_HxWx3, channel=1, table_256=table_256)
+    if draw.hue is not None:
+        table_256 = ((np.arange(256) + draw.hue) % 180).astype(np.uint8)
+        frame_HxWx3 = _apply_in_hsv(frame_HxWx3, channel=0, table_256=table_256)
+    return _apply_linear(frame_HxWx3, draw.contrast_after, 0.0)
+
+
+def _maybe(rng: np.random.Generator, value: float) -> float | None:
+    return value if rng.random() < 0.5 else None
+
+
+def _linear_table(factor: float, offset: float) -> np.ndarray:
+    """Table of factor * value + offset: in float32, clipped to 0..255, truncated to uint8."""
+    values_256 = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset)
+    return np.clip(values_256, 0, 255).astype(np.uint8)
+
+
+def _apply_linear(
+    frame_HxWx3: np.ndarray, factor: float | None, offset: float | None
+) -> np.ndarray:
+    if factor is None or offset is None:
+        return frame_HxWx3
+    return cv2.LUT(frame_HxWx3, _linear_table(factor, offset))
+
+
+def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> np.ndarray:
+    hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
+    hsv_HxWx3[..., channel] = cv2.LUT(hsv_HxWx3[..., channel], table_256)
+    return cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB)
+
+
+# What the device does.
+
+
+def normalize(frames_BxSxHxWx3: np.ndarray, sizes_Bx2: np.ndarray) -> np.ndarray:
+    """Normalises frames and sets their padding to 0: the reference for the device's own.
+
+    Args:
+        frames_BxSxHxWx3: uint8 RGB.
+        sizes_Bx2: height and width of the pictures inside the padding.
+
+    Returns:
+        float32 (frames - mean) / std, 0 outside the pictures.
+    """
+    normalized_BxSxHxWx3 = (frames_BxSxHxWx3.astype(np.float32) - MEAN_RGB) / STD_RGB
+    for clip_SxHxWx3, (height, width) in zip(normalized_BxSxHxWx3, sizes_Bx2, strict=True):
+        clip_SxHxWx3[:, height:] = 0
+        clip_SxHxWx3[:, :, width:] = 0
+    return normalized_BxSxHxWx3
