@@ -15,10 +15,10 @@ def get_config() -> ConfigDict:
     """The published CamVid run."""
     config = default.get_config()
     config.name = "camvid"
+    config.model.num_classes = 12
     config.model.num_memory = 4
     config.model.align_corners = False
     config.data.dir = "data/camvid"
-    config.data.dataset = "camvid"
     config.data.memory_range = 4
     config.data.crop_size = (640, 640)
     config.eval.crop_size = (640, 640)

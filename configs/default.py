@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.model.deep_stem = True  # three 3x3 convolutions (ResNetV1c) instead of one 7x7
     config.model.width = 64  # channels of the first stage's blocks
     config.model.blocks = placeholder(tuple)  # blocks of each stage, instead of the depth's own
+    config.model.num_classes = 19  # as many as the records have
     config.model.num_memory = 2  # T: memory frames before the query; 0: no memory
     config.model.key_channels = 64
     config.model.value_channels = 256
@@ -35,7 +36,6 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.dir = ""  # directory of the clip records
-    config.data.dataset = "cityscapes"  # "cityscapes" (19 classes) or "camvid" (12)
     config.data.train_split = "train"
     config.data.eval_split = "val"
     config.data.memory_range = 2  # frames before the query that training draws the memory from

@@ -22,9 +22,11 @@ Segment = Callable[[jax.Array], jax.Array]
 
 def segment_whole(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
     """Logits of the last frames at the frames' own size, BxHxWxC."""
-    size = frames_BxSxHxWx3.shape[2:4]
+    _, _, height, width, _ = frames_BxSxHxWx3.shape
     logits_BxhxwxC = model(frames_BxSxHxWx3).main
-    return resize_bilinear(logits_BxhxwxC, size, align_corners=model.config.align_corners)
+    return resize_bilinear(
+        logits_BxhxwxC, (height, width), align_corners=model.config.align_corners
+    )
 
 
 def window_origins(
@@ -59,10 +61,10 @@ def segment_windows(
       stride: from window to window, down and to the right.
       windows_per_call: windows that `segment` gets at a time, as so many clips more.
     """
-    b, s, *size = frames_BxSxHxWx3.shape[:4]
-    crop = (min(crop[0], size[0]), min(crop[1], size[1]))
-    origins_Wx2 = window_origins((size[0], size[1]), crop, stride)
-    count_HxW = _windows_over_pixels(origins_Wx2, crop, (size[0], size[1]))
+    b, s, height, width, _ = frames_BxSxHxWx3.shape
+    crop = (min(crop[0], height), min(crop[1], width))
+    origins_Wx2 = window_origins((height, width), crop, stride)
+    count_HxW = _windows_over_pixels(origins_Wx2, crop, (height, width))
     group = min(windows_per_call, len(origins_Wx2))
 
     def cut(origin_2: jax.Array) -> jax.Array:
@@ -82,7 +84,7 @@ def segment_windows(
         return sum_BxHxWxC, None
 
     logits = jax.eval_shape(segment, jax.ShapeDtypeStruct((b, s, *crop, 3), frames_BxSxHxWx3.dtype))
-    sum_BxHxWxC = jnp.zeros((b, *size, logits.shape[-1]), logits.dtype)
+    sum_BxHxWxC = jnp.zeros((b, height, width, logits.shape[-1]), logits.dtype)
     groups = _in_groups(origins_Wx2, group, logits.dtype)
     sum_BxHxWxC, _ = lax.scan(add_windows, sum_BxHxWxC, groups)
     return sum_BxHxWxC / jnp.asarray(count_HxW, logits.dtype)[:, :, None]

@@ -3,32 +3,11 @@
 Source: `torch.optim.SGD`; mmcv's `PolyLrUpdaterHook` (set before iteration `it`, from 0).
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
 
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """Hyper-parameters of SGD; the defaults are the published ones.
-
-    Attributes:
-      learning_rate: at iteration 0 (after the warm-up, if there is one).
-      min_learning_rate: at the end of the schedule.
-      power: exponent of the decay.
-      warmup_steps: iterations over which the rate rises linearly to the schedule's.
-      momentum: share of the last update's direction that is kept.
-      weight_decay: of every parameter, batch norm and biases included.
-    """
-
-    learning_rate: float = 0.01
-    min_learning_rate: float = 1e-4
-    power: float = 0.9
-    warmup_steps: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+from tmanet_jax.settings import OptimizerConfig
 
 
 def poly_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -46,7 +25,7 @@ def poly_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def make_sgd(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """torch's SGD: g += decay * p; buffer = momentum * buffer + g; p -= lr * buffer."""
+    """Torch's SGD: g += decay * p; buffer = momentum * buffer + g; p -= lr * buffer."""
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay),
         optax.trace(config.momentum),

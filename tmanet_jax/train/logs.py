@@ -1,0 +1,59 @@
+"""What a run tells: a log file, TensorBoard's curves and pictures, and the terminal."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """Log of one run; a context manager.
+
+    Writes `train.log` and `tensorboard/` in the workdir. Messages also go to the terminal, above
+    the progress bar.
+    """
+
+    def __init__(self, workdir: Path):
+        self._logger = logging.getLogger(f"tmanet_jax.run.{workdir}")
+        self._logger.setLevel(logging.INFO)
+        self._logger.propagate = False
+        self._file = logging.FileHandler(workdir / "train.log")
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._logger.addHandler(self._file)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+
+    def message(self, text: str) -> None:
+        """To the terminal and the file."""
+        tqdm.write(text)
+        self._logger.info(text)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """To the curves and, as one line, to the file."""
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+        self._logger.info(
+            "step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items())
+        )
+
+    def picture(self, step: int, name: str, picture_HxWx3: np.ndarray) -> None:
+        """RGB uint8, to TensorBoard."""
+        self._tensorboard.add_image(name, picture_HxWx3, step, dataformats="HWC")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._logger.error("stopped: %s: %s", type(error).__name__, error)
+        self._tensorboard.close()
+        self._logger.removeHandler(self._file)
+        self._file.close()
