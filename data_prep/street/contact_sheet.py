@@ -1,0 +1,35 @@
+"""A picture of a few snippets: memory frames, the annotated frame, its labels."""
+
+import cv2
+import numpy as np
+
+from data_prep.street.scene import ANNOTATED_FRAME
+from data_prep.street.snippet import SnippetFrames
+from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+
+_SIZE = (256, 512)
+_SNIPPETS = ((0, False), (1, True), (2, False), (3, True))  # number, degraded
+_MEMORY = (4, 1)  # how many frames before the annotated one
+_GAP = 4  # pixels
+
+
+def contact_sheet(seed: int) -> np.ndarray:
+    """Draws a row a snippet: two memory frames, the annotated frame, its labels; uint8 BGR."""
+    rows = []
+    for index, is_degraded in _SNIPPETS:
+        frames = SnippetFrames("test", index, _SIZE, seed, is_degraded)
+        memory = [frames.draw(ANNOTATED_FRAME - distance).image_HxWx3 for distance in _MEMORY]
+        annotated = frames.draw(ANNOTATED_FRAME)
+        train_ids_HxW = CITYSCAPES_TRAIN_ID_OF_LABEL_ID[annotated.labels_HxW]
+        labels_HxWx3 = CITYSCAPES.paint(train_ids_HxW)[..., ::-1]
+        rows.append(_joined([*memory, annotated.image_HxWx3, labels_HxWx3], axis=1))
+    return cv2.resize(_joined(rows, axis=0), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def _joined(pictures: list[np.ndarray], axis: int) -> np.ndarray:
+    """Pictures side by side (axis 1) or one above the other (axis 0), white between them."""
+    gap = list(pictures[0].shape)
+    gap[axis] = _GAP
+    white = np.full(gap, 255, np.uint8)
+    parts = [part for picture in pictures for part in (picture, white)]
+    return np.concatenate(parts[:-1], axis=axis)

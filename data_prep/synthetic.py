@@ -1,0 +1,330 @@
+"""Renders a data set of street scenes in Cityscapes' own layout and names.
+
+    python -m data_prep.synthetic --out=DIR --size=128x256 --train=400 --val=60
+    python -m data_prep.synthetic --picture=docs/street.png
+
+Each snippet has 30 frames, of which number 000019 is annotated, as in Cityscapes:
+
+    OUT/leftImg8bit/<split>/<city>/<city>_<snippet>_000019_leftImg8bit.png
+    OUT/leftImg8bit_sequence/<split>/<city>/<city>_<snippet>_<frame>_leftImg8bit.png
+    OUT/gtFine/<split>/<city>/<city>_<snippet>_000019_gtFine_label{Ids,TrainIds}.png
+    OUT/gtFine_sequence/...          labels of every frame, with --label-all
+    OUT/groups.json                  annotated frames that are "clean", and "degraded"
+    OUT/synthetic.json               what the data set was rendered with
+
+A snippet depends on the seed, its split and its number alone.  Files appear whole or not at all,
+and a second run renders only what is missing.
+"""
+
+import argparse
+import collections.abc
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import sys
+
+import cv2
+import numpy as np
+import tqdm
+
+from data_prep.street.contact_sheet import contact_sheet
+from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
+from data_prep.street.snippet import SnippetFrames
+from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+from tmanet_jax.errors import UserError
+
+CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
+SMALLEST_SIZE = (64, 128)
+_FORMAT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Snippet:
+    """One snippet to write."""
+
+    out: pathlib.Path
+    size: tuple[int, int]
+    seed: int
+    split: str
+    index: int
+    degraded_share: float
+    frames: tuple[int, ...]
+    label_all: bool
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether the annotated frame is degraded: the share of any run of snippets is kept."""
+        return math.floor((self.index + 1) * self.degraded_share) > math.floor(
+            self.index * self.degraded_share
+        )
+
+    def stem(self, frame: int) -> str:
+        """The name of a frame without folder and suffix."""
+        return f"{CITIES[self.split]}_{self.index:06d}_{frame:06d}"
+
+    def path(self, kind: str, suffix: str, frame: int) -> pathlib.Path:
+        """The file of a frame, for instance of kind `gtFine` with suffix `gtFine_labelIds`."""
+        folder = self.out / kind / self.split / CITIES[self.split]
+        return folder / f"{self.stem(frame)}_{suffix}.png"
+
+    def paths(self) -> dict[pathlib.Path, tuple[int, str]]:
+        """The snippet's files, each with its frame and what it shows of it."""
+        paths = {
+            self.path("leftImg8bit_sequence", "leftImg8bit", frame): (frame, "image")
+            for frame in self.frames
+        }
+        annotated = ANNOTATED_FRAME
+        paths[self.path("leftImg8bit", "leftImg8bit", annotated)] = (annotated, "image")
+        kinds = {"gtFine": (annotated,), "gtFine_sequence": self.frames if self.label_all else ()}
+        for kind, frames in kinds.items():
+            for frame in frames:
+                paths[self.path(kind, "gtFine_labelIds", frame)] = (frame, "label_ids")
+                paths[self.path(kind, "gtFine_labelTrainIds", frame)] = (frame, "train_ids")
+        return paths
+
+
+def write_snippet(snippet: Snippet) -> None:
+    """Renders a snippet and writes the files of it that are missing."""
+    missing: dict[int, list[tuple[pathlib.Path, str]]] = {}
+    for path, (frame, content) in snippet.paths().items():
+        if not _is_written(path):
+            missing.setdefault(frame, []).append((path, content))
+    if not missing:
+        return
+    frames = SnippetFrames(
+        snippet.split, snippet.index, snippet.size, snippet.seed, snippet.is_degraded
+    )
+    for frame, files in missing.items():
+        picture = frames.draw(frame)
+        contents = {
+            "image": picture.image_HxWx3,
+            "label_ids": picture.labels_HxW,
+            "train_ids": CITYSCAPES_TRAIN_ID_OF_LABEL_ID[picture.labels_HxW],
+        }
+        encoded = {kind: _encode_png(contents[kind]) for kind in {kind for _, kind in files}}
+        for path, kind in files:
+            _write_whole(path, encoded[kind])
+
+
+def _is_written(path: pathlib.Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _encode_png(pixels: np.ndarray) -> bytes:
+    is_encoded, data = cv2.imencode(".png", pixels)
+    if not is_encoded:
+        raise RuntimeError("OpenCV could not encode a PNG")
+    return data.tobytes()
+
+
+def _write_whole(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file so that it is never seen half-written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def render_dataset(
+    out: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] = (128, 256),
+    train: int = 0,
+    val: int = 0,
+    test: int = 0,
+    seed: int = 0,
+    before: int = ANNOTATED_FRAME,
+    after: int = SNIPPET_FRAMES - 1 - ANNOTATED_FRAME,
+    degraded_train: float = 0.3,
+    degraded_val: float = 0.5,
+    label_all: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Renders a data set; what is already there is kept.
+
+    Args:
+        out: folder of the data set.
+        size: height and width of the frames in pixels, at least 64 x 128.
+        train: number of snippets in the training split.
+        val: number of snippets in the validation split.
+        test: number of snippets in the test split.
+        seed: of everything random.
+        before: how many frames before the annotated one are written, at most 19.
+        after: how many frames after the annotated one are written, at most 10.
+        degraded_train: share of the training split's annotated frames that are degraded.
+        degraded_val: the same share for the validation and the test split.
+        label_all: also write the labels of every frame, into gtFine_sequence.
+        workers: number of processes; all cores by default.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: an option is out of range, or `out` holds a data set rendered otherwise.
+    """
+    counts = {"train": train, "val": val, "test": test}
+    shares = {"train": degraded_train, "val": degraded_val, "test": degraded_val}
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    _check_options(size, counts, shares, seed, before, after, workers)
+    root = pathlib.Path(out)
+    _mark(root, {"version": _FORMAT_VERSION, "size": list(size), "seed": seed, "degraded": shares})
+    frames = tuple(range(ANNOTATED_FRAME - before, ANNOTATED_FRAME + after + 1))
+    snippets = [
+        Snippet(root, size, seed, split, index, shares[split], frames, label_all)
+        for split, count in counts.items()
+        for index in range(count)
+    ]
+    bar = tqdm.tqdm(
+        total=len(snippets), desc="rendering", unit="snippet", disable=None if progress else True
+    )
+    with bar:
+        for _ in _write_all(snippets, workers):
+            bar.update()
+    _write_whole(root / "groups.json", json.dumps(_groups(root, shares), indent=1).encode())
+
+
+def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterator[None]:
+    """Writes snippets, in processes of their own if there are to be several."""
+    if workers == 1 or len(snippets) == 1:
+        yield from map(write_snippet, snippets)
+        return
+    # Spawned, because the caller may hold threads (JAX does) that a fork would not survive.
+    with concurrent.futures.ProcessPoolExecutor(
+        min(workers, max(1, len(snippets))),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=functools.partial(cv2.setNumThreads, 1),
+    ) as pool:
+        tasks = [pool.submit(write_snippet, snippet) for snippet in snippets]
+        try:
+            for task in concurrent.futures.as_completed(tasks):
+                yield task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _check_options(
+    size: tuple[int, int],
+    counts: dict[str, int],
+    shares: dict[str, float],
+    seed: int,
+    before: int,
+    after: int,
+    workers: int,
+) -> None:
+    height, width = size
+    if height < SMALLEST_SIZE[0] or width < SMALLEST_SIZE[1]:
+        raise UserError(
+            f"size {height}x{width} is too small to show a street: "
+            f"use at least {SMALLEST_SIZE[0]}x{SMALLEST_SIZE[1]} (height x width)."
+        )
+    for split, count in counts.items():
+        if count < 0:
+            raise UserError(f"{split}={count}: the number of snippets cannot be negative.")
+    if not any(counts.values()):
+        raise UserError("nothing to render: give the number of snippets in train, val or test.")
+    for split, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"share of degraded frames in {split} is {share}: use 0 to 1.")
+    if seed < 0:
+        raise UserError(f"seed={seed}: use a number that is not negative.")
+    if not 0 <= before <= ANNOTATED_FRAME:
+        raise UserError(f"before={before}: use 0 to {ANNOTATED_FRAME}.")
+    most_after = SNIPPET_FRAMES - 1 - ANNOTATED_FRAME
+    if not 0 <= after <= most_after:
+        raise UserError(f"after={after}: use 0 to {most_after}.")
+    if workers < 1:
+        raise UserError(f"workers={workers}: use 1 or more.")
+
+
+def _mark(root: pathlib.Path, rendered_with: dict[str, object]) -> None:
+    """Notes what a data set is rendered with; refuses to mix two in one folder."""
+    path = root / "synthetic.json"
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        found = None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): delete {root} and render again."
+        ) from error
+    if found is not None and found != rendered_with:
+        raise UserError(
+            f"{root} holds a data set rendered with {found}, not with {rendered_with}: "
+            "choose another folder or delete this one."
+        )
+    try:
+        _write_whole(path, json.dumps(rendered_with).encode())
+    except OSError as error:
+        raise UserError(f"cannot write to {root}: {error.strerror}.") from error
+
+
+def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]]:
+    """Names of all annotated frames in the folder by group."""
+    groups: dict[str, list[str]] = {"clean": [], "degraded": []}
+    for split, share in shares.items():
+        for path in sorted((root / "leftImg8bit" / split).glob("*/[!.]*.png")):
+            index = int(path.name.split("_")[1])
+            snippet = Snippet(root, (0, 0), 0, split, index, share, (), False)
+            groups["degraded" if snippet.is_degraded else "clean"].append(
+                snippet.stem(ANNOTATED_FRAME)
+            )
+    return groups
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, cross, width = text.partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 128x256")
+    return int(height), int(width)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.synthetic",
+        description="Renders street scenes with exact labels in Cityscapes' layout.",
+    )
+    add = parser.add_argument
+    add("--out", help="folder of the data set")
+    add("--picture", help="write a contact sheet of a few frames to this PNG instead")
+    add("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH in pixels (128x256)")
+    add("--train", type=int, default=0, help="snippets in the training split")
+    add("--val", type=int, default=0, help="snippets in the validation split")
+    add("--test", type=int, default=0, help="snippets in the test split")
+    add("--seed", type=int, default=0)
+    add("--before", type=int, default=19, help="frames before the annotated one (19)")
+    add("--after", type=int, default=10, help="frames after the annotated one (10)")
+    add("--degraded-train", type=float, default=0.3, help="share of annotated frames (0.3)")
+    add("--degraded-val", type=float, default=0.5, help="the same for val and test (0.5)")
+    add("--label-all", action="store_true", help="write the labels of every frame")
+    add("--workers", type=int, help="processes (all cores)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    out, picture = options.pop("out"), options.pop("picture")
+    if (out is None) == (picture is None):
+        parser.error("give either --out or --picture")
+    try:
+        if picture is not None:
+            _write_whole(pathlib.Path(picture), _encode_png(contact_sheet(options["seed"])))
+        else:
+            render_dataset(out, **options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
