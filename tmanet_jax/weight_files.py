@@ -1,0 +1,208 @@
+"""Files of weights: safetensors, and PyTorch's `.pth` where torch is installed.
+
+Both hold tensors under the original's names and in its layouts (`backbone.layer1.0.conv1.weight`,
+OIHW), so that conversion between them changes nothing. Beside the tensors stands the configuration
+of the network as JSON: under `tmanet_jax` in the header of a safetensors file, and in the `meta` of
+a `.pth`.
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.weight_names import Tensors
+
+_CONFIG_KEY = "tmanet_jax"
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """What a file of weights holds.
+
+    Attributes:
+      tensors: by the original's names, in its layouts; those of a whole network, or those of a
+        backbone alone, which then lack the prefix `backbone.`.
+      config: of the whole network or of the backbone; None if the file does not say.
+    """
+
+    tensors: Tensors
+    config: ModelConfig | ResNetConfig | None = None
+
+    @property
+    def is_whole_model(self) -> bool:
+        """Whether the tensors are those of a whole network."""
+        return any(name.startswith("backbone.") for name in self.tensors)
+
+
+def read(path: str | os.PathLike[str]) -> WeightFile:
+    """Reads a `.safetensors` or a `.pth` file.
+
+    Raises:
+      UserError: there is no such file, it is damaged or of another kind, it wants to run code, or
+        it is a `.pth` and torch is not installed.
+    """
+    path = Path(path)
+    reader = _READERS[_suffix(path)]
+    if not path.is_file():
+        raise UserError(f"There is no file of weights at {path}.")
+    return reader(path)
+
+
+def write(path: str | os.PathLike[str], file: WeightFile) -> None:
+    """Writes a `.safetensors` or a `.pth` file; one that cannot be finished leaves no trace.
+
+    Raises:
+      UserError: the name ends in something else, the place cannot be written, or it is a `.pth` and
+        torch is not installed.
+    """
+    path = Path(path)
+    writer = _WRITERS[_suffix(path)]
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        writer(unfinished, file)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in _READERS:
+        raise UserError(f"A file of weights ends in {' or '.join(_READERS)}; this does not: {path}")
+    return path.suffix
+
+
+def _read_safetensors(path: Path) -> WeightFile:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file, or is damaged: {error}.") from error
+    return WeightFile(tensors, _decode_config(path, metadata.get(_CONFIG_KEY)))
+
+
+def _write_safetensors(path: Path, file: WeightFile) -> None:
+    metadata = {"format": "pt"}  # what other readers of safetensors expect of PyTorch's layouts
+    if file.config is not None:
+        metadata[_CONFIG_KEY] = _encode_config(file.config)
+    tensors = {name: np.array(tensor, order="C") for name, tensor in file.tensors.items()}
+    safetensors.numpy.save_file(tensors, path, metadata)
+
+
+def _read_pth(path: Path) -> WeightFile:
+    torch = _torch(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(_refusal(path, str(error))) from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")
+    meta = content.get("meta")
+    config = meta.get(_CONFIG_KEY) if isinstance(meta, Mapping) else None
+    state_dict = content.get("state_dict", content)
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise UserError(f"{path} holds no tensors.")
+    in_module = all(str(name).startswith("module.") for name in state_dict)
+    tensors: Tensors = {}
+    for name, tensor in state_dict.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise UserError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor.")
+        try:
+            array = tensor.detach().numpy()
+        except TypeError as error:
+            raise UserError(f"{path}: {name!r} holds {tensor.dtype}, not float32.") from error
+        tensors[name.removeprefix("module.") if in_module else name] = array
+    return WeightFile(tensors, _decode_config(path, config))
+
+
+def _write_pth(path: Path, file: WeightFile) -> None:
+    torch = _torch(path)
+    state_dict = {name: torch.tensor(tensor) for name, tensor in file.tensors.items()}
+    if isinstance(file.config, ModelConfig):
+        torch.save({"meta": _meta(file.config), "state_dict": state_dict}, path)
+    else:
+        torch.save(state_dict, path)
+
+
+def _meta(config: ModelConfig) -> dict[str, object]:
+    """The `meta` of a checkpoint; the original's `tools/test.py` needs CLASSES and PALETTE."""
+    meta: dict[str, object] = {_CONFIG_KEY: _encode_config(config)}
+    for classes in (CITYSCAPES, CAMVID):
+        if classes.num_classes == config.head.num_classes:
+            meta["CLASSES"] = classes.names
+            meta["PALETTE"] = [list(colour) for colour in classes.palette_Cx3]
+    return meta
+
+
+def _torch(path: Path) -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"{path} is PyTorch's format, for which torch is needed: "
+            "pip install -r requirements-torch.txt. A .safetensors file needs nothing more."
+        ) from error
+    return torch
+
+
+def _refusal(path: Path, reason: str) -> str:
+    code = re.search(r"GLOBAL (\S+)", reason)
+    if code is None:
+        return f"{path} is not a file of tensors that torch wrote, or is damaged: {reason[:200]}"
+    return (
+        f"{path} was refused: it holds more than tensors and wants to run {code[1]} when it is "
+        "opened. Ask for a file that torch.save(model.state_dict(), ...) wrote."
+    )
+
+
+_READERS: dict[str, Callable[[Path], WeightFile]] = {
+    ".safetensors": _read_safetensors,
+    ".pth": _read_pth,
+}
+_WRITERS: dict[str, Callable[[Path, WeightFile], None]] = {
+    ".safetensors": _write_safetensors,
+    ".pth": _write_pth,
+}
+
+
+def _encode_config(config: ModelConfig | ResNetConfig) -> str:
+    part = "model" if isinstance(config, ModelConfig) else "backbone"
+    return json.dumps({part: dataclasses.asdict(config)})
+
+
+def _decode_config(path: Path, text: object) -> ModelConfig | ResNetConfig | None:
+    if text is None:
+        return None
+    try:
+        part = json.loads(str(text))
+        if "backbone" in part:
+            return _decode_backbone(part["backbone"])
+        fields = dict(part["model"])
+        fields["backbone"] = _decode_backbone(fields["backbone"])
+        fields["head"] = HeadConfig(**fields["head"])
+        return ModelConfig(**fields)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} describes its network in a way that this version does not know: {error!r}."
+        ) from error
+
+
+def _decode_backbone(fields: dict) -> ResNetConfig:
+    blocks = fields["blocks"]
+    return ResNetConfig(**{**fields, "blocks": blocks and tuple(blocks)})

@@ -1,0 +1,145 @@
+"""The names and layouts of the original's tensors, and where they stand in this model.
+
+The table leads from this model's parameters to the original's `state_dict` and, read from right to
+left, back.
+"""
+
+import functools
+import re
+from collections.abc import Iterable
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.typing import PathParts
+
+from tmanet_jax.models.tmanet import ModelConfig, TMANet
+
+DEEP_STEM = """
+    this model                                   the original
+    -----------------------------------------    --------------------------------------------
+    backbone.stem.0.conv                         backbone.stem.0
+    backbone.stem.0.norm                         backbone.stem.1
+    backbone.stem.1.conv                         backbone.stem.3
+    backbone.stem.1.norm                         backbone.stem.4
+    backbone.stem.2.conv                         backbone.stem.6
+    backbone.stem.2.norm                         backbone.stem.7
+"""
+PLAIN_STEM = """
+    this model                                   the original, and torchvision
+    -----------------------------------------    --------------------------------------------
+    backbone.stem.0.conv                         backbone.conv1
+    backbone.stem.0.norm                         backbone.bn1
+"""
+LAYERS = """
+    this model                                   the original
+    -----------------------------------------    --------------------------------------------
+    backbone.stages.{s}.{b}.conv{n}.conv         backbone.layer{s+1}.{b}.conv{n}
+    backbone.stages.{s}.{b}.conv{n}.norm         backbone.layer{s+1}.{b}.bn{n}
+    backbone.stages.{s}.{b}.shortcut.conv        backbone.layer{s+1}.{b}.downsample.0
+    backbone.stages.{s}.{b}.shortcut.norm        backbone.layer{s+1}.{b}.downsample.1
+    head.query_encoder.key.{i}.conv              decode_head.query_key_conv.{i}.conv
+    head.query_encoder.key.{i}.norm              decode_head.query_key_conv.{i}.bn
+    head.query_encoder.value.{i}.conv            decode_head.query_value_conv.{i}.conv
+    head.query_encoder.value.{i}.norm            decode_head.query_value_conv.{i}.bn
+    head.memory_encoders.{t}.key.{i}.conv        decode_head.memory_key_conv.{i}.{t}.conv
+    head.memory_encoders.{t}.key.{i}.norm        decode_head.memory_key_conv.{i}.{t}.bn
+    head.memory_encoders.{t}.value.{i}.conv      decode_head.memory_value_conv.{i}.{t}.conv
+    head.memory_encoders.{t}.value.{i}.norm      decode_head.memory_value_conv.{i}.{t}.bn
+    head.bottleneck.conv                         decode_head.bottleneck.conv
+    head.bottleneck.norm                         decode_head.bottleneck.bn
+    head.classifier                              decode_head.conv_seg
+    aux_head.conv.conv                           auxiliary_head.convs.0.conv
+    aux_head.conv.norm                           auxiliary_head.convs.0.bn
+    aux_head.classifier                          auxiliary_head.conv_seg
+"""
+"""Which layer is which: {s} stage, {b} block, {n} convolution, {i} 1x1 or 3x3, {t} position."""
+
+UPDATE_COUNT = "num_batches_tracked"
+
+PARAMETERS = {
+    "kernel_hwio": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+    "num_updates": UPDATE_COUNT,
+}
+"""Which parameter of a layer is which. Kernels are OIHW in the original, counts are int64."""
+
+Tensors = dict[str, np.ndarray]
+"""Tensors by the original's names, in its layouts."""
+
+
+def to_tensors(state: nnx.State) -> Tensors:
+    """A model's state -> tensors by the original's names, in its layouts."""
+    flat = dict(nnx.to_flat_state(state))
+    return {
+        name: _to_original(path, np.asarray(flat[path][...]))
+        for path, name in original_names(flat).items()
+    }
+
+
+def with_tensors(state: nnx.State, tensors: Tensors) -> nnx.State:
+    """The state with the given tensors in place of its own; what is not given stays."""
+    flat = dict(nnx.to_flat_state(state))
+    for path, name in original_names(flat).items():
+        if name in tensors:
+            value = _from_original(path, tensors[name])
+            flat[path] = flat[path].replace(jnp.asarray(value, flat[path].dtype))
+    return nnx.from_flat_state(flat)
+
+
+def original_names(paths: Iterable[PathParts]) -> dict[PathParts, str]:
+    """The original's name of every parameter of a model, by its path in the model's state."""
+    paths = tuple(paths)
+    is_deep = any(path[:3] == ("backbone", "stem", 2) for path in paths)
+    rows = _rows(DEEP_STEM if is_deep else PLAIN_STEM) + _rows(LAYERS)
+    return {
+        path: f"{_original_layer(path[:-1], rows)}.{PARAMETERS[str(path[-1])]}" for path in paths
+    }
+
+
+@functools.cache
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of the network, by the original's names and in its layouts."""
+    model = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+    flat = dict(nnx.to_flat_state(nnx.state(model)))
+    return {
+        name: _to_original(path, np.broadcast_to(0, flat[path].shape)).shape
+        for path, name in original_names(flat).items()
+    }
+
+
+def expected_dtype(name: str) -> np.dtype:
+    """Type of the tensor of this name."""
+    return np.dtype(np.int64 if name.endswith(UPDATE_COUNT) else np.float32)
+
+
+def _to_original(path: PathParts, value: np.ndarray) -> np.ndarray:
+    if path[-1] == "kernel_hwio":
+        return value.transpose(3, 2, 0, 1)
+    return value.astype(np.int64) if path[-1] == "num_updates" else value
+
+
+def _from_original(path: PathParts, tensor: np.ndarray) -> np.ndarray:
+    return tensor.transpose(2, 3, 1, 0) if path[-1] == "kernel_hwio" else tensor
+
+
+def _rows(table: str) -> list[tuple[re.Pattern[str], str]]:
+    """Rows of a table of names: a pattern of this model's layer, a template of the original's."""
+    rows = []
+    for line in table.split("\n")[3:-1]:
+        ours, theirs = line.split()
+        rows.append((re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(ours))), theirs))
+    return rows
+
+
+def _original_layer(layer: PathParts, rows: list[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, template in rows:
+        match = pattern.fullmatch(".".join(map(str, layer)))
+        if match:
+            indices = {letter: int(number) for letter, number in match.groupdict().items()}
+            successors = {f"{letter}+1": number + 1 for letter, number in indices.items()}
+            return template.format_map(indices | successors)
+    raise KeyError(f"the table of names lacks {layer}")
