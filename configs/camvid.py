@@ -19,7 +19,6 @@ def get_config() -> ConfigDict:
     config.model.num_memory = 4
     config.model.align_corners = False
     config.data.dir = "data/camvid"
-    config.data.memory_range = 4
     config.data.crop_size = (640, 640)
     config.eval.crop_size = (640, 640)
     config.eval.stride = (512, 512)

@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
     config.data.dir = ""  # directory of the clip records
     config.data.train_split = "train"
     config.data.eval_split = "val"
-    config.data.memory_range = 2  # frames before the query that training draws the memory from
+    config.data.memory_range = placeholder(int)  # frames before the query that training draws
+    # the memory frames from; None: as many as there are memory frames, so the newest ones
     config.data.crop_size = (769, 769)  # height, width in pixels
     config.data.ratio_range = (0.5, 2.0)  # of the random resize
     config.data.cat_max_ratio = 0.75  # share of one class above which a crop is drawn again

@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
     config.data.render = True
     config.data.render_train = 400
     config.data.render_eval = 60
-    config.data.memory_range = 2
     config.data.crop_size = (96, 192)
 
     config.optimizer.learning_rate = 0.15

@@ -206,9 +206,11 @@ def _data(config: ConfigDict) -> DataConfig:
             "config.data.dir is empty: say where the clip records are, as in "
             "--config.data.dir=data/cityscapes"
         )
-    if data.memory_range < config.model.num_memory:
+    num_memory = config.model.num_memory
+    memory_range = num_memory if data.memory_range is None else data.memory_range
+    if memory_range < num_memory:
         raise UserError(
-            f"config.data.memory_range is {data.memory_range}: {config.model.num_memory} memory "
+            f"config.data.memory_range is {memory_range}: {num_memory} memory "
             "frames (config.model.num_memory) cannot be drawn from so few"
         )
     low, high = data.ratio_range
@@ -229,7 +231,7 @@ def _data(config: ConfigDict) -> DataConfig:
         dir=data.dir,
         train_split=data.train_split,
         eval_split=data.eval_split,
-        memory_range=data.memory_range,
+        memory_range=memory_range,
         augmentation=Augmentation(
             crop_size=crop_size,
             ratio_range=(low, high),

@@ -98,9 +98,7 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 
 def _write_safetensors(path: Path, file: WeightFile) -> None:
-    metadata = {"format": "pt"}  # what other readers of safetensors expect of PyTorch's layouts
-    if file.config is not None:
-        metadata[_CONFIG_KEY] = _encode_config(file.config)
+    metadata = {} if file.config is None else {_CONFIG_KEY: _encode_config(file.config)}
     tensors = {name: np.array(tensor, order="C") for name, tensor in file.tensors.items()}
     safetensors.numpy.save_file(tensors, path, metadata)
 

@@ -20,7 +20,7 @@ from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.inference.overlays import comparison
 from tmanet_jax.inference.windows import segment_whole, segment_windows
 from tmanet_jax.metrics import ConfusionTotal, Scores, confusion_matrix, scores
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.normalize import normalize
 from tmanet_jax.settings import EvalConfig
 from tmanet_jax.sharding import batch_sharding, put_batch, replicated
@@ -105,7 +105,7 @@ def evaluate(
     batch_stats: nnx.State,
     source: ClipSource,
     *,
-    model: ModelConfig,
+    num_memory: int,
     config: EvalConfig,
     mesh: Mesh,
 ) -> Evaluation:
@@ -116,7 +116,7 @@ def evaluate(
         params: the network's parameters.
         batch_stats: the network's running statistics.
         source: the split; its clips have labels.
-        model: the network's configuration.
+        num_memory: memory frames that the network reads.
         config: how frames are segmented.
         mesh: the devices over which a batch is spread.
     """
@@ -124,7 +124,7 @@ def evaluate(
     totals: dict[str, ConfusionTotal] = {}
     overlays: dict[str, np.ndarray] = {}
     shown = _evenly_spread_ids(source, config.num_overlays)
-    clips = eval_clips(source, num_memory=model.head.num_memory)
+    clips = eval_clips(source, num_memory=num_memory)
     progress = tqdm(total=len(source), desc="evaluate", unit="clip", leave=False)
     for batch in _batches_of_one_size(clips, config.batch_size * mesh.size):
         frames_BxSxHxWx3, labels_BxHxW = put_batch(

@@ -77,7 +77,7 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
     frames_BxSxHxWx3 = normalize(batch.frames, batch.sizes)
 
     def loss_of(params: nnx.State) -> tuple[jax.Array, tuple[Losses, nnx.State]]:
-        model = nnx.merge(recipe.graphdef, params, state.batch_stats)
+        model = nnx.merge(recipe.graphdef, params, state.batch_stats, copy=True)
         logits = model(frames_BxSxHxWx3, train=True, dropout_key=dropout_key)
         losses = segmentation_loss(
             logits, batch.labels, recipe.loss, align_corners=recipe.align_corners

@@ -1,0 +1,28 @@
+"""Renders a street and turns it into clip records, once: the demo's data."""
+
+import tempfile
+from pathlib import Path
+
+from data_prep import cityscapes, synthetic
+
+MEMORY_RANGE = 4
+"""Frames before the annotated one in each record: networks with T up to 4 can train on them."""
+
+
+def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num_eval: int) -> None:
+    """Makes the records unless the directory is there.
+
+    Args:
+        data_dir: where the records go.
+        size: height and width of the frames in pixels.
+        num_train: clips of the split `train`.
+        num_eval: clips of the split `val`.
+    """
+    if data_dir.exists():
+        return
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="street-", dir=data_dir.parent) as street:
+        synthetic.render_dataset(
+            Path(street), size=size, train=num_train, val=num_eval, before=MEMORY_RANGE, after=0
+        )
+        cityscapes.prepare(Path(street), data_dir, memory_range=MEMORY_RANGE)

@@ -1,0 +1,85 @@
+"""Trains or evaluates a TMANet.
+
+    python run.py [train|eval] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from data_prep.demo import ensure_records
+from tmanet_jax import settings
+from tmanet_jax.errors import UserError
+from tmanet_jax.train.loop import evaluate_workdir, train
+
+CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Checkpoints, logs, metrics and pictures; default runs/NAME."
+)
+
+MODES = {"train": train, "eval": evaluate_workdir}
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    try:
+        mode, config = _parse(argv)
+        run_settings = settings.from_config(config)
+        _ensure_demo_records(run_settings.data)
+        _use_compilation_cache()
+        MODES[mode](run_settings, Path(_WORKDIR.value or f"runs/{config.name}"))
+    except UserError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
+    """Raises UserError for an unknown mode, configuration, field or type."""
+    try:
+        words = flags.FLAGS(argv)[1:]
+        config = _CONFIG.value
+    except (
+        flags.Error,
+        OSError,
+        SyntaxError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as e:
+        raise UserError(f"{e}. Fields and their types: configs/default.py") from e
+    if config is None:
+        raise UserError("which configuration? For example --config=configs/demo.py")
+    mode = words[0] if words else "train"
+    if mode not in MODES or len(words) > 1:
+        raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(MODES)}")
+    return mode, config
+
+
+def _ensure_demo_records(data: settings.DataConfig) -> None:
+    if data.render is not None:
+        ensure_records(
+            Path(data.dir),
+            size=data.render.size,
+            num_train=data.render.num_train,
+            num_eval=data.render.num_eval,
+        )
+
+
+def _use_compilation_cache() -> None:
+    """Every program is kept on disk, so that the second start compiles nothing."""
+    jax.config.update("jax_compilation_cache_dir", str(CACHE_DIR))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
