@@ -176,19 +176,14 @@ class Background:
         along_R = camera.along + depth_R
         off_centre_RxW = np.abs(lateral_RxW)
 
-        def stripe(distance: np.ndarray, half_width: float, span: np.ndarray) -> np.ndarray:
-            """Share of each pixel within `half_width` of a line's middle."""
-            inside = np.clip((half_width - distance) / span + 0.5, 0, 1)
-            return inside * np.minimum(1, 2 * half_width / span)
-
         road_RxW = np.clip((street.road_half_width - off_centre_RxW) / across_metre_R + 0.5, 0, 1)
-        marks_RxW = self._marks(along_R, lateral_RxW, off_centre_RxW, across_metre_R, stripe)
+        marks_RxW = self._marks(along_R, lateral_RxW, across_metre_R)
         joint_R = np.abs(along_R % 1.2 - 0.6)
         joints_RxW = np.maximum(
-            stripe(np.abs(off_centre_RxW % 0.8 - 0.4), 0.02, across_metre_R),
-            stripe(joint_R, 0.02, along_metre_R),
+            _stripe(np.abs(off_centre_RxW % 0.8 - 0.4), 0.02, across_metre_R),
+            _stripe(joint_R, 0.02, along_metre_R),
         )
-        kerb_RxW = stripe(
+        kerb_RxW = _stripe(
             np.abs(off_centre_RxW - street.road_half_width - 0.1), 0.12, across_metre_R
         )
         shade_RxW = self._grain(lateral_RxW, along_R, along_metre_R)
@@ -212,14 +207,18 @@ class Background:
         ground_labels = np.where(road_RxW >= 0.5, ROAD, SIDEWALK)
         labels_HxW[top:] = np.where(cover_RxW >= 0.5, ground_labels, labels_HxW[top:])
 
-    def _marks(self, along_R, lateral_RxW, off_centre_RxW, across_metre_R, stripe):  # type: ignore
+    def _marks(
+        self, along_R: np.ndarray, lateral_RxW: np.ndarray, across_metre_R: np.ndarray
+    ) -> np.ndarray:
+        """Share of white paint in each pixel: centre line, edge lines, zebra crossing."""
         street = self._street
+        off_centre_RxW = np.abs(lateral_RxW)
         dash_R = (along_R % 5.0 < 2.6) if street.dashed else np.ones_like(along_R)
-        marks_RxW = 0.85 * dash_R * stripe(off_centre_RxW, 0.08, across_metre_R)
+        marks_RxW = 0.85 * dash_R * _stripe(off_centre_RxW, 0.08, across_metre_R)
         edge_RxW = np.abs(off_centre_RxW - street.road_half_width + 0.25)
-        marks_RxW = np.maximum(marks_RxW, 0.5 * stripe(edge_RxW, 0.06, across_metre_R))
+        marks_RxW = np.maximum(marks_RxW, 0.5 * _stripe(edge_RxW, 0.06, across_metre_R))
         zebra_R = np.abs(along_R - street.crossing) < 1.4
-        bars_RxW = stripe(np.abs(lateral_RxW % 1.0 - 0.5), 0.26, across_metre_R)
+        bars_RxW = _stripe(np.abs(lateral_RxW % 1.0 - 0.5), 0.26, across_metre_R)
         inside_RxW = off_centre_RxW < street.road_half_width - 0.4
         return np.where(zebra_R & inside_RxW, 0.9 * bars_RxW, marks_RxW)
 
@@ -258,3 +257,15 @@ class Background:
             return np.clip((edge - lateral_RxW) / across_metre_R + 0.5, 0, 1)
         edge = right + self._shadow_edge * (0.5 * (left + right) - right)
         return np.clip((lateral_RxW - edge) / across_metre_R + 0.5, 0, 1)
+
+
+def _stripe(distance: np.ndarray, half_width: float, span: np.ndarray) -> np.ndarray:
+    """Share of each pixel, `span` metres wide, that a stripe covers.
+
+    Args:
+        distance: metres from the pixel to the middle of the stripe.
+        half_width: of the stripe in metres.
+        span: metres of the ground that a pixel covers.
+    """
+    inside = np.clip((half_width - distance) / span + 0.5, 0, 1)
+    return inside * np.minimum(1, 2 * half_width / span)

@@ -4,6 +4,7 @@ Things are painted over the background from far to near.  What would be too smal
 be told at this resolution is not drawn at all, so that picture and labels agree.
 """
 
+import functools
 import math
 
 import cv2
@@ -53,6 +54,9 @@ class SnippetRenderer:
             )
             for tree in (True, True, False)
         )
+        self._car_shape = functools.cache(shapes.car_shape)
+        self._pole_shape = functools.cache(shapes.pole_shape)
+        self._plate_shape = functools.cache(shapes.plate_shape)
         self._hood = rng.uniform(0.045, 0.075)
         self._hood_colour = rng.uniform(20, 90) * np.array([1.05, 1.0, 0.97])
 
@@ -103,7 +107,7 @@ class SnippetRenderer:
         middle = car.along + 0.5 * car.length - camera.along
         across = lateral - camera.lateral - 0.5 * camera.curvature * middle**2
         side = 0 if abs(across) < car.width / 2 else -int(math.copysign(1, across))
-        return shapes.car_shape(car, side)
+        return self._car_shape(car, side)
 
     def _haze(self, depth: float) -> float:
         return 1 - math.exp(-max(depth, 0) / self._street.light.haze_distance)
@@ -135,11 +139,11 @@ class SnippetRenderer:
         picture.labels_HxW[top:bottom, left:right][mask >= 128] = label
 
     def _paint_pole(self, picture: Frame, camera: Camera, pole: Pole, spot: np.ndarray) -> None:
-        self._paint(picture, camera, shapes.pole_shape(pole), spot, POLE)
+        self._paint(picture, camera, self._pole_shape(pole), spot, POLE)
         top = pole.height - 0.1
         for plate in pole.plates:
             middle = top - plate.size / 2
-            shape = shapes.plate_shape(plate, middle)
+            shape = self._plate_shape(plate, middle)
             self._paint(picture, camera, shape, spot, TRAFFIC_SIGN)
             top -= plate.size * 1.12
 
@@ -237,9 +241,10 @@ class SnippetRenderer:
     def _add_noise(self, image_HxWx3: np.ndarray, frame: int) -> None:
         height, width = self._size
         rng = np.random.default_rng([*self._seed, 1, frame])
-        noise = rng.standard_normal((height, width, 3), dtype=np.float32)
-        noise *= self._street.light.noise
-        cv2.add(image_HxWx3, noise, dst=image_HxWx3, dtype=cv2.CV_8U)
+        top, left = rng.integers(0, _NOISE_SHIFTS, 2)
+        sheet = textures.noise_sheet(height + _NOISE_SHIFTS, width + _NOISE_SHIFTS)
+        noise_HxWx3 = sheet[top : top + height, left : left + width] * self._street.light.noise
+        cv2.add(image_HxWx3, noise_HxWx3, dst=image_HxWx3, dtype=cv2.CV_8U)
 
 
 def _nearest_level(sprite: textures.Sprite, shown_height: float) -> np.ndarray:

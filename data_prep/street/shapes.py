@@ -39,14 +39,14 @@ class _Builder:
 
     def add_upright(self, points_Nx2: np.ndarray, colour: Colour, factor: float = 1.0) -> None:
         """Adds corners (lateral, height) in the plane that faces the camera."""
-        self.add(np.insert(points_Nx2, 0, 0.0, axis=1), colour, factor)
+        self.add(_with_column(points_Nx2, 0, 0.0), colour, factor)
 
     def build(self) -> Shape:
         corners = tuple(len(points) for points in self._polygons)
         return Shape(np.concatenate(self._polygons), corners, tuple(self._colours))
 
 
-def _disc(x: float, y: float, radius: float, corners: int = 12, turn: float = 0.0) -> np.ndarray:
+def _disc(x: float, y: float, radius: float, corners: int = 18, turn: float = 0.0) -> np.ndarray:
     angles_N = np.arange(corners) * (2 * math.pi / corners) + turn
     return np.stack([x + radius * np.cos(angles_N), y + radius * np.sin(angles_N)], axis=1)
 
@@ -56,20 +56,19 @@ def _box(left: float, right: float, low: float, high: float) -> np.ndarray:
 
 
 def _limb(start: np.ndarray, end: np.ndarray, start_width: float, end_width: float) -> np.ndarray:
-    """A tapering limb with a rounded end: seven corners."""
-    direction = (end - start) / max(float(np.hypot(*(end - start))), 1e-6)
-    normal = np.array([-direction[1], direction[0]])
-    return np.stack(
-        [
-            start + normal * start_width / 2,
-            end + normal * end_width / 2,
-            end + (normal * 0.6 + direction * 0.6) * end_width / 2,
-            end + (-normal * 0.6 + direction * 0.6) * end_width / 2,
-            end - normal * end_width / 2,
-            start - normal * start_width / 2,
-            start - direction * start_width / 4,
-        ]
-    )
+    """A tapering limb with rounded ends: seven corners."""
+    forth = (end - start) / max(math.dist(start, end), 1e-6)
+    across_forth_2x2 = np.array([[-forth[1], forth[0]], forth])
+    start_3x2 = np.array([[-0.5, 0], [0, -0.25], [0.5, 0]]) * start_width
+    end_4x2 = np.array([[0.5, 0], [0.3, 0.3], [-0.3, 0.3], [-0.5, 0]]) * end_width
+    return np.concatenate([start_3x2 @ across_forth_2x2 + start, end_4x2 @ across_forth_2x2 + end])
+
+
+def _with_column(points_Nx2: np.ndarray, column: int, value: float) -> np.ndarray:
+    """Adds a third coordinate that is the same for all points."""
+    points_Nx3 = np.full((len(points_Nx2), 3), float(value))
+    points_Nx3[:, [other for other in range(3) if other != column]] = points_Nx2
+    return points_Nx3
 
 
 def _car_profile(car: Car) -> np.ndarray:
@@ -119,7 +118,7 @@ class _CarFrame:
         )
 
     def side(self, along_height_Nx2: np.ndarray, across: float) -> np.ndarray:
-        return self.place(np.insert(along_height_Nx2, 1, across, axis=1))
+        return self.place(_with_column(along_height_Nx2, 1, across))
 
 
 def _part(piece_2x2: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -175,7 +174,7 @@ def _add_side(
 ) -> None:
     """Body, windows and wheels of one side."""
     body = profile[[0, 1, 2, 7, 8, 9, 10]]
-    cabin = profile[[2, 3, 4, 5, 6, 7]]
+    cabin = profile[3:8]
     builder.add(frame.side(body, seen_side), car.paint, 0.9)
     builder.add(frame.side(cabin, seen_side), car.paint, 0.82)
     rear_foot, rear_top = profile[3], profile[5]

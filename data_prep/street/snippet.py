@@ -6,8 +6,9 @@ import numpy as np
 
 from data_prep.street.background import Frame
 from data_prep.street.degradations import degrade
+from data_prep.street.layout import draw_street
 from data_prep.street.render import SnippetRenderer
-from data_prep.street.scene import ANNOTATED_FRAME, draw_street
+from data_prep.street.scene import ANNOTATED_FRAME
 
 
 class SnippetFrames:

@@ -81,6 +81,13 @@ def ground_tile(size: int) -> np.ndarray:
     return 1 + 0.045 * tile
 
 
+@functools.lru_cache(maxsize=4)
+def noise_sheet(height: int, width: int) -> np.ndarray:
+    """White noise of unit variance, float32 height x width x 3."""
+    rng = np.random.default_rng((height, width))
+    return rng.standard_normal((height, width, 3), dtype=np.float32)
+
+
 def sky(rng: np.random.Generator, height: int, width: int, haze: Colour, sun: float) -> np.ndarray:
     """The sky above the horizon: uint8 height x width x 3, clouds and all."""
     blue = np.array([225, 178, 122], np.float32) * rng.uniform(0.9, 1.08)
@@ -290,7 +297,7 @@ def wall(
         shape = (height, part.stop - part.start)
         if green:
             tall = rng.uniform(2.2, 6.0)
-            outline_W = smooth_noise(rng, (2, shape[1]), 2.5 * ppm)[0]
+            outline_W = smooth_noise(rng, (2, shape[1]), 3 * ppm, 0.5 * ppm)[0]
             top_W = height - (tall + 0.8 * outline_W) * ppm
             rows_Hx1 = np.arange(height, dtype=np.float32)[:, None]
             alpha_HxW[:, part] = np.clip((rows_Hx1 - top_W) + 0.5, 0, 1) * 255
@@ -304,6 +311,8 @@ def wall(
             picture_HxWx3[:top, part] = roof
             picture_HxWx3[top:, part] = house_front(rng, shape[1], height - top, ppm)
         left = right
-    picture_HxWx3 *= brightness * (alpha_HxW[..., None] / 255.0)
-    level = np.dstack([np.clip(picture_HxWx3, 0, 255), alpha_HxW]).astype(np.uint8)
+    picture_HxWx3 *= alpha_HxW[..., None] * np.float32(brightness / 255)
+    level = np.empty((height, width, 4), np.uint8)
+    level[..., :3] = np.minimum(picture_HxWx3, 255)
+    level[..., 3] = alpha_HxW
     return Wall(_pyramid(level, _LEVELS, (2, 4)), ppm, is_green_W)
