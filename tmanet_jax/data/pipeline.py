@@ -82,12 +82,14 @@ class _LoadTrainingClip(grain.transforms.RandomMap):
         photometry = transforms.draw_clip_photometry(
             rng, self.num_memory + 1, self.augmentation.photometric
         )
-        frames_SxHxWx3 = clip.decode_window(offsets, 0, 0, *clip.size)
+        window = transforms.source_window(clip.size, geometry)
+        windows_SxHxWx3 = clip.decode_window(offsets, *window)
         crops = [
             transforms.apply_photometry(
-                transforms.apply_geometry_to_frame(frame_HxWx3, geometry), colours
+                transforms.apply_geometry_to_window(window_hxwx3, window, clip.size, geometry),
+                colours,
             )
-            for frame_HxWx3, colours in zip(frames_SxHxWx3, photometry, strict=True)
+            for window_hxwx3, colours in zip(windows_SxHxWx3, photometry, strict=True)
         ]
         crop_size = self.augmentation.crop_size
         return Batch(

@@ -127,9 +127,7 @@ def scaled_size(size: Size, ratio: float) -> Size:
 
 def resize_frame(frame_HxWx3: np.ndarray, size: Size) -> np.ndarray:
     """Resizes a uint8 frame bilinearly (cv2.INTER_LINEAR, no antialiasing)."""
-    if frame_HxWx3.shape[:2] == size:
-        return frame_HxWx3
-    return cv2.resize(frame_HxWx3, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
+    return apply_geometry_to_frame(frame_HxWx3, GeometricDraw(size, Box(0, 0, *size), flip=False))
 
 
 def resize_labels(labels_HxW: np.ndarray, size: Size) -> np.ndarray:
@@ -202,10 +200,62 @@ def flip(picture_HxW: np.ndarray) -> np.ndarray:
     return picture_HxW[:, ::-1]
 
 
-def apply_geometry_to_frame(frame_HxWx3: np.ndarray, draw: GeometricDraw) -> np.ndarray:
-    """Resizes, crops and mirrors a frame; the crop may come out smaller than its box."""
-    crop_hxwx3 = draw.box.of(resize_frame(frame_HxWx3, draw.scaled_size))
+def source_window(size: Size, draw: GeometricDraw) -> Box:
+    """The part of a frame that its crop is made of, with a margin for rounding.
+
+    Args:
+        size: the frame's size.
+        draw: how it is resized and cropped.
+    """
+    top, bottom = _source_range(size.height, draw.scaled_size.height, draw.box.top, draw.box.height)
+    left, right = _source_range(size.width, draw.scaled_size.width, draw.box.left, draw.box.width)
+    return Box(top, left, bottom - top, right - left)
+
+
+def _source_range(length: int, scaled_length: int, start: int, extent: int) -> tuple[int, int]:
+    """First and last + 1 of the positions that INTER_LINEAR reads, along one axis."""
+    scale = length / scaled_length
+    last = min(start + extent, scaled_length) - 1
+    first_read = int((start + 0.5) * scale - 0.5)
+    last_read = int((last + 0.5) * scale - 0.5) + 1
+    return max(first_read - 1, 0), min(last_read + 2, length)
+
+
+def apply_geometry_to_window(
+    window_hxwx3: np.ndarray, window: Box, size: Size, draw: GeometricDraw
+) -> np.ndarray:
+    """Resizes, crops and mirrors a frame of which only a window is known.
+
+    Bilinear as cv2.INTER_LINEAR, and bit-equal to resizing the whole frame: the window stays in its
+    place, so that OpenCV computes the same coefficients, and what lies outside is left undefined.
+
+    Args:
+        window_hxwx3: uint8 RGB, at least the pixels inside `source_window`.
+        window: where it lies in the frame.
+        size: the frame's size.
+        draw: how the frame is resized and cropped.
+
+    Returns:
+        uint8 RGB, smaller than the crop's box if the resized frame is.
+    """
+    scaled = draw.scaled_size
+    known = Size(window.top + window.height, window.left + window.width)
+    factor_y, factor_x = scaled.height / size.height, scaled.width / size.width
+    if scaled != size and known == (round(known.height * factor_y), round(known.width * factor_x)):
+        known = size  # OpenCV only copies what keeps its size
+    canvas_hxwx3 = np.empty((*known, 3), np.uint8)
+    window.of(canvas_hxwx3)[:] = window_hxwx3
+    resized_hxwx3 = cv2.resize(
+        canvas_hxwx3, None, fx=factor_x, fy=factor_y, interpolation=cv2.INTER_LINEAR
+    )
+    crop_hxwx3 = draw.box.of(resized_hxwx3)
     return flip(crop_hxwx3) if draw.flip else crop_hxwx3
+
+
+def apply_geometry_to_frame(frame_HxWx3: np.ndarray, draw: GeometricDraw) -> np.ndarray:
+    """Resizes, crops and mirrors a whole frame; see `apply_geometry_to_window`."""
+    size = Size(*frame_HxWx3.shape[:2])
+    return apply_geometry_to_window(frame_HxWx3, Box(0, 0, *size), size, draw)
 
 
 def apply_geometry_to_labels(labels_HxW: np.ndarray, draw: GeometricDraw) -> np.ndarray:
