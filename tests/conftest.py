@@ -1,0 +1,15 @@
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.parity")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--goldens",
+        type=Path,
+        default=Path(__file__).parent / "goldens",
+        metavar="DIR",
+        help="folder of golden cases",
+    )

@@ -1,0 +1,162 @@
+"""Backbone, memory read and whole network."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tests.parity.goldens import (
+    FLOAT64_ABSOLUTE,
+    Case,
+    assert_features_close,
+    assert_same_arg_max,
+    nchw,
+)
+from tmanet_jax.inference.windows import segment_whole
+from tmanet_jax.models.heads import HeadConfig, KeyValue, TMAHead
+from tmanet_jax.models.resnet import ResNet, ResNetConfig, Stages
+from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.weight_names import with_tensors
+from tmanet_jax.weights import infer_config
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def build(case: Case, dtype: str, **head: Any) -> TMANet:
+    """The case's network, with its weights; `head` replaces fields of the head's configuration.
+
+    A case that does not say how logits are up-sampled means the published way for its classes.
+    """
+    tensors = case.tensors()
+    config = infer_config(tensors, align_corners=case.facts.get("align_corners"))
+    if isinstance(config, ResNetConfig):
+        tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
+        config = ModelConfig(backbone=config)
+    config = dataclasses.replace(config, dtype=dtype, head=dataclasses.replace(config.head, **head))
+    abstract = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+    graphdef, state = nnx.split(abstract)
+    state = with_tensors(state, tensors)
+    return nnx.merge(graphdef, jax.tree.map(lambda leaf: _cast(leaf, dtype), state))
+
+
+def _cast(leaf: Any, dtype: str) -> Any:
+    """Casts weights; counts stay, and the shapes that stand for weights the case does not have."""
+    is_weight = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(dtype) if is_weight else leaf
+
+
+def run(model: Module, function: Callable[..., Any], *arrays: np.ndarray) -> Any:
+    """`function(model, *arrays)`, compiled; results are numpy's."""
+    graphdef, state = nnx.split(model)
+    compiled = jax.jit(lambda state, *arrays: function(nnx.merge(graphdef, state), *arrays))
+    return jax.tree.map(np.asarray, compiled(state, *arrays))
+
+
+def precision(dtype: str) -> Any:
+    """The context in which jax computes in this type."""
+    return jax.enable_x64(dtype == "float64")
+
+
+def check_backbone(case: Case, dtype: str) -> None:
+    """Features of the four stages."""
+    suffix = "_f64" if dtype == "float64" else ""
+    with precision(dtype):
+        backbone = build(case, dtype).backbone
+        for index, facts in enumerate(case.facts["inputs"]):
+            frames = np.moveaxis(case.input(facts["seed"], facts["shape"]), 1, -1).astype(dtype)
+            stages: Stages = run(backbone, _eval_features, frames)
+            for number, stage_NxHxWxC in enumerate(stages, start=1):
+                name = f"in{index}_layer{number}"
+                stage = nchw(stage_NxHxWxC)
+                assert list(stage.shape) == facts["out_shapes"][number - 1], name
+                assert_features_close(stage, case.arrays[name + suffix], name + suffix)
+                if dtype == "float64":
+                    l2, mean = facts["l2"][number - 1], facts["mean"][number - 1]
+                    np.testing.assert_allclose(np.linalg.norm(stage), l2, FLOAT64_ABSOLUTE)
+                    np.testing.assert_allclose(stage.mean(), mean, FLOAT64_ABSOLUTE)
+
+
+def _eval_features(backbone: ResNet, frames_NxHxWx3: jax.Array) -> Stages:
+    return backbone(frames_NxHxWx3, train=False)
+
+
+def check_full(case: Case, dtype: str) -> None:
+    """Logits of the whole network, and what lies between: keys, values, the memory's read."""
+    suffix = "_f64" if dtype == "float64" else ""
+    with precision(dtype):
+        model = build(case, dtype)
+        assert model.config.head.num_memory == case.facts["T"]
+        assert model.config.head.num_classes == case.facts["num_classes"]
+        for index, facts in enumerate(case.facts["inputs"]):
+            clip = case.clip(facts).astype(dtype)
+            computed = {f"{name}{suffix}": x for name, x in run(model, _parts, clip).items()}
+            for name, expected in case.expected(f"in{index}_"):
+                if name.endswith("_f64") == (dtype == "float64"):
+                    assert_features_close(computed[name], expected, f"in{index}_{name}")
+            if dtype == "float32":
+                _check_arg_max(computed["logits"], case.arrays[f"in{index}_logits"], index)
+
+
+def _parts(model: TMANet, frames_BxSxHxWx3: jax.Array) -> dict[str, jax.Array]:
+    """Everything that cases store, by their names and in their layouts."""
+    num_frames = frames_BxSxHxWx3.shape[1]
+    stage4_NxhxwxC = model.encode(frames_BxSxHxWx3.reshape(-1, *frames_BxSxHxWx3.shape[2:])).stage4
+    features = [stage4_NxhxwxC[s::num_frames] for s in range(num_frames)]
+    query = model.head.query_encoder(features[-1], train=False)
+    memory = model.head.encode_memory(features[:-1], train=False)
+    read = model.head.read(query, memory)
+    parts = {
+        "logits": segment_whole(model, frames_BxSxHxWx3),
+        "head_logits": model.head.classify(read, train=False),
+        "memory_out": read,
+        "memory_keys": jnp.stack([frame.key for frame in memory]),
+        "memory_values": jnp.stack([frame.value for frame in memory]),
+        "query_key": query.key,
+        "query_value": query.value,
+    }
+    return {name: jnp.moveaxis(x, -1, -3) for name, x in parts.items()}
+
+
+def _check_arg_max(logits: np.ndarray, expected: np.ndarray, index: int) -> None:
+    second, first = np.partition(expected, -2, axis=1)[:, -2:].swapaxes(0, 1)
+    assert_same_arg_max(logits.argmax(1), expected.argmax(1), first - second, f"in{index} arg-max")
+
+
+def check_memory(case: Case, dtype: str) -> None:
+    """The memory read alone."""
+    with precision(dtype):
+        for index, facts in enumerate(case.facts["inputs"]):
+            memory_keys, memory_values, query_key, query_value = _memory_inputs(facts, dtype)
+            config = HeadConfig(
+                num_memory=facts["T"],
+                key_channels=facts["Ck"],
+                value_channels=facts["Cv"],
+                scale_scores=facts["matmul_norm"],
+            )
+            head = nnx.eval_shape(lambda: TMAHead(1, config, rngs=nnx.Rngs(0)))  # noqa: B023, used here
+            query = KeyValue(query_key, query_value)
+            memory = [KeyValue(*frame) for frame in zip(memory_keys, memory_values, strict=True)]
+            read = nchw(jax.jit(head.read)(query, memory))
+            if dtype == "float32":
+                assert_features_close(read, case.arrays[f"in{index}_out"], f"in{index}_out")
+            else:
+                memory_half = read[:, facts["Cv"] :]
+                name = f"in{index}_out_f64_memory"
+                assert_features_close(memory_half, case.arrays[name], name)
+
+
+def _memory_inputs(facts: dict[str, Any], dtype: str) -> tuple[jax.Array, ...]:
+    """Memory keys TxBxHxWxK and values, query key BxHxWxK and value, by the case's recipe."""
+    t, b, h, w = (facts[name] for name in ("T", "B", "H", "W"))
+    rng = np.random.default_rng(facts["seed"])
+    inputs = (
+        facts["key_gain"] * rng.standard_normal((t, b, facts["Ck"], h, w)),
+        rng.standard_normal((t, b, facts["Cv"], h, w)),
+        rng.standard_normal((b, facts["Ck"], h, w)),
+        rng.standard_normal((b, facts["Cv"], h, w)),
+    )
+    return tuple(jnp.moveaxis(x.astype(np.float32).astype(dtype), -3, -1) for x in inputs)
