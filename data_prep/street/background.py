@@ -43,7 +43,7 @@ class Background:
             textures.wall(
                 rng,
                 STREET_LENGTH,
-                focal / 15,
+                focal / 16,
                 street.foliage,
                 brightness=1.0 if side == light.sunlit_side else 1 - 0.3 * light.sun,
                 green_share=green_share,

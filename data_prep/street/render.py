@@ -23,10 +23,16 @@ from data_prep.street.background import (
 )
 from data_prep.street.scene import Camera, Car, Person, Plant, Pole, Street, Thing
 
-# Least sizes as shares of the image's width: 5, 20, 24 and 16 pixels of 256.
-_LEAST_POLE_WIDTH, _LEAST_CAR_WIDTH = 5 / 256, 20 / 256
-_LEAST_PERSON_HEIGHT, _LEAST_PLANT_WIDTH = 24 / 256, 16 / 256
+# Sizes at which things begin to be drawn: pixels of an image 256 wide, as shares of its width.
+_LEAST_SHARES: dict[type[Thing], float] = {
+    Pole: 5 / 256,
+    Car: 20 / 256,
+    Person: 24 / 256,
+    Plant: 16 / 256,
+}
 _SUBPIXEL_BITS = 4
+_NEAREST_DEPTH = 1.2  # metres; what is nearer is out of view at the sides
+_REACH = 2.5  # metres that a thing other than a car may reach to a side
 _NOISE_SHIFTS = 64  # pixels by which the sensor's noise can be displaced
 
 
@@ -88,19 +94,19 @@ class SnippetRenderer:
         return picture
 
     def _shows(self, thing: Thing, frame: int, camera: Camera) -> bool:
-        """Whether a thing is before the camera and large enough to be told."""
-        depth = thing.position(frame)[0] - camera.along
-        share = camera.focal / max(depth, 0.1) / self._size[1]
-        if isinstance(thing, Car):
-            return depth > -thing.length and share * thing.width >= _LEAST_CAR_WIDTH
-        if depth < 1.2:
+        """Whether a thing is in view and large enough to be told."""
+        along, lateral = thing.position(frame)
+        depth = along - camera.along
+        share_of_metre = camera.focal / max(depth, 0.1) / self._size[1]
+        if share_of_metre * _told_by(thing) < _LEAST_SHARES[type(thing)]:
             return False
-        if isinstance(thing, Pole):
-            return share * thing.width >= _LEAST_POLE_WIDTH
-        if isinstance(thing, Person):
-            return share * thing.height >= _LEAST_PERSON_HEIGHT
-        assert isinstance(thing, Plant)
-        return share * thing.width >= _LEAST_PLANT_WIDTH
+        if isinstance(thing, Car):
+            return depth > -thing.length
+        if depth < _NEAREST_DEPTH:
+            return False
+        pixels_1x2, _ = camera.project(np.array([[along, lateral, 0.0]]))
+        off_centre = abs(float(pixels_1x2[0, 0]) / self._size[1] - 0.5)
+        return off_centre < 0.5 + _REACH * share_of_metre
 
     def _car(self, car: Car, lateral: float, camera: Camera) -> shapes.Shape:
         # In a bend the camera sees a car's side as it would a straight street's farther along.
@@ -245,6 +251,14 @@ class SnippetRenderer:
         sheet = textures.noise_sheet(height + _NOISE_SHIFTS, width + _NOISE_SHIFTS)
         noise_HxWx3 = sheet[top : top + height, left : left + width] * self._street.light.noise
         cv2.add(image_HxWx3, noise_HxWx3, dst=image_HxWx3, dtype=cv2.CV_8U)
+
+
+def _told_by(thing: Thing) -> float:
+    """The size in metres that decides whether a thing can be told: height of people, else width."""
+    if isinstance(thing, Person):
+        return thing.height
+    assert isinstance(thing, Car | Pole | Plant)
+    return thing.width
 
 
 def _nearest_level(sprite: textures.Sprite, shown_height: float) -> np.ndarray:

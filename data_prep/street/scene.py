@@ -11,7 +11,7 @@ import numpy as np
 
 SNIPPET_FRAMES = 30
 ANNOTATED_FRAME = 19
-STREET_LENGTH = 100.0  # metres; a wall closes the street there
+STREET_LENGTH = 84.0  # metres; a wall closes the street there
 NEAREST_DEPTH = 0.6  # metres; what is nearer to the camera is drawn at this depth
 
 Colour = tuple[float, float, float]
@@ -36,9 +36,10 @@ class Camera:
         across_P = points_Px3[:, 1] - self.lateral
         across_P = across_P + (0.5 * self.curvature * depth_P - self.heading) * depth_P
         pixels_per_metre_P = self.focal / depth_P
-        columns_P = self.centre + pixels_per_metre_P * across_P
-        rows_P = self.horizon + pixels_per_metre_P * (self.height - points_Px3[:, 2])
-        return np.stack([columns_P, rows_P], axis=1), depth_P
+        pixels_Px2 = np.empty((len(points_Px3), 2))
+        pixels_Px2[:, 0] = self.centre + pixels_per_metre_P * across_P
+        pixels_Px2[:, 1] = self.horizon + pixels_per_metre_P * (self.height - points_Px3[:, 2])
+        return pixels_Px2, depth_P
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,24 +26,28 @@ class Shape:
 
 
 class _Builder:
-    """Collects polygons into a Shape."""
+    """Collects polygons into a Shape.
+
+    Corners are either (along, lateral, height), or all (lateral, height) of something flat that
+    faces the camera.
+    """
 
     def __init__(self) -> None:
         self._polygons: list[np.ndarray] = []
         self._colours: list[Colour] = []
 
-    def add(self, points_Nx3: np.ndarray, colour: Colour, factor: float = 1.0) -> None:
-        self._polygons.append(points_Nx3)
-        blue, green, red = (min(channel * factor, 255.0) for channel in colour)
-        self._colours.append((blue, green, red))
-
-    def add_upright(self, points_Nx2: np.ndarray, colour: Colour, factor: float = 1.0) -> None:
-        """Adds corners (lateral, height) in the plane that faces the camera."""
-        self.add(_with_column(points_Nx2, 0, 0.0), colour, factor)
+    def add(self, points_NxD: np.ndarray, colour: Colour, factor: float = 1.0) -> None:
+        """Adds a polygon whose colour is brightened by a factor."""
+        self._polygons.append(points_NxD)
+        blue, green, red = colour
+        self._colours.append((blue * factor, green * factor, red * factor))
 
     def build(self) -> Shape:
         corners = tuple(len(points) for points in self._polygons)
-        return Shape(np.concatenate(self._polygons), corners, tuple(self._colours))
+        points_PxD = np.concatenate(self._polygons)
+        if points_PxD.shape[1] == 2:
+            points_PxD = _with_column(points_PxD, 0, 0.0)
+        return Shape(points_PxD, corners, tuple(self._colours))
 
 
 def _disc(x: float, y: float, radius: float, corners: int = 18, turn: float = 0.0) -> np.ndarray:
@@ -219,19 +223,19 @@ def person_shape(person: Person, frame: int) -> Shape:
         foot = np.array([side * (spread + step), 0.035 + max(0.0, lift * side * swing)])
         hip = np.array([side * spread * 0.8, 0.5])
         knee = 0.5 * (foot + hip) + np.array([0.02 * np.sign(person.lateral_speed), 0.015])
-        builder.add_upright(_limb(hip, knee, 0.115, 0.095) * size, person.trousers, factor)
-        builder.add_upright(_limb(knee, foot, 0.095, 0.075) * size, person.trousers, factor)
+        builder.add(_limb(hip, knee, 0.115, 0.095) * size, person.trousers, factor)
+        builder.add(_limb(knee, foot, 0.095, 0.075) * size, person.trousers, factor)
         shoe = _box(foot[0] - 0.05, foot[0] + 0.05, foot[1] - 0.035, foot[1] + 0.012)
-        builder.add_upright(shoe * size, (30, 32, 36))
+        builder.add(shoe * size, (30, 32, 36))
     hem = 0.47 - 0.2 * person.coat_length
     for side, factor in ((-1, 0.7), (1, 0.9)):
         hand = np.array([side * (shoulder + 0.03 - step * 0.8), 0.47])
-        builder.add_upright(
+        builder.add(
             _limb(np.array([side * shoulder * 0.9, 0.79]), hand, 0.085, 0.065) * size,
             person.coat,
             factor,
         )
-        builder.add_upright(_disc(hand[0], hand[1] - 0.015, 0.03, 6) * size, person.skin)
+        builder.add(_disc(hand[0], hand[1] - 0.015, 0.03, 6) * size, person.skin)
     torso = np.array(
         [
             [-hip_width * (0.55 + 0.15 * person.coat_length), hem],
@@ -242,17 +246,17 @@ def person_shape(person: Person, frame: int) -> Shape:
             [-shoulder, 0.76],
         ]
     )
-    builder.add_upright(torso * size, person.coat)
-    builder.add_upright(torso[[1, 2, 3]] * size, person.coat, 0.8)
+    builder.add(torso * size, person.coat)
+    builder.add(torso[[1, 2, 3]] * size, person.coat, 0.8)
     if person.bag is not None:
         behind = -math.copysign(0.1, person.lateral_speed) if crosses else 0.0
         bag = _box(behind - 0.085, behind + 0.085, 0.55, 0.78)
-        builder.add_upright(bag * size, person.bag)
-    builder.add_upright(_box(-0.03, 0.03, 0.81, 0.87) * size, person.skin, 0.85)
-    builder.add_upright(_disc(0.0, 0.92, 0.072) * size, person.skin)
+        builder.add(bag * size, person.bag)
+    builder.add(_box(-0.03, 0.03, 0.81, 0.87) * size, person.skin, 0.85)
+    builder.add(_disc(0.0, 0.92, 0.072) * size, person.skin)
     faces_away = not crosses and person.along_speed > 0
     hair = _disc(0.0, 0.945, 0.07) if faces_away else _disc(0.0, 0.968, 0.052)
-    builder.add_upright(hair * size, person.hair)
+    builder.add(hair * size, person.hair)
     return builder.build()
 
 
@@ -260,16 +264,16 @@ def pole_shape(pole: Pole) -> Shape:
     """A pole, lit from one side, with a lamp's arm if it has one; its plates are shapes apart."""
     builder = _Builder()
     half, inward = pole.width / 2, -math.copysign(1.0, pole.lateral)
-    builder.add_upright(_box(-half * 1.25, half * 1.25, 0.0, 0.7), pole.colour, 0.8)
-    builder.add_upright(_box(-half, half, 0.0, pole.height), pole.colour)
-    builder.add_upright(_box(-half, -half * 0.3, 0.0, pole.height), pole.colour, 1.3)
-    builder.add_upright(_box(half * 0.4, half, 0.0, pole.height), pole.colour, 0.66)
+    builder.add(_box(-half * 1.25, half * 1.25, 0.0, 0.7), pole.colour, 0.8)
+    builder.add(_box(-half, half, 0.0, pole.height), pole.colour)
+    builder.add(_box(-half, -half * 0.3, 0.0, pole.height), pole.colour, 1.3)
+    builder.add(_box(half * 0.4, half, 0.0, pole.height), pole.colour, 0.66)
     if pole.arm:
         tip = inward * pole.arm
         arm = _box(0.0, tip, pole.height - 0.3, pole.height)
-        builder.add_upright(arm, pole.colour, 0.9)
+        builder.add(arm, pole.colour, 0.9)
         lamp = _box(tip, tip + inward * 0.7, pole.height - 0.36, pole.height - 0.08)
-        builder.add_upright(lamp, (190, 215, 225))
+        builder.add(lamp, (190, 215, 225))
     return builder.build()
 
 
@@ -288,8 +292,8 @@ def plate_shape(plate: Plate, height: float) -> Shape:
     corners, turn = _PLATE_CORNERS[plate.outline]
     angle = math.pi * turn if corners != 8 else math.pi / 8
     radius = plate.size / 2 * (1.15 if corners in (3, 4) else 1.0)
-    builder.add_upright(_disc(0.0, height, radius, corners, angle), plate.rim)
-    builder.add_upright(_disc(0.0, height, radius * 0.74, corners, angle), plate.face)
+    builder.add(_disc(0.0, height, radius, corners, angle), plate.rim)
+    builder.add(_disc(0.0, height, radius * 0.74, corners, angle), plate.face)
     mark = plate.size * np.array([-0.2, 0.2, -0.065, 0.065])
-    builder.add_upright(_box(mark[0], mark[1], height + mark[2], height + mark[3]), plate.mark)
+    builder.add(_box(mark[0], mark[1], height + mark[2], height + mark[3]), plate.mark)
     return builder.build()

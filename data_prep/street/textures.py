@@ -13,7 +13,7 @@ import numpy as np
 
 from data_prep.street.scene import Colour
 
-WALL_HEIGHT = 15.0  # metres that a wall's picture is tall
+WALL_HEIGHT = 14.0  # metres that a wall's picture is tall
 GROUND_TILE = 4.0  # metres after which the ground's grain repeats
 GROUND_PATCHES = 24.0  # metres after which its patches repeat
 _LEVELS = 4
@@ -197,9 +197,8 @@ def house_front(
     """A front with rows of windows over shops or a plinth: float32 height x width x 3."""
     ppm = pixels_per_metre
     colour = np.array(_FRONTS[rng.integers(len(_FRONTS))], np.float32) * rng.uniform(0.8, 1.12)
-    front_HxWx3 = np.empty((height, width, 3), np.float32)
-    front_HxWx3[:] = colour
-    front_HxWx3 *= (1 + 0.09 * smooth_noise(rng, (height, width), 3 * ppm))[..., None]
+    stain_HxW = 1 + 0.09 * smooth_noise(rng, (height, width), 3 * ppm)
+    front_HxWx3 = stain_HxW[..., None] * colour
     if rng.random() < 0.45:
         _lay_bricks(front_HxWx3, ppm)
     floor, bay = _rows(rng.uniform(2.8, 3.4), ppm), _rows(rng.uniform(1.9, 3.2), ppm)
@@ -260,12 +259,12 @@ def _dress_ground_floor(
     part_HxWx3[height - _rows(0.35, ppm) :] *= 0.62
 
 
-def _top_edge(
-    rng: np.random.Generator, alpha_HxW: np.ndarray, top: int, pixels_per_metre: float
-) -> None:
-    """Cuts a roof's outline: flat, or a row of gables."""
-    width = alpha_HxW.shape[1]
-    alpha_HxW[top:] = 255
+def _roof(
+    rng: np.random.Generator, shape: tuple[int, int], top: int, pixels_per_metre: float
+) -> np.ndarray:
+    """Alpha of what rises above the front's row `top`: nothing, or a row of gables."""
+    alpha_HxW = np.zeros(shape, np.uint8)
+    width = shape[1]
     if rng.random() < 0.35:
         gables = max(1, round(width / (6 * pixels_per_metre)))
         rise = min(top, _rows(2.0, pixels_per_metre))
@@ -273,6 +272,46 @@ def _top_edge(
             peak = (edges[0] + edges[-1]) // 2
             corners = [[edges[0], top], [peak, top - rise], [edges[-1], top]]
             cv2.fillConvexPoly(alpha_HxW, np.array(corners, np.int32), 255, cv2.LINE_AA)
+    return alpha_HxW[:top]
+
+
+def _house(
+    rng: np.random.Generator, shape: tuple[int, int], pixels_per_metre: float, brightness: float
+) -> np.ndarray:
+    """A house from the wall's full height down to the ground: uint8, premultiplied, alpha last."""
+    house_HxWx4 = np.zeros((*shape, 4), np.uint8)
+    top = shape[0] - _rows(rng.uniform(5.0, 12.5), pixels_per_metre)
+    alpha_RxW = _roof(rng, shape, top, pixels_per_metre)
+    tiles = np.array([58, 66, 104]) * rng.uniform(0.7, 1.2) * brightness / 255
+    house_HxWx4[:top, :, :3] = alpha_RxW[..., None] * tiles
+    house_HxWx4[:top, :, 3] = alpha_RxW
+    front_HxWx3 = house_front(rng, shape[1], shape[0] - top, pixels_per_metre)
+    house_HxWx4[top:, :, :3] = cv2.convertScaleAbs(front_HxWx3, alpha=brightness)
+    house_HxWx4[top:, :, 3] = 255
+    return house_HxWx4
+
+
+def _hedge(
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    colour: Colour,
+    pixels_per_metre: float,
+    brightness: float,
+) -> np.ndarray:
+    """A hedge with an uneven top, like `_house` in kind."""
+    height, width = shape
+    tall = rng.uniform(2.2, 6.0)
+    outline_W = smooth_noise(rng, (2, width), 3 * pixels_per_metre, 0.5 * pixels_per_metre)[0]
+    top_W = height - (tall + 0.8 * outline_W) * pixels_per_metre
+    first = max(0, int(top_W.min()))
+    rows_Rx1 = np.arange(first, height, dtype=np.float32)[:, None]
+    alpha_RxW = np.clip(rows_Rx1 - top_W + 0.5, 0, 1)
+    leaves_RxWx3 = foliage(rng, (height - first, width), colour, pixels_per_metre)
+    leaves_RxWx3 *= alpha_RxW[..., None] * np.float32(brightness * rng.uniform(0.75, 1.0))
+    hedge_HxWx4 = np.zeros((height, width, 4), np.uint8)
+    hedge_HxWx4[first:, :, :3] = np.minimum(leaves_RxWx3, 255)
+    hedge_HxWx4[first:, :, 3] = 255 * alpha_RxW
+    return hedge_HxWx4
 
 
 def wall(
@@ -283,36 +322,21 @@ def wall(
     brightness: float,
     green_share: float,
 ) -> Wall:
-    """Draws the fronts and hedges along `length` metres."""
+    """Draws the houses and hedges along `length` metres."""
     ppm = pixels_per_metre
     height, width = _rows(WALL_HEIGHT, ppm), _rows(length, ppm)
-    picture_HxWx3 = np.zeros((height, width, 3), np.float32)
-    alpha_HxW = np.zeros((height, width), np.uint8)
+    picture_HxWx4 = np.empty((height, width, 4), np.uint8)
     is_green_W = np.zeros(width, bool)
-    left = -_rows(rng.uniform(0, 4), ppm)
+    left = 0
     while left < width:
-        green = rng.random() < green_share
-        right = left + _rows(rng.uniform(5, 11) if green else rng.uniform(7, 15), ppm)
-        part = slice(max(left, 0), min(right, width))
-        shape = (height, part.stop - part.start)
-        if green:
-            tall = rng.uniform(2.2, 6.0)
-            outline_W = smooth_noise(rng, (2, shape[1]), 3 * ppm, 0.5 * ppm)[0]
-            top_W = height - (tall + 0.8 * outline_W) * ppm
-            rows_Hx1 = np.arange(height, dtype=np.float32)[:, None]
-            alpha_HxW[:, part] = np.clip((rows_Hx1 - top_W) + 0.5, 0, 1) * 255
-            leaves = foliage(rng, shape, foliage_colour, ppm)
-            picture_HxWx3[:, part] = leaves * rng.uniform(0.75, 1.0)
-            is_green_W[part] = True
+        is_green = rng.random() < green_share
+        right = min(left + _rows(rng.uniform(6, 13), ppm), width)
+        shape = (height, right - left)
+        if is_green:
+            part = _hedge(rng, shape, foliage_colour, ppm, brightness)
         else:
-            top = height - _rows(rng.uniform(5.0, 12.5), ppm)
-            _top_edge(rng, alpha_HxW[:, part], top, ppm)
-            roof = np.array([58, 66, 104], np.float32) * rng.uniform(0.7, 1.2)
-            picture_HxWx3[:top, part] = roof
-            picture_HxWx3[top:, part] = house_front(rng, shape[1], height - top, ppm)
+            part = _house(rng, shape, ppm, brightness)
+        picture_HxWx4[:, left:right] = part
+        is_green_W[left:right] = is_green
         left = right
-    picture_HxWx3 *= alpha_HxW[..., None] * np.float32(brightness / 255)
-    level = np.empty((height, width, 4), np.uint8)
-    level[..., :3] = np.minimum(picture_HxWx3, 255)
-    level[..., 3] = alpha_HxW
-    return Wall(_pyramid(level, _LEVELS, (2, 4)), ppm, is_green_W)
+    return Wall(_pyramid(picture_HxWx4, _LEVELS, (2, 4)), ppm, is_green_W)
