@@ -399,7 +399,7 @@ def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
     try:
         builder = tfds.builder_from_directory(directory / SCHEMA_VERSION)
         return RecordsInfo.from_json(builder.info.metadata), builder
-    except (KeyError, TypeError, ValueError, OSError, tfds.core.DatasetNotFoundError) as error:
+    except Exception as error:  # TFDS and protobuf raise whatever suits them
         raise UserError(
             f"The description of the records in {directory / SCHEMA_VERSION} cannot be read "
             f"({error!r}). Make them again:\n  {_command(data_dir)}"

@@ -1,0 +1,45 @@
+"""Clips of noise, and records of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.records import Clip, ClipSource, SplitPlan, open_clips, write_records
+
+
+@dataclass(frozen=True)
+class NoiseClip:
+    """A clip whose pixels follow from its number."""
+
+    number: int
+    group: str = ""
+    memory_range: int = 3
+    size: tuple[int, int] = (70, 100)
+
+    @property
+    def id(self) -> str:
+        return f"noise_{self.number:06d}"
+
+    def load(self) -> Clip:
+        rng = np.random.default_rng(self.number)
+        frames_SxHxWx3 = rng.integers(0, 256, (self.memory_range + 1, *self.size, 3), np.uint8)
+        labels_HxW = rng.integers(0, CITYSCAPES.num_classes, self.size, np.uint8)
+        return Clip(self.id, self.group, frames_SxHxWx3, labels_HxW)
+
+
+def write_noise(out: Path, num_clips: int, split: str = "train") -> ClipSource:
+    clips = [NoiseClip(number) for number in range(num_clips)]
+    write_records(out, CITYSCAPES, 3, {split: SplitPlan(clips, labelled=True)})
+    return open_clips(out, split)
+
+
+def damage(source: ClipSource, shard: int = 0) -> Path:
+    """Overwrites the middle of a shard, as a bad disk would."""
+    path = sorted(source.data_dir.glob("clip_records/*/*array_record*"))[shard]
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 100] = bytes(100)
+    path.write_bytes(content)
+    return path

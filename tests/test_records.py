@@ -1,0 +1,233 @@
+import pickle
+import struct
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.small_clips import NoiseClip, damage, write_noise
+from tmanet_jax.data import records
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES
+from tmanet_jax.data.records import EncodedClip, SplitPlan, open_clips, write_records
+from tmanet_jax.errors import UserError
+
+
+def noise(seed, *shape):
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+@st.composite
+def frames_and_windows(draw):
+    height, width = draw(st.integers(1, 200)), draw(st.integers(1, 600))
+    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+    window = (top, left, draw(st.integers(1, height - top)), draw(st.integers(1, width - left)))
+    return noise(draw(st.integers(0, 99)), height, width, 3), window
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames_and_windows())
+def test_frames_are_lossless_and_a_window_is_the_frames(frame_and_window):
+    frame, (top, left, height, width) = frame_and_window
+    encoded = records.encode_frame(frame)
+    assert records.frame_size(encoded) == frame.shape[:2]
+    np.testing.assert_array_equal(records.decode_frame(encoded), frame)
+    np.testing.assert_array_equal(
+        records.decode_window(encoded, top, left, height, width),
+        frame[top : top + height, left : left + width],
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 300), st.integers(0, 99))
+def test_labels_are_lossless(height, width, seed):
+    labels = noise(seed, height, width)
+    np.testing.assert_array_equal(records.decode_labels(records.encode_labels(labels)), labels)
+
+
+def test_a_frame_that_is_not_contiguous_is_encoded_as_it_looks():
+    frame = noise(0, 70, 300, 3)[:, ::-1, ::-1]
+    np.testing.assert_array_equal(records.decode_frame(records.encode_frame(frame)), frame)
+
+
+def test_a_window_decodes_only_the_tiles_it_touches():
+    frame = noise(0, 3 * records.TILE_HEIGHT, 3 * records.TILE_WIDTH, 3)
+    encoded = bytearray(records.encode_frame(frame))
+    tiles_start = records._HEADER.size + 9 * 4
+    ends = struct.unpack_from("<9I", encoded, records._HEADER.size)
+    encoded[tiles_start : tiles_start + ends[3]] = bytes(ends[3])  # all tiles before the middle one
+    encoded[tiles_start + ends[4] :] = bytes(len(encoded) - tiles_start - ends[4])  # all after
+    window = (records.TILE_HEIGHT, records.TILE_WIDTH, records.TILE_HEIGHT, records.TILE_WIDTH)
+    np.testing.assert_array_equal(
+        records.decode_window(bytes(encoded), *window), frame[64:128, 256:512]
+    )
+    with pytest.raises(zstandard.ZstdError):
+        records.decode_frame(bytes(encoded))
+
+
+@pytest.mark.parametrize("window", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 71, 5), (60, 0, 11, 5)])
+def test_a_window_outside_the_frame_is_refused(window):
+    with pytest.raises(ValueError, match="not inside"):
+        records.decode_window(records.encode_frame(noise(0, 70, 300, 3)), *window)
+
+
+def test_bytes_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match="found b'TMAl'"):
+        records.decode_frame(records.encode_labels(noise(0, 4, 4)))
+
+
+def test_clips_come_back_as_they_were_written_and_in_that_order(tmp_path):
+    clips = [NoiseClip(number, group) for number, group in ((5, "clean"), (2, "degraded"), (7, ""))]
+    num_bytes = write_records(tmp_path, CITYSCAPES, 3, {"val": SplitPlan(clips, labelled=True)})
+    source = open_clips(tmp_path, "val")
+    assert num_bytes > 3 * 4 * 70 * 100
+    assert source.info.classes == CITYSCAPES
+    assert source.info.memory_range == 3
+    assert source.labelled
+    assert [source.clip_id(i) for i in range(3)] == [clip.id for clip in clips]
+    assert [source.group(i) for i in range(3)] == ["clean", "degraded", ""]
+    for index, clip in enumerate(clips):
+        read, written = source.read(index, (3, 2, 1)), clip.load()
+        assert (read.id, read.group) == (clip.id, clip.group)
+        np.testing.assert_array_equal(read.frames_SxHxWx3, written.frames_SxHxWx3)
+        np.testing.assert_array_equal(read.labels_HxW, written.labels_HxW)
+
+
+@pytest.mark.parametrize("offsets", [(), (1,), (3, 1), (3, 2, 1)])
+def test_memory_offsets_count_back_from_the_query(tmp_path, offsets):
+    source = write_noise(tmp_path, 1)
+    frames = NoiseClip(0).load().frames_SxHxWx3
+    wanted = [frames[3 - offset] for offset in (*offsets, 0)]
+    np.testing.assert_array_equal(source.read(0, offsets).frames_SxHxWx3, wanted)
+
+
+def test_only_the_memory_frames_that_are_asked_for_are_decoded():
+    frame = records.encode_frame(noise(0, 8, 8, 3))
+    clip = EncodedClip(
+        "a", "", (b"torn", frame), query=frame, labels=b"", where="record 0 of shard"
+    )
+    assert clip.decode_window((1,), 0, 0, 8, 8).shape == (2, 8, 8, 3)
+    with pytest.raises(UserError, match=r"Clip a .record 0 of shard"):
+        clip.decode_window((2, 1), 0, 0, 8, 8)
+
+
+def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):
+    plans = {"test": SplitPlan([NoiseClip(0)], labelled=False)}
+    write_records(tmp_path, CITYSCAPES, 3, plans)
+    source = open_clips(tmp_path, "test")
+    assert not source.labelled
+    assert np.all(source.read(0, ()).labels_HxW == 255)
+
+
+def test_many_clips_take_several_shards(tmp_path):
+    source = write_noise(tmp_path, records.CLIPS_PER_SHARD + 3)
+    assert len(list(tmp_path.glob("clip_records/*/*array_record*"))) == 2
+    assert source.read(records.CLIPS_PER_SHARD + 1, ()).id == NoiseClip(33).id
+
+
+def test_a_source_travels_to_spawned_workers(tmp_path):
+    source = pickle.loads(pickle.dumps(write_noise(tmp_path, 2)))
+    assert source.read(1, ()).id == NoiseClip(1).id
+
+
+def test_records_need_no_tensorflow(tmp_path):
+    write_noise(tmp_path, 1).read(0, ())
+    assert "tensorflow" not in sys.modules
+
+
+def test_no_records_names_the_command_that_makes_them(tmp_path):
+    with pytest.raises(UserError, match=rf"data_prep\.cityscapes --source=DIR --out={tmp_path}"):
+        open_clips(tmp_path, "train")
+
+
+def test_records_of_another_version_are_refused(tmp_path):
+    write_noise(tmp_path, 1)
+    (tmp_path / "clip_records" / "1.0.0").rename(tmp_path / "clip_records" / "0.9.0")
+    with pytest.raises(UserError, match=r"version 0\.9\.0, this program reads version 1\.0\.0"):
+        open_clips(tmp_path, "train")
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    write_noise(tmp_path, 1)
+    with pytest.raises(UserError, match="no split 'val', only train"):
+        open_clips(tmp_path, "val")
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", ["{torn", "{}", None])
+def test_a_description_that_cannot_be_read_is_named(tmp_path, name, content):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "1.0.0" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=r"clip_records.* cannot be read"):
+        open_clips(tmp_path, "train")
+
+
+@pytest.mark.parametrize(("num_memory", "memory_range"), [(4, 3), (2, 4), (-1, 3)])
+def test_more_memory_than_there_is_is_refused(tmp_path, num_memory, memory_range):
+    source = write_noise(tmp_path, 1)
+    source.check_memory(3, 3)
+    source.check_memory(0, 0)
+    with pytest.raises(UserError, match="memory range"):
+        source.check_memory(num_memory, memory_range)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "harm", [truncate, lambda path: path.write_bytes(b""), lambda path: path.unlink()]
+)
+def test_a_torn_shard_names_shard_index_and_clip(tmp_path, harm):
+    source = write_noise(tmp_path, 4)
+    path = next(tmp_path.glob("clip_records/*/*array_record*"))
+    harm(path)
+    with pytest.raises(UserError, match=rf"Clip noise_000002 \(record 2 of {path}\)"):
+        source.read(2, ())
+
+
+def test_changed_bytes_are_noticed(tmp_path):
+    source = write_noise(tmp_path, 5)
+    damage(source)
+    with pytest.raises(UserError, match=r"Clip noise_000002 \(record 2 of"):
+        for index in range(5):
+            source.read(index, (3, 2, 1))
+
+
+@dataclass(frozen=True)
+class UnreadableClip(NoiseClip):
+    def load(self):
+        raise UserError("frame.png cannot be decoded")
+
+
+def test_a_failure_leaves_the_old_records_and_nothing_else(tmp_path):
+    write_noise(tmp_path, 2)
+    clips = [NoiseClip(8), UnreadableClip(9)]
+    with pytest.raises(UserError, match=r"frame\.png"):
+        write_records(tmp_path, CAMVID, 3, {"train": SplitPlan(clips, labelled=True)})
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert open_clips(tmp_path, "train").read(1, ()).id == NoiseClip(1).id
+
+
+def test_new_records_replace_the_old_ones(tmp_path):
+    write_noise(tmp_path, 2, "train")
+    write_noise(tmp_path, 1, "val")
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert len(open_clips(tmp_path, "val")) == 1
+    with pytest.raises(UserError, match="no split 'train'"):
+        open_clips(tmp_path, "train")
+
+
+def test_nothing_to_write_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no clips"):
+        write_records(tmp_path, CITYSCAPES, 2, {"train": SplitPlan([], labelled=True)})
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot write to"):
+        write_noise(tmp_path / "file", 1)
