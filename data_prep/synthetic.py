@@ -30,7 +30,7 @@ import sys
 
 import cv2
 import numpy as np
-import tqdm
+from tqdm import tqdm
 
 from data_prep.street.contact_sheet import contact_sheet
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
@@ -181,7 +181,7 @@ def render_dataset(
         for split, count in counts.items()
         for index in range(count)
     ]
-    bar = tqdm.tqdm(
+    bar = tqdm(
         total=len(snippets), desc="rendering", unit="snippet", disable=None if progress else True
     )
     with bar:

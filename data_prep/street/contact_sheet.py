@@ -8,7 +8,7 @@ from data_prep.street.snippet import SnippetFrames
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 
 _SIZE = (256, 512)
-_SNIPPETS = ((0, False), (1, True), (2, False), (3, True))  # number, degraded
+_SNIPPETS = ((41, False), (22, True), (31, False), (45, True))  # number, degraded
 _MEMORY = (4, 1)  # how many frames before the annotated one
 _GAP = 4  # pixels
 

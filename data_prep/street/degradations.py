@@ -8,10 +8,10 @@ import numpy as np
 
 def degrade(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray:
     """Returns a copy of an image (uint8) with one or two faults, drawn at random."""
-    faults = (_noise, _glare, _lost_bands, _lost_blocks)
+    faults = (_glare, _noise, _lost_bands, _lost_blocks)  # from the lens to the stream
     chosen = rng.choice(len(faults), size=2 if rng.random() < 0.5 else 1, replace=False)
     degraded_HxWx3 = image_HxWx3.copy()
-    for index in sorted(chosen, reverse=True):  # readout loses what noise and glare have spoilt
+    for index in sorted(chosen):
         degraded_HxWx3 = faults[index](rng, degraded_HxWx3)
     return degraded_HxWx3
 
@@ -21,7 +21,7 @@ def _noise(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray:
     height, width = image_HxWx3.shape[:2]
     cell = max(1, round(width / 512))
     grain_shape = (math.ceil(height / cell), math.ceil(width / cell), 3)
-    grain = rng.standard_normal(grain_shape, dtype=np.float32) * rng.uniform(45, 75)
+    grain = rng.standard_normal(grain_shape, dtype=np.float32) * rng.uniform(35, 65)
     grain_HxWx3 = cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST)
     dim_HxWx3 = (image_HxWx3 - 100.0) * rng.uniform(0.35, 0.6) + rng.uniform(60, 110)
     return np.clip(dim_HxWx3 + grain_HxWx3, 0, 255).astype(np.uint8)

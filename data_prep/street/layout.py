@@ -25,7 +25,7 @@ def draw_street(rng: np.random.Generator) -> Street:
     road_half_width = rng.uniform(4.2, 5.6)
     walk_widths = (rng.uniform(3.2, 5.4), rng.uniform(3.2, 5.4))
     drive = _draw_drive(rng, road_half_width)
-    crossing = drive.speed * ANNOTATED_FRAME + rng.uniform(6, 13)
+    crossing = drive.speed * ANNOTATED_FRAME + rng.uniform(5.5, 11.5)
     grey = rng.uniform(62, 98)
     pale = rng.uniform(125, 172)
     warm = rng.uniform(-0.02, 0.14)
@@ -198,7 +198,7 @@ def _draw_people(
             lateral = side * (road_half_width + rng.uniform(0.6, walk_width - 0.5))
             speed = float(rng.choice([-1, 1])) * rng.uniform(0.04, 0.085)
             people.append(_draw_person(rng, along, lateral, (speed, 0.0)))
-    for _ in range(rng.choice([0, 1, 2, 3], p=[0.25, 0.3, 0.3, 0.15])):
+    for _ in range(rng.choice([0, 1, 2, 3], p=[0.15, 0.3, 0.35, 0.2])):
         speed = float(rng.choice([-1, 1])) * rng.uniform(0.05, 0.09)
         lateral = drive.lateral + rng.uniform(-4.0, 3.0) - speed * ANNOTATED_FRAME
         along = crossing + rng.uniform(-1.2, 1.2)

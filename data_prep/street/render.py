@@ -27,7 +27,7 @@ from data_prep.street.scene import Camera, Car, Person, Plant, Pole, Street, Thi
 _LEAST_SHARES: dict[type[Thing], float] = {
     Pole: 5 / 256,
     Car: 20 / 256,
-    Person: 24 / 256,
+    Person: 28 / 256,
     Plant: 16 / 256,
 }
 _SUBPIXEL_BITS = 4

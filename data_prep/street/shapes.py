@@ -177,7 +177,7 @@ def _add_side(
     builder: _Builder, frame: _CarFrame, profile: np.ndarray, car: Car, seen_side: int
 ) -> None:
     """Body, windows and wheels of one side."""
-    body = profile[[0, 1, 2, 7, 8, 9, 10]]
+    body = profile[[0, 1, 2, 3, 7, 8, 9, 10]]
     cabin = profile[3:8]
     builder.add(frame.side(body, seen_side), car.paint, 0.9)
     builder.add(frame.side(cabin, seen_side), car.paint, 0.82)
@@ -223,15 +223,15 @@ def person_shape(person: Person, frame: int) -> Shape:
         foot = np.array([side * (spread + step), 0.035 + max(0.0, lift * side * swing)])
         hip = np.array([side * spread * 0.8, 0.5])
         knee = 0.5 * (foot + hip) + np.array([0.02 * np.sign(person.lateral_speed), 0.015])
-        builder.add(_limb(hip, knee, 0.115, 0.095) * size, person.trousers, factor)
-        builder.add(_limb(knee, foot, 0.095, 0.075) * size, person.trousers, factor)
+        builder.add(_limb(hip, knee, 0.13, 0.11) * size, person.trousers, factor)
+        builder.add(_limb(knee, foot, 0.11, 0.09) * size, person.trousers, factor)
         shoe = _box(foot[0] - 0.05, foot[0] + 0.05, foot[1] - 0.035, foot[1] + 0.012)
         builder.add(shoe * size, (30, 32, 36))
     hem = 0.47 - 0.2 * person.coat_length
     for side, factor in ((-1, 0.7), (1, 0.9)):
         hand = np.array([side * (shoulder + 0.03 - step * 0.8), 0.47])
         builder.add(
-            _limb(np.array([side * shoulder * 0.9, 0.79]), hand, 0.085, 0.065) * size,
+            _limb(np.array([side * shoulder * 0.9, 0.79]), hand, 0.095, 0.075) * size,
             person.coat,
             factor,
         )
