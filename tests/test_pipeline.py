@@ -212,7 +212,7 @@ def test_a_killed_worker_is_an_error_not_a_hang(source):
     with batches(source, num_workers=1) as iterator:
         next(iterator)
         for worker in multiprocessing.active_children():
-            os.kill(worker.pid, signal.SIGKILL)
+            worker.kill()
         with pytest.raises(RuntimeError, match="terminated unexpectedly"):
             for _ in range(20):
                 next(iterator)
