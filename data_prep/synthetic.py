@@ -20,13 +20,14 @@ import argparse
 import collections.abc
 import concurrent.futures
 import dataclasses
-import functools
 import json
 import math
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -56,21 +57,10 @@ class Snippet:
     frames: tuple[int, ...]
     label_all: bool
 
-    @property
-    def is_degraded(self) -> bool:
-        """Whether the annotated frame is degraded: the share of any run of snippets is kept."""
-        return math.floor((self.index + 1) * self.degraded_share) > math.floor(
-            self.index * self.degraded_share
-        )
-
-    def stem(self, frame: int) -> str:
-        """The name of a frame without folder and suffix."""
-        return f"{CITIES[self.split]}_{self.index:06d}_{frame:06d}"
-
     def path(self, kind: str, suffix: str, frame: int) -> pathlib.Path:
         """The file of a frame, for instance of kind `gtFine` with suffix `gtFine_labelIds`."""
         folder = self.out / kind / self.split / CITIES[self.split]
-        return folder / f"{self.stem(frame)}_{suffix}.png"
+        return folder / f"{CITIES[self.split]}_{self.index:06d}_{frame:06d}_{suffix}.png"
 
     def paths(self) -> dict[pathlib.Path, tuple[int, str]]:
         """The snippet's files, each with its frame and what it shows of it."""
@@ -88,6 +78,11 @@ class Snippet:
         return paths
 
 
+def is_degraded(index: int, share: float) -> bool:
+    """Whether a snippet's annotated frame is degraded: evenly spread, the share of any first N."""
+    return math.floor((index + 1) * share) > math.floor(index * share)
+
+
 def write_snippet(snippet: Snippet) -> None:
     """Renders a snippet and writes the files of it that are missing."""
     missing: dict[int, list[tuple[pathlib.Path, str]]] = {}
@@ -96,9 +91,8 @@ def write_snippet(snippet: Snippet) -> None:
             missing.setdefault(frame, []).append((path, content))
     if not missing:
         return
-    frames = SnippetFrames(
-        snippet.split, snippet.index, snippet.size, snippet.seed, snippet.is_degraded
-    )
+    degraded = is_degraded(snippet.index, snippet.degraded_share)
+    frames = SnippetFrames(snippet.split, snippet.index, snippet.size, snippet.seed, degraded)
     for frame, files in missing.items():
         picture = frames.draw(frame)
         contents = {
@@ -127,10 +121,16 @@ def _encode_png(pixels: np.ndarray) -> bytes:
 
 def _write_whole(path: pathlib.Path, data: bytes) -> None:
     """Writes a file so that it is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}. What is written stays and need not be "
+            "rendered again."
+        ) from error
 
 
 def render_dataset(
@@ -199,7 +199,7 @@ def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterato
     with concurrent.futures.ProcessPoolExecutor(
         min(workers, max(1, len(snippets))),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=functools.partial(cv2.setNumThreads, 1),
+        initializer=_start_worker,
     ) as pool:
         tasks = [pool.submit(write_snippet, snippet) for snippet in snippets]
         try:
@@ -208,6 +208,19 @@ def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterato
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when its parent dies, be it killed; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def _check_options(
@@ -249,7 +262,7 @@ def _mark(root: pathlib.Path, rendered_with: dict[str, object]) -> None:
     path = root / "synthetic.json"
     try:
         found = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         found = None
     except (OSError, ValueError) as error:
         raise UserError(
@@ -260,10 +273,7 @@ def _mark(root: pathlib.Path, rendered_with: dict[str, object]) -> None:
             f"{root} holds a data set rendered with {found}, not with {rendered_with}: "
             "choose another folder or delete this one."
         )
-    try:
-        _write_whole(path, json.dumps(rendered_with).encode())
-    except OSError as error:
-        raise UserError(f"cannot write to {root}: {error.strerror}.") from error
+    _write_whole(path, json.dumps(rendered_with).encode())
 
 
 def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]]:
@@ -271,11 +281,9 @@ def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]
     groups: dict[str, list[str]] = {"clean": [], "degraded": []}
     for split, share in shares.items():
         for path in sorted((root / "leftImg8bit" / split).glob("*/[!.]*.png")):
-            index = int(path.name.split("_")[1])
-            snippet = Snippet(root, (0, 0), 0, split, index, share, (), False)
-            groups["degraded" if snippet.is_degraded else "clean"].append(
-                snippet.stem(ANNOTATED_FRAME)
-            )
+            stem = path.name.removesuffix("_leftImg8bit.png")
+            index = int(stem.split("_")[1])
+            groups["degraded" if is_degraded(index, share) else "clean"].append(stem)
     return groups
 
 

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -196,6 +197,24 @@ def test_second_run_renders_only_what_is_missing(tmp_path):
     render(tmp_path, train=2)
     assert contents(tmp_path) == before
     assert kept.stat().st_mtime_ns == age
+
+
+def test_a_killed_run_leaves_whole_files_and_can_be_finished(tmp_path):
+    command = [sys.executable, "-m", "data_prep.synthetic", f"--out={tmp_path}"]
+    command += ["--size=64x128", "--before=3", "--after=0", "--train=60", "--workers=2"]
+    root = pathlib.Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as run:
+        deadline = time.monotonic() + 30
+        while len(pngs(tmp_path)) < 20 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        run.kill()
+    cut_short = list(tmp_path.rglob("[!.]*.png"))
+    assert len(cut_short) >= 20
+    assert not (tmp_path / "groups.json").exists()
+    assert all(cv2.imread(str(path)) is not None for path in cut_short)
+    render(tmp_path, train=60, before=3)
+    assert len(list(tmp_path.rglob("[!.]*.png"))) == 60 * (4 + 1 + 2)
+    assert len(json.loads((tmp_path / "groups.json").read_text())["clean"]) == 42
 
 
 def test_a_folder_rendered_otherwise_is_refused(dataset):
