@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.parity import network
+from tests.parity import inference, network, training
 from tests.parity.goldens import Case, load_cases
 
 Check = Callable[[Case], None]
@@ -19,6 +19,10 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     },
     r"encode_decode": {t: partial(network.check_full, dtype=t) for t in FLOAT32_AND_64},
     r"MemoryModule": {t: partial(network.check_memory, dtype=t) for t in FLOAT32_AND_64},
+    r"slide_inference": {"float32": inference.check_slide},
+    r"aug_test": {"float32": inference.check_aug},
+    r"train steps": {t: partial(training.check_train, dtype=t) for t in FLOAT32_AND_64},
+    r"torch SGD": {"float32": training.check_sgd},
 }
 """The checks of each kind of case, by how the JSON's `what` begins."""
 

@@ -1,5 +1,6 @@
 """Where arrays live: one mesh, its axis names, and how batches and parameters lie on it."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
@@ -14,9 +15,9 @@ DATA_AXIS = "data"
 Tree = TypeVar("Tree")
 
 
-def make_mesh() -> Mesh:
-    """All devices of all processes in one axis."""
-    return Mesh(np.asarray(jax.devices()), (DATA_AXIS,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """These devices in one axis; by default all of all processes."""
+    return Mesh(np.asarray(jax.devices() if devices is None else devices), (DATA_AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,8 +1,9 @@
 """Backbone, memory read and whole network."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,6 @@ from tmanet_jax.models.resnet import ResNet, ResNetConfig, Stages
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.weight_names import with_tensors
 from tmanet_jax.weights import infer_config
-
-Module = TypeVar("Module", bound=nnx.Module)
 
 
 def build(case: Case, dtype: str, **head: Any) -> TMANet:
@@ -49,11 +48,11 @@ def _cast(leaf: Any, dtype: str) -> Any:
     return leaf.astype(dtype) if is_weight else leaf
 
 
-def run(model: Module, function: Callable[..., Any], *arrays: np.ndarray) -> Any:
-    """`function(model, *arrays)`, compiled; results are numpy's."""
+def compiled(model: nnx.Module, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(model, *arrays)` compiled, once for each shape, as a function of the arrays."""
     graphdef, state = nnx.split(model)
-    compiled = jax.jit(lambda state, *arrays: function(nnx.merge(graphdef, state), *arrays))
-    return jax.tree.map(np.asarray, compiled(state, *arrays))
+    jitted = jax.jit(lambda state, *arrays: function(nnx.merge(graphdef, state), *arrays))
+    return functools.partial(jitted, state)
 
 
 def precision(dtype: str) -> Any:
@@ -65,10 +64,10 @@ def check_backbone(case: Case, dtype: str) -> None:
     """Features of the four stages."""
     suffix = "_f64" if dtype == "float64" else ""
     with precision(dtype):
-        backbone = build(case, dtype).backbone
+        features = compiled(build(case, dtype).backbone, _eval_features)
         for index, facts in enumerate(case.facts["inputs"]):
             frames = np.moveaxis(case.input(facts["seed"], facts["shape"]), 1, -1).astype(dtype)
-            stages: Stages = run(backbone, _eval_features, frames)
+            stages: Stages = features(frames)
             for number, stage_NxHxWxC in enumerate(stages, start=1):
                 name = f"in{index}_layer{number}"
                 stage = nchw(stage_NxHxWxC)
@@ -89,11 +88,12 @@ def check_full(case: Case, dtype: str) -> None:
     suffix = "_f64" if dtype == "float64" else ""
     with precision(dtype):
         model = build(case, dtype)
+        parts = compiled(model, _parts)
         assert model.config.head.num_memory == case.facts["T"]
         assert model.config.head.num_classes == case.facts["num_classes"]
         for index, facts in enumerate(case.facts["inputs"]):
             clip = case.clip(facts).astype(dtype)
-            computed = {f"{name}{suffix}": x for name, x in run(model, _parts, clip).items()}
+            computed = {f"{name}{suffix}": np.asarray(x) for name, x in parts(clip).items()}
             for name, expected in case.expected(f"in{index}_"):
                 if name.endswith("_f64") == (dtype == "float64"):
                     assert_features_close(computed[name], expected, f"in{index}_{name}")

@@ -66,10 +66,10 @@ class Conv(nnx.Module):
 class BatchNorm(nnx.Module):
     """Batch norm whose training statistics are taken for each temporal slot by itself.
 
-    The original sends the query and then each memory frame through the backbone, one call a
-    frame. Here all slots go through in one call, and the statistics stay separate: each slot is
-    normalised by its own, and the running statistics receive one update a slot, query first, then
-    memory oldest to newest. The running variance takes the unbiased batch variance, as torch does.
+    The original sends the frames of a clip through the backbone one after the other. Here all
+    slots go through in one call, and the statistics stay separate: each slot is normalised by its
+    own, and the running statistics receive one update a slot, in the order of the slots. The
+    running variance takes the unbiased batch variance, as torch does.
     Under `jit` with a sharded batch the statistics are those of the global batch.
     """
 
@@ -81,7 +81,7 @@ class BatchNorm(nnx.Module):
         self.num_updates = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def __call__(self, x_NxHxWxC: jax.Array, *, train: bool, slots: int = 1) -> jax.Array:
-        """Normalises over N, H, W within each slot; N = B * slots, the query in the last slot."""
+        """Normalises over N, H, W within each slot; N = B * slots, batch-major."""
         if not train:
             gain_C = self.scale[...] * lax.rsqrt(self.var[...] + BATCH_NORM_EPSILON)
             shift_C = self.bias[...] - self.mean[...] * gain_C
@@ -90,9 +90,7 @@ class BatchNorm(nnx.Module):
         n, h, w, c = x_NxHxWxC.shape
         x_BxSxHxWxC = x_NxHxWxC.reshape(n // slots, slots, h, w, c)
         x_BxSxHxWxC = x_BxSxHxWxC.astype(jnp.promote_types(x_NxHxWxC.dtype, jnp.float32))
-        mean_SxC = x_BxSxHxWxC.mean((0, 2, 3))
-        mean_of_square_SxC = lax.square(x_BxSxHxWxC).mean((0, 2, 3))
-        var_SxC = jnp.maximum(mean_of_square_SxC - lax.square(mean_SxC), 0.0)
+        mean_SxC, var_SxC = _mean_and_variance(x_BxSxHxWxC, near_C=self.mean[...])
         self._update_running(mean_SxC, var_SxC, count=n // slots * h * w)
 
         gain_SxC = self.scale[...] * lax.rsqrt(var_SxC + BATCH_NORM_EPSILON)
@@ -104,12 +102,25 @@ class BatchNorm(nnx.Module):
         unbiased_SxC = var_SxC * (count / max(count - 1, 1))
         mean_C, var_C = self.mean[...], self.var[...]
         slots = mean_SxC.shape[0]
-        for slot in (slots - 1, *range(slots - 1)):
+        for slot in range(slots):
             mean_C = _moved(mean_C, mean_SxC[slot])
             var_C = _moved(var_C, unbiased_SxC[slot])
         self.mean[...] = lax.stop_gradient(mean_C)
         self.var[...] = lax.stop_gradient(var_C)
         self.num_updates[...] = self.num_updates[...] + slots
+
+
+def _mean_and_variance(x_BxSxHxWxC: jax.Array, near_C: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over B, H, W in one pass over the data: each SxC.
+
+    E[(x - near)^2] - E[x - near]^2 is exact for any `near`, and loses no digits when that is
+    close to the mean, as the running mean is.
+    """
+    near_C = lax.stop_gradient(near_C)
+    deviation_BxSxHxWxC = x_BxSxHxWxC - near_C
+    mean_SxC = deviation_BxSxHxWxC.mean((0, 2, 3))
+    square_SxC = lax.square(deviation_BxSxHxWxC).mean((0, 2, 3))
+    return mean_SxC + near_C, jnp.maximum(square_SxC - lax.square(mean_SxC), 0.0)
 
 
 def _moved(running_C: jax.Array, observed_C: jax.Array) -> jax.Array:

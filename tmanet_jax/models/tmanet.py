@@ -115,19 +115,20 @@ class TMANet(nnx.Module):
     ) -> tuple[Stages, list[jax.Array]]:
         """All frames through the backbone: the query's features, and stage 4 of each memory frame.
 
-        With gradients into the memory the S frames go through in one call. Without, the memory
-        takes a call of its own, after the query's as in the original, that has no backward pass.
+        The query goes first, then the memory, oldest first: the order in which the original moves
+        the running statistics. With gradients into the memory, all go through in one call; without,
+        the memory takes a call of its own that has no backward pass.
         """
-        num_memory = frames_BxSxHxWx3.shape[1] - 1
+        query_Bx1xHxWx3, memory_BxTxHxWx3 = frames_BxSxHxWx3[:, -1:], frames_BxSxHxWx3[:, :-1]
+        num_memory = memory_BxTxHxWx3.shape[1]
         if not train or self.config.memory_gradient or not num_memory:
-            stages = self._encode_slots(frames_BxSxHxWx3, train)
-            query = jax.tree.map(lambda x_BxSxhxwxC: x_BxSxhxwxC[:, -1], stages)
-            return query, [stages.stage4[:, t] for t in range(num_memory)]
-        stages = self._encode_slots(frames_BxSxHxWx3[:, -1:], train)
-        query = jax.tree.map(lambda x_Bx1xhxwxC: x_Bx1xhxwxC[:, 0], stages)
-        memory_BxTxhxwxC = lax.stop_gradient(
-            self._encode_slots(frames_BxSxHxWx3[:, :-1], train).stage4
-        )
+            query_first = jnp.concatenate([query_Bx1xHxWx3, memory_BxTxHxWx3], axis=1)
+            stages = self._encode_slots(query_first, train)
+            memory_BxTxhxwxC = stages.stage4[:, 1:]
+        else:
+            stages = self._encode_slots(query_Bx1xHxWx3, train)
+            memory_BxTxhxwxC = lax.stop_gradient(self._encode_slots(memory_BxTxHxWx3, train).stage4)
+        query = jax.tree.map(lambda x_BxSxhxwxC: x_BxSxhxwxC[:, 0], stages)
         return query, [memory_BxTxhxwxC[:, t] for t in range(num_memory)]
 
     def _encode_slots(self, frames_BxSxHxWx3: jax.Array, train: bool) -> Stages:

@@ -1,0 +1,145 @@
+"""The whole network: shapes, its seam, memory order, T = 0, gradients into the memory, dtypes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
+from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, feature_size
+
+
+def small_config(num_memory: int = 2, **changes: object) -> ModelConfig:
+    config = ModelConfig(
+        backbone=ResNetConfig(width=8, blocks=(1, 1, 1, 1)),
+        head=HeadConfig(
+            num_classes=5,
+            num_memory=num_memory,
+            key_channels=8,
+            value_channels=16,
+            channels=16,
+            aux_channels=8,
+        ),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def frames(batch: int, num_frames: int, height: int = 33, width: int = 49) -> jax.Array:
+    rng = np.random.default_rng(batch + num_frames)
+    return jnp.asarray(rng.standard_normal((batch, num_frames, height, width, 3)), jnp.float32)
+
+
+@nnx.jit(static_argnames="train")
+def apply(model: TMANet, clip: jax.Array, train: bool = False) -> Logits:
+    return model(clip, train=train)
+
+
+def trained(config: ModelConfig) -> TMANet:
+    """A network whose every parameter and statistic is off its initial value."""
+    model = TMANet(config, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+
+    def moved(x: jax.Array) -> jax.Array:
+        return x + 0.1 * jnp.asarray(rng.standard_normal(x.shape), x.dtype)
+
+    nnx.update(model, jax.tree.map(moved, nnx.state(model, nnx.Param)))
+    return model
+
+
+@pytest.mark.parametrize("num_memory", [0, 1, 2, 4])
+@pytest.mark.parametrize("size", [(33, 49), (32, 64), (7, 100)])
+def test_logits_have_an_eighth_of_the_frames_size(num_memory: int, size: tuple[int, int]) -> None:
+    model = nnx.eval_shape(lambda: TMANet(small_config(num_memory), rngs=nnx.Rngs(0)))
+    clip = jax.ShapeDtypeStruct((2, num_memory + 1, *size, 3), jnp.float32)
+    logits = nnx.eval_shape(lambda model, clip: model(clip), model, clip)
+    assert logits.main.shape == logits.aux.shape == (2, *feature_size(size), 5)
+
+
+@pytest.mark.parametrize("depth", sorted(BLOCKS_OF_DEPTH))
+@pytest.mark.parametrize("deep_stem", [True, False])
+def test_every_depth_has_the_parameters_of_its_paper(depth: int, deep_stem: bool) -> None:
+    published_millions = {18: 11.18, 34: 21.28, 50: 23.51, 101: 42.50, 152: 58.14}
+    config = ResNetConfig(depth=depth, deep_stem=deep_stem)
+    backbone = nnx.eval_shape(lambda: ResNet(config, rngs=nnx.Rngs(0)))
+    count = sum(x.size for x in jax.tree.leaves(nnx.state(backbone, nnx.Param)))
+    assert count / 1e6 == pytest.approx(published_millions[depth], abs=0.03)
+    features = nnx.eval_shape(
+        lambda model, x: model(x, train=False),
+        backbone,
+        jax.ShapeDtypeStruct((1, 65, 97, 3), jnp.float32),
+    )
+    sizes = [stage.shape[1:3] for stage in features]
+    assert sizes == [(17, 25), (9, 13), (9, 13), (9, 13)]
+
+
+def test_call_is_encode_and_read() -> None:
+    model = trained(small_config())
+    clip = frames(2, 3)
+    encode = nnx.jit(lambda model, frames: model.encode(frames).stage4)
+    features = [encode(model, clip[:, t]) for t in range(3)]
+    by_parts = nnx.jit(lambda model, query, memory: model.read(query, memory))(
+        model, features[2], features[:2]
+    )
+    np.testing.assert_allclose(apply(model, clip).main, by_parts, atol=1e-4)
+
+
+def test_the_order_of_the_memory_counts() -> None:
+    model = trained(small_config())
+    clip = frames(1, 3)
+    swapped = clip[:, jnp.array([1, 0, 2])]
+    assert float(jnp.abs(apply(model, clip).main - apply(model, swapped).main).max()) > 1e-3
+
+
+def test_a_clip_of_another_length_is_refused() -> None:
+    model = TMANet(small_config(), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="a clip of 3 frames was expected"):
+        model(frames(1, 2))
+
+
+def memory_gradient_norm(config: ModelConfig) -> float:
+    graphdef, state = nnx.split(trained(config))
+
+    @jax.jit
+    @jax.grad
+    def gradient(clip: jax.Array, state: nnx.State) -> jax.Array:
+        model = nnx.merge(graphdef, state, copy=True)
+        return (model(clip, train=True).main ** 2).sum()
+
+    return float(jnp.abs(gradient(frames(2, 3), state)[:, :2]).sum())
+
+
+def test_gradients_into_the_memory_can_be_switched_off() -> None:
+    assert memory_gradient_norm(small_config(memory_gradient=True)) > 0
+    assert memory_gradient_norm(small_config(memory_gradient=False)) == 0
+
+
+def test_without_memory_gradients_forward_and_statistics_are_the_same() -> None:
+    with jax.enable_x64(True):
+        clip = frames(2, 3).astype("float64")
+        models = [
+            trained(small_config(memory_gradient=flows, dtype="float64")) for flows in (True, False)
+        ]
+        logits = [apply(model, clip, train=True).main for model in models]
+        np.testing.assert_allclose(*logits, rtol=1e-9)
+        statistics = [jax.tree.leaves(nnx.state(model, nnx.BatchStat)) for model in models]
+        for flowing, stopped in zip(*statistics, strict=True):
+            np.testing.assert_allclose(flowing, stopped, rtol=1e-6)
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_state_and_logits() -> None:
+    clip = frames(1, 3)
+    exact = apply(trained(small_config()), clip).main
+    model = trained(small_config(dtype="bfloat16"))
+    logits = apply(model, clip).main
+    assert logits.dtype == jnp.float32
+    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {
+        jnp.dtype("float32"),
+        jnp.dtype("int32"),
+    }
+    error = jnp.sqrt(jnp.mean((logits - exact) ** 2) / jnp.mean(exact**2))
+    assert float(error) < 0.05
