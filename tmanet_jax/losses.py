@@ -48,7 +48,8 @@ def segmentation_loss(
     logits: Logits, labels_BxHxW: jax.Array, config: LossConfig, *, align_corners: bool
 ) -> Losses:
     """Both heads' logits, up-sampled to the labels' size, against the labels."""
-    size = labels_BxHxW.shape[1:]
+    _, height, width = labels_BxHxW.shape
+    size = (height, width)
     main_BxHxWxC = resize_bilinear(logits.main, size, align_corners=align_corners)
     aux_BxHxWxC = resize_bilinear(logits.aux, size, align_corners=align_corners)
     main = cross_entropy(main_BxHxWxC, labels_BxHxW, config)

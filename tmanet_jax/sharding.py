@@ -1,7 +1,7 @@
 """Where arrays live: one mesh, its axis names, and how batches and parameters lie on it."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,8 +11,6 @@ from tmanet_jax.errors import UserError
 
 DATA_AXIS = "data"
 """Mesh axis over which the clips of a batch are spread."""
-
-Tree = TypeVar("Tree")
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -39,7 +37,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def put_batch(batch: Tree, mesh: Mesh) -> Tree:
+def put_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's part of a batch (a pytree of numpy arrays) -> global arrays on the mesh."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

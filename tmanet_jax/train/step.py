@@ -66,7 +66,8 @@ def init_state(
     model: TMANet, optimizer: optax.GradientTransformation
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Splits a freshly made (or loaded) network into its structure and the state of step 0."""
-    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = states
     step = jnp.zeros((), jnp.int32)
     return graphdef, TrainState(params, batch_stats, optimizer.init(params), step)
 
@@ -74,13 +75,13 @@ def init_state(
 def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, StepMetrics]:
     """Forward, backward and update on one global batch."""
     dropout_key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
-    frames_BxSxHxWx3 = normalize(batch.frames, batch.sizes)
+    frames_BxSxHxWx3 = normalize(jnp.asarray(batch.frames), jnp.asarray(batch.sizes))
 
     def loss_of(params: nnx.State) -> tuple[jax.Array, tuple[Losses, nnx.State]]:
         model = nnx.merge(recipe.graphdef, params, state.batch_stats, copy=True)
         logits = model(frames_BxSxHxWx3, train=True, dropout_key=dropout_key)
         losses = segmentation_loss(
-            logits, batch.labels, recipe.loss, align_corners=recipe.align_corners
+            logits, jnp.asarray(batch.labels), recipe.loss, align_corners=recipe.align_corners
         )
         return losses.total, (losses, nnx.state(model, nnx.BatchStat))
 
