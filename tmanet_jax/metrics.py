@@ -106,5 +106,4 @@ def scores(confusion_CxC: np.ndarray) -> Scores:
 
 
 def _mean(score_C: np.ndarray) -> float:
-    present = score_C[~np.isnan(score_C)]
-    return float(present.mean()) if present.size else float("nan")
+    return float("nan") if np.isnan(score_C).all() else float(np.nanmean(score_C))

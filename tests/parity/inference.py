@@ -1,0 +1,136 @@
+"""Sliding windows, and the views of multi-scale and flip testing."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.parity.goldens import (
+    Case,
+    assert_features_close,
+    assert_same_arg_max,
+    every_nth,
+    nchw,
+)
+from tests.parity.network import build, compiled
+from tmanet_jax.data.records import Size
+from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB, keep_ratio_size, resize_frame
+from tmanet_jax.inference.windows import (
+    Segment,
+    mean_probabilities,
+    segment_whole,
+    segment_windows,
+    view_probabilities,
+    window_origins,
+)
+from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.normalize import normalize
+
+PROBABILITY_ABSOLUTE = 1e-4
+
+
+def check_slide(case: Case) -> None:
+    """Windows' logits summed and divided, then rescaled, then the arg-max."""
+    model = build(case, "float32")
+    for index, facts in enumerate(case.facts["inputs"]):
+        clip = case.clip(facts)
+        crop, stride = tuple(facts["crop_size"]), tuple(facts["stride"])
+        _check_windows(clip.shape[2:4], crop, stride, facts)
+        raw = compiled(model, functools.partial(_slide, crop=crop, stride=stride))(clip)
+        rescaled = resize_bilinear(
+            raw, tuple(facts["ori_shape"]), align_corners=model.config.align_corners
+        )
+        predicted = np.asarray(rescaled.argmax(-1))
+        arrays = dict(case.expected(f"in{index}_"))
+        assert_features_close(nchw(raw), arrays["raw"], f"in{index}_raw")
+        assert_features_close(nchw(rescaled), arrays["rescaled"], f"in{index}_rescaled")
+        assert_same_arg_max(predicted, arrays["pred"], arrays["margin"], f"in{index}_pred")
+
+
+def _slide(
+    model: TMANet, frames: jax.Array, crop: tuple[int, int], stride: tuple[int, int]
+) -> jax.Array:
+    return segment_windows(
+        functools.partial(segment_whole, model), frames, crop=crop, stride=stride
+    )
+
+
+def _check_windows(
+    size: tuple[int, ...],
+    crop: tuple[int, ...],
+    stride: tuple[int, ...],
+    facts: Mapping[str, Any],
+) -> None:
+    height, width = (min(pair) for pair in zip(crop, size, strict=True))
+    origins = window_origins((size[0], size[1]), (height, width), (stride[0], stride[1]))
+    assert len(origins) == facts["n_windows"]
+    assert [[height, width]] * len(origins) == facts["window_shapes"]
+    assert (origins >= 0).all()
+    assert (origins + np.array([height, width]) <= size).all()
+
+
+def check_aug(case: Case) -> None:
+    """The mean over scales and flips of the probabilities at the picture's own size."""
+    facts, arrays = case.facts, case.arrays
+    np.testing.assert_allclose(facts["norm"]["mean"], MEAN_RGB)
+    np.testing.assert_allclose(facts["norm"]["std"], STD_RGB)
+    assert facts["norm"]["to_rgb"]
+    assert facts["flip"] == "horizontal"
+    model = build(case, "float32")
+    frames_SxHxWx3 = np.concatenate([arrays["sequence_bgr"], arrays["img_bgr"][None]])[..., ::-1]
+    inputs = [_view_input(frames_SxHxWx3, facts, view) for view in facts["order"]]
+    assert len(inputs) == 2 * len(facts["ratios"])
+    size = Size(*arrays["img_bgr"].shape[:2])
+    segment = _segment(model, facts["test_cfg"])
+    views = [
+        view_probabilities(
+            segment, clip, size=size, align_corners=model.config.align_corners, flip=view["flip"]
+        )
+        for view, clip in zip(facts["order"], inputs, strict=True)
+    ]
+    mean = mean_probabilities(views)
+    assert_same_arg_max(np.asarray(mean.argmax(-1)), arrays["pred"], arrays["margin"], "pred")
+    computed = {
+        "prob": mean,
+        "prob_half": views[0],
+        "prob_half_flipped": views[1],
+        "prob_last_flipped": views[-1],
+    }
+    for name, probabilities in computed.items():
+        _assert_probabilities_close(nchw(probabilities), arrays[name], name)
+    np.testing.assert_allclose(
+        nchw(inputs[1])[:, -1], arrays["net_input_half_flipped"], rtol=0, atol=1e-6
+    )
+    single = np.asarray(views[2 * facts["ratios"].index(1.0)])
+    second, first = np.sort(single)[..., -2:].transpose(3, 0, 1, 2)
+    assert_same_arg_max(
+        single.argmax(-1), arrays["pred_single_scale1"], first - second, "pred_single_scale1"
+    )
+
+
+def _view_input(
+    frames_SxHxWx3: np.ndarray, facts: Mapping[str, Any], view: Mapping[str, Any]
+) -> jax.Array:
+    """What the network sees in one view: 1xSxhxwx3, resized, mirrored, normalised."""
+    size = keep_ratio_size(Size(*frames_SxHxWx3.shape[1:3]), tuple(view["scale"]))
+    resized = np.stack([resize_frame(np.ascontiguousarray(f), size) for f in frames_SxHxWx3])
+    assert [1, 3, *resized.shape[1:3]] == view["net_input"]
+    if view["flip"]:
+        resized = resized[:, :, ::-1]
+    return normalize(jnp.asarray(resized)[None], jnp.array([size]))
+
+
+def _segment(model: TMANet, config: Mapping[str, Any]) -> Segment:
+    if config["mode"] == "whole":
+        return compiled(model, segment_whole)
+    crop, stride = tuple(config["crop_size"]), tuple(config["stride"])
+    return compiled(model, functools.partial(_slide, crop=crop, stride=stride))
+
+
+def _assert_probabilities_close(computed: np.ndarray, expected: np.ndarray, name: str) -> None:
+    error = np.abs(every_nth(computed, expected.shape[1], axis=1) - expected).max()
+    assert error <= PROBABILITY_ABSOLUTE, f"{name}: off by {error}"

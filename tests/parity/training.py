@@ -1,0 +1,267 @@
+"""Training steps, SGD and the poly schedule."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from tests.parity.goldens import Case, clip_of, relative_l2
+from tests.parity.network import build, precision
+from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.losses import LossConfig, Losses, pixel_accuracy, segmentation_loss
+from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.tmanet import Logits
+from tmanet_jax.settings import OptimizerConfig
+from tmanet_jax.train import step
+from tmanet_jax.train.optimizer import make_sgd, poly_schedule
+from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, init_state
+from tmanet_jax.weight_names import UPDATE_COUNT, Tensors, to_tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """Bounds on the first step's numbers; float64 holds them over all steps."""
+
+    loss: float
+    accuracy: float
+    grad_norm: float
+    grad: float
+    statistics: float
+
+
+TOLERANCES = {
+    "float32": Tolerance(loss=1e-5, accuracy=1e-4, grad_norm=1e-2, grad=2e-2, statistics=1e-5),
+    "float64": Tolerance(loss=1e-9, accuracy=1e-6, grad_norm=1e-9, grad=1e-9, statistics=1e-9),
+}
+LATER_FLOAT32 = 5e-2
+"""After several float32 steps: relative bound on losses and norms."""
+LATER_FLOAT64 = 1e-9
+
+LEARNING_RATE_RELATIVE = 1e-12
+SGD_ABSOLUTE = 1e-6
+
+
+class Step(NamedTuple):
+    """One step of a run: what the log says, and the tensors after it by the original's names."""
+
+    log: dict[str, float]
+    grads: Tensors
+    params: Tensors
+    statistics: Tensors
+
+
+def check_train(case: Case, dtype: str) -> None:
+    """Losses, accuracies, gradients and statistics of the first step, and what several come to."""
+    suffix = "_f64" if dtype == "float64" else ""
+    with precision(dtype):
+        _check_inputs(case)
+        _check_learning_rates(case)
+        train = _compiled_run(case, dtype)
+        for key in case.facts:
+            match = re.fullmatch(rf"log_max(\d+){suffix}", key)
+            if match:
+                steps = train(int(match[1]))
+                _check_first_step(case, steps[0], key, dtype)
+                _check_later_steps(case, steps, key, dtype)
+
+
+def _check_inputs(case: Case) -> None:
+    """The generator still makes what the original was given; it fed the query first."""
+    clip = _clip(case, 0)
+    order = (clip.shape[1] - 1, *range(clip.shape[1] - 1))
+    sums = [clip[:, s].sum(dtype=np.float64) for s in order]
+    np.testing.assert_allclose(
+        sums, case.facts["backbone_call_order_check"]["stem_input_sums"], rtol=1e-4
+    )
+
+
+def _check_learning_rates(case: Case) -> None:
+    with jax.enable_x64(True):
+        for num_steps, rates in case.facts["lr"].items():
+            schedule = poly_schedule(_optimizer_config(case.facts["optimizer"]), int(num_steps))
+            for iteration, rate in rates.items():
+                computed = schedule(int(iteration))
+                np.testing.assert_allclose(computed, rate, rtol=LEARNING_RATE_RELATIVE)
+
+
+def _optimizer_config(facts: Mapping[str, Any]) -> OptimizerConfig:
+    return OptimizerConfig(
+        learning_rate=facts["lr"], momentum=facts["momentum"], weight_decay=facts["weight_decay"]
+    )
+
+
+def _clip(case: Case, index: int) -> np.ndarray:
+    b, t, h, w = (case.facts[name] for name in ("B", "T", "H", "W"))
+    query = case.input(case.facts["seeds_img"][index], [b, 3, h, w])
+    return clip_of(query, case.input(case.facts["seeds_sequence"][index], [b, t, 3, h, w]))
+
+
+def _batch(case: Case, index: int, dtype: str) -> Batch:
+    """The inputs of one step; they are already normalised, which takes no sizes."""
+    nothing = np.zeros(case.facts["B"])
+    labels = case.arrays[f"labels{index}"][:, 0]
+    return Batch(_clip(case, index).astype(dtype), labels, sizes=nothing, indices=nothing)
+
+
+def _compiled_run(case: Case, dtype: str) -> Callable[[int], list[Step]]:
+    """The project's own train step on the case's batches, as a function of the run's length."""
+    config = _optimizer_config(case.facts["optimizer"])
+    model = build(case, dtype, dropout=0.0)
+    graphdef, initial = init_state(model, _optimizer(config, num_steps=1))
+
+    @jax.jit
+    def one_step(
+        state: TrainState, batch: Batch, num_steps: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
+        optimizer = _optimizer(config, num_steps)
+        recipe = Recipe(graphdef, optimizer, LossConfig(), model.config.align_corners, seed=0)
+        with (
+            mock.patch.object(step, "normalize", lambda frames, sizes: frames),
+            mock.patch.object(step, "segmentation_loss", _with_both_accuracies),
+        ):
+            return step.train_step(state, batch, recipe)
+
+    def run(num_steps: int) -> list[Step]:
+        state, steps = initial, []
+        schedule = poly_schedule(config, num_steps)
+        for index in range(len(case.facts["seeds_img"])):
+            batch = _batch(case, index, dtype)
+            state, metrics = one_step(state, batch, jnp.asarray(num_steps))
+            log = _log(metrics.losses, learning_rate=float(schedule(index)))
+            grads = to_tensors(state.opt_state[0])
+            steps.append(Step(log, grads, to_tensors(state.params), to_tensors(state.batch_stats)))
+        return steps
+
+    return run
+
+
+def _optimizer(config: OptimizerConfig, num_steps: Any) -> optax.GradientTransformation:
+    return optax.chain(_remember_gradients(), make_sgd(config, num_steps))
+
+
+def _remember_gradients() -> optax.GradientTransformation:
+    """Passes gradients on and keeps them as its state."""
+    return optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params),
+        lambda grads, state, params=None: (grads, grads),
+    )
+
+
+def _with_both_accuracies(
+    logits: Logits, labels_BxHxW: jax.Array, config: LossConfig, *, align_corners: bool
+) -> Losses:
+    """`segmentation_loss` with both heads' accuracies; the project logs the main head's alone."""
+    size = (labels_BxHxW.shape[1], labels_BxHxW.shape[2])
+    aux_BxHxWxC = resize_bilinear(logits.aux, size, align_corners=align_corners)
+    losses = segmentation_loss(logits, labels_BxHxW, config, align_corners=align_corners)
+    accuracies = jnp.stack([losses.accuracy, pixel_accuracy(aux_BxHxWxC, labels_BxHxW)])
+    return losses._replace(accuracy=accuracies)
+
+
+def _log(losses: Losses, learning_rate: float) -> dict[str, float]:
+    """The original's log line. It gives accuracies in percent, this project as fractions."""
+    return {
+        "loss": float(losses.total),
+        "decode.loss_seg": float(losses.main),
+        "aux.loss_seg": float(losses.aux),
+        "decode.acc_seg": 100 * float(losses.accuracy[0]),
+        "aux.acc_seg": 100 * float(losses.accuracy[1]),
+        "lr": learning_rate,
+    }
+
+
+def _check_first_step(case: Case, first: Step, log_key: str, dtype: str) -> None:
+    suffix = "_f64" if dtype == "float64" else ""
+    tolerance = TOLERANCES[dtype]
+    _check_log(first.log, case.facts[log_key][0], tolerance.loss, tolerance.accuracy)
+    names = case.facts["param_names"]
+    assert set(names) == set(first.grads)
+    norms = np.array([_norm(first.grads[name]) for name in names])
+    expected_norms = case.arrays[f"grad_norm{suffix}"]
+    np.testing.assert_allclose(norms, expected_norms, rtol=tolerance.grad_norm)
+    for name, expected in case.expected(f"grad{suffix}/"):
+        error = relative_l2(first.grads[name], expected)
+        assert error <= tolerance.grad, f"gradient of {name}: relative L2 {error}"
+    for name, expected in case.expected(f"stats{suffix}/"):
+        error = np.abs(first.statistics[name] - expected).max()
+        assert error <= tolerance.statistics, f"{name} off by {error}"
+    for layer, count in case.facts["num_batches_tracked_after_one_step"].items():
+        assert first.statistics[f"{layer}.{UPDATE_COUNT}"] == count, layer
+
+
+def _check_later_steps(case: Case, steps: list[Step], log_key: str, dtype: str) -> None:
+    tag, last = log_key.removeprefix("log_"), steps[-1]
+    for computed, expected in zip(steps, case.facts[log_key], strict=True):
+        if dtype == "float64":
+            _check_log(computed.log, expected, LATER_FLOAT64, TOLERANCES[dtype].accuracy)
+        else:
+            _check_log(computed.log, expected, LATER_FLOAT32, accuracy_tolerance=None)
+    norms = np.array([_norm(last.params[name]) for name in case.facts["param_names"]])
+    close = LATER_FLOAT64 if dtype == "float64" else LATER_FLOAT32
+    np.testing.assert_allclose(norms, case.arrays[f"param_norm_{tag}"], rtol=close)
+    for kind, tensors in (("after", last.params), ("stats", last.statistics)):
+        for name, expected in case.expected(f"{kind}{len(steps)}_{tag}/"):
+            if dtype == "float64":
+                np.testing.assert_allclose(tensors[name], expected, rtol=0, atol=close)
+            else:
+                np.testing.assert_allclose(_norm(tensors[name]), _norm(expected), rtol=close)
+
+
+def _check_log(
+    computed: Mapping[str, float],
+    expected: Mapping[str, float],
+    loss_tolerance: float,
+    accuracy_tolerance: float | None,
+) -> None:
+    """Losses and learning rate by relative bounds, accuracies by an absolute one or not at all."""
+    assert computed.keys() == expected.keys()
+    for name, value in expected.items():
+        if not name.endswith("acc_seg"):
+            np.testing.assert_allclose(computed[name], value, rtol=loss_tolerance, err_msg=name)
+        elif accuracy_tolerance is not None:
+            np.testing.assert_allclose(
+                computed[name], value, rtol=0, atol=accuracy_tolerance, err_msg=name
+            )
+
+
+def _norm(x: np.ndarray) -> float:
+    return float(np.linalg.norm(x.astype(np.float64)))
+
+
+def check_sgd(case: Case) -> None:
+    """Parameters after each step on given gradients, and the learning rates."""
+    start = {"w": case.arrays["w0"], "b": case.arrays["b0"]}
+    for num_steps, rates in case.facts["lr"].items():
+        config = OptimizerConfig(
+            learning_rate=rates[0],
+            momentum=_number_after("momentum", case),
+            weight_decay=_number_after("wd", case),
+        )
+        np.testing.assert_allclose(
+            [poly_schedule(config, int(num_steps))(it) for it in range(len(rates))],
+            rates,
+            rtol=SGD_ABSOLUTE,
+        )
+        optimizer = make_sgd(config, int(num_steps))
+        params: Mapping[str, Any] = jax.tree.map(jnp.asarray, start)
+        state = optimizer.init(params)
+        for it in range(len(rates)):
+            grads = {name: case.arrays[f"grad_{name}"][it] for name in start}
+            updates, state = optimizer.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+            for name in start:
+                expected = case.arrays[f"max{num_steps}_{name}"][it]
+                np.testing.assert_allclose(params[name], expected, rtol=0, atol=SGD_ABSOLUTE)
+
+
+def _number_after(word: str, case: Case) -> float:
+    """A hyper-parameter, which cases of this kind name in `what` alone."""
+    match = re.search(rf"{word} ([\d.e-]*\d)", case.facts["what"])
+    assert match, f"{case.path} does not say {word}"
+    return float(match[1])
