@@ -7,6 +7,7 @@ a `.pth`.
 """
 
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -70,10 +71,10 @@ def write(path: str | os.PathLike[str], file: WeightFile) -> None:
         torch is not installed.
     """
     path = Path(path)
-    writer = _WRITERS[_suffix(path)]
+    content = _ENCODERS[_suffix(path)](file)
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        writer(unfinished, file)
+        unfinished.write_bytes(content)
         os.replace(unfinished, path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}.") from error
@@ -97,14 +98,14 @@ def _read_safetensors(path: Path) -> WeightFile:
     return WeightFile(tensors, _decode_config(path, metadata.get(_CONFIG_KEY)))
 
 
-def _write_safetensors(path: Path, file: WeightFile) -> None:
+def _encode_safetensors(file: WeightFile) -> bytes:
     metadata = {} if file.config is None else {_CONFIG_KEY: _encode_config(file.config)}
     tensors = {name: np.array(tensor, order="C") for name, tensor in file.tensors.items()}
-    safetensors.numpy.save_file(tensors, path, metadata)
+    return safetensors.numpy.save(tensors, metadata)
 
 
 def _read_pth(path: Path) -> WeightFile:
-    torch = _torch(path)
+    torch = _torch()
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -129,13 +130,14 @@ def _read_pth(path: Path) -> WeightFile:
     return WeightFile(tensors, _decode_config(path, config))
 
 
-def _write_pth(path: Path, file: WeightFile) -> None:
-    torch = _torch(path)
-    state_dict = {name: torch.tensor(tensor) for name, tensor in file.tensors.items()}
+def _encode_pth(file: WeightFile) -> bytes:
+    torch = _torch()
+    content: object = {name: torch.tensor(tensor) for name, tensor in file.tensors.items()}
     if isinstance(file.config, ModelConfig):
-        torch.save({"meta": _meta(file.config), "state_dict": state_dict}, path)
-    else:
-        torch.save(state_dict, path)
+        content = {"meta": _meta(file.config), "state_dict": content}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def _meta(config: ModelConfig) -> dict[str, object]:
@@ -148,13 +150,13 @@ def _meta(config: ModelConfig) -> dict[str, object]:
     return meta
 
 
-def _torch(path: Path) -> ModuleType:
+def _torch() -> ModuleType:
     try:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} is PyTorch's format, for which torch is needed: "
-            "pip install -r requirements-torch.txt. A .safetensors file needs nothing more."
+            "A .pth file is PyTorch's, and needs it: pip install -r requirements-torch.txt. "
+            "A .safetensors file needs nothing more."
         ) from error
     return torch
 
@@ -173,9 +175,9 @@ _READERS: dict[str, Callable[[Path], WeightFile]] = {
     ".safetensors": _read_safetensors,
     ".pth": _read_pth,
 }
-_WRITERS: dict[str, Callable[[Path, WeightFile], None]] = {
-    ".safetensors": _write_safetensors,
-    ".pth": _write_pth,
+_ENCODERS: dict[str, Callable[[WeightFile], bytes]] = {
+    ".safetensors": _encode_safetensors,
+    ".pth": _encode_pth,
 }
 
 

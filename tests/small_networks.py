@@ -1,0 +1,48 @@
+"""Networks of a few channels and random weights, for tests of weight files."""
+
+import numpy as np
+from flax import nnx
+
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.weight_names import Tensors, expected_dtype, expected_shapes, with_tensors
+
+SMALL = ModelConfig(
+    backbone=ResNetConfig(depth=50, width=4, blocks=(1, 2, 1, 1)),
+    head=HeadConfig(
+        num_classes=5,
+        num_memory=2,
+        key_channels=3,
+        value_channels=6,
+        channels=8,
+        aux_channels=7,
+        dropout=0.25,
+        scale_scores=True,
+    ),
+    align_corners=False,
+)
+
+
+def random_tensors(config: ModelConfig, seed: int) -> Tensors:
+    """A whole network's tensors, by the original's names."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.uniform(-1000, 1000, shape).astype(expected_dtype(name))
+        for name, shape in expected_shapes(config).items()
+    }
+
+
+def backbone_of(tensors: Tensors) -> Tensors:
+    """The backbone's tensors, named as in a file of a backbone alone."""
+    return {
+        name.removeprefix("backbone."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith("backbone.")
+    }
+
+
+def build(config: ModelConfig, tensors: Tensors) -> TMANet:
+    """The network of this configuration, with these tensors."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    return nnx.merge(graphdef, with_tensors(state, tensors))
