@@ -61,7 +61,7 @@ def evaluate_workdir(settings: Settings, workdir: Path) -> Evaluation:
             raise UserError(
                 f"no checkpoint in {workdir}: train first, with the same --config and --workdir"
             )
-        recipe, state = _initial(settings, class_weights=None)
+        recipe, state = initial(settings, class_weights=None)
         state = checkpoints.restore(step, state, replicated(mesh))
     predict = compile_predictor(recipe.graphdef, settings.evaluation, mesh)
     evaluation = _evaluate(settings, predict, state, source, mesh)
@@ -95,7 +95,7 @@ def _start(
 ) -> _Run:
     """Builds the network and restores the newest checkpoint, if there is one."""
     weights = class_weights(train_source, settings.class_weight_power)
-    recipe, state = _initial(settings, weights)
+    recipe, state = initial(settings, weights)
     num_params = sum(x.size for x in jax.tree.leaves(state.params))
     log.message(
         f"TMANet with {num_params / 1e6:.2f} M parameters, T = {settings.model.head.num_memory}; "
@@ -198,10 +198,10 @@ def _evaluate(
     )
 
 
-def _initial(
+def initial(
     settings: Settings, class_weights: tuple[float, ...] | None
 ) -> tuple[Recipe, TrainState]:
-    """The recipe, and the state of step 0."""
+    """The recipe, and the state of step 0, which is a function of the seed alone."""
     optimizer = make_sgd(settings.optimizer, settings.num_steps)
     graphdef, state = init_state(TMANet(settings.model, rngs=nnx.Rngs(settings.seed)), optimizer)
     recipe = Recipe(

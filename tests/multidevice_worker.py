@@ -1,0 +1,74 @@
+"""Trains and evaluates on meshes of 1, 2 and 8 devices, and prints what came out as JSON."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+
+from configs import demo
+from tests import tiny_runs
+from tmanet_jax import settings
+from tmanet_jax.data.pipeline import train_batches
+from tmanet_jax.inference.evaluate import compile_predictor, evaluate
+from tmanet_jax.sharding import make_mesh, put_batch, replicated
+from tmanet_jax.train.loop import initial, open_split
+from tmanet_jax.train.step import compile_train_step
+
+NUM_STEPS = 3
+
+
+def main(data_dir: str) -> None:
+    """One JSON object a mesh: its losses, its statistics, its confusion matrices."""
+    config = demo.get_config()
+    config.batch_size = 8
+    config.data.dir = data_dir
+    config.data.crop_size = (48, 80)
+    config.model.width = tiny_runs.WIDTH
+    run = settings.from_config(config)
+    for num_devices in (1, 2, 8):
+        print(json.dumps(results(run, num_devices)))
+
+
+def results(run: settings.Settings, num_devices: int) -> dict[str, object]:
+    """Trains a few steps from the same weights, then scores."""
+    mesh = make_mesh(jax.devices()[:num_devices])
+    recipe, state = initial(run, None)
+    state = jax.device_put(state, replicated(mesh))
+    step_fn = compile_train_step(recipe, mesh)
+    source = open_split(run, "train")
+    batches = train_batches(
+        source,
+        run.data.augmentation,
+        num_memory=2,
+        memory_range=2,
+        batch_size=run.batch_size,
+        seed=0,
+    )
+    losses = []
+    for _ in range(NUM_STEPS):
+        state, metrics = step_fn(state, put_batch(next(batches), mesh))
+        losses.append(float(metrics.losses.total))
+    batches.close()
+    evaluation = evaluate(
+        compile_predictor(recipe.graphdef, run.evaluation, mesh),
+        state.params,
+        state.batch_stats,
+        open_split(run, "val"),
+        num_memory=2,
+        config=dataclasses.replace(run.evaluation, batch_size=1),
+        mesh=mesh,
+    )
+    statistics = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.batch_stats)])
+    confusion = sum(evaluation.confusion_of_group.values())
+    return {
+        "devices": num_devices,
+        "losses": losses,
+        "statistics": statistics.tolist(),
+        "confusion": np.asarray(confusion).tolist(),
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,90 @@
+"""The arrows of the design: imports run in one direction."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+MAY_IMPORT = {
+    "tmanet_jax.errors": set(),
+    "tmanet_jax.models": {"tmanet_jax.models"},
+    "tmanet_jax.data": {"tmanet_jax.data", "tmanet_jax.errors"},
+    "data_prep": {"data_prep", "tmanet_jax.data", "tmanet_jax.errors"},
+    "configs": {"configs"},
+    "tmanet_jax": {"tmanet_jax", "tmanet_jax.data", "tmanet_jax.errors", "tmanet_jax.models"},
+    "tmanet_jax.inference": {
+        "tmanet_jax",
+        "tmanet_jax.data",
+        "tmanet_jax.errors",
+        "tmanet_jax.inference",
+        "tmanet_jax.models",
+    },
+    "tmanet_jax.train": {
+        "tmanet_jax",
+        "tmanet_jax.data",
+        "tmanet_jax.errors",
+        "tmanet_jax.inference",
+        "tmanet_jax.models",
+        "tmanet_jax.train",
+    },
+    "run": {"data_prep", "tmanet_jax", "tmanet_jax.errors", "tmanet_jax.train"},
+}
+"""Which parts of the project each part imports; "tmanet_jax" stands for its modules at the top."""
+
+FOREIGN = {
+    "tmanet_jax.data": {"jax", "flax", "optax", "orbax"},
+    "data_prep": {"jax", "flax", "optax", "orbax"},
+    "tmanet_jax.models": {
+        "optax",
+        "orbax",
+        "grain",
+        "tensorflow_datasets",
+        "ml_collections",
+        "cv2",
+    },
+}
+"""Libraries that a part never imports."""
+
+FOLDERS = ("tmanet_jax", "data_prep", "configs")
+MODULES = [PROJECT / "run.py"]
+MODULES += sorted(path for folder in FOLDERS for path in (PROJECT / folder).rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """The longest part in the table that the module's name begins with."""
+    parts = [part for part in MAY_IMPORT if module == part or module.startswith(part + ".")]
+    return max(parts, key=len)
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    part = part_of(".".join(path.relative_to(PROJECT).with_suffix("").parts))
+    for name in imported(path):
+        root = name.split(".")[0]
+        if root in ("tmanet_jax", "data_prep", "configs", "run", "tests"):
+            assert part_of(name) in MAY_IMPORT[part], f"{part} imports {name}"
+        assert root not in FOREIGN.get(part, set()), f"{part} imports {name}"
+
+
+def test_the_data_side_starts_without_jax() -> None:
+    program = "import sys, data_prep.cityscapes, data_prep.synthetic; print('jax' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,105 @@
+"""Every bad input ends with status 2 and one message: what, where, what to do; nothing is left."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_runs
+from tests.small_clips import damage
+from tmanet_jax.data.records import open_clips
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "records"
+    tiny_runs.render_records(path)
+    return path
+
+
+def refused(data_dir: Path, workdir: Path, *arguments: str, num_devices: int = 1) -> str:
+    """The message of a run that must end with status 2."""
+    done = tiny_runs.run(data_dir, f"--workdir={workdir}", *arguments, num_devices=num_devices)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config=configs/nowhere.py"], ["configs/nowhere.py"]),
+        (["--config.optimizer.learning_rat=0.1"], ["learning_rat", "configs/default.py"]),
+        (["--config.batch_size=many"], ["batch_size", "many"]),
+        (["--config.model.depth=51"], ["config.model.depth", "51", "50, 101"]),
+        (["--config.model.num_classes=12"], ["19 classes", "config.model.num_classes is 12"]),
+        (["--config.model.num_memory=5"], ["4 frames before", "--memory-range=5"]),
+        (["--config.data.crop_size=(1000,80)"], ["config.data.crop_size", "(128, 256)"]),
+        (["--config.data.crop_size=(4,80)"], ["config.data.crop_size", "at least 8"]),
+        (["--config.data.eval_split=test"], ["'test'", "train"]),
+        (["--config.loss.average=some"], ["config.loss.average", "'some'", "valid"]),
+        (["predict"], ["'predict'", "train, eval"]),
+        (["eval"], ["no checkpoint", "train first"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_named(
+    data_dir: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    message = refused(data_dir, tmp_path / "run", *arguments)
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_records_names_the_command_that_makes_them(tmp_path: Path) -> None:
+    message = refused(tmp_path / "nowhere", tmp_path / "run")
+    assert "python -m data_prep.cityscapes" in message
+    assert str(tmp_path / "nowhere") in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_records_of_another_version(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir, tmp_path / "records")
+    (version,) = (tmp_path / "records" / "clip_records").iterdir()
+    version.rename(version.with_name("0.9.0"))
+    message = refused(tmp_path / "records", tmp_path / "run")
+    assert "version 0.9.0" in message and version.name in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_record_names_shard_index_and_clip(data_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_dir, tmp_path / "records")
+    shard = damage(open_clips(tmp_path / "records", "train"))
+    message = refused(tmp_path / "records", tmp_path / "run")
+    assert shard.name in message and "renderstadt_" in message
+
+
+def test_a_workdir_that_cannot_be_written(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = refused(data_dir, tmp_path / "file" / "run")
+    assert str(tmp_path / "file" / "run") in message and "--workdir" in message
+
+
+def test_a_batch_that_the_devices_do_not_divide(data_dir: Path, tmp_path: Path) -> None:
+    message = refused(data_dir, tmp_path / "run", num_devices=3)
+    assert "a batch of 2" in message and "3 devices" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_model_names_the_difference(data_dir: Path, tmp_path: Path) -> None:
+    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}").returncode == 0
+    message = refused(data_dir, tmp_path, "--config.model.num_memory=1")
+    assert "head.num_memory is 2 there and 1" in message
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    short = ("--config.num_steps=2", "--config.eval.every=2")
+    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}", *short).returncode == 0
+    message = refused(
+        data_dir, tmp_path, "--config.num_steps=20", "--config.optimizer.learning_rate=1e35"
+    )
+    assert "step " in message and "renderstadt_" in message
+    assert "checkpoint is of step 2" in message
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2"}

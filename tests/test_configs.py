@@ -1,0 +1,75 @@
+"""Every configuration builds its full-size network; the published numbers stand in it."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from tmanet_jax import settings
+from tmanet_jax.models.tmanet import TMANet, feature_size
+
+NAMES = ("default", "cityscapes", "camvid", "demo")
+
+
+def load(name: str):
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "camvid", "demo"])
+def test_builds_its_network_and_segments_its_crop(name: str) -> None:
+    run = settings.from_config(load(name))
+    model = nnx.eval_shape(lambda: TMANet(run.model, rngs=nnx.Rngs(0)))
+    crop = run.data.augmentation.crop_size
+    frames = jax.ShapeDtypeStruct((2, run.model.head.num_memory + 1, *crop, 3), jnp.float32)
+    logits = nnx.eval_shape(lambda model, frames: model(frames, train=True), model, frames)
+    assert logits.main.shape == (2, *feature_size(crop), run.model.head.num_classes)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("cityscapes", 32.1), ("camvid", 34.7)])
+def test_the_published_networks_have_their_size(name: str, millions: float) -> None:
+    run = settings.from_config(load(name))
+    model = nnx.eval_shape(lambda: TMANet(run.model, rngs=nnx.Rngs(0)))
+    count = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert count / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "camvid"])
+def test_the_published_hyper_parameters(name: str) -> None:
+    config = load(name)
+    assert (config.batch_size, config.num_steps) == (8, 80_000)
+    assert config.optimizer.to_dict() == {
+        "learning_rate": 0.01,
+        "min_learning_rate": 1e-4,
+        "power": 0.9,
+        "warmup_steps": 0,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+    }
+    assert (config.loss.aux_weight, config.loss.average) == (0.4, "all")
+    assert config.data.ratio_range == (0.5, 2.0)
+    expected = {
+        "cityscapes": (2, 19, (769, 769), (513, 513), True),
+        "camvid": (4, 12, (640, 640), (512, 512), False),
+    }
+    assert expected[name] == (
+        config.model.num_memory,
+        config.model.num_classes,
+        config.data.crop_size,
+        config.eval.stride,
+        config.model.align_corners,
+    )
+    assert config.eval.crop_size == config.data.crop_size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_adds_no_field_to_the_default(name: str) -> None:
+    def fields(config, prefix: str = "") -> set[str]:
+        names: set[str] = set()
+        for key in config:
+            value = config.get_oneway_ref(key).get() if key in ("blocks",) else config[key]
+            names |= fields(value, f"{prefix}{key}.") if hasattr(value, "keys") else {prefix + key}
+        return names
+
+    assert fields(load(name)) == fields(load("default"))

@@ -1,0 +1,59 @@
+"""The smallest run that has every part: a street of a few clips, a network of a few channels."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from data_prep.demo import ensure_records
+
+PROJECT = Path(__file__).parents[1]
+NUM_TRAIN, NUM_EVAL = 6, 5
+WIDTH = 4
+
+FLAGS = (
+    "--config=configs/demo.py",
+    "--config.batch_size=2",
+    "--config.num_steps=8",
+    f"--config.model.width={WIDTH}",
+    "--config.model.blocks=(1,1,1,1)",
+    "--config.model.key_channels=4",
+    "--config.model.value_channels=8",
+    "--config.model.head_channels=8",
+    "--config.model.aux_channels=8",
+    "--config.data.render=False",
+    "--config.data.crop_size=(48,80)",
+    "--config.optimizer.warmup_steps=2",
+    "--config.eval.every=4",
+    "--config.eval.num_overlays=2",
+    "--config.checkpoint.every=2",
+    "--config.log.every=1",
+)
+
+
+def render_records(data_dir: Path) -> None:
+    """Records with four memory frames."""
+    ensure_records(data_dir, size=(64, 128), num_train=NUM_TRAIN, num_eval=NUM_EVAL)
+
+
+def command(data_dir: Path, *arguments: str) -> list[str]:
+    """The command line of a tiny run; later arguments win."""
+    return [sys.executable, "run.py", *FLAGS, f"--config.data.dir={data_dir}", *arguments]
+
+
+def run(data_dir: Path, *arguments: str, num_devices: int = 1) -> subprocess.CompletedProcess[str]:
+    """`run.py` in a process of its own."""
+    return subprocess.run(
+        command(data_dir, *arguments),
+        cwd=PROJECT,
+        env=environment(num_devices),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def environment(num_devices: int = 1) -> dict[str, str]:
+    """This process's, with so many virtual devices."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(num_devices)}
