@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import pytest
 
-from tests.parity.checks import CHECKS, checks_of
+from tests.parity.checks import CHECKS, kind_of
 from tests.parity.goldens import load_cases
 from tmanet_jax import losses
 from tmanet_jax.models import heads, layers, resnet
@@ -111,7 +111,7 @@ def test_a_mistake_is_noticed(
     mutate: Mutation, kind: str, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
     cases = load_cases(pytestconfig.getoption("goldens"))
-    case = next(case for case in cases if checks_of(case) is CHECKS[kind])
+    case = next(case for case in cases if kind_of(case) == kind)
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
         CHECKS[kind]["float32"](case)

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -46,8 +46,8 @@ class Case:
     """
 
     path: Path
-    facts: dict[str, Any]
-    arrays: Mapping[str, np.ndarray]
+    facts: dict[str, Any] = field(repr=False)
+    arrays: Mapping[str, np.ndarray] = field(repr=False)
 
     def tensors(self) -> Tensors:
         """The weights of the case's network."""
@@ -85,9 +85,10 @@ def load_cases(folder: Path) -> list[Case]:
 
 def _load(path: Path) -> Case:
     arrays_path = path.with_suffix(".npz")
-    arrays: Mapping[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     if arrays_path.exists():
-        arrays = np.load(arrays_path)
+        with np.load(arrays_path) as stored:
+            arrays = dict(stored)
     return Case(path, json.loads(path.read_text()), arrays)
 
 

@@ -31,6 +31,7 @@ from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.normalize import normalize
 
 PROBABILITY_ABSOLUTE = 1e-4
+INPUT_ABSOLUTE = 1e-6
 
 
 def check_slide(case: Case) -> None:
@@ -82,39 +83,48 @@ def check_aug(case: Case) -> None:
     assert facts["flip"] == "horizontal"
     model = build(case, "float32")
     frames_SxHxWx3 = np.concatenate([arrays["sequence_bgr"], arrays["img_bgr"][None]])[..., ::-1]
-    inputs = [_view_input(frames_SxHxWx3, facts, view) for view in facts["order"]]
-    assert len(inputs) == 2 * len(facts["ratios"])
+    _check_scales(facts)
+    order = facts["order"]
+    inputs = [_view_input(frames_SxHxWx3, view) for view in order]
     size = Size(*arrays["img_bgr"].shape[:2])
     segment = _segment(model, facts["test_cfg"])
     views = [
         view_probabilities(
             segment, clip, size=size, align_corners=model.config.align_corners, flip=view["flip"]
         )
-        for view, clip in zip(facts["order"], inputs, strict=True)
+        for view, clip in zip(order, inputs, strict=True)
     ]
     mean = mean_probabilities(views)
-    assert_same_arg_max(np.asarray(mean.argmax(-1)), arrays["pred"], arrays["margin"], "pred")
-    computed = {
+    predicted = np.asarray(mean.argmax(-1))
+    assert_same_arg_max(predicted, arrays["pred"], arrays["margin"], "pred")
+    flipped = [index for index, view in enumerate(order) if view["flip"]]
+    for name, probabilities in {
         "prob": mean,
         "prob_half": views[0],
-        "prob_half_flipped": views[1],
-        "prob_last_flipped": views[-1],
-    }
-    for name, probabilities in computed.items():
+        "prob_half_flipped": views[flipped[0]],
+        "prob_last_flipped": views[flipped[-1]],
+    }.items():
         _assert_probabilities_close(nchw(probabilities), arrays[name], name)
-    np.testing.assert_allclose(
-        nchw(inputs[1])[:, -1], arrays["net_input_half_flipped"], rtol=0, atol=1e-6
-    )
+    network_input = nchw(inputs[flipped[0]])[:, -1]
+    expected_input = arrays["net_input_half_flipped"]
+    np.testing.assert_allclose(network_input, expected_input, rtol=0, atol=INPUT_ABSOLUTE)
     single = np.asarray(views[2 * facts["ratios"].index(1.0)])
     second, first = np.sort(single)[..., -2:].transpose(3, 0, 1, 2)
-    assert_same_arg_max(
-        single.argmax(-1), arrays["pred_single_scale1"], first - second, "pred_single_scale1"
-    )
+    name = "pred_single_scale1"
+    assert_same_arg_max(single.argmax(-1), arrays[name], first - second, name)
 
 
-def _view_input(
-    frames_SxHxWx3: np.ndarray, facts: Mapping[str, Any], view: Mapping[str, Any]
-) -> jax.Array:
+def _check_scales(facts: Mapping[str, Any]) -> None:
+    """For each ratio comes the picture as it is, then mirrored."""
+    width, height = facts["img_scale"]
+    assert [(view["scale"], view["flip"]) for view in facts["order"]] == [
+        ([int(width * ratio), int(height * ratio)], flip)
+        for ratio in facts["ratios"]
+        for flip in (False, True)
+    ]
+
+
+def _view_input(frames_SxHxWx3: np.ndarray, view: Mapping[str, Any]) -> jax.Array:
     """What the network sees in one view: 1xSxhxwx3, resized, mirrored, normalised."""
     size = keep_ratio_size(Size(*frames_SxHxWx3.shape[1:3]), tuple(view["scale"]))
     resized = np.stack([resize_frame(np.ascontiguousarray(f), size) for f in frames_SxHxWx3])

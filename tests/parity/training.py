@@ -236,7 +236,8 @@ def _norm(x: np.ndarray) -> float:
 
 def check_sgd(case: Case) -> None:
     """Parameters after each step on given gradients, and the learning rates."""
-    start = {"w": case.arrays["w0"], "b": case.arrays["b0"]}
+    grads = dict(case.expected("grad_"))
+    start = {name: case.arrays[f"{name}0"] for name in grads}
     for num_steps, rates in case.facts["lr"].items():
         config = OptimizerConfig(
             learning_rate=rates[0],
@@ -252,8 +253,8 @@ def check_sgd(case: Case) -> None:
         params: Mapping[str, Any] = jax.tree.map(jnp.asarray, start)
         state = optimizer.init(params)
         for it in range(len(rates)):
-            grads = {name: case.arrays[f"grad_{name}"][it] for name in start}
-            updates, state = optimizer.update(grads, state, params)
+            now = {name: grads_by_step[it] for name, grads_by_step in grads.items()}
+            updates, state = optimizer.update(now, state, params)
             params = optax.apply_updates(params, updates)
             for name in start:
                 expected = case.arrays[f"max{num_steps}_{name}"][it]
