@@ -34,6 +34,10 @@ def get_config() -> ConfigDict:
     config.model.memory_gradient = True  # gradients flow into the memory frames (the original: yes)
     config.model.dtype = "float32"  # compute type, "float32" or "bfloat16"
 
+    config.init = ConfigDict()
+    config.init.pretrained = ""  # weights of the backbone alone, .safetensors or .pth
+    config.init.checkpoint = ""  # weights of a whole TMANet, to fine-tune or to evaluate
+
     config.data = ConfigDict()
     config.data.dir = ""  # directory of the clip records
     config.data.train_split = "train"

@@ -2,8 +2,10 @@
 
     python run.py --config=configs/demo.py
 
-The network has the full one's parts, an eighth of its width and fewer blocks. From random weights
-in so few steps it needs a higher learning rate, a warm-up, and weights for the rare classes.
+The network has the full one's parts, on a ResNet-18 of a quarter's width with half the blocks: at
+this size basic blocks learn more in a second of CPU than bottlenecks. From random weights in so few
+steps it needs a higher learning rate, a warm-up, weights for the rare classes, milder augmentation,
+and no dropout; that gradients stop at the memory frames saves two fifths of the time.
 """
 
 from ml_collections import ConfigDict
@@ -16,27 +18,32 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.name = "demo"
     config.batch_size = 4
-    config.num_steps = 2_000
+    config.num_steps = 2_500
 
-    config.model.width = 8
-    config.model.blocks = (1, 2, 2, 2)
+    config.model.depth = 18
+    config.model.width = 16
+    config.model.blocks = (1, 1, 1, 1)
     config.model.key_channels = 16
     config.model.value_channels = 32
     config.model.head_channels = 64
     config.model.aux_channels = 32
+    config.model.dropout = 0.0
+    config.model.memory_gradient = False
 
     config.data.dir = "data/demo"
     config.data.render = True
-    config.data.render_train = 400
+    config.data.render_train = 500
     config.data.render_eval = 60
     config.data.crop_size = (96, 192)
+    config.data.ratio_range = (0.75, 1.5)
+    config.data.photometric = "off"
 
     config.optimizer.learning_rate = 0.15
     config.optimizer.warmup_steps = 20
-    config.loss.class_weight_power = 0.5
+    config.loss.class_weight_power = 0.25
 
     config.eval.mode = "whole"
     config.eval.batch_size = 4
-    config.eval.every = 1_000
-    config.checkpoint.every = 500
+    config.eval.every = 1_250
+    config.checkpoint.every = 625
     return config

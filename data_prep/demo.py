@@ -8,6 +8,9 @@ from data_prep import cityscapes, synthetic
 MEMORY_RANGE = 4
 """Frames before the annotated one in each record: networks with T up to 4 can train on them."""
 
+DEGRADED = 0.5
+"""Share of the annotated frames that the camera spoils: a memory learns to help only on these."""
+
 
 def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num_eval: int) -> None:
     """Makes the records unless the directory is there.
@@ -23,6 +26,13 @@ def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="street-", dir=data_dir.parent) as street:
         synthetic.render_dataset(
-            Path(street), size=size, train=num_train, val=num_eval, before=MEMORY_RANGE, after=0
+            Path(street),
+            size=size,
+            train=num_train,
+            val=num_eval,
+            before=MEMORY_RANGE,
+            after=0,
+            degraded_train=DEGRADED,
+            degraded_val=DEGRADED,
         )
         cityscapes.prepare(Path(street), data_dir, memory_range=MEMORY_RANGE)

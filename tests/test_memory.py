@@ -53,7 +53,8 @@ def test_no_array_is_as_large_as_the_score_matrix() -> None:
 
 def test_bfloat16_keeps_float32_scores() -> None:
     query, key, value = arrays(20, 30, "bfloat16")
-    exact = naive(*(x.astype(jnp.float32) for x in (query, key, value)), 1.0)
+    query32, key32, value32 = (x.astype(jnp.float32) for x in (query, key, value))
+    exact = naive(query32, key32, value32, 1.0)
     read = read_memory(query, key, value)
     assert read.dtype == jnp.bfloat16
     np.testing.assert_allclose(read.astype(jnp.float32), exact, atol=0.03)

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,8 +31,20 @@ LABEL_IDS = {
 
 
 def render(out: pathlib.Path, **options) -> None:
-    defaults = {"size": SIZE, "before": 1, "after": 0, "workers": 1, "progress": False}
+    defaults: dict[str, Any] = {
+        "size": SIZE,
+        "before": 1,
+        "after": 0,
+        "workers": 1,
+        "progress": False,
+    }
     synthetic.render_dataset(out, **(defaults | options))
+
+
+def read(picture: pathlib.Path) -> np.ndarray:
+    pixels = cv2.imread(str(picture), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None, picture
+    return pixels
 
 
 def contents(out: pathlib.Path) -> dict[str, bytes]:
@@ -66,7 +79,7 @@ def test_layout_and_names_are_those_of_cityscapes(dataset):
 
 def test_images_and_labels_have_the_size_asked_for(dataset):
     for path in dataset.rglob("*.png"):
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        pixels = read(path)
         is_image = path.name.endswith("leftImg8bit.png")
         assert pixels.dtype == np.uint8
         assert pixels.shape == ((*SIZE, 3) if is_image else SIZE)
@@ -76,9 +89,9 @@ def test_train_ids_are_those_of_the_label_ids(dataset):
     paths = list(dataset.rglob("*_labelIds.png"))
     assert paths
     for path in paths:
-        label_ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        label_ids = read(path)
         other = path.with_name(path.name.replace("labelIds", "labelTrainIds"))
-        train_ids = cv2.imread(str(other), cv2.IMREAD_UNCHANGED)
+        train_ids = read(other)
         np.testing.assert_array_equal(train_ids, CITYSCAPES_TRAIN_ID_OF_LABEL_ID[label_ids])
         assert set(np.unique(train_ids)) <= {*range(19), 255}
 
@@ -266,6 +279,6 @@ def test_command_line_draws_the_picture_without_jax(tmp_path):
     )
     root = pathlib.Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
-    pixels = cv2.imread(str(picture))
+    pixels = read(picture)
     assert pixels.shape[1] > 1000
     assert picture.stat().st_size < 1_200_000

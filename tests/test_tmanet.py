@@ -1,6 +1,7 @@
 """The whole network: shapes, its seam, memory order, T = 0, gradients into the memory, dtypes."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, feature_size
 
 
-def small_config(num_memory: int = 2, **changes: object) -> ModelConfig:
+def small_config(num_memory: int = 2, **changes: Any) -> ModelConfig:
     config = ModelConfig(
         backbone=ResNetConfig(width=8, blocks=(1, 1, 1, 1)),
         head=HeadConfig(
@@ -124,7 +125,7 @@ def test_without_memory_gradients_forward_and_statistics_are_the_same() -> None:
             trained(small_config(memory_gradient=flows, dtype="float64")) for flows in (True, False)
         ]
         logits = [apply(model, clip, train=True).main for model in models]
-        np.testing.assert_allclose(*logits, rtol=1e-9)
+        np.testing.assert_allclose(logits[0], logits[1], rtol=1e-9)
         statistics = [jax.tree.leaves(nnx.state(model, nnx.BatchStat)) for model in models]
         for flowing, stopped in zip(*statistics, strict=True):
             np.testing.assert_allclose(flowing, stopped, rtol=1e-6)

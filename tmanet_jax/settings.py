@@ -51,6 +51,19 @@ class RenderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Files of weights that a run begins with; empty means random weights.
+
+    Attributes:
+        pretrained: of the backbone alone.
+        checkpoint: of a whole TMANet; training makes new classifiers if it has other classes.
+    """
+
+    pretrained: str = ""
+    checkpoint: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """Hyper-parameters of SGD; the defaults are the published ones.
 
@@ -103,6 +116,7 @@ class Settings:
         batch_size: clips a step, over all devices.
         num_steps: updates.
         model: shape of the network.
+        init: weights to begin with.
         data: where clips come from.
         optimizer: hyper-parameters of SGD.
         loss: its parts and average; class weights are filled in from the records.
@@ -117,6 +131,7 @@ class Settings:
     batch_size: int
     num_steps: int
     model: ModelConfig
+    init: InitConfig
     data: DataConfig
     optimizer: OptimizerConfig
     loss: LossConfig
@@ -144,6 +159,7 @@ def from_config(config: ConfigDict) -> Settings:
         batch_size=config.batch_size,
         num_steps=config.num_steps,
         model=_model(config.model),
+        init=_init(config.init),
         data=_data(config),
         optimizer=OptimizerConfig(**config.optimizer),
         loss=LossConfig(
@@ -197,6 +213,14 @@ def _model(config: ConfigDict) -> ModelConfig:
         memory_gradient=config.memory_gradient,
         dtype=_choice("model.dtype", config.dtype, ("float32", "bfloat16")),
     )
+
+
+def _init(config: ConfigDict) -> InitConfig:
+    if config.pretrained and config.checkpoint:
+        raise UserError(
+            "config.init.pretrained and config.init.checkpoint both set the backbone: choose one"
+        )
+    return InitConfig(**config)
 
 
 def _data(config: ConfigDict) -> DataConfig:

@@ -34,6 +34,11 @@ class TrainState:
     opt_state: Any
     step: jax.Array
 
+    @property
+    def network(self) -> tuple[nnx.State, nnx.State]:
+        """Parameters and statistics, as `nnx.merge` takes them after the structure."""
+        return self.params, self.batch_stats
+
 
 class StepMetrics(NamedTuple):
     """Scalars of one step, before its update."""

@@ -1,0 +1,69 @@
+"""The losses against their definitions in numpy."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tmanet_jax.losses import IGNORE, LossConfig, cross_entropy, pixel_accuracy, segmentation_loss
+from tmanet_jax.models.tmanet import Logits
+
+
+@pytest.fixture
+def logits_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels_BxHxW = rng.integers(0, 4, (2, 6, 5)).astype(np.uint8)
+    labels_BxHxW[0, :2] = IGNORE
+    return rng.standard_normal((2, 6, 5, 4)).astype(np.float32), labels_BxHxW
+
+
+def pixel_losses(logits_BxHxWxC: np.ndarray, labels_BxHxW: np.ndarray) -> np.ndarray:
+    """-log softmax at the label, of the labelled pixels."""
+    valid = labels_BxHxW != IGNORE
+    log_softmax = logits_BxHxWxC - np.log(np.exp(logits_BxHxWxC).sum(-1, keepdims=True))
+    return -log_softmax[valid][np.arange(valid.sum()), labels_BxHxW[valid]]
+
+
+def test_average_over_all_pixels_counts_ignored_ones_as_zero(logits_and_labels) -> None:
+    logits, labels = logits_and_labels
+    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), LossConfig(average="all"))
+    assert float(loss) == pytest.approx(pixel_losses(logits, labels).sum() / labels.size, rel=1e-5)
+
+
+def test_average_over_valid_pixels(logits_and_labels) -> None:
+    logits, labels = logits_and_labels
+    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), LossConfig(average="valid"))
+    assert float(loss) == pytest.approx(pixel_losses(logits, labels).mean(), rel=1e-5)
+
+
+def test_class_weights_multiply_each_pixels_loss(logits_and_labels) -> None:
+    logits, labels = logits_and_labels
+    weights = (0.5, 1.0, 2.0, 0.0)
+    loss = cross_entropy(
+        jnp.asarray(logits), jnp.asarray(labels), LossConfig(class_weights=weights)
+    )
+    weighted = pixel_losses(logits, labels) * np.array(weights)[labels[labels != IGNORE]]
+    assert float(loss) == pytest.approx(weighted.sum() / labels.size, rel=1e-5)
+
+
+@pytest.mark.parametrize("average", ["all", "valid"])
+def test_nothing_labelled_is_no_loss(average) -> None:
+    labels = jnp.full((1, 3, 3), IGNORE, jnp.uint8)
+    assert float(cross_entropy(jnp.ones((1, 3, 3, 2)), labels, LossConfig(average=average))) == 0
+
+
+def test_accuracy_counts_ignored_pixels_as_wrong() -> None:
+    logits = jnp.zeros((1, 2, 2, 2)).at[..., 1].set(1.0)
+    labels = jnp.array([[[1, 1], [0, IGNORE]]], jnp.uint8)
+    assert float(pixel_accuracy(logits, labels)) == 0.5
+
+
+def test_total_is_main_and_weighted_aux_at_the_labels_size(logits_and_labels) -> None:
+    full, labels = logits_and_labels
+    logits = Logits(main=jnp.asarray(full[:, ::2, ::2]), aux=jnp.asarray(full[:, ::3, ::3]))
+    config = LossConfig(aux_weight=0.3)
+    losses = segmentation_loss(logits, jnp.asarray(labels), config, align_corners=True)
+    unweighted = segmentation_loss(
+        logits, jnp.asarray(labels), LossConfig(aux_weight=1.0), align_corners=True
+    )
+    assert float(losses.aux) == pytest.approx(0.3 * float(unweighted.aux), rel=1e-6)
+    assert float(losses.total) == pytest.approx(float(losses.main + losses.aux), rel=1e-6)

@@ -1,0 +1,66 @@
+"""Sliding windows and views, with a `segment` whose results can be worked out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tmanet_jax.inference.windows import (
+    mean_probabilities,
+    segment_windows,
+    view_probabilities,
+    window_origins,
+)
+
+
+def last_frame(frames_BxSxHxWx3: jax.Array) -> jax.Array:
+    """Logits that are the pixels of the query: every window agrees with the whole."""
+    return frames_BxSxHxWx3[:, -1]
+
+
+def frames(batch: int = 2, height: int = 23, width: int = 37) -> jax.Array:
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.standard_normal((batch, 2, height, width, 3)), jnp.float32)
+
+
+def test_the_last_windows_are_shifted_back_inside() -> None:
+    origins = window_origins((23, 37), (10, 16), (8, 12))
+    assert sorted({int(top) for top, _ in origins}) == [0, 8, 13]
+    assert sorted({int(left) for _, left in origins}) == [0, 12, 21]
+    assert len(origins) == 9
+
+
+def test_a_frame_smaller_than_the_window_is_one_window() -> None:
+    np.testing.assert_array_equal(window_origins((9, 12), (10, 16), (8, 12)), [[0, 0]])
+
+
+@pytest.mark.parametrize("size", [(23, 37), (10, 16), (7, 50), (3, 4)])
+@pytest.mark.parametrize("windows_per_call", [1, 2, 4, 100])
+def test_windows_put_together_are_the_whole(size, windows_per_call) -> None:
+    whole = frames(2, *size)
+    logits = segment_windows(
+        last_frame, whole, crop=(10, 16), stride=(8, 12), windows_per_call=windows_per_call
+    )
+    np.testing.assert_allclose(logits, whole[:, -1], atol=1e-6)
+
+
+def test_where_windows_overlap_their_logits_are_averaged() -> None:
+    def mean_of_window(windows: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(windows[:, -1].mean((1, 2), keepdims=True), windows[:, -1].shape)
+
+    whole = frames(1, 4, 6)
+    logits = segment_windows(mean_of_window, whole, crop=(4, 4), stride=(4, 2))
+    left, right = whole[0, -1, :, :4].mean((0, 1)), whole[0, -1, :, 2:].mean((0, 1))
+    np.testing.assert_allclose(logits[0, 0, 0], left, atol=1e-6)
+    np.testing.assert_allclose(logits[0, 0, 5], right, atol=1e-6)
+    np.testing.assert_allclose(logits[0, 3, 3], (left + right) / 2, atol=1e-6)
+
+
+def test_a_flipped_view_is_flipped_back() -> None:
+    whole = frames(1)
+    view = view_probabilities(last_frame, whole, size=(23, 37), align_corners=True)
+    flipped = view_probabilities(
+        last_frame, whole[:, :, :, ::-1], size=(23, 37), align_corners=True, flip=True
+    )
+    np.testing.assert_allclose(flipped, view, atol=1e-6)
+    np.testing.assert_allclose(mean_probabilities([view, flipped]).sum(-1), 1.0, atol=1e-5)
