@@ -6,6 +6,7 @@ position: the pipeline is a function of the step, so there is nothing else to sa
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,12 +38,13 @@ class Checkpoints:
                 [
                     preservation_policy.LatestN(keep),
                     preservation_policy.BestN(
-                        get_metric_fn=lambda metrics: metrics["mIoU"],
+                        get_metric_fn=_mean_iou,
                         n=1,
                         keep_checkpoints_without_metrics=False,
                     ),
                 ]
             ),
+            best_fn=_mean_iou,  # without it the scores are not written beside the checkpoints
             enable_async_checkpointing=True,
         )
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -109,6 +111,10 @@ class Checkpoints:
         """Waits until everything is written."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _mean_iou(metrics: Mapping[str, float]) -> float:
+    return metrics["mIoU"]
 
 
 def _as_json(model: ModelConfig) -> dict[str, Any]:
