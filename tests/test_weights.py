@@ -145,7 +145,9 @@ def test_a_backbone_file_sets_the_backbone(tmp_path, tensors, model):
     assert set(report.loaded) == in_backbone
     assert set(report.kept) == set(tensors) - in_backbone
     assert set(report.ignored) == set(fc)
-    assert "ignored fc.weight, fc.bias" in str(report)
+    assert "ignored fc.bias, fc.weight; left at initial values: auxiliary_head.conv_seg" in str(
+        report
+    )
     expected = {n: tensors[n] if n in in_backbone else before[n] for n in tensors}
     assert_same(tensors_of(model), expected)
 
@@ -249,6 +251,13 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     safetensors.numpy.save_file({"embedding": np.zeros(3, np.float32)}, other)
     with pytest.raises(UserError, match="no TMANet and no ResNet"):
         weights.convert(other, tmp_path / "copy.safetensors")
+
+
+def test_a_resnet_of_three_stages_is_refused(tmp_path, tensors):
+    kept = {n: t for n, t in backbone_of(tensors).items() if not n.startswith("layer4")}
+    weight_files.write(tmp_path / "source.safetensors", WeightFile(kept))
+    with pytest.raises(UserError, match=r"four stages: blocks \(1, 2, 1, 0\)"):
+        weights.convert(tmp_path / "source.safetensors", tmp_path / "copy.safetensors")
 
 
 def test_a_configuration_of_another_version_is_refused(tmp_path, tensors):

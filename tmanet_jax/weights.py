@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from flax import nnx
@@ -32,6 +33,9 @@ from tmanet_jax.weight_names import (
     with_tensors,
 )
 
+T = TypeVar("T")
+
+BACKBONE = "backbone."
 CLASSIFIERS = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
 TORCHVISION_CLASSIFIER = ("fc.weight", "fc.bias")
 
@@ -74,18 +78,14 @@ def load_pretrained_backbone(path: str | os.PathLike[str], model: TMANet) -> Loa
     """
     file = weight_files.read(path)
     if file.is_whole_model:
-        ignored = tuple(name for name in file.tensors if not name.startswith("backbone."))
-        tensors = {name: file.tensors[name] for name in file.tensors if name not in ignored}
+        backbone = _of_backbone(file.tensors)
+        ignored = tuple(name for name in file.tensors if not name.startswith(BACKBONE))
     else:
-        ignored = tuple(name for name in TORCHVISION_CLASSIFIER if name in file.tensors)
-        tensors = {
-            f"backbone.{name}": tensor
-            for name, tensor in file.tensors.items()
-            if name not in ignored
-        }
-    shapes = expected_shapes(model.config)
-    backbone = {name: shape for name, shape in shapes.items() if name.startswith("backbone.")}
-    _check_fit(path, tensors, backbone)
+        backbone = _without_torchvision_classifier(file.tensors)
+        ignored = tuple(name for name in file.tensors if name not in backbone)
+    tensors = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.items()}
+    shapes = _of_backbone(expected_shapes(model.config))
+    _check_fit(path, tensors, {f"{BACKBONE}{name}": shape for name, shape in shapes.items()})
     return _load(path, model, tensors, ignored)
 
 
@@ -113,7 +113,7 @@ def load_checkpoint(
     tensors = file.tensors
     ignored: tuple[str, ...] = ()
     classifiers = tuple(name for name in tensors if name.startswith(CLASSIFIERS))
-    if new_classifier_ok and any(tensors[name].shape != shapes[name] for name in classifiers):
+    if new_classifier_ok and any(tensors[name].shape != shapes.get(name) for name in classifiers):
         ignored = classifiers
         tensors = {name: tensors[name] for name in tensors if name not in ignored}
         shapes = {name: shapes[name] for name in shapes if not name.startswith(CLASSIFIERS)}
@@ -164,14 +164,8 @@ def convert(
     if isinstance(config, ModelConfig):
         _check_fit(source, file.tensors, expected_shapes(config))
     else:
-        shapes = expected_shapes(ModelConfig(backbone=config))
-        backbone = {
-            name.removeprefix("backbone."): shape
-            for name, shape in shapes.items()
-            if name.startswith("backbone.")
-        }
-        tensors = {n: t for n, t in file.tensors.items() if n not in TORCHVISION_CLASSIFIER}
-        _check_fit(source, tensors, backbone)
+        tensors = _without_torchvision_classifier(file.tensors)
+        _check_fit(source, tensors, _of_backbone(expected_shapes(ModelConfig(backbone=config))))
     weight_files.write(destination, dataclasses.replace(file, config=config))
     return f"{destination}: {len(file.tensors)} tensors, {_described(config)}"
 
@@ -186,11 +180,6 @@ def infer_config(
     """
     if not WeightFile(dict(tensors)).is_whole_model:
         return _infer_backbone(tensors)
-    backbone = {
-        name.removeprefix("backbone."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("backbone.")
-    }
     num_classes = _channels(tensors, "decode_head.conv_seg")
     if align_corners is None:
         if num_classes not in ALIGN_CORNERS_OF_CLASSES:
@@ -200,7 +189,7 @@ def infer_config(
                 "--no-align-corners to `python -m tmanet_jax.weights`."
             )
         align_corners = ALIGN_CORNERS_OF_CLASSES[num_classes]
-        logging.warning(
+        logging.getLogger(__name__).warning(
             "%d classes: assuming align_corners=%s, as published", num_classes, align_corners
         )
     head = HeadConfig(
@@ -211,7 +200,7 @@ def infer_config(
         channels=_channels(tensors, "decode_head.bottleneck.conv"),
         aux_channels=_channels(tensors, "auxiliary_head.convs.0.conv"),
     )
-    return ModelConfig(_infer_backbone(backbone), head, align_corners)
+    return ModelConfig(_infer_backbone(_of_backbone(tensors)), head, align_corners)
 
 
 def _infer_backbone(tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
@@ -222,10 +211,27 @@ def _infer_backbone(tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
         _count(tensors, f"layer{stage}.{{}}.conv1.weight") for stage in (1, 2, 3, 4)
     )
     blocks = (first, second, third, fourth)
+    if not all(blocks) or width % 2:
+        raise UserError(
+            f"This is no ResNet of four stages: blocks {blocks}, first stage {width} channels wide."
+        )
     for depth, blocks_of_depth in BLOCKS_OF_DEPTH.items():
         if blocks == blocks_of_depth and is_basic == (depth <= DEEPEST_BASIC):
             return ResNetConfig(depth, deep_stem, width)
     return ResNetConfig(DEEPEST_BASIC if is_basic else 50, deep_stem, width, blocks)
+
+
+def _of_backbone(named: Mapping[str, T]) -> dict[str, T]:
+    """What belongs to the backbone of a whole network, named as in a file of a backbone alone."""
+    return {
+        name.removeprefix(BACKBONE): value
+        for name, value in named.items()
+        if name.startswith(BACKBONE)
+    }
+
+
+def _without_torchvision_classifier(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name not in TORCHVISION_CLASSIFIER}
 
 
 def _channels(tensors: Mapping[str, np.ndarray], layer: str) -> int:
