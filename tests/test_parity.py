@@ -9,17 +9,16 @@ from tests.parity.goldens import Case, load_cases
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         return
+    folder = metafunc.config.getoption("goldens")
     pairs = [
         pytest.param(case, check, id=f"{case.path.stem}-{name}")
-        for case in load_cases(metafunc.config.getoption("goldens"))
+        for case in load_cases(folder)
         for name, check in checks_of(case).items()
     ]
+    if not pairs:
+        raise pytest.UsageError(f"there are no golden cases in {folder}")
     metafunc.parametrize(("case", "check"), pairs)
 
 
 def test_parity(case: Case, check: Check) -> None:
     check(case)
-
-
-def test_the_folder_holds_cases(pytestconfig: pytest.Config) -> None:
-    assert load_cases(pytestconfig.getoption("goldens"))
