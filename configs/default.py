@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.model.head_channels = 512  # of the bottleneck before the classifier
     config.model.aux_channels = 256  # of the auxiliary head
     config.model.dropout = 0.1  # share of channels dropped before each classifier
+    config.model.tied_init = False  # memory encoders begin as copies of the query's (original: no)
     config.model.scale_scores = False  # multiply the scores by key_channels ** -0.5
     config.model.align_corners = True  # of the logits' up-sampling
     config.model.memory_gradient = True  # gradients flow into the memory frames (the original: yes)

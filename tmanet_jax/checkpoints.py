@@ -124,5 +124,5 @@ def _as_json(model: ModelConfig) -> dict[str, Any]:
         **{f"head.{name}": value for name, value in dataclasses.asdict(model.head).items()},
         "align_corners": model.align_corners,
     }
-    del flat["head.dropout"]
+    del flat["head.dropout"], flat["head.tied_init"]
     return json.loads(json.dumps(flat))

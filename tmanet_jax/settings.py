@@ -207,6 +207,7 @@ def _model(config: ConfigDict) -> ModelConfig:
             channels=config.head_channels,
             aux_channels=config.aux_channels,
             dropout=config.dropout,
+            tied_init=config.tied_init,
             scale_scores=config.scale_scores,
         ),
         align_corners=config.align_corners,

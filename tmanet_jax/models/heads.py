@@ -29,6 +29,8 @@ class HeadConfig:
       channels: channels of the 3x3 bottleneck before the classifier.
       aux_channels: channels of the auxiliary head.
       dropout: share of channels that training drops before each classifier.
+      tied_init: the memory's encoders begin as copies of the query's, so that a position's key is
+        from the first step most like the keys of positions that look the same.
       scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
     """
 
@@ -39,6 +41,7 @@ class HeadConfig:
     channels: int = 512
     aux_channels: int = 256
     dropout: float = 0.1
+    tied_init: bool = False
     scale_scores: bool = False
 
 
@@ -63,6 +66,12 @@ class FrameEncoder(nnx.Module):
         return KeyValue(
             _run(self.key, features_NxhxwxC, train), _run(self.value, features_NxhxwxC, train)
         )
+
+
+def _copied(encoder: FrameEncoder) -> FrameEncoder:
+    """Equal, with arrays of its own, since a training step gives its state's buffers away."""
+    graphdef, state = nnx.split(encoder)
+    return nnx.merge(graphdef, jax.tree.map(jnp.copy, state))
 
 
 def _branch(in_channels: int, channels: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.List:
@@ -97,7 +106,12 @@ class TMAHead(nnx.Module):
         self.config = config
         self.query_encoder = FrameEncoder(in_channels, config, dtype, rngs)
         self.memory_encoders = nnx.List(
-            [FrameEncoder(in_channels, config, dtype, rngs) for _ in range(config.num_memory)]
+            [
+                _copied(self.query_encoder)
+                if config.tied_init
+                else FrameEncoder(in_channels, config, dtype, rngs)
+                for _ in range(config.num_memory)
+            ]
         )
         parts = 2 if config.num_memory else 1
         self.bottleneck = ConvNorm(

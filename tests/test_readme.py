@@ -1,0 +1,75 @@
+"""Every command of the README parses, names files that exist, and is the one that CI runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_runs
+
+README = (tiny_runs.PROJECT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    part.strip() for block in BLOCKS for line in block.splitlines() for part in line.split("&&")
+]
+RUNS = [command for command in COMMANDS if command.startswith("python run.py")]
+MODULES = [command for command in COMMANDS if command.startswith("python -m")]
+
+
+def test_the_two_lines_of_the_start_are_there() -> None:
+    lines = [line for block in BLOCKS for line in block.splitlines()]
+    assert lines[0] == ("pip install -r requirements.txt && python run.py --config=configs/demo.py")
+    assert lines[1] == "pip install -r requirements-dev.txt && python -m pytest"
+    continuous_integration = (tiny_runs.PROJECT / ".ci" / "run").read_text()
+    assert "pip install --quiet -r requirements-dev.txt" in continuous_integration
+    assert "\npython -m pytest\n" in continuous_integration
+
+
+def test_every_command_is_of_a_known_kind() -> None:
+    installs = [command for command in COMMANDS if command.startswith("pip install -r")]
+    assert set(COMMANDS) == set(RUNS) | set(MODULES) | set(installs)
+    for command in installs:
+        assert (tiny_runs.PROJECT / command.split()[-1]).is_file(), command
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_the_settings_of_a_run_are_accepted(command: str) -> None:
+    """Without the data a run gets as far as to miss its records or its file of weights."""
+    arguments = [*shlex.split(command)[2:], "--config.data.render=False"]
+    done = subprocess.run(
+        [sys.executable, "run.py", *arguments, "--config.data.dir=/nowhere"],
+        cwd=tiny_runs.PROJECT,
+        env=tiny_runs.environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "There are no records at /nowhere" in done.stderr or ".safetensors" in done.stderr
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_the_options_of_a_module_exist(command: str) -> None:
+    _, _, module, *arguments = shlex.split(command)
+    if module == "pytest":
+        return
+    shown = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=tiny_runs.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    for argument in arguments:
+        if argument.startswith("--"):
+            assert argument.split("=")[0] in shown, argument
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (tiny_runs.PROJECT / Path(target)).exists(), target
