@@ -28,7 +28,8 @@ from tqdm import tqdm
 from data_prep.naming import memory_names
 from data_prep.pictures import read_frame, read_indices
 from tmanet_jax.data.classes import CITYSCAPES, label_ids_to_train_ids
-from tmanet_jax.data.records import Clip, SplitPlan, write_records
+from tmanet_jax.data.record_writer import SplitPlan, write_records
+from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
 
 _FRAME_SUFFIX = "_leftImg8bit.png"

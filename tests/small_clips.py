@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.records import Clip, ClipSource, SplitPlan, open_clips, write_records
+from tmanet_jax.data.record_writer import SplitPlan, write_records
+from tmanet_jax.data.records import Clip, ClipSource, open_clips
 
 
 @dataclass(frozen=True)

@@ -1,82 +1,16 @@
 import pickle
-import struct
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import zstandard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.small_clips import NoiseClip, damage, write_noise
-from tmanet_jax.data import records
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
-from tmanet_jax.data.records import EncodedClip, SplitPlan, open_clips, write_records
+from tmanet_jax.data.codec import encode_frame
+from tmanet_jax.data.record_writer import CLIPS_PER_SHARD, SplitPlan, write_records
+from tmanet_jax.data.records import EncodedClip, open_clips
 from tmanet_jax.errors import UserError
-
-
-def noise(seed, *shape):
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-@st.composite
-def frames_and_windows(draw):
-    height, width = draw(st.integers(1, 200)), draw(st.integers(1, 600))
-    top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
-    window = (top, left, draw(st.integers(1, height - top)), draw(st.integers(1, width - left)))
-    return noise(draw(st.integers(0, 99)), height, width, 3), window
-
-
-@settings(max_examples=60, deadline=None)
-@given(frames_and_windows())
-def test_frames_are_lossless_and_a_window_is_the_frames(frame_and_window):
-    frame, (top, left, height, width) = frame_and_window
-    encoded = records.encode_frame(frame)
-    assert records.frame_size(encoded) == frame.shape[:2]
-    np.testing.assert_array_equal(records.decode_frame(encoded), frame)
-    np.testing.assert_array_equal(
-        records.decode_window(encoded, top, left, height, width),
-        frame[top : top + height, left : left + width],
-    )
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 200), st.integers(1, 300), st.integers(0, 99))
-def test_labels_are_lossless(height, width, seed):
-    labels = noise(seed, height, width)
-    np.testing.assert_array_equal(records.decode_labels(records.encode_labels(labels)), labels)
-
-
-def test_a_frame_that_is_not_contiguous_is_encoded_as_it_looks():
-    frame = noise(0, 70, 300, 3)[:, ::-1, ::-1]
-    np.testing.assert_array_equal(records.decode_frame(records.encode_frame(frame)), frame)
-
-
-def test_a_window_decodes_only_the_tiles_it_touches():
-    frame = noise(0, 3 * records.TILE_HEIGHT, 3 * records.TILE_WIDTH, 3)
-    encoded = bytearray(records.encode_frame(frame))
-    tiles_start = records._HEADER.size + 9 * 4
-    ends = struct.unpack_from("<9I", encoded, records._HEADER.size)
-    encoded[tiles_start : tiles_start + ends[3]] = bytes(ends[3])  # all tiles before the middle one
-    encoded[tiles_start + ends[4] :] = bytes(len(encoded) - tiles_start - ends[4])  # all after
-    window = (records.TILE_HEIGHT, records.TILE_WIDTH, records.TILE_HEIGHT, records.TILE_WIDTH)
-    np.testing.assert_array_equal(
-        records.decode_window(bytes(encoded), *window), frame[64:128, 256:512]
-    )
-    with pytest.raises(zstandard.ZstdError):
-        records.decode_frame(bytes(encoded))
-
-
-@pytest.mark.parametrize("window", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 71, 5), (60, 0, 11, 5)])
-def test_a_window_outside_the_frame_is_refused(window):
-    with pytest.raises(ValueError, match="not inside"):
-        records.decode_window(records.encode_frame(noise(0, 70, 300, 3)), *window)
-
-
-def test_bytes_of_another_kind_are_refused():
-    with pytest.raises(ValueError, match="found b'TMAl'"):
-        records.decode_frame(records.encode_labels(noise(0, 4, 4)))
 
 
 def test_clips_come_back_as_they_were_written_and_in_that_order(tmp_path):
@@ -105,7 +39,7 @@ def test_memory_offsets_count_back_from_the_query(tmp_path, offsets):
 
 
 def test_only_the_memory_frames_that_are_asked_for_are_decoded():
-    frame = records.encode_frame(noise(0, 8, 8, 3))
+    frame = encode_frame(np.zeros((8, 8, 3), np.uint8))
     clip = EncodedClip(
         "a", "", (b"torn", frame), query=frame, labels=b"", where="record 0 of shard"
     )
@@ -123,9 +57,9 @@ def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):
 
 
 def test_many_clips_take_several_shards(tmp_path):
-    source = write_noise(tmp_path, records.CLIPS_PER_SHARD + 3)
+    source = write_noise(tmp_path, CLIPS_PER_SHARD + 3)
     assert len(list(tmp_path.glob("clip_records/*/*array_record*"))) == 2
-    assert source.read(records.CLIPS_PER_SHARD + 1, ()).id == NoiseClip(33).id
+    assert source.read(CLIPS_PER_SHARD + 1, ()).id == NoiseClip(33).id
 
 
 def test_a_source_travels_to_spawned_workers(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmanet_jax.data import transforms
-from tmanet_jax.data.records import Size
+from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import Augmentation, Box, GeometricDraw, PhotometricDraw
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from tests.parity.goldens import Case, every_nth
 from tmanet_jax.data import transforms
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.data.records import Size
+from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import (
     MEAN_RGB,
     STD_RGB,

@@ -16,7 +16,7 @@ from tests.parity.goldens import (
     nchw,
 )
 from tests.parity.network import build, compiled
-from tmanet_jax.data.records import Size
+from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB, keep_ratio_size, resize_frame
 from tmanet_jax.inference.windows import (
     Segment,

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.data.records import Size
+from tmanet_jax.data.codec import Size
 
 MEAN_RGB = np.array([123.675, 116.28, 103.53], np.float32)
 STD_RGB = np.array([58.395, 57.12, 57.375], np.float32)

@@ -1,0 +1,197 @@
+"""Writes clip records on all cores; all of them or nothing."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.codec import encode_frame, encode_labels
+from tmanet_jax.data.records import (
+    BUILDER_NAME,
+    SCHEMA_VERSION,
+    Clip,
+    RecordsInfo,
+    SplitInfo,
+    features,
+)
+from tmanet_jax.errors import UserError
+
+CLIPS_PER_SHARD = 32
+
+
+class PlannedClip(Protocol):
+    """A clip that is known by name; its pictures are loaded when its turn comes."""
+
+    @property
+    def id(self) -> str:
+        """The clip's id."""
+
+    @property
+    def group(self) -> str:
+        """The clip's group."""
+
+    def load(self) -> Clip:
+        """Loads the clip with as many memory frames as the memory range. May raise UserError."""
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """A split to be written.
+
+    Attributes:
+        clips: its clips, in the order that the records will have.
+        labelled: whether they have labels.
+    """
+
+    clips: Sequence[PlannedClip]
+    labelled: bool
+
+
+class ClipRecords(tfds.core.ShardBasedBuilder):
+    """TFDS builder of clip records: schema, version, splits and shards."""
+
+    name = BUILDER_NAME
+    VERSION = tfds.core.Version(SCHEMA_VERSION)
+    RELEASE_NOTES: Mapping[str, str] = {
+        SCHEMA_VERSION: "Frames as tiles of 64x256, vertical difference, zstd."
+    }
+    url_infos = None  # nothing is downloaded; TFDS's own look for checksums needs another package
+
+    def __init__(
+        self,
+        data_dir: Path,
+        info: RecordsInfo,
+        plans: Mapping[str, SplitPlan],
+        on_clip_written: Callable[[], None],
+    ) -> None:
+        self._records_info = info
+        self._plans = plans
+        self._on_clip_written = on_clip_written
+        super().__init__(data_dir=data_dir, file_format="array_record")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Clips of {self._records_info.classes.name} for TMANet-JAX.",
+            features=features(),
+            metadata=tfds.core.MetadataDict(self._records_info.to_json()),
+            disable_shuffling=True,
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
+        del dl_manager
+        return {
+            name: [
+                partial(self._encode_shard, start, plan)
+                for start in range(0, len(plan.clips), CLIPS_PER_SHARD)
+            ]
+            for name, plan in self._plans.items()
+        }
+
+    def _encode_shard(self, start: int, plan: SplitPlan) -> Iterator[tuple[int, dict[str, Any]]]:
+        clips = plan.clips[start : start + CLIPS_PER_SHARD]
+        executor = ThreadPoolExecutor(os.cpu_count())
+        try:
+            encoded = executor.map(partial(_encode_clip, labelled=plan.labelled), clips)
+            for index, example in enumerate(encoded, start):
+                yield index, example
+                self._on_clip_written()
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+    def _example_writer(self) -> tfds.core.ExampleWriter:
+        return _UncompressedWriter(self.info.file_format)
+
+
+class _UncompressedWriter(tfds.core.ExampleWriter):
+    """Writes ArrayRecord without its own compression, which tiles of zstd do not need."""
+
+    def write(self, path: os.PathLike[str], examples: Iterator[tuple[int, bytes]]) -> None:
+        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+        for _, example in examples:
+            writer.write(example)
+        writer.close()
+
+
+def write_records(
+    out: str | os.PathLike[str],
+    classes: ClassSet,
+    memory_range: int,
+    plans: Mapping[str, SplitPlan],
+    on_clip_written: Callable[[], None] = lambda: None,
+) -> int:
+    """Writes records on all cores, in place of those that were there; all of them or nothing.
+
+    Args:
+        out: the data directory.
+        classes: the data set's classes.
+        memory_range: number of frames before the query in each clip.
+        plans: the splits by name; empty splits are left out.
+        on_clip_written: called after each clip.
+
+    Returns:
+        The number of bytes written.
+
+    Raises:
+        UserError: a clip could not be loaded, or there are none, or `out` cannot be written.
+    """
+    plans = {name: plan for name, plan in plans.items() if plan.clips}
+    if not plans:
+        raise UserError(f"There are no clips to write to {out}.")
+    splits = {
+        name: SplitInfo(
+            labelled=plan.labelled,
+            ids=tuple(clip.id for clip in plan.clips),
+            groups=tuple(clip.group for clip in plan.clips),
+        )
+        for name, plan in plans.items()
+    }
+    info = RecordsInfo(classes, memory_range, splits)
+    out = Path(out)
+    with _written_whole(out / BUILDER_NAME) as unfinished:
+        builder = ClipRecords(unfinished.parent, info, plans, on_clip_written)
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads
+            builder.download_and_prepare()
+    return sum(path.stat().st_size for path in (out / BUILDER_NAME).rglob("*"))
+
+
+@contextlib.contextmanager
+def _written_whole(directory: Path) -> Iterator[Path]:
+    """Gives a path to write a directory to, which replaces `directory` only if nothing fails."""
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory.parent))
+    except OSError as error:
+        raise UserError(f"Cannot write to {directory.parent}: {error.strerror}.") from error
+    try:
+        yield workplace / directory.name
+        if directory.exists():
+            directory.rename(workplace / "replaced")
+        (workplace / directory.name).rename(directory)
+    finally:
+        shutil.rmtree(workplace)
+
+
+def _encode_clip(clip: PlannedClip, labelled: bool) -> dict[str, Any]:
+    loaded = clip.load()
+    *memory, query = map(encode_frame, loaded.frames_SxHxWx3)
+    return {
+        "id": loaded.id,
+        "group": loaded.group,
+        "memory": memory,
+        "query": query,
+        "labels": encode_labels(loaded.labels_HxW) if labelled else b"",
+    }
