@@ -21,10 +21,10 @@ class LossConfig:
     """How the two heads' logits become one number.
 
     Attributes:
-      aux_weight: factor of the auxiliary head's loss.
-      average: "all" divides by every pixel, ignored ones included, as the original does; "valid"
-        divides by the pixels that have a label.
-      class_weights: factor of each class's pixels, or None for 1.
+        aux_weight: factor of the auxiliary head's loss.
+        average: "all" divides by every pixel, ignored ones included, as the original does; "valid"
+            divides by the pixels that have a label.
+        class_weights: factor of each class's pixels, or None for 1.
     """
 
     aux_weight: float = 0.4

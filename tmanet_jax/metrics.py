@@ -61,11 +61,11 @@ class Scores:
     """Fractions; a class that has no pixel where the score needs one is nan and left out of means.
 
     Attributes:
-      iou_C: intersection over union; 0 for a class that is predicted but not in the labels.
-      accuracy_C: intersection over labelled pixels.
-      dice_C: twice the intersection over the sum of both areas.
-      frequency_C: share of the labelled pixels.
-      all_accuracy: right pixels over labelled pixels (aAcc).
+        iou_C: intersection over union; 0 for a class that is predicted but not in the labels.
+        accuracy_C: intersection over labelled pixels.
+        dice_C: twice the intersection over the sum of both areas.
+        frequency_C: share of the labelled pixels.
+        all_accuracy: right pixels over labelled pixels (aAcc).
     """
 
     iou_C: np.ndarray

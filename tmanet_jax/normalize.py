@@ -13,9 +13,9 @@ def normalize(
     """uint8 RGB -> (rgb - mean) / std; padding becomes 0, the mean colour.
 
     Args:
-      frames_BxSxHxWx3: uint8 RGB.
-      sizes_Bx2: height and width of each clip's picture; right and below of it is padding.
-      dtype: of the result.
+        frames_BxSxHxWx3: uint8 RGB.
+        sizes_Bx2: height and width of each clip's picture; right and below of it is padding.
+        dtype: of the result.
     """
     _, _, height, width, _ = frames_BxSxHxWx3.shape
     frames = (frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)) / jnp.asarray(

@@ -35,9 +35,9 @@ class WeightFile:
     """What a file of weights holds.
 
     Attributes:
-      tensors: by the original's names, in its layouts; those of a whole network, or those of a
-        backbone alone, which then lack the prefix `backbone.`.
-      config: of the whole network or of the backbone; None if the file does not say.
+        tensors: by the original's names, in its layouts; those of a whole network, or those of a
+            backbone alone, which then lack the prefix `backbone.`.
+        config: of the whole network or of the backbone; None if the file does not say.
     """
 
     tensors: Tensors
@@ -53,8 +53,8 @@ def read(path: str | os.PathLike[str]) -> WeightFile:
     """Reads a `.safetensors` or a `.pth` file.
 
     Raises:
-      UserError: there is no such file, it is damaged or of another kind, it wants to run code, or
-        it is a `.pth` and torch is not installed.
+        UserError: there is no such file, it is damaged or of another kind, it wants to run code, or
+            it is a `.pth` and torch is not installed.
     """
     path = Path(path)
     reader = _READERS[_suffix(path)]
@@ -67,8 +67,8 @@ def write(path: str | os.PathLike[str], file: WeightFile) -> None:
     """Writes a `.safetensors` or a `.pth` file; one that cannot be finished leaves no trace.
 
     Raises:
-      UserError: the name ends in something else, the place cannot be written, or it is a `.pth` and
-        torch is not installed.
+        UserError: the name ends in something else, the place cannot be written, or it is a `.pth`
+            and torch is not installed.
     """
     path = Path(path)
     content = _ENCODERS[_suffix(path)](file)

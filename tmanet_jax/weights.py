@@ -48,10 +48,10 @@ class LoadReport:
     """What loading a file did, by the original's names.
 
     Attributes:
-      path: the file.
-      loaded: tensors that are now the model's.
-      kept: the model's tensors that the file did not set, at their initial value.
-      ignored: the file's tensors that the model has no use for.
+        path: the file.
+        loaded: tensors that are now the model's.
+        kept: the model's tensors that the file did not set, at their initial value.
+        ignored: the file's tensors that the model has no use for.
     """
 
     path: str
@@ -74,7 +74,7 @@ def load_pretrained_backbone(path: str | os.PathLike[str], model: TMANet) -> Loa
     """Sets the backbone from a file of a backbone, or of a whole network, whose heads are ignored.
 
     Raises:
-      UserError: the file cannot be read, or its backbone is not the model's.
+        UserError: the file cannot be read, or its backbone is not the model's.
     """
     file = weight_files.read(path)
     if file.is_whole_model:
@@ -95,13 +95,13 @@ def load_checkpoint(
     """Sets the whole model from a file of a whole network.
 
     Args:
-      path: `.safetensors` or `.pth`.
-      model: changed in place.
-      new_classifier_ok: leave the classifiers at their initial values if the file's have another
-        number of classes.
+        path: `.safetensors` or `.pth`.
+        model: changed in place.
+        new_classifier_ok: leave the classifiers at their initial values if the file's have another
+            number of classes.
 
     Raises:
-      UserError: the file cannot be read, or is not of a network of the model's shape.
+        UserError: the file cannot be read, or is not of a network of the model's shape.
     """
     file = weight_files.read(path)
     if not file.is_whole_model:
@@ -130,7 +130,7 @@ def read_model_config(
     `align_corners`, unless it is given, from the number of classes, which is then logged.
 
     Raises:
-      UserError: the file cannot be read, holds no whole TMANet, or leaves `align_corners` open.
+        UserError: the file cannot be read, holds no whole TMANet, or leaves `align_corners` open.
     """
     config = _config_of(path, weight_files.read(path), align_corners)
     if not isinstance(config, ModelConfig):
@@ -142,7 +142,7 @@ def save(path: str | os.PathLike[str], model: TMANet) -> None:
     """Writes the whole model, with its configuration, as `.safetensors` or `.pth`.
 
     Raises:
-      UserError: the file cannot be written, or is a `.pth` and torch is not installed.
+        UserError: the file cannot be written, or is a `.pth` and torch is not installed.
     """
     weight_files.write(path, WeightFile(to_tensors(nnx.state(model)), model.config))
 
@@ -156,8 +156,8 @@ def convert(
     """Converts a file of weights, bit by bit the same; returns what it was in one line.
 
     Raises:
-      UserError: the source cannot be read or is no network that this project can build, or the
-        destination cannot be written.
+        UserError: the source cannot be read or is no network that this project can build, or the
+            destination cannot be written.
     """
     file = weight_files.read(source)
     config = _config_of(source, file, align_corners)
@@ -176,7 +176,8 @@ def infer_config(
     """What the tensors' names and shapes say of their network.
 
     Raises:
-      UserError: they are of no network that this project can build, or leave `align_corners` open.
+        UserError: they are of no network that this project can build, or leave `align_corners`
+            open.
     """
     if not WeightFile(dict(tensors)).is_whole_model:
         return _infer_backbone(tensors)

@@ -40,9 +40,9 @@ class Case:
     """One golden case.
 
     Attributes:
-      path: its JSON file.
-      facts: what the JSON says.
-      arrays: what the original computed, or was given.
+        path: its JSON file.
+        facts: what the JSON says.
+        arrays: what the original computed, or was given.
     """
 
     path: Path

@@ -55,11 +55,11 @@ def segment_windows(
     """Mean of the logits of all windows that see a pixel, BxHxWxC.
 
     Args:
-      segment: what to call on each window.
-      frames_BxSxHxWx3: normalised frames; one smaller than the crop is one small window.
-      crop: height and width of a window.
-      stride: from window to window, down and to the right.
-      windows_per_call: windows that `segment` gets at a time, as so many clips more.
+        segment: what to call on each window.
+        frames_BxSxHxWx3: normalised frames; one smaller than the crop is one small window.
+        crop: height and width of a window.
+        stride: from window to window, down and to the right.
+        windows_per_call: windows that `segment` gets at a time, as so many clips more.
     """
     b, s, height, width, _ = frames_BxSxHxWx3.shape
     crop = (min(crop[0], height), min(crop[1], width))

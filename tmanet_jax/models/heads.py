@@ -22,16 +22,16 @@ class HeadConfig:
     """Shape of the two heads; the defaults are the published ones.
 
     Attributes:
-      num_classes: channels of the logits.
-      num_memory: T, memory frames before the query; 0 is the network without memory.
-      key_channels: channels that are compared.
-      value_channels: channels that are read.
-      channels: channels of the 3x3 bottleneck before the classifier.
-      aux_channels: channels of the auxiliary head.
-      dropout: share of channels that training drops before each classifier.
-      tied_init: the memory's encoders begin as copies of the query's, so that a position's key is
-        from the first step most like the keys of positions that look the same.
-      scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
+        num_classes: channels of the logits.
+        num_memory: T, memory frames before the query; 0 is the network without memory.
+        key_channels: channels that are compared.
+        value_channels: channels that are read.
+        channels: channels of the 3x3 bottleneck before the classifier.
+        aux_channels: channels of the auxiliary head.
+        dropout: share of channels that training drops before each classifier.
+        tied_init: the memory's encoders begin as copies of the query's, so that a position's key is
+            from the first step most like the keys of positions that look the same.
+        scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
     """
 
     num_classes: int = 19

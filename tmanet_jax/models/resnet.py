@@ -33,10 +33,10 @@ class ResNetConfig:
     """Shape of the backbone.
 
     Attributes:
-      depth: 18, 34, 50, 101 or 152.
-      deep_stem: three 3x3 convolutions (ResNetV1c) instead of one 7x7.
-      width: channels of the first stage's blocks; 64 is the published network.
-      blocks: blocks of each stage, in place of those that `depth` names.
+        depth: 18, 34, 50, 101 or 152.
+        deep_stem: three 3x3 convolutions (ResNetV1c) instead of one 7x7.
+        width: channels of the first stage's blocks; 64 is the published network.
+        blocks: blocks of each stage, in place of those that `depth` names.
     """
 
     depth: int = 50

@@ -24,11 +24,12 @@ class ModelConfig:
     """Everything that decides the network's parameters and what it computes of them.
 
     Attributes:
-      backbone: shape of the ResNet.
-      head: shape of the memory head and of the auxiliary head.
-      align_corners: how logits are up-sampled (Cityscapes' config: yes, CamVid's: no).
-      memory_gradient: whether training's gradients flow into the memory frames.
-      dtype: compute type, "float32" or "bfloat16"; parameters, statistics and logits stay float32.
+        backbone: shape of the ResNet.
+        head: shape of the memory head and of the auxiliary head.
+        align_corners: how logits are up-sampled (Cityscapes' config: yes, CamVid's: no).
+        memory_gradient: whether training's gradients flow into the memory frames.
+        dtype: compute type, "float32" or "bfloat16"; parameters, statistics and logits stay
+            float32.
     """
 
     backbone: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
@@ -91,12 +92,12 @@ class TMANet(nnx.Module):
         """Segments the last frame of each clip.
 
         Args:
-          frames_BxSxHxWx3: normalised RGB, S = num_memory + 1.
-          train: normalise by the batch's statistics and move the running ones.
-          dropout_key: without one nothing is dropped.
+            frames_BxSxHxWx3: normalised RGB, S = num_memory + 1.
+            train: normalise by the batch's statistics and move the running ones.
+            dropout_key: without one nothing is dropped.
 
         Raises:
-          ValueError: the clip's length is not the one that the network was built for.
+            ValueError: the clip's length is not the one that the network was built for.
         """
         expected = self.config.head.num_memory + 1
         if frames_BxSxHxWx3.shape[1] != expected:

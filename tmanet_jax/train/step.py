@@ -23,10 +23,10 @@ class TrainState:
     """Everything that a step changes.
 
     Attributes:
-      params: the network's parameters.
-      batch_stats: running statistics of its batch norms.
-      opt_state: of the optax transformation.
-      step: updates done so far; also the data position and the dropout's seed.
+        params: the network's parameters.
+        batch_stats: running statistics of its batch norms.
+        opt_state: of the optax transformation.
+        step: updates done so far; also the data position and the dropout's seed.
     """
 
     params: nnx.State
@@ -53,11 +53,11 @@ class Recipe:
     """What stays the same from step to step.
 
     Attributes:
-      graphdef: structure of the network, from `nnx.split`.
-      optimizer: from gradients to updates.
-      loss: how the loss is computed.
-      align_corners: how logits are up-sampled to the labels.
-      seed: of the dropout.
+        graphdef: structure of the network, from `nnx.split`.
+        optimizer: from gradients to updates.
+        loss: how the loss is computed.
+        align_corners: how logits are up-sampled to the labels.
+        seed: of the dropout.
     """
 
     graphdef: nnx.GraphDef
