@@ -30,7 +30,7 @@ from data_prep.pictures import read_frame, read_indices
 from tmanet_jax.data.classes import CITYSCAPES, label_ids_to_train_ids
 from tmanet_jax.data.record_writer import SplitPlan, write_records
 from tmanet_jax.data.records import Clip
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, ends_with_message
 
 _FRAME_SUFFIX = "_leftImg8bit.png"
 _UNLABELLED_SPLIT = "test"
@@ -234,6 +234,7 @@ def _check_size(picture_HxW: np.ndarray, path: Path, size: tuple[int, int], quer
         )
 
 
+@ends_with_message
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -247,16 +248,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--memory-range", type=int, default=2, help="number of frames kept before each query (2)")
     add("--splits", default="train,val", help="which of train, val and test (train,val)")
     options = parser.parse_args(arguments)
-    try:
-        summary = prepare(
-            options.source,
-            options.out,
-            memory_range=options.memory_range,
-            splits=options.splits.split(","),
-        )
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    summary = prepare(
+        options.source,
+        options.out,
+        memory_range=options.memory_range,
+        splits=options.splits.split(","),
+    )
     print(f"Wrote to {options.out}: {summary}.")
     return 0
 

@@ -37,7 +37,7 @@ from data_prep.street.contact_sheet import contact_sheet
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
 from data_prep.street.snippet import SnippetFrames
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, ends_with_message
 
 CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
 SMALLEST_SIZE = (64, 128)
@@ -316,6 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_with_message
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = _parser()
@@ -323,14 +324,10 @@ def main(arguments: list[str] | None = None) -> int:
     out, picture = options.pop("out"), options.pop("picture")
     if (out is None) == (picture is None):
         parser.error("give either --out or --picture")
-    try:
-        if picture is not None:
-            _write_whole(pathlib.Path(picture), _encode_png(contact_sheet(options["seed"])))
-        else:
-            render_dataset(out, **options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    if picture is not None:
+        _write_whole(pathlib.Path(picture), _encode_png(contact_sheet(options["seed"])))
+    else:
+        render_dataset(out, **options)
     return 0
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from tmanet_jax import weight_files
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
@@ -334,6 +334,7 @@ def _described(config: ModelConfig | ResNetConfig) -> str:
     )
 
 
+@ends_with_message
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(
@@ -349,11 +350,7 @@ def main(arguments: list[str] | None = None) -> int:
         "(unless given: 19 classes yes, 12 classes no)",
     )
     options = parser.parse_args(arguments)
-    try:
-        print(convert(options.source, options.destination, align_corners=options.align_corners))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    print(convert(options.source, options.destination, align_corners=options.align_corners))
     return 0
 
 
