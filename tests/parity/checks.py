@@ -11,23 +11,17 @@ from tests.parity.goldens import Case
 
 Check = Callable[[Case], None]
 
+
+def in_both(check: Callable[..., None]) -> Mapping[str, Check]:
+    """The check in either floating-point type."""
+    return {dtype: partial(check, dtype=dtype) for dtype in ("float32", "float64")}
+
+
 CHECKS: Mapping[str, Mapping[str, Check]] = {
-    r"ResNet.* eval features": {
-        "float32": partial(network.check_backbone, dtype="float32"),
-        "float64": partial(network.check_backbone, dtype="float64"),
-    },
-    r"encode_decode": {
-        "float32": partial(network.check_full, dtype="float32"),
-        "float64": partial(network.check_full, dtype="float64"),
-    },
-    r"MemoryModule": {
-        "float32": partial(network.check_memory, dtype="float32"),
-        "float64": partial(network.check_memory, dtype="float64"),
-    },
-    r"train steps": {
-        "float32": partial(training.check_train, dtype="float32"),
-        "float64": partial(training.check_train, dtype="float64"),
-    },
+    r"ResNet.* eval features": in_both(network.check_backbone),
+    r"encode_decode": in_both(network.check_full),
+    r"MemoryModule": in_both(network.check_memory),
+    r"train steps": in_both(training.check_train),
     r"slide_inference": {"float32": inference.check_slide},
     r"aug_test": {"float32": inference.check_aug},
     r"torch SGD": {"float32": training.check_sgd},
