@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from data_prep import cityscapes, synthetic
+from tmanet_jax.data.records import has_records
 
 MEMORY_RANGE = 4
 """Frames before the annotated one in each record: networks with T up to 4 can train on them."""
@@ -13,7 +14,7 @@ DEGRADED = 0.5
 
 
 def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num_eval: int) -> None:
-    """Makes the records unless the directory is there.
+    """Makes the records unless there are some.
 
     Args:
         data_dir: where the records go.
@@ -21,7 +22,7 @@ def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num
         num_train: clips of the split `train`.
         num_eval: clips of the split `val`.
     """
-    if data_dir.exists():
+    if has_records(data_dir):
         return
     data_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="street-", dir=data_dir.parent) as street:

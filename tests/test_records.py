@@ -1,6 +1,10 @@
 import pickle
+import resource
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +13,10 @@ from tests.small_clips import NoiseClip, damage, write_noise
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.data.codec import encode_frame
 from tmanet_jax.data.record_writer import CLIPS_PER_SHARD, SplitPlan, write_records
-from tmanet_jax.data.records import EncodedClip, open_clips
+from tmanet_jax.data.records import EncodedClip, has_records, open_clips
 from tmanet_jax.errors import UserError
+
+PROJECT = Path(__file__).parents[1]
 
 
 def test_clips_come_back_as_they_were_written_and_in_that_order(tmp_path):
@@ -159,6 +165,48 @@ def test_new_records_replace_the_old_ones(tmp_path):
 def test_nothing_to_write_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no clips"):
         write_records(tmp_path, CITYSCAPES, 2, {"train": SplitPlan([], labelled=True)})
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_records(tmp_path):
+    write_noise(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: .*File too large.*Make"):
+            write_noise(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert len(open_clips(tmp_path, "train")) == 1
+
+
+KILLED = """
+import os, signal, sys
+from tests.small_clips import NoiseClip, write_noise
+
+NoiseClip.load = lambda clip: os.kill(os.getpid(), signal.SIGKILL)
+write_noise(sys.argv[1], 1)
+"""
+
+
+def test_what_a_killed_preparation_left_is_removed_by_the_next(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=PROJECT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name[:12] for path in tmp_path.iterdir()] == [".unfinished-"]
+    assert not has_records(tmp_path)
+    write_noise(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert has_records(tmp_path)
+
+
+def test_a_second_preparation_does_not_disturb_the_first(tmp_path):
+    def second():
+        with pytest.raises(UserError, match=f"Another preparation is writing to {tmp_path}"):
+            write_noise(tmp_path, 1)
+
+    plans = {"train": SplitPlan([NoiseClip(0), NoiseClip(1)], labelled=True)}
+    write_records(tmp_path, CITYSCAPES, 3, plans, on_clip_written=second)
+    assert len(open_clips(tmp_path, "train")) == 2
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):

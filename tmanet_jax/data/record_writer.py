@@ -1,6 +1,7 @@
 """Writes clip records on all cores; all of them or nothing."""
 
 import contextlib
+import fcntl
 import io
 import os
 import shutil
@@ -28,6 +29,7 @@ from tmanet_jax.data.records import (
 from tmanet_jax.errors import UserError
 
 CLIPS_PER_SHARD = 32
+_UNFINISHED = ".unfinished-"
 
 
 class PlannedClip(Protocol):
@@ -120,10 +122,22 @@ class _UncompressedWriter(tfds.core.ExampleWriter):
     """Writes ArrayRecord without its own compression, which tiles of zstd do not need."""
 
     def write(self, path: os.PathLike[str], examples: Iterator[tuple[int, bytes]]) -> None:
-        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
+        with _raising_os_errors():
+            writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
         for _, example in examples:
-            writer.write(example)
-        writer.close()
+            with _raising_os_errors():
+                writer.write(example)
+        with _raising_os_errors():
+            writer.close()
+
+
+@contextlib.contextmanager
+def _raising_os_errors() -> Iterator[None]:
+    """ArrayRecord reports a full disk, like all else that is wrong with a file, as RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def write_records(
@@ -171,18 +185,49 @@ def write_records(
 @contextlib.contextmanager
 def _written_whole(directory: Path) -> Iterator[Path]:
     """Gives a path to write a directory to, which replaces `directory` only if nothing fails."""
+    parent = directory.parent
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        workplace = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=directory.parent))
+        parent.mkdir(parents=True, exist_ok=True)
+        with (
+            _alone_in(parent),
+            tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent) as workplace,
+        ):
+            yield Path(workplace, directory.name)
+            if directory.exists():
+                directory.rename(Path(workplace, "replaced"))
+            Path(workplace, directory.name).rename(directory)
     except OSError as error:
-        raise UserError(f"Cannot write to {directory.parent}: {error.strerror}.") from error
+        raise UserError(
+            f"Cannot write to {parent}: {error.strerror or error}. Is the disk full? Make room or "
+            "choose another directory, and prepare again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keeps other preparations out of a directory; removes what a killed one left there."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        yield workplace / directory.name
-        if directory.exists():
-            directory.rename(workplace / "replaced")
-        (workplace / directory.name).rename(directory)
+        if _lock(descriptor, directory):
+            for leftover in directory.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(leftover)
+        yield
     finally:
-        shutil.rmtree(workplace)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> bool:
+    """Locks until the descriptor is closed or the process ends; False where that is impossible."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"Another preparation is writing to {directory}. Wait until it ends, or choose another "
+            "directory."
+        ) from error
+    except OSError:  # some network file systems have no locks
+        return False
+    return True
 
 
 def _encode_clip(clip: PlannedClip, labelled: bool) -> dict[str, Any]:

@@ -266,6 +266,11 @@ class ClipSource:
         raise IndexError(index)
 
 
+def has_records(data_dir: str | os.PathLike[str]) -> bool:
+    """Whether the directory holds records, of whatever version."""
+    return any(_versions(Path(data_dir)))
+
+
 def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     """Opens the records of one split.
 
@@ -284,7 +289,7 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
     directory = data_dir / BUILDER_NAME
-    versions = sorted(path.name for path in directory.glob("*.*.*"))
+    versions = _versions(data_dir)
     if not versions:
         raise UserError(f"There are no records at {data_dir}. Make them:\n  {_command(data_dir)}")
     if SCHEMA_VERSION not in versions:
@@ -300,6 +305,10 @@ def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
             f"The description of the records in {directory / SCHEMA_VERSION} cannot be read "
             f"({error!r}). Make them again:\n  {_command(data_dir)}"
         ) from error
+
+
+def _versions(data_dir: Path) -> list[str]:
+    return sorted(path.name for path in (data_dir / BUILDER_NAME).glob("*.*.*"))
 
 
 def _command(data_dir: Path) -> str:
