@@ -214,7 +214,7 @@ def test_a_killed_worker_is_an_error_not_a_hang(source):
         next(iterator)
         for worker in multiprocessing.active_children():
             worker.kill()
-        with pytest.raises(RuntimeError, match="terminated unexpectedly"):
+        with pytest.raises(UserError, match=r"has died: .*exit code -9.*num_workers"):
             for _ in range(20):
                 next(iterator)
 

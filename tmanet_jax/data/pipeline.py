@@ -49,7 +49,16 @@ class BatchIterator(Iterator[Batch]):
         self._batches = batches
 
     def __next__(self) -> Batch:
-        return next(self._batches)
+        try:
+            return next(self._batches)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise UserError(
+                f"A process that prepares batches has died: {error} If the system ended it for "
+                "want of memory, ask for fewer of them (config.data.num_workers; 0: threads "
+                "alone), fewer clips in a batch or smaller crops, and start again."
+            ) from error
 
     def __enter__(self) -> "BatchIterator":
         return self
@@ -144,7 +153,7 @@ def train_batches(
 
     Raises:
         UserError: the clips have no labels or too few memory frames, or the batch cannot be
-            divided; while iterating, a record is damaged.
+            divided; while iterating, a record is damaged or a worker process has died.
     """
     source.check_memory(num_memory, memory_range)
     if not source.labelled:
