@@ -5,7 +5,11 @@
 The network has the full one's parts, on a ResNet-18 of a quarter's width with half the blocks: at
 this size basic blocks learn more in a second of CPU than bottlenecks. From random weights in so few
 steps it needs a higher learning rate, a warm-up, weights for the rare classes, milder augmentation,
-and no dropout; that gradients stop at the memory frames saves two fifths of the time.
+and no dropout; and it learns to look things up in its memory much sooner if the memory's encoders
+begin as copies of the query's. Gradients stop at the memory frames to save time.
+
+Frames are scored in windows of the training crop, as the published configurations do: what the
+network learns of the places in its memory, it learns from a crop's borders.
 """
 
 from ml_collections import ConfigDict
@@ -23,17 +27,18 @@ def get_config() -> ConfigDict:
     config.model.depth = 18
     config.model.width = 16
     config.model.blocks = (1, 1, 1, 1)
-    config.model.key_channels = 16
+    config.model.key_channels = 32
     config.model.value_channels = 32
     config.model.head_channels = 64
     config.model.aux_channels = 32
     config.model.dropout = 0.0
     config.model.memory_gradient = False
+    config.model.tied_init = True
 
     config.data.dir = "data/demo"
     config.data.render = True
     config.data.render_train = 500
-    config.data.render_eval = 60
+    config.data.render_eval = 100
     config.data.crop_size = (96, 192)
     config.data.ratio_range = (0.75, 1.5)
     config.data.photometric = "off"
@@ -42,8 +47,10 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 20
     config.loss.class_weight_power = 0.25
 
-    config.eval.mode = "whole"
+    config.eval.crop_size = (96, 192)
+    config.eval.stride = (32, 64)
     config.eval.batch_size = 4
+    config.eval.windows_per_call = 4
     config.eval.every = 1_250
     config.checkpoint.every = 625
     return config

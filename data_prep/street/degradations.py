@@ -7,13 +7,9 @@ import numpy as np
 
 
 def degrade(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray:
-    """Returns a copy of an image (uint8) with two different faults, drawn at random.
-
-    Each leaves enough to tell which place is which, so that a memory can be looked up, and takes
-    away much of what tells what is there.
-    """
+    """Returns a copy of an image (uint8) with one or two faults, drawn at random."""
     faults = (_glare, _noise, _lost_bands, _lost_blocks)  # from the lens to the stream
-    chosen = rng.choice(len(faults), size=2, replace=False)
+    chosen = rng.choice(len(faults), size=2 if rng.random() < 0.5 else 1, replace=False)
     degraded_HxWx3 = image_HxWx3.copy()
     for index in sorted(chosen):
         degraded_HxWx3 = faults[index](rng, degraded_HxWx3)
@@ -25,7 +21,7 @@ def _noise(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray:
     height, width = image_HxWx3.shape[:2]
     cell = max(1, round(width / 512))
     grain_shape = (math.ceil(height / cell), math.ceil(width / cell), 3)
-    grain = rng.standard_normal(grain_shape, dtype=np.float32) * rng.uniform(45, 80)
+    grain = rng.standard_normal(grain_shape, dtype=np.float32) * rng.uniform(35, 65)
     grain_HxWx3 = cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST)
     dim_HxWx3 = (image_HxWx3 - 100.0) * rng.uniform(0.35, 0.6) + rng.uniform(60, 110)
     return np.clip(dim_HxWx3 + grain_HxWx3, 0, 255).astype(np.uint8)
@@ -40,7 +36,7 @@ def _glare(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray:
     columns_1xW = np.arange(width, dtype=np.float32)[None, :]
     rows_Hx1 = np.arange(height, dtype=np.float32)[:, None]
     distance_HxW = np.hypot(columns_1xW - x, rows_Hx1 - y) / radius
-    bloom_HxW = np.exp(-(distance_HxW**2)) * rng.uniform(0.9, 1.5) + rng.uniform(0.12, 0.35)
+    bloom_HxW = np.exp(-(distance_HxW**2)) * rng.uniform(1.5, 2.2) + rng.uniform(0.12, 0.35)
     flare = np.array([225, 245, 255], np.float32)
     return np.clip(image_HxWx3 + bloom_HxW[..., None] * flare, 0, 255).astype(np.uint8)
 
@@ -49,8 +45,8 @@ def _lost_bands(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray
     """Bands of rows that were not read out: black, grey, garbage, or one row repeated."""
     height, width = image_HxWx3.shape[:2]
     image_HxWx3 = image_HxWx3.copy()
-    for _ in range(rng.integers(8, 14)):
-        tall = max(1, round(rng.uniform(0.03, 0.06) * height))
+    for _ in range(rng.integers(3, 6)):
+        tall = round(rng.uniform(0.09, 0.17) * height)
         top = int(rng.integers(0, height - tall))
         band = image_HxWx3[top : top + tall]
         kind = rng.integers(4)
@@ -68,7 +64,7 @@ def _lost_bands(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray
 def _lost_blocks(rng: np.random.Generator, image_HxWx3: np.ndarray) -> np.ndarray:
     """Square blocks without content, as a broken video stream shows them."""
     height, width = image_HxWx3.shape[:2]
-    side = max(1, round(height / 12))
+    side = max(1, round(height / 8))
     grid = (math.ceil(height / side), math.ceil(width / side))
     is_lost = rng.random(grid) < rng.uniform(0.35, 0.55)
     colours = rng.integers(60, 200, (*grid, 1), dtype=np.uint8).repeat(3, axis=2)
