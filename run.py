@@ -9,58 +9,53 @@ import sys
 from pathlib import Path
 
 import jax
-from absl import flags
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.train.loop import evaluate_workdir, train
 
 CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
+MODES = {"train": train, "eval": evaluate_workdir}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints, logs, metrics and pictures; default runs/NAME."
 )
 
-MODES = {"train": train, "eval": evaluate_workdir}
 
-
+@ends_with_message
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
-    try:
-        mode, config = _parse(argv)
-        run_settings = settings.from_config(config)
-        _ensure_demo_records(run_settings.data)
-        _use_compilation_cache()
-        MODES[mode](run_settings, Path(_WORKDIR.value or f"runs/{config.name}"))
-    except UserError as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return 2
+    mode, config = _parse(argv)
+    run_settings = settings.from_config(config)
+    _ensure_demo_records(run_settings.data)
+    _use_compilation_cache()
+    MODES[mode](run_settings, Path(_WORKDIR.value or f"runs/{config.name}"))
     return 0
 
 
 def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
     """Raises UserError for an unknown mode, configuration, field or type."""
+    app.define_help_flags()
     try:
         words = flags.FLAGS(argv)[1:]
         config = _CONFIG.value
-    except (
-        flags.Error,
-        OSError,
-        SyntaxError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as e:
-        raise UserError(f"{e}. Fields and their types: configs/default.py") from e
+        if config is not None:
+            config.lock()  # the first use reports a file that could not be loaded
+    except Exception as error:  # a configuration is a program: it can fail in any way
+        reason = str(error).strip("'\"").replace("\\n", " ").replace("\\'", "'")
+        raise UserError(
+            f"The command line or its configuration is wrong: {reason}. Fields and their types: "
+            "configs/default.py."
+        ) from error
     if config is None:
-        raise UserError("which configuration? For example --config=configs/demo.py")
+        raise UserError("Which configuration? For example --config=configs/demo.py.")
     mode = words[0] if words else "train"
     if mode not in MODES or len(words) > 1:
-        raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(MODES)}")
+        raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(MODES)}.")
     return mode, config
 
 

@@ -4,7 +4,8 @@ import tempfile
 from pathlib import Path
 
 from data_prep import cityscapes, synthetic
-from tmanet_jax.data.records import has_records
+from tmanet_jax.data.records import has_records, open_clips
+from tmanet_jax.errors import UserError
 
 MEMORY_RANGE = 4
 """Frames before the annotated one in each record: networks with T up to 4 can train on them."""
@@ -14,18 +15,21 @@ DEGRADED = 0.5
 
 
 def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num_eval: int) -> None:
-    """Makes the records unless there are some.
+    """Makes the records unless they are there.
 
     Args:
         data_dir: where the records go.
         size: height and width of the frames in pixels.
         num_train: clips of the split `train`.
         num_eval: clips of the split `val`.
+
+    Raises:
+        UserError: there are records of another street, or the records cannot be written.
     """
     if has_records(data_dir):
+        _check_records(data_dir, size, num_train, num_eval)
         return
-    data_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="street-", dir=data_dir.parent) as street:
+    with tempfile.TemporaryDirectory(prefix="street-") as street:
         synthetic.render_dataset(
             Path(street),
             size=size,
@@ -37,3 +41,20 @@ def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num
             degraded_val=DEGRADED,
         )
         cityscapes.prepare(Path(street), data_dir, memory_range=MEMORY_RANGE)
+
+
+def _check_records(data_dir: Path, size: tuple[int, int], num_train: int, num_eval: int) -> None:
+    train, val = open_clips(data_dir, "train"), open_clips(data_dir, "val")
+    wanted = (num_train, num_eval, *size)
+    found = (len(train), len(val), *train.read_encoded(0).size)
+    if wanted != found:
+        raise UserError(
+            f"The records in {data_dir} are {_described(found)}, the configuration asks to render "
+            f"{_described(wanted)}: delete {data_dir}, or choose another config.data.dir, or "
+            "--config.data.render=False to use what is there."
+        )
+
+
+def _described(street: tuple[int, int, int, int]) -> str:
+    num_train, num_eval, height, width = street
+    return f"{num_train} and {num_eval} clips of {height}x{width} pixels"

@@ -13,7 +13,7 @@ from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.inference.evaluate import compile_predictor, evaluate
 from tmanet_jax.sharding import make_mesh, put_batch, replicated
-from tmanet_jax.train.start import initial_model, initial_state, open_split
+from tmanet_jax.train.start import initial_state, open_split, random_model
 from tmanet_jax.train.step import compile_train_step
 
 NUM_STEPS = 3
@@ -34,10 +34,10 @@ def main(data_dir: str) -> None:
 def results(run: settings.Settings, num_devices: int) -> dict[str, object]:
     """Trains a few steps from the same weights, then scores."""
     mesh = make_mesh(jax.devices()[:num_devices])
-    recipe, state = initial_state(run, initial_model(run)[0], class_weights=None)
+    recipe, state = initial_state(run, random_model(run), class_weights=None)
     state = jax.device_put(state, replicated(mesh))
     step_fn = compile_train_step(recipe, mesh)
-    source = open_split(run, "train")
+    source = open_split(run, "train", memory_range=2)
     batches = train_batches(
         source,
         run.data.augmentation,
@@ -55,7 +55,7 @@ def results(run: settings.Settings, num_devices: int) -> dict[str, object]:
         compile_predictor(recipe.graphdef, run.evaluation, mesh),
         state.params,
         state.batch_stats,
-        open_split(run, "val"),
+        open_split(run, "val", memory_range=2),
         num_memory=2,
         config=dataclasses.replace(run.evaluation, batch_size=1),
         mesh=mesh,

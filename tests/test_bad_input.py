@@ -34,8 +34,13 @@ def refused(data_dir: Path, workdir: Path, *arguments: str, num_devices: int = 1
         (["--config.model.depth=51"], ["config.model.depth", "51", "50, 101"]),
         (["--config.model.num_classes=12"], ["19 classes", "config.model.num_classes is 12"]),
         (["--config.model.num_memory=5"], ["4 frames before", "--memory-range=5"]),
-        (["--config.data.crop_size=(1000,80)"], ["config.data.crop_size", "(128, 256)"]),
+        (["--config.data.crop_size=(1000,80)"], ["config.data.crop_size", "(96, 192)"]),
         (["--config.data.crop_size=(4,80)"], ["config.data.crop_size", "at least 8"]),
+        (["--config.data.ratio_range=(0.5,)"], ["config.data.ratio_range", "two numbers"]),
+        (["--config.seed=-1"], ["config.seed", "at least 0"]),
+        (["--config.eval.stride=(100,100)"], ["config.eval.stride", "gaps"]),
+        (["--config.init.checkpoint=none.safetensors"], ["none.safetensors"]),
+        ([*tiny_runs.RENDER, "--config.data.render_train=9"], ["6 and 5 clips", "9 and 5"]),
         (["--config.data.eval_split=test"], ["'test'", "train"]),
         (["--config.loss.average=some"], ["config.loss.average", "'some'", "valid"]),
         (["predict"], ["'predict'", "train, eval"]),
@@ -81,7 +86,7 @@ def test_a_workdir_that_cannot_be_written(data_dir: Path, tmp_path: Path) -> Non
 
 def test_a_batch_that_the_devices_do_not_divide(data_dir: Path, tmp_path: Path) -> None:
     message = refused(data_dir, tmp_path / "run", num_devices=3)
-    assert "a batch of 2" in message and "3 devices" in message
+    assert "A batch of 2" in message and "3 devices" in message
     assert not (tmp_path / "run").exists()
 
 
@@ -89,6 +94,25 @@ def test_a_checkpoint_of_another_model_names_the_difference(data_dir: Path, tmp_
     assert tiny_runs.run(data_dir, f"--workdir={tmp_path}").returncode == 0
     message = refused(data_dir, tmp_path, "--config.model.num_memory=1")
     assert "head.num_memory is 2 there and 1" in message
+    message = refused(data_dir, tmp_path, "eval", "--config.model.width=8")
+    assert "backbone.width is 4 there and 8" in message
+
+
+def test_another_stream_of_batches_is_no_continuation(data_dir: Path, tmp_path: Path) -> None:
+    short = ("--config.num_steps=2", "--config.eval.every=2")
+    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}", *short).returncode == 0
+    message = refused(data_dir, tmp_path, "--config.seed=9", "--config.batch_size=1")
+    assert "seed is 0 there and 9" in message and "batch_size is 2 there and 1" in message
+
+
+def test_a_torn_checkpoint_names_itself(data_dir: Path, tmp_path: Path) -> None:
+    short = ("--config.num_steps=2", "--config.eval.every=2")
+    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}", *short).returncode == 0
+    for path in (tmp_path / "checkpoints" / "2" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    message = refused(data_dir, tmp_path)
+    assert str(tmp_path / "checkpoints" / "2") in message and "Delete it" in message
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
@@ -99,7 +123,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     message = refused(
         data_dir, tmp_path, "--config.num_steps=20", "--config.optimizer.learning_rate=1e35"
     )
-    assert "step " in message and "renderstadt_" in message
+    assert "Step " in message and "renderstadt_" in message
     assert "checkpoint is of step 2" in message
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert kept == {"2"}

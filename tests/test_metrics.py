@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from tmanet_jax.losses import IGNORE
+from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.metrics import ConfusionTotal, confusion_matrix, scores
 
 

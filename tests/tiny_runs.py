@@ -24,11 +24,21 @@ FLAGS = (
     "--config.data.render=False",
     "--config.data.crop_size=(48,80)",
     "--config.optimizer.warmup_steps=2",
+    "--config.eval.crop_size=(48,80)",
     "--config.eval.every=4",
     "--config.eval.num_overlays=2",
     "--config.checkpoint.every=2",
     "--config.log.every=1",
 )
+
+
+RENDER = (
+    "--config.data.render=True",
+    "--config.data.render_size=(64,128)",
+    f"--config.data.render_train={NUM_TRAIN}",
+    f"--config.data.render_eval={NUM_EVAL}",
+)
+"""Flags with which a run renders what `render_records` does."""
 
 
 def render_records(data_dir: Path) -> None:
@@ -37,8 +47,9 @@ def render_records(data_dir: Path) -> None:
 
 
 def command(data_dir: Path, *arguments: str) -> list[str]:
-    """The command line of a tiny run; later arguments win."""
-    return [sys.executable, "run.py", *FLAGS, f"--config.data.dir={data_dir}", *arguments]
+    """The command line of a tiny run; later arguments take the place of earlier ones."""
+    words = (*FLAGS, f"--config.data.dir={data_dir}", *arguments)
+    return [sys.executable, "run.py", *{word.split("=")[0]: word for word in words}.values()]
 
 
 def run(data_dir: Path, *arguments: str, num_devices: int = 1) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,7 @@
 """Checkpoints of training: written in the background, kept by age and by score.
 
-A checkpoint holds the training state and the network's configuration. Its step is also the data
-position: the pipeline is a function of the step, so there is nothing else to save.
+A checkpoint holds the training state, the network's configuration, and what decides the stream of
+batches. Its step is the position in that stream: the pipeline is a function of the step.
 """
 
 import dataclasses
@@ -21,6 +21,23 @@ from tmanet_jax.models.tmanet import ModelConfig
 State = TypeVar("State")
 
 
+@dataclasses.dataclass(frozen=True)
+class DataStream:
+    """What decides which clips a step trains on; a run that goes on must not change it.
+
+    Attributes:
+        seed: of the shuffling and the augmentation.
+        batch_size: clips a step, over all processes.
+        num_clips: in the training split.
+        memory_range: frames before the query that memory frames are drawn from.
+    """
+
+    seed: int
+    batch_size: int
+    num_clips: int
+    memory_range: int
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -28,11 +45,20 @@ class Checkpoints:
         directory: made when it is not there.
         keep: how many of the newest are kept; the best by mIoU is kept besides.
         model: the configuration of the network whose states these are.
+        stream: of a run that trains; None reads only, whatever stream it was.
     """
 
-    def __init__(self, directory: Path, *, keep: int, model: ModelConfig):
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: int,
+        model: ModelConfig,
+        stream: DataStream | None = None,
+    ):
         self._directory = directory
-        self._model = _as_json(model)
+        self._model = _model_fields(model)
+        self._stream = {} if stream is None else dataclasses.asdict(stream)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(
                 [
@@ -69,7 +95,9 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), model=ocp.args.JsonSave(self._model)
+                state=ocp.args.StandardSave(state),
+                model=ocp.args.JsonSave(self._model),
+                stream=ocp.args.JsonSave(self._stream),
             ),
             metrics=None if mean_iou is None else {"mIoU": mean_iou},
         )
@@ -83,26 +111,40 @@ class Checkpoints:
             sharding: where every array goes.
 
         Raises:
-            UserError: the checkpoint is of another network, naming the fields that differ.
+            UserError: the checkpoint is of another network or of another stream of batches, naming
+                the fields that differ; or it is damaged.
         """
-        self._check_model(step)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
         )
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-        return self._manager.restore(step, args=args)["state"]
+        try:
+            saved = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    model=ocp.args.JsonRestore(), stream=ocp.args.JsonRestore()
+                ),
+            )
+            self._check_fields(step, "model", saved["model"], self._model)
+            self._check_fields(step, "stream of batches", saved["stream"], self._stream)
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+            return self._manager.restore(step, args=args)["state"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"The checkpoint {self._directory / str(step)} is damaged ({error}). Delete it, "
+                "and the run goes on from the one before."
+            ) from error
 
-    def _check_model(self, step: int) -> None:
-        args = ocp.args.Composite(model=ocp.args.JsonRestore())
-        saved = self._manager.restore(step, args=args)["model"]
+    def _check_fields(
+        self, step: int, what: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]
+    ) -> None:
         different = [
             f"{field} is {saved.get(field)!r} there and {value!r} in this configuration"
-            for field, value in self._model.items()
+            for field, value in wanted.items()
             if saved.get(field) != value
         ]
         if different:
             raise UserError(
-                f"the checkpoint of step {step} in {self._directory} is of another model: "
+                f"The checkpoint of step {step} in {self._directory} is of another {what}: "
                 + "; ".join(different)
                 + ". Choose the configuration that it was trained with, or another --workdir."
             )
@@ -117,7 +159,7 @@ def _mean_iou(metrics: Mapping[str, float]) -> float:
     return metrics["mIoU"]
 
 
-def _as_json(model: ModelConfig) -> dict[str, Any]:
+def _model_fields(model: ModelConfig) -> dict[str, Any]:
     """The fields that decide the parameters and what they compute, flat, as JSON returns them."""
     flat = {
         **{f"backbone.{name}": value for name, value in dataclasses.asdict(model.backbone).items()},

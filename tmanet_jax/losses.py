@@ -9,11 +9,9 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import Logits
-
-IGNORE = 255
-"""Label value of pixels that neither train nor count."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tmanet_jax.losses import IGNORE
+from tmanet_jax.data.classes import IGNORE
 
 
 def confusion_matrix(

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from typing import Literal, TypeVar
 
 from ml_collections import ConfigDict
@@ -148,12 +149,7 @@ def from_config(config: ConfigDict) -> Settings:
     Raises:
         UserError: a field has a value that it cannot have; the message names it.
     """
-    _require_positive(
-        config,
-        "batch_size num_steps model.num_classes model.key_channels model.value_channels "
-        "model.head_channels model.aux_channels eval.batch_size eval.windows_per_call eval.every "
-        "checkpoint.every checkpoint.keep log.every",
-    )
+    _check_ranges(config)
     return Settings(
         seed=config.seed,
         batch_size=config.batch_size,
@@ -167,31 +163,51 @@ def from_config(config: ConfigDict) -> Settings:
             average=_choice("loss.average", config.loss.average, ("all", "valid")),
         ),
         class_weight_power=config.loss.class_weight_power,
-        evaluation=EvalConfig(
-            mode=_choice("eval.mode", config.eval.mode, ("slide", "whole")),
-            crop_size=_size("eval.crop_size", config.eval.crop_size),
-            stride=_size("eval.stride", config.eval.stride),
-            batch_size=config.eval.batch_size,
-            windows_per_call=config.eval.windows_per_call,
-            every=config.eval.every,
-            num_overlays=config.eval.num_overlays,
-        ),
+        evaluation=_evaluation(config.eval),
         checkpoint_every=config.checkpoint.every,
         checkpoints_kept=config.checkpoint.keep,
         log_every=config.log.every,
     )
 
 
+_AT_LEAST_ONE = """
+    batch_size num_steps model.num_classes model.key_channels model.value_channels
+    model.head_channels model.aux_channels eval.batch_size eval.windows_per_call eval.every
+    checkpoint.every checkpoint.keep log.every
+"""
+_NOT_NEGATIVE = """
+    seed model.num_memory data.num_workers data.render_train data.render_eval
+    optimizer.learning_rate optimizer.min_learning_rate optimizer.power optimizer.warmup_steps
+    optimizer.weight_decay loss.aux_weight loss.class_weight_power eval.num_overlays
+"""
+_FRACTIONS = "model.dropout data.cat_max_ratio data.flip_probability optimizer.momentum"
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    for fields, low, high in (
+        (_AT_LEAST_ONE, 1, math.inf),
+        (_NOT_NEGATIVE, 0, math.inf),
+        (_FRACTIONS, 0, 1),
+    ):
+        for field in fields.split():
+            value = config
+            for name in field.split("."):
+                value = value[name]
+            if not (low <= value <= high and math.isfinite(value)):
+                limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+                raise UserError(f"config.{field} must be {limit}, not {value}.")
+
+
 def _model(config: ConfigDict) -> ModelConfig:
     _choice("model.depth", config.depth, tuple(BLOCKS_OF_DEPTH))
     if config.width < 2 or config.width % 2:
-        raise UserError(f"config.model.width must be an even number of channels: {config.width}")
-    if config.num_memory < 0:
-        raise UserError(f"config.model.num_memory must be 0 or more: {config.num_memory}")
-    if config.blocks is not None and (len(config.blocks) != 4 or min(config.blocks) < 1):
-        raise UserError(f"config.model.blocks must be four positive numbers: {config.blocks}")
-    if not 0 <= config.dropout < 1:
-        raise UserError(f"config.model.dropout must be in [0, 1): {config.dropout}")
+        raise UserError(f"config.model.width must be an even number, not {config.width}.")
+    if config.blocks is not None and not _are_positive_ints(config.blocks, 4):
+        raise UserError(
+            f"config.model.blocks must be four positive whole numbers, not {config.blocks}."
+        )
+    if config.dropout == 1:
+        raise UserError("config.model.dropout must be below 1: it would drop every channel.")
     return ModelConfig(
         backbone=ResNetConfig(
             depth=config.depth,
@@ -219,7 +235,7 @@ def _model(config: ConfigDict) -> ModelConfig:
 def _init(config: ConfigDict) -> InitConfig:
     if config.pretrained and config.checkpoint:
         raise UserError(
-            "config.init.pretrained and config.init.checkpoint both set the backbone: choose one"
+            "config.init.pretrained and config.init.checkpoint both set the backbone: choose one."
         )
     return InitConfig(**config)
 
@@ -229,23 +245,14 @@ def _data(config: ConfigDict) -> DataConfig:
     if not data.dir:
         raise UserError(
             "config.data.dir is empty: say where the clip records are, as in "
-            "--config.data.dir=data/cityscapes"
+            "--config.data.dir=data/cityscapes."
         )
     num_memory = config.model.num_memory
     memory_range = num_memory if data.memory_range is None else data.memory_range
     if memory_range < num_memory:
         raise UserError(
-            f"config.data.memory_range is {memory_range}: {num_memory} memory "
-            "frames (config.model.num_memory) cannot be drawn from so few"
-        )
-    low, high = data.ratio_range
-    if not 0 < low <= high:
-        raise UserError(f"config.data.ratio_range must be 0 < low <= high: {data.ratio_range}")
-    crop_size = _size("data.crop_size", data.crop_size)
-    if min(crop_size) < OUTPUT_STRIDE:
-        raise UserError(
-            f"config.data.crop_size is {crop_size}: at least {OUTPUT_STRIDE} pixels each way, the "
-            "network's output stride"
+            f"config.data.memory_range is {memory_range}: {num_memory} memory frames "
+            "(config.model.num_memory) cannot be drawn from so few."
         )
     render = RenderConfig(
         size=_size("data.render_size", data.render_size),
@@ -257,34 +264,63 @@ def _data(config: ConfigDict) -> DataConfig:
         train_split=data.train_split,
         eval_split=data.eval_split,
         memory_range=memory_range,
-        augmentation=Augmentation(
-            crop_size=crop_size,
-            ratio_range=(low, high),
-            cat_max_ratio=data.cat_max_ratio,
-            flip_probability=data.flip_probability,
-            photometric=_choice("data.photometric", data.photometric, ("frame", "clip", "off")),
-        ),
+        augmentation=_augmentation(data),
         num_workers=data.num_workers,
         render=render if data.render else None,
     )
 
 
-def _require_positive(config: ConfigDict, fields: str) -> None:
-    for field in fields.split():
-        value = config
-        for name in field.split("."):
-            value = value[name]
-        if value < 1:
-            raise UserError(f"config.{field} must be at least 1: {value}")
+def _augmentation(data: ConfigDict) -> Augmentation:
+    crop_size = _size("data.crop_size", data.crop_size)
+    if min(crop_size) < OUTPUT_STRIDE:
+        raise UserError(
+            f"config.data.crop_size is {crop_size}: it must be at least {OUTPUT_STRIDE} pixels "
+            "each way, the network's output stride."
+        )
+    ratios = data.ratio_range
+    if not (len(ratios) == 2 and all(isinstance(ratio, float | int) for ratio in ratios)):
+        raise UserError(f"config.data.ratio_range must be two numbers, not {ratios}.")
+    if not 0 < ratios[0] <= ratios[1] < math.inf:
+        raise UserError(f"config.data.ratio_range must be 0 < low <= high, not {ratios}.")
+    return Augmentation(
+        crop_size=crop_size,
+        ratio_range=(ratios[0], ratios[1]),
+        cat_max_ratio=data.cat_max_ratio,
+        flip_probability=data.flip_probability,
+        photometric=_choice("data.photometric", data.photometric, ("frame", "clip", "off")),
+    )
+
+
+def _evaluation(config: ConfigDict) -> EvalConfig:
+    crop_size = _size("eval.crop_size", config.crop_size)
+    stride = _size("eval.stride", config.stride)
+    if stride[0] > crop_size[0] or stride[1] > crop_size[1]:
+        raise UserError(
+            f"config.eval.stride is {stride}: windows of config.eval.crop_size {crop_size} would "
+            "leave gaps between them; choose a smaller stride."
+        )
+    return EvalConfig(
+        mode=_choice("eval.mode", config.mode, ("slide", "whole")),
+        crop_size=crop_size,
+        stride=stride,
+        batch_size=config.batch_size,
+        windows_per_call=config.windows_per_call,
+        every=config.every,
+        num_overlays=config.num_overlays,
+    )
 
 
 def _choice(field: str, value: Choice, choices: tuple[Choice, ...]) -> Choice:
     if value not in choices:
-        raise UserError(f"config.{field} is {value!r}: choose one of {list(choices)}")
+        raise UserError(f"config.{field} is {value!r}: choose one of {list(choices)}.")
     return value
 
 
 def _size(field: str, value: tuple[int, ...]) -> tuple[int, int]:
-    if len(value) != 2 or not all(isinstance(x, int) and x > 0 for x in value):
-        raise UserError(f"config.{field} must be (height, width) in pixels: {value}")
+    if not _are_positive_ints(value, 2):
+        raise UserError(f"config.{field} must be (height, width) in whole pixels, not {value}.")
     return (value[0], value[1])
+
+
+def _are_positive_ints(values: tuple[int, ...], count: int) -> bool:
+    return len(values) == count and all(isinstance(x, int) and x > 0 for x in values)

@@ -32,8 +32,8 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raises UserError if the devices do not divide the global batch."""
     if batch_size % mesh.size:
         raise UserError(
-            f"a batch of {batch_size} clips cannot be spread evenly over {mesh.size} devices: set "
-            f"--config.batch_size to a multiple of {mesh.size}"
+            f"A batch of {batch_size} clips cannot be spread evenly over {mesh.size} devices: set "
+            f"--config.batch_size to a multiple of {mesh.size}."
         )
 
 

@@ -2,10 +2,7 @@
 
 import dataclasses
 import itertools
-import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +50,7 @@ class Evaluation:
         return {name: scores(c) for name, c in sorted(self.confusion_of_group.items()) if name}
 
     def _no_pixels(self) -> np.ndarray:
-        return np.zeros((len(self.classes.names),) * 2, np.int64)
+        return np.zeros((self.classes.num_classes,) * 2, np.int64)
 
 
 Predictor = Callable[[nnx.State, nnx.State, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -124,24 +121,26 @@ def evaluate(
     totals: dict[str, ConfusionTotal] = {}
     overlays: dict[str, np.ndarray] = {}
     shown = _evenly_spread_ids(source, config.num_overlays)
-    clips = eval_clips(source, num_memory=num_memory)
-    progress = tqdm(total=len(source), desc="evaluate", unit="clip", leave=False)
-    for batch in _batches_of_one_size(clips, config.batch_size * mesh.size):
-        frames_BxSxHxWx3, labels_BxHxW = put_batch(
-            _padded_arrays(batch, config.batch_size * mesh.size), mesh
-        )
+    batch_size = config.batch_size * mesh.size
+    clips = tqdm(
+        eval_clips(source, num_memory=num_memory),
+        total=len(source),
+        desc="evaluate",
+        unit="clip",
+        leave=False,
+    )
+    for batch in _batches_of_one_size(clips, batch_size):
+        frames_BxSxHxWx3, labels_BxHxW = put_batch(_padded_arrays(batch, batch_size), mesh)
         predicted_BxHxW, confusion_BxCxC = predict(
             params, batch_stats, frames_BxSxHxWx3, labels_BxHxW
         )
         for index, clip in enumerate(batch):
-            total = totals.setdefault(clip.group, ConfusionTotal(len(classes.names)))
+            total = totals.setdefault(clip.group, ConfusionTotal(classes.num_classes))
             total.add(confusion_BxCxC[index], clip.labels_HxW.size)
             if clip.id in shown:
                 predicted_HxW = np.asarray(predicted_BxHxW[index])
                 frame_HxWx3 = clip.frames_SxHxWx3[-1]
                 overlays[clip.id] = comparison(frame_HxWx3, clip.labels_HxW, predicted_HxW, classes)
-        progress.update(len(batch))
-    progress.close()
     confusions = {group: total.result() for group, total in totals.items()}
     return Evaluation(classes, confusions, len(source), overlays)
 
@@ -166,59 +165,3 @@ def _padded_arrays(clips: list[Clip], batch_size: int) -> tuple[np.ndarray, np.n
     frames_BxSxHxWx3 = np.pad(frames_BxSxHxWx3, [(0, missing)] + [(0, 0)] * 4)
     labels_BxHxW = np.pad(labels_BxHxW, [(0, missing), (0, 0), (0, 0)], constant_values=IGNORE)
     return frames_BxSxHxWx3, labels_BxHxW
-
-
-def metrics_json(evaluation: Evaluation, *, step: int, split: str) -> str:
-    """All scores as fractions; one that no pixel defines is null."""
-    values = {
-        "split": split,
-        "step": step,
-        "clips": evaluation.num_clips,
-        **_score_values(evaluation.overall, evaluation.classes),
-        "groups": {
-            name: _score_values(group, evaluation.classes)
-            for name, group in evaluation.groups.items()
-        },
-    }
-    return json.dumps(values, indent=2, allow_nan=False)
-
-
-def _score_values(group: Scores, classes: ClassSet) -> dict[str, Any]:
-    return {
-        "mIoU": _finite(group.mean_iou),
-        "mAcc": _finite(group.mean_accuracy),
-        "aAcc": _finite(group.all_accuracy),
-        "mDice": _finite(group.mean_dice),
-        "classes": {
-            name: {
-                "IoU": _finite(group.iou_C[index]),
-                "Acc": _finite(group.accuracy_C[index]),
-                "Dice": _finite(group.dice_C[index]),
-                "frequency": _finite(group.frequency_C[index]),
-            }
-            for index, name in enumerate(classes.names)
-        },
-    }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def table(evaluation: Evaluation) -> str:
-    """The scores as text, in percent: a row a class that occurs, then the means, a row a group."""
-    overall = evaluation.overall
-    lines = [f"{'class':<16}{'IoU':>8}{'Acc':>8}{'Dice':>8}{'pixels':>8}"]
-    for index, name in enumerate(evaluation.classes.names):
-        if not math.isnan(overall.iou_C[index]):
-            columns = (overall.iou_C, overall.accuracy_C, overall.dice_C, overall.frequency_C)
-            lines.append(f"{name:<16}" + "".join(_percent(column[index]) for column in columns))
-    lines += ["", f"{'':<16}{'mIoU':>8}{'mAcc':>8}{'mDice':>8}{'aAcc':>8}"]
-    for name, group in {"all": overall, **evaluation.groups}.items():
-        means = (group.mean_iou, group.mean_accuracy, group.mean_dice, group.all_accuracy)
-        lines.append(f"{name:<16}" + "".join(map(_percent, means)))
-    return "\n".join(lines)
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:8.2f}"

@@ -10,20 +10,11 @@ _MIN_PANEL_WIDTH = 512
 _CAPTION_HEIGHT = 28
 _LEGEND_COLUMNS = 10
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_IGNORED_COLOUR = (0, 0, 0)
-
-
-def colour_labels(labels_HxW: np.ndarray, classes: ClassSet) -> np.ndarray:
-    """Train ids -> RGB uint8 HxWx3; ids that are no class are black."""
-    palette_256x3 = np.full((256, 3), _IGNORED_COLOUR, np.uint8)
-    palette_256x3[: len(classes.names)] = classes.palette_Cx3
-    return palette_256x3[labels_HxW]
 
 
 def blend(frame_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet) -> np.ndarray:
     """The frame with the labels' colours over it, RGB uint8 HxWx3."""
-    colours_HxWx3 = colour_labels(labels_HxW, classes)
-    return cv2.addWeighted(colours_HxWx3, _OPACITY, frame_HxWx3, 1 - _OPACITY, 0)
+    return cv2.addWeighted(classes.paint(labels_HxW), _OPACITY, frame_HxWx3, 1 - _OPACITY, 0)
 
 
 def comparison(
@@ -37,7 +28,7 @@ def comparison(
     }
     row = np.concatenate([_captioned(panel, name) for name, panel in panels.items()], axis=1)
     occurring = np.union1d(labels_HxW, predicted_HxW)
-    legend = _legend([c for c in occurring if c < len(classes.names)], classes, row.shape[1])
+    legend = _legend([c for c in occurring if c < classes.num_classes], classes, row.shape[1])
     return np.concatenate([row, legend], axis=0)
 
 

@@ -60,7 +60,12 @@ def segment_windows(
         crop: height and width of a window.
         stride: from window to window, down and to the right.
         windows_per_call: windows that `segment` gets at a time, as so many clips more.
+
+    Raises:
+        ValueError: the stride is larger than the crop, so that no window sees some pixels.
     """
+    if stride[0] > crop[0] or stride[1] > crop[1]:
+        raise ValueError(f"windows of {crop} at a stride of {stride} leave gaps")
     b, s, height, width, _ = frames_BxSxHxWx3.shape
     crop = (min(crop[0], height), min(crop[1], width))
     origins_Wx2 = window_origins((height, width), crop, stride)

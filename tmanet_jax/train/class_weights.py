@@ -22,7 +22,7 @@ def class_weights(source: ClipSource, power: float) -> tuple[float, ...] | None:
 
 
 def _class_pixels(source: ClipSource) -> np.ndarray:
-    num_classes = len(source.info.classes.names)
+    num_classes = source.info.classes.num_classes
     pixels_C = np.zeros(num_classes, np.int64)
     for index in tqdm(range(len(source)), desc="count classes", unit="clip", leave=False):
         labels_HxW = source.read_encoded(index).decode_labels()

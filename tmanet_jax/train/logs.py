@@ -15,16 +15,20 @@ class RunLog:
 
     Writes `train.log` and `tensorboard/` in the workdir. Messages also go to the terminal, above
     the progress bar.
+
+    Args:
+        workdir: of the run.
+        first_step: where the run begins; curves of a stopped run beyond it are dropped.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, first_step: int):
         self._logger = logging.getLogger(f"tmanet_jax.run.{workdir}")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
         self._file = logging.FileHandler(workdir / "train.log")
         self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._logger.addHandler(self._file)
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"))
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
     def message(self, text: str) -> None:
         """To the terminal and the file."""

@@ -16,6 +16,7 @@ from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.evaluate import Evaluation, Predictor, compile_predictor, evaluate
 from tmanet_jax.inference.report import write_report
+from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.train import start
@@ -39,27 +40,27 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     """
     mesh = make_mesh()
     check_batch_size(settings.batch_size, mesh)
-    train_source = start.open_split(settings, settings.data.train_split)
-    eval_source = start.open_split(settings, settings.data.eval_split)
-    start.check_crop(settings, train_source)
-    model, load_report = start.initial_model(settings)
-    recipe, state = start.initial_state(
-        settings, model, class_weights(train_source, settings.class_weight_power)
+    memory_range = settings.data.memory_range
+    train_source = start.open_split(settings, settings.data.train_split, memory_range=memory_range)
+    eval_source = start.open_split(
+        settings, settings.data.eval_split, memory_range=settings.model.head.num_memory
     )
+    start.check_crop(settings, train_source)
     start.prepare_workdir(workdir)
+    stream = start.data_stream(settings, train_source)
     with (
-        RunLog(workdir) as log,
-        contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints,
+        contextlib.closing(start.open_checkpoints(settings, workdir, stream)) as checkpoints,
+        RunLog(workdir, checkpoints.latest_step() or 0) as log,
     ):
-        num_params = sum(x.size for x in jax.tree.leaves(state.params))
-        log.message(
-            f"TMANet with {num_params / 1e6:.2f} M parameters, "
-            f"T = {settings.model.head.num_memory}; {len(train_source)} clips train, "
-            f"{len(eval_source)} are scored; {mesh.size} {jax.devices()[0].platform} device(s); "
-            f"workdir {workdir}"
-        )
-        if load_report is not None:
+        model = start.random_model(settings)
+        log.message(_introduction(model, train_source, eval_source, mesh, workdir))
+        if checkpoints.latest_step() is None and (
+            load_report := start.load_weights(model, settings.init)
+        ):
             log.message(str(load_report))
+        recipe, state = start.initial_state(
+            settings, model, class_weights(train_source, settings.class_weight_power)
+        )
         run = _Run(
             settings=settings,
             mesh=mesh,
@@ -89,19 +90,21 @@ def evaluate_workdir(settings: Settings, workdir: Path) -> Evaluation:
     """
     mesh = make_mesh()
     if settings.init.checkpoint:
-        model_config = weights.read_model_config(settings.init.checkpoint)
-        settings = start.with_model(settings, model_config)
-    source = start.open_split(settings, settings.data.eval_split)
-    model, load_report = start.initial_model(settings)
-    recipe, state = start.initial_state(settings, model, class_weights=None)
-    if load_report is not None:
+        settings = start.with_model_of_file(settings)
+    source = start.open_split(
+        settings, settings.data.eval_split, memory_range=settings.model.head.num_memory
+    )
+    model = start.random_model(settings)
+    if load_report := start.load_weights(model, settings.init):
         tqdm.write(str(load_report))
+    recipe, state = start.initial_state(settings, model, class_weights=None)
+    if settings.init.checkpoint:
         state = jax.device_put(state, replicated(mesh))
     else:
         state = _best_state(settings, workdir, state, mesh)
+    start.prepare_workdir(workdir)
     predict = compile_predictor(recipe.graphdef, settings.evaluation, mesh)
     evaluation = _evaluate(settings, predict, state, source, mesh)
-    start.prepare_workdir(workdir)
     tqdm.write(write_report(evaluation, workdir, step=int(state.step), split=source.split))
     return evaluation
 
@@ -120,6 +123,17 @@ class _Run:
     log: RunLog
 
 
+def _introduction(
+    model: TMANet, train_source: ClipSource, eval_source: ClipSource, mesh: Mesh, workdir: Path
+) -> str:
+    num_params = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return (
+        f"TMANet with {num_params / 1e6:.2f} M parameters, T = {model.config.head.num_memory}; "
+        f"{len(train_source)} clips train, {len(eval_source)} are scored; "
+        f"{mesh.size} {jax.devices()[0].platform} device(s); workdir {workdir}"
+    )
+
+
 def _newest_state(run: _Run, initial: TrainState) -> TrainState:
     """The newest checkpoint's state, or else the initial one, on all devices."""
     step = run.checkpoints.latest_step()
@@ -132,13 +146,13 @@ def _newest_state(run: _Run, initial: TrainState) -> TrainState:
 def _best_state(settings: Settings, workdir: Path, like: TrainState, mesh: Mesh) -> TrainState:
     if not (workdir / start.CHECKPOINTS_DIR).is_dir():
         raise UserError(
-            f"no checkpoint in {workdir}: train first, with the same --config and --workdir, or "
-            "set --config.init.checkpoint to a file of weights"
+            f"There is no checkpoint in {workdir}: train first, with the same --config and "
+            "--workdir, or set --config.init.checkpoint to a file of weights."
         )
     with contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints:
         step = checkpoints.best_step()
         if step is None:
-            raise UserError(f"no whole checkpoint in {workdir}: train first")
+            raise UserError(f"There is no whole checkpoint in {workdir}: train first.")
         return checkpoints.restore(step, like, replicated(mesh))
 
 
@@ -169,7 +183,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             watch.add(step, batch, metrics)
             progress.update()
             done = step + 1
-            if done % settings.log_every == 0:
+            if done % settings.log_every == 0 or done == settings.num_steps:
                 progress.set_postfix_str(watch.log_newest())
             if done % settings.evaluation.every == 0 or done == settings.num_steps:
                 watch.check_all()

@@ -6,38 +6,48 @@ from pathlib import Path
 
 from flax import nnx
 
-from tmanet_jax.checkpoints import Checkpoints
+from tmanet_jax.checkpoints import Checkpoints, DataStream
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.settings import Settings
+from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.settings import InitConfig, Settings
 from tmanet_jax.train.optimizer import make_sgd
 from tmanet_jax.train.step import Recipe, TrainState, init_state
-from tmanet_jax.weights import LoadReport, load_checkpoint, load_pretrained_backbone
+from tmanet_jax.weights import (
+    LoadReport,
+    load_checkpoint,
+    load_pretrained_backbone,
+    read_model_config,
+)
 
 CHECKPOINTS_DIR = "checkpoints"
 
 
-def open_split(settings: Settings, split: str) -> ClipSource:
+def open_split(settings: Settings, split: str, *, memory_range: int) -> ClipSource:
     """The clips of a split, checked against the network.
+
+    Args:
+        settings: of the run.
+        split: its name.
+        memory_range: frames before the query that memory frames are drawn from.
 
     Raises:
         UserError: no such records, or ones that this network cannot use.
     """
     source = open_clips(settings.data.dir, split)
-    num_classes = len(source.info.classes.names)
+    num_classes = source.info.classes.num_classes
     if num_classes != settings.model.head.num_classes:
         raise UserError(
-            f"the records in {settings.data.dir} have {num_classes} classes, "
+            f"The records in {settings.data.dir} have {num_classes} classes, "
             f"config.model.num_classes is {settings.model.head.num_classes}: set it to "
-            f"{num_classes}, or another config.data.dir"
+            f"{num_classes}, or choose another config.data.dir."
         )
     if not source.labelled:
         raise UserError(
-            f"the split {split!r} in {settings.data.dir} has no labels: it can neither train nor "
-            "be scored; choose another config.data.train_split or config.data.eval_split"
+            f"The split {split!r} in {settings.data.dir} has no labels: it can neither train nor "
+            "be scored; choose another config.data.train_split or config.data.eval_split."
         )
-    source.check_memory(settings.model.head.num_memory, settings.data.memory_range)
+    source.check_memory(settings.model.head.num_memory, memory_range)
     return source
 
 
@@ -54,7 +64,7 @@ def check_crop(settings: Settings, source: ClipSource) -> None:
         raise UserError(
             f"config.data.crop_size is {augmentation.crop_size}, larger than any resized frame: "
             f"frames of {tuple(frame)} become {tuple(largest)} at most "
-            f"(config.data.ratio_range {augmentation.ratio_range}); choose a smaller crop"
+            f"(config.data.ratio_range {augmentation.ratio_range}); choose a smaller crop."
         )
 
 
@@ -70,29 +80,48 @@ def prepare_workdir(workdir: Path) -> None:
             pass
     except OSError as error:
         raise UserError(
-            f"the workdir {workdir} cannot be written: {error.strerror}. Choose another --workdir"
+            f"The workdir {workdir} cannot be written: {error.strerror}. Choose another --workdir."
         ) from error
 
 
-def open_checkpoints(settings: Settings, workdir: Path) -> Checkpoints:
-    """The checkpoints of a workdir."""
+def open_checkpoints(
+    settings: Settings, workdir: Path, stream: DataStream | None = None
+) -> Checkpoints:
+    """The checkpoints of a workdir; without a stream of batches they are only read."""
     return Checkpoints(
-        workdir / CHECKPOINTS_DIR, keep=settings.checkpoints_kept, model=settings.model
+        workdir / CHECKPOINTS_DIR,
+        keep=settings.checkpoints_kept,
+        model=settings.model,
+        stream=stream,
     )
 
 
-def initial_model(settings: Settings) -> tuple[TMANet, LoadReport | None]:
-    """The network at step 0, random or from a file of weights, and what was loaded.
+def data_stream(settings: Settings, source: ClipSource) -> DataStream:
+    """What decides the batches of a run."""
+    return DataStream(
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        num_clips=len(source),
+        memory_range=settings.data.memory_range,
+    )
+
+
+def random_model(settings: Settings) -> TMANet:
+    """The network with random weights, a function of the seed."""
+    return TMANet(settings.model, rngs=nnx.Rngs(settings.seed))
+
+
+def load_weights(model: TMANet, init: InitConfig) -> LoadReport | None:
+    """Sets the network from the file that the settings name, if they do, and tells what it set.
 
     Raises:
         UserError: the file cannot be read or does not fit.
     """
-    model = TMANet(settings.model, rngs=nnx.Rngs(settings.seed))
-    if settings.init.pretrained:
-        return model, load_pretrained_backbone(settings.init.pretrained, model)
-    if settings.init.checkpoint:
-        return model, load_checkpoint(settings.init.checkpoint, model, new_classifier_ok=True)
-    return model, None
+    if init.pretrained:
+        return load_pretrained_backbone(init.pretrained, model)
+    if init.checkpoint:
+        return load_checkpoint(init.checkpoint, model, new_classifier_ok=True)
+    return None
 
 
 def initial_state(
@@ -111,8 +140,13 @@ def initial_state(
     return recipe, state
 
 
-def with_model(settings: Settings, model: ModelConfig) -> Settings:
-    """The settings with the network of a file, at the compute type that the settings name."""
+def with_model_of_file(settings: Settings) -> Settings:
+    """The settings with the network of `init.checkpoint`, at the settings' own compute type.
+
+    Raises:
+        UserError: the file cannot be read or holds no whole network.
+    """
+    model = read_model_config(settings.init.checkpoint)
     return dataclasses.replace(
         settings, model=dataclasses.replace(model, dtype=settings.model.dtype)
     )

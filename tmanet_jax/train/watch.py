@@ -52,13 +52,17 @@ class LossWatch:
             self._check_oldest()
 
     def log_newest(self) -> str:
-        """Logs the newest step that has been checked; returns a short text of it."""
+        """Waits for every step so far and logs the newest; returns a short text of it.
+
+        Steps are counted from 1 in what people read.
+        """
+        self.check_all()
         if self._newest is None:
             return ""
         step, metrics = self._newest
         loss, rate = float(metrics.losses.total), float(self._schedule(step))
         self._log.scalars(
-            step,
+            step + 1,
             {
                 "train/loss": loss,
                 "train/loss_main": float(metrics.losses.main),
@@ -77,9 +81,9 @@ class LossWatch:
             clip_ids = ", ".join(self._source.clip_id(int(index)) for index in indices)
             newest = self._checkpoints.latest_step()
             raise UserError(
-                f"step {step}: the loss is {loss} and the gradient's norm {grad_norm}, with the "
-                f"clips {clip_ids}. Nothing of this step was saved; the newest checkpoint is "
+                f"Step {step + 1}: the loss is {loss} and the gradient's norm {grad_norm}, with "
+                f"the clips {clip_ids}. Nothing of this step was saved; the newest checkpoint is "
                 f"{'none' if newest is None else f'of step {newest}'}. Look at these clips, or "
-                "lower config.optimizer.learning_rate"
+                "lower config.optimizer.learning_rate."
             )
         self._newest = (step, metrics)

@@ -1,0 +1,97 @@
+"""Parts of training that a whole run would not show wrong: weights, warm-up, watch, first keys."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.small_clips import write_noise
+from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.errors import UserError
+from tmanet_jax.losses import Losses
+from tmanet_jax.models.heads import HeadConfig, TMAHead
+from tmanet_jax.settings import OptimizerConfig
+from tmanet_jax.train.class_weights import class_weights
+from tmanet_jax.train.optimizer import poly_schedule
+from tmanet_jax.train.step import StepMetrics
+from tmanet_jax.train.watch import LossWatch
+
+
+def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(tmp_path: Path) -> None:
+    source = write_noise(tmp_path, 2)
+    labels = [source.read_encoded(index).decode_labels() for index in range(2)]
+    pixels_C = np.bincount(np.ravel(labels), minlength=19)
+    weights = class_weights(source, power=0.5)
+    assert weights is not None
+    np.testing.assert_allclose(
+        np.array(weights) / weights[0], (pixels_C / pixels_C[0]) ** -0.5, rtol=1e-6
+    )
+    assert (np.array(weights) * pixels_C).sum() / pixels_C.sum() == pytest.approx(1.0)
+    assert class_weights(source, power=0.0) is None
+
+
+def test_the_warm_up_rises_to_the_schedule_and_leaves_it() -> None:
+    plain = poly_schedule(OptimizerConfig(), 100)
+    warm = poly_schedule(OptimizerConfig(warmup_steps=10), 100)
+    factors = [float(warm(step) / plain(step)) for step in range(12)]
+    np.testing.assert_allclose(factors, [*np.arange(1, 11) / 10, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_encoders_begin_equal_and_are_arrays_of_their_own(tied: bool) -> None:
+    head = TMAHead(6, HeadConfig(num_memory=2, tied_init=tied), rngs=nnx.Rngs(0))
+    query, *memory = (
+        jax.tree.leaves(nnx.state(encoder, nnx.Param))
+        for encoder in (head.query_encoder, *head.memory_encoders)
+    )
+    for encoder in memory:
+        equal = [bool((a == b).all()) for a, b in zip(query, encoder, strict=True)]
+        assert all(equal) == tied
+        assert all(a is not b for a, b in zip(query, encoder, strict=True))
+
+
+class StepOfClips(NamedTuple):
+    """What a step gives to the watch."""
+
+    batch: Batch
+    metrics: StepMetrics
+
+
+def step_with(loss: float, grad_norm: float, index: int) -> StepOfClips:
+    empty = np.zeros(0)
+    value = jnp.asarray(loss)
+    return StepOfClips(
+        Batch(empty, empty, empty, np.array([index])),
+        StepMetrics(Losses(value, value, value, value), jnp.asarray(grad_norm)),
+    )
+
+
+class NoCheckpoints:
+    def latest_step(self) -> int:
+        return 7
+
+
+class Curves:
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.steps.append(step)
+
+
+@pytest.mark.parametrize(("loss", "grad_norm"), [(np.nan, 1.0), (1.0, np.inf)])
+def test_the_watch_names_step_clips_and_what_is_safe(
+    tmp_path: Path, loss: float, grad_norm: float
+) -> None:
+    source, curves = write_noise(tmp_path, 3), Curves()
+    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves)  # type: ignore[arg-type]  # stand-ins
+    watch.add(0, *step_with(1.0, 1.0, index=0))
+    assert "loss 1.000" in watch.log_newest()
+    assert curves.steps == [1]
+    watch.add(1, *step_with(loss, grad_norm, index=2))
+    with pytest.raises(UserError, match=r"Step 2: .*noise_000002.*checkpoint is of step 7"):
+        watch.check_all()
