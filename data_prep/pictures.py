@@ -64,8 +64,7 @@ def _palette_png_as_grey(content: bytes) -> bytes:
         chunk = content[position : position + length + 12]
         position += len(chunk)
         if kind == b"IHDR":
-            depth, colour_type = chunk[16], chunk[17]
-            if (depth, colour_type) != (8, _PALETTE):
+            if chunk[16:18] != bytes([8, _PALETTE]):  # depth and colour type; a torn file ends here
                 return content
             chunk = png_chunk(kind, chunk[8:17] + bytes([_GREY]) + chunk[18:21])
         if kind not in (b"PLTE", b"tRNS"):

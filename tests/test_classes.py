@@ -1,3 +1,5 @@
+"""Class sets, label ids, colours and palette PNGs."""
+
 import cv2
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""The codec of frames and labels: lossless, and windows decode what they touch."""
+
 import struct
 
 import numpy as np

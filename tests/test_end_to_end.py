@@ -17,6 +17,11 @@ from orbax import checkpoint as ocp
 from tests import tiny_runs
 
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Sharding info not provided"  # `saved_state` restores as it was saved, on one device
+)
+
+
 class Finished(NamedTuple):
     """A run that was never stopped, and that rendered its own street."""
 

@@ -4,13 +4,13 @@ python -m pytest -m mutation
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import pytest
 
-from tests.parity.checks import CHECKS, kind_of
-from tests.parity.goldens import load_cases
+from tests.parity.checks import checks_of, kind_of
+from tests.parity.goldens import Case, load_cases
 from tmanet_jax import losses
 from tmanet_jax.models import heads, layers, resnet
 from tmanet_jax.models.heads import TMAHead
@@ -94,8 +94,24 @@ FULL = r"encode_decode"
 TRAIN = r"train steps"
 
 
+def check(cases: Sequence[Case]) -> None:
+    for case in cases:
+        checks_of(case)["float32"](case)
+
+
+@pytest.fixture(scope="module")
+def passing_cases(
+    request: pytest.FixtureRequest, pytestconfig: pytest.Config
+) -> Sequence[Case]:
+    """All cases of a kind: the control, for the network as it is passes them."""
+    cases = [c for c in load_cases(pytestconfig.getoption("goldens")) if kind_of(c) == request.param]
+    assert cases
+    check(cases)
+    return cases
+
+
 @pytest.mark.parametrize(
-    ("mutate", "kind"),
+    ("mutate", "passing_cases"),
     [
         (reversed_memory, FULL),
         (scaled_scores, FULL),
@@ -106,12 +122,11 @@ TRAIN = r"train steps"
         (swapped_concatenation, FULL),
         (loss_over_valid_pixels, TRAIN),
     ],
+    indirect=["passing_cases"],
 )
 def test_a_mistake_is_noticed(
-    mutate: Mutation, kind: str, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+    mutate: Mutation, passing_cases: Sequence[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = load_cases(pytestconfig.getoption("goldens"))
-    case = next(case for case in cases if kind_of(case) == kind)
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
-        CHECKS[kind]["float32"](case)
+        check(passing_cases)

@@ -1,3 +1,5 @@
+"""Batches and evaluation clips: contents, order, seeds, worker processes, damage."""
+
 import multiprocessing
 import os
 import signal

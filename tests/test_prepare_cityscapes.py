@@ -116,6 +116,19 @@ def test_a_palette_png_is_read_by_index(source):
     np.testing.assert_array_equal(read_indices(path), label_ids)
 
 
+@pytest.mark.parametrize("is_palette", [True, False])
+@pytest.mark.parametrize("kept", [0, 8, 16, 20, 25, 27, 60])
+def test_torn_labels_are_named_wherever_they_end(tmp_path, kept, is_palette):
+    path = tmp_path / "labels.png"
+    if is_palette:
+        path.write_bytes(palette_png(noise(3, *SIZE, limit=34), CITYSCAPES.palette_Cx3 * 2))
+    else:
+        write_png(path, noise(3, *SIZE, limit=34))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"labels\.png (is empty|cannot be decoded)"):
+        read_indices(path)
+
+
 def test_the_test_split_has_no_labels(source):
     write_clip(source, NAMES[0], "test")
     clips = prepared(source, "test")

@@ -1,3 +1,6 @@
+"""Clip records: written whole, read by index, damage named."""
+
+import errno
 import pickle
 import resource
 import signal
@@ -178,6 +181,48 @@ def test_a_full_disk_is_named_and_leaves_the_old_records(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
     assert len(open_clips(tmp_path, "train")) == 1
+
+
+def test_records_that_cannot_be_replaced_stay(tmp_path, monkeypatch):
+    write_noise(tmp_path, 1)
+    rename = Path.rename
+
+    def refuse_new(path, target):
+        if path.parent.name.startswith(".unfinished-") and path.name == "clip_records":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: Input/output error"):
+        write_noise(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert len(open_clips(tmp_path, "train")) == 1
+
+
+@dataclass(frozen=True)
+class ForbiddenClip(NoiseClip):
+    def load(self):
+        raise PermissionError(errno.EACCES, "Permission denied", "frame.png")
+
+
+def refuse_to_count():
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize(
+    ("clip", "on_clip_written", "error"),
+    [
+        (ForbiddenClip(1), lambda: None, PermissionError),
+        (NoiseClip(1), refuse_to_count, BrokenPipeError),
+    ],
+)
+def test_an_error_of_something_else_is_not_blamed_on_the_disk(
+    tmp_path, clip, on_clip_written, error
+):
+    plans = {"train": SplitPlan([clip], labelled=True)}
+    with pytest.raises(error):
+        write_records(tmp_path, CITYSCAPES, 3, plans, on_clip_written)
+    assert not list(tmp_path.iterdir())
 
 
 KILLED = """

@@ -1,6 +1,9 @@
+"""Augmentation: geometry against OpenCV on whole frames, draws within their bounds."""
+
 from itertools import count
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from tmanet_jax.data import transforms
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import Augmentation, Box, GeometricDraw, PhotometricDraw
+from tmanet_jax.normalize import normalize
 
 
 def noise(seed, *shape):
@@ -135,7 +139,7 @@ def test_padding_goes_to_the_bottom_and_right():
 
 def test_normalised_padding_is_zero():
     frames = noise(0, 2, 3, 8, 10, 3)
-    normalized = transforms.normalize(frames, np.array([[8, 10], [5, 6]]))
+    normalized = normalize(jnp.asarray(frames), jnp.array([[8, 10], [5, 6]]))
     assert normalized.dtype == np.float32
     expected = (frames - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
     np.testing.assert_allclose(normalized[0], expected[0], atol=1e-6)

@@ -1,3 +1,5 @@
+"""Weight files without torch: names, configurations, loading, what does not fit."""
+
 import dataclasses
 import json
 import subprocess

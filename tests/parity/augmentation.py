@@ -12,7 +12,7 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 
-from tests.parity.goldens import Case, every_nth
+from tests.parity.goldens import Case, at_least_one, every_nth
 from tmanet_jax.data import transforms
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
@@ -25,7 +25,7 @@ from tmanet_jax.data.transforms import (
     PhotometricDraw,
     keep_ratio_size,
 )
-from tmanet_jax.normalize import normalize as normalize_on_device
+from tmanet_jax.normalize import normalize
 
 SAME_EVERYWHERE_WIDTH = 64
 """OpenCV's HSV -> BGR of rows of a multiple of this does not depend on version and processor."""
@@ -34,7 +34,6 @@ ONE_HSV_TRIP, HSV_AND_MORE = 1, 4
 
 RATIO_RANGE = (0.5, 2.0)
 CAT_MAX_RATIO = 0.75
-ON_DEVICE_ABSOLUTE = 1e-6
 
 
 class LegacyGenerator(np.random.Generator):
@@ -64,14 +63,14 @@ def check_resize(case: Case) -> None:
         assert [*out, 3] == facts["out"]
         if tuple(size) == (height, width):
             assert transforms.scaled_size(size, facts["ratio"]) == out
-        for what, expected in case.expected(f"src{source}_u{index}_"):
+        for what, expected in at_least_one(case.expected(f"src{source}_u{index}_")).items():
             picture = case.arrays[f"src{source}_{what}"]
             resize = transforms.resize_labels if what == "seg" else transforms.resize_frame
             np.testing.assert_array_equal(resize(picture, out), expected)
-    for height, width, *scale_and_out in case.facts["shape_table_HWscale_hw"]:
+    for height, width, *scale_and_out in at_least_one(case.facts["shape_table_HWscale_hw"]):
         scale, out_size = tuple(scale_and_out[:2]), tuple(scale_and_out[2:])
         assert keep_ratio_size(Size(height, width), scale) == out_size
-    for index, facts in enumerate(case.facts["keep_ratio_cases"]):
+    for index, facts in enumerate(at_least_one(case.facts["keep_ratio_cases"])):
         _check_keep_ratio(case, index, facts)
 
 
@@ -81,8 +80,7 @@ def _check_keep_ratio(case: Case, index: int, facts: Mapping[str, Any]) -> None:
     out = keep_ratio_size(size, tuple(facts["scale"]))
     assert [*out, 3] == facts["out"]
     assert (out == size) == facts["identity"]
-    arrays = dict(case.expected(f"test{index}_"))
-    for name, expected in arrays.items():
+    for name, expected in at_least_one(case.expected(f"test{index}_")).items():
         source = frame[:, ::-1] if name.startswith("seq") else frame
         resized = transforms.resize_frame(np.ascontiguousarray(source), out)
         np.testing.assert_array_equal(_thinned(resized, expected), expected)
@@ -156,32 +154,35 @@ def check_flip_normalize_pad(case: Case) -> None:
         turned = transforms.flip(arrays[what].swapaxes(0, 1)).swapaxes(0, 1)
         np.testing.assert_array_equal(turned, arrays[f"flip_vertical_{what}"])
     augmentation = Augmentation(crop_size=(8, 8))
-    for seed, is_flipped in facts["flip_by_legacy_seed"]:
+    for seed, is_flipped in at_least_one(facts["flip_by_legacy_seed"]):
         drawn = np.random.RandomState(seed).rand() < augmentation.flip_probability
         assert drawn == is_flipped
-    np.testing.assert_array_equal(_normalized(arrays["img"]), arrays["norm_bgr_img"])
+    _assert_same_but_last_bit(_normalized(arrays["img"]), arrays["norm_bgr_img"])
     pad_size = tuple(facts["pad_size"])
     for what in ("img", "seq"):
         rgb = arrays[what][..., ::-1]
-        np.testing.assert_array_equal(_normalized(rgb), arrays[f"norm_{what}"])
-        np.testing.assert_array_equal(_normalized(rgb, pad_size), arrays[f"pad_{what}"])
+        _assert_same_but_last_bit(_normalized(rgb), arrays[f"norm_{what}"])
+        _assert_same_but_last_bit(_normalized(rgb, pad_size), arrays[f"pad_{what}"])
     labels = transforms.pad(arrays["seg"], pad_size, IGNORE)
     np.testing.assert_array_equal(labels, arrays["pad_seg"])
     np.testing.assert_array_equal(labels[None], arrays["bundle_seg"])
     network_input = np.moveaxis(_normalized(arrays["img"][..., ::-1], pad_size), -1, 0)
-    np.testing.assert_array_equal(network_input, arrays["bundle_img"])
+    _assert_same_but_last_bit(network_input, arrays["bundle_img"])
 
 
 def _normalized(frame_HxWx3: np.ndarray, pad_size: tuple[int, ...] | None = None) -> np.ndarray:
-    """Padded as uint8, then normalised and blanked; the device's own way gives the same."""
+    """Padded as uint8, then normalised and blanked, as training does."""
     size = frame_HxWx3.shape[:2]
     height, width = pad_size or size
     padded_1x1xHxWx3 = transforms.pad(frame_HxWx3, (height, width), 0)[None, None]
-    sizes_1x2 = np.array([size])
-    normalized = transforms.normalize(padded_1x1xHxWx3, sizes_1x2)
-    on_device = normalize_on_device(jnp.asarray(padded_1x1xHxWx3), jnp.asarray(sizes_1x2))
-    np.testing.assert_allclose(on_device, normalized, rtol=0, atol=ON_DEVICE_ABSOLUTE)
-    return normalized[0, 0]
+    normalized = normalize(jnp.asarray(padded_1x1xHxWx3), jnp.array([size]))
+    return np.asarray(normalized)[0, 0]
+
+
+def _assert_same_but_last_bit(computed: np.ndarray, expected: np.ndarray) -> None:
+    """Normalised pixels: XLA, in jit or out of it, turns `/ std` into `* (1 / std)`."""
+    assert computed.shape == expected.shape
+    np.testing.assert_array_max_ulp(computed, expected, maxulp=1)
 
 
 def check_photometric(case: Case) -> None:
@@ -193,7 +194,8 @@ def check_photometric(case: Case) -> None:
             expected = case.arrays.get(f"out_cv4_{facts['name']}", expected)
         _check_distorted(case.arrays["img"], draw, expected)
     draws = photometric_draws(case.facts["seeded"]["draws"])
-    frames = zip(case.arrays["seeded_in"], draws, case.arrays["seeded_out"], strict=True)
+    seeded_in = at_least_one(case.arrays["seeded_in"])
+    frames = zip(seeded_in, draws, case.arrays["seeded_out"], strict=True)
     for frame, draw, expected in frames:
         _check_distorted(frame, draw, expected)
 
@@ -247,7 +249,7 @@ def check_pipeline(case: Case) -> None:
         padded = transforms.pad(
             transforms.apply_geometry_to_labels(labels, draw), crop_size, IGNORE
         )
-        outputs = dict(case.expected(f"{config}_out{index}_"))
+        outputs = case.expected(f"{config}_out{index}_")
         np.testing.assert_array_equal(padded[None], outputs["seg"])
         frames = [case.arrays[f"{config}_img"], *case.arrays[f"{config}_seq"]]
         expected = [outputs["img"], *outputs["sequence"]]
@@ -273,6 +275,10 @@ def _check_network_input(
     window = transforms.source_window(size, draw)
     crop = transforms.apply_geometry_to_window(window.of(frame_HxWx3), window, size, draw)
     distorted = transforms.apply_photometry(crop, colours)
-    difference = np.abs(np.moveaxis(_normalized(distorted, crop_size), -1, 0) - expected_3xHxW)
+    network_input_3xHxW = np.moveaxis(_normalized(distorted, crop_size), -1, 0)
     grey_levels = _grey_levels(colours, crop.shape[1])
-    assert difference.max() <= (grey_levels / STD_RGB.min() + 1e-6 if grey_levels else 0)
+    if grey_levels:
+        difference = np.abs(network_input_3xHxW - expected_3xHxW).max()
+        assert difference <= grey_levels / STD_RGB.min() + 1e-6
+    else:
+        _assert_same_but_last_bit(network_input_3xHxW, expected_3xHxW)

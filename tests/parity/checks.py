@@ -22,8 +22,8 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     r"encode_decode": in_both(network.check_full),
     r"MemoryModule": in_both(network.check_memory),
     r"train steps": in_both(training.check_train),
-    r"slide_inference": {"float32": inference.check_slide},
-    r"aug_test": {"float32": inference.check_aug},
+    r"slide_inference": in_both(inference.check_slide),
+    r"aug_test": in_both(inference.check_aug),
     r"torch SGD": {"float32": training.check_sgd},
     r"Resize": {"uint8": augmentation.check_resize},
     r"RandomCrop": {"uint8": augmentation.check_crop},
@@ -36,6 +36,9 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
 }
 """The checks of each kind of case, by how the JSON's `what` begins."""
 
+LISTS = ("inputs", "cases", "sets")
+"""Where a JSON lists what is compared; one that is there and empty would pass as nothing failed."""
+
 
 def kind_of(case: Case) -> str | None:
     """The key of `CHECKS` that describes the case; None if there is none."""
@@ -44,13 +47,19 @@ def kind_of(case: Case) -> str | None:
 
 
 def checks_of(case: Case) -> Mapping[str, Check]:
-    """The checks that the case has numbers for; of an unknown kind, one that fails."""
+    """The checks that the case has numbers for; one that fails if it is unknown or empty."""
     kind = kind_of(case)
     if kind is None:
-        return {"unknown": _fail}
+        return {"unknown": _fail_unknown}
+    if not all(case.facts.get(name, True) for name in LISTS):
+        return {"empty": _fail_empty}
     has_float64 = any("_f64" in name for name in case.arrays)
     return {name: check for name, check in CHECKS[kind].items() if name != "float64" or has_float64}
 
 
-def _fail(case: Case) -> None:
+def _fail_empty(case: Case) -> None:
+    pytest.fail(f"{case.path}: lists nothing to compare")
+
+
+def _fail_unknown(case: Case) -> None:
     pytest.fail(f"{case.path}: no check for a case of this kind: {case.facts.get('what')!r}")

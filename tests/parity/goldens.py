@@ -9,15 +9,17 @@ import functools
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tmanet_jax.weight_names import Tensors
+
+_Things = TypeVar("_Things", bound=Sized)
 
 OWN_GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -33,6 +35,14 @@ class Generator(Protocol):
     def make_state_dict(self, spec: list[tuple[str, list[int]]]) -> Tensors: ...
 
     def make_input(self, seed: int, shape: list[int]) -> np.ndarray: ...
+
+
+class Input(NamedTuple):
+    """One of a case's inputs: its name, what the JSON says of it, and what came of it."""
+
+    name: str
+    facts: Mapping[str, Any]
+    expected: Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,36 @@ class Case:
         memory = self.input(facts["seed_sequence"], facts["sequence_shape"])
         return clip_of(query, memory)
 
-    def expected(self, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    def expected(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays whose names begin with the prefix, by the rest of their names."""
-        for name in self.arrays:
-            if name.startswith(prefix):
-                yield name.removeprefix(prefix), self.arrays[name]
+        return {
+            name.removeprefix(prefix): array
+            for name, array in self.arrays.items()
+            if name.startswith(prefix)
+        }
+
+    def expected_in(self, dtype: str, prefix: str = "") -> dict[str, np.ndarray]:
+        """Those of the original's run in this type; `_f64`, which marks one of them, is left out."""
+        is_float64 = dtype == "float64"
+        return {
+            name.removesuffix("_f64"): array
+            for name, array in self.expected(prefix).items()
+            if name.endswith("_f64") == is_float64
+        }
+
+    def inputs(self, dtype: str) -> list[Input]:
+        """The inputs of which the case stores something of a run in this type."""
+        inputs = [
+            Input(f"in{index}", facts, self.expected_in(dtype, f"in{index}_"))
+            for index, facts in enumerate(self.facts["inputs"])
+        ]
+        return at_least_one([given for given in inputs if given.expected])
+
+
+def at_least_one(things: _Things) -> _Things:
+    """The same things; fails if there are none, for comparing nothing proves nothing."""
+    assert len(things) > 0, "the case stores nothing to compare"
+    return things
 
 
 def clip_of(query_Bx3xHxW: np.ndarray, memory_BxTx3xHxW: np.ndarray) -> np.ndarray:

@@ -12,10 +12,11 @@ from tests.parity.goldens import (
     Case,
     assert_features_close,
     assert_same_arg_max,
+    at_least_one,
     every_nth,
     nchw,
 )
-from tests.parity.network import build, compiled
+from tests.parity.network import build, compiled, precision
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB, keep_ratio_size, resize_frame
 from tmanet_jax.inference.windows import (
@@ -33,23 +34,33 @@ from tmanet_jax.normalize import normalize
 PROBABILITY_ABSOLUTE = 1e-4
 INPUT_ABSOLUTE = 1e-6
 
+MARGIN = "margin"
+AUG_GIVEN = ("img_bgr", "sequence_bgr", MARGIN)
+"""Arrays that are no results: what multi-scale testing was given, and where arg-maxes are clear."""
 
-def check_slide(case: Case) -> None:
+
+def check_slide(case: Case, dtype: str) -> None:
     """Windows' logits summed and divided, then rescaled, then the arg-max."""
-    model = build(case, "float32")
-    for index, facts in enumerate(case.facts["inputs"]):
-        clip = case.clip(facts)
-        crop, stride = tuple(facts["crop_size"]), tuple(facts["stride"])
-        _check_windows(clip.shape[2:4], crop, stride, facts)
-        raw = compiled(model, functools.partial(_slide, crop=crop, stride=stride))(clip)
-        rescaled = resize_bilinear(
-            raw, tuple(facts["ori_shape"]), align_corners=model.config.align_corners
-        )
-        predicted = np.asarray(rescaled.argmax(-1))
-        arrays = dict(case.expected(f"in{index}_"))
-        assert_features_close(nchw(raw), arrays["raw"], f"in{index}_raw")
-        assert_features_close(nchw(rescaled), arrays["rescaled"], f"in{index}_rescaled")
-        assert_same_arg_max(predicted, arrays["pred"], arrays["margin"], f"in{index}_pred")
+    with precision(dtype):
+        model = build(case, dtype)
+        for given in case.inputs(dtype):
+            facts = given.facts
+            clip = case.clip(facts).astype(dtype)
+            crop, stride = tuple(facts["crop_size"]), tuple(facts["stride"])
+            _check_windows(clip.shape[2:4], crop, stride, facts)
+            raw = compiled(model, functools.partial(_slide, crop=crop, stride=stride))(clip)
+            rescaled = resize_bilinear(
+                raw, tuple(facts["ori_shape"]), align_corners=model.config.align_corners
+            )
+            computed = {"raw": nchw(raw), "rescaled": nchw(rescaled)}
+            for name in at_least_one(sorted(given.expected.keys() - {MARGIN})):
+                expected, what = given.expected[name], f"{given.name}_{name}"
+                if name == "pred":
+                    predicted = np.asarray(rescaled.argmax(-1))
+                    margin = case.arrays[f"{given.name}_{MARGIN}"]
+                    assert_same_arg_max(predicted, expected, margin, what)
+                else:
+                    assert_features_close(computed[name], expected, what)
 
 
 def _slide(
@@ -74,44 +85,55 @@ def _check_windows(
     assert (origins + np.array([height, width]) <= size).all()
 
 
-def check_aug(case: Case) -> None:
+def check_aug(case: Case, dtype: str) -> None:
     """The mean over scales and flips of the probabilities at the picture's own size."""
     facts, arrays = case.facts, case.arrays
     np.testing.assert_allclose(facts["norm"]["mean"], MEAN_RGB)
     np.testing.assert_allclose(facts["norm"]["std"], STD_RGB)
     assert facts["norm"]["to_rgb"]
     assert facts["flip"] == "horizontal"
-    model = build(case, "float32")
-    frames_SxHxWx3 = np.concatenate([arrays["sequence_bgr"], arrays["img_bgr"][None]])[..., ::-1]
     _check_scales(facts)
-    order = facts["order"]
-    inputs = [_view_input(frames_SxHxWx3, view) for view in order]
-    size = Size(*arrays["img_bgr"].shape[:2])
-    segment = _segment(model, facts["test_cfg"])
-    views = [
+    with precision(dtype):
+        order = facts["order"]
+        frames_SxHxWx3 = np.concatenate([arrays["sequence_bgr"], arrays["img_bgr"][None]])
+        inputs = [_view_input(frames_SxHxWx3[..., ::-1], view) for view in order]
+        views = _view_probabilities(case, dtype, [clip.astype(dtype) for clip in inputs])
+        mean = mean_probabilities(views)
+        flipped = [index for index, view in enumerate(order) if view["flip"]]
+        probabilities = {
+            "prob": mean,
+            "prob_half": views[0],
+            "prob_half_flipped": views[flipped[0]],
+            "prob_last_flipped": views[flipped[-1]],
+        }
+        results = case.expected_in(dtype)
+        for name in at_least_one(sorted(results.keys() - AUG_GIVEN)):
+            expected = results[name]
+            match name:
+                case "pred":
+                    predicted = np.asarray(mean.argmax(-1))
+                    assert_same_arg_max(predicted, expected, arrays[MARGIN], name)
+                case "pred_single_scale1":
+                    single = np.asarray(views[2 * facts["ratios"].index(1.0)])
+                    second, first = np.sort(single)[..., -2:].transpose(3, 0, 1, 2)
+                    assert_same_arg_max(single.argmax(-1), expected, first - second, name)
+                case "net_input_half_flipped":
+                    network_input = nchw(inputs[flipped[0]])[:, -1]
+                    np.testing.assert_allclose(network_input, expected, rtol=0, atol=INPUT_ABSOLUTE)
+                case _:
+                    _assert_probabilities_close(nchw(probabilities[name]), expected, name)
+
+
+def _view_probabilities(case: Case, dtype: str, inputs: list[jax.Array]) -> list[jax.Array]:
+    model = build(case, dtype)
+    segment = _segment(model, case.facts["test_cfg"])
+    size = Size(*case.arrays["img_bgr"].shape[:2])
+    return [
         view_probabilities(
             segment, clip, size=size, align_corners=model.config.align_corners, flip=view["flip"]
         )
-        for view, clip in zip(order, inputs, strict=True)
+        for view, clip in zip(case.facts["order"], inputs, strict=True)
     ]
-    mean = mean_probabilities(views)
-    predicted = np.asarray(mean.argmax(-1))
-    assert_same_arg_max(predicted, arrays["pred"], arrays["margin"], "pred")
-    flipped = [index for index, view in enumerate(order) if view["flip"]]
-    for name, probabilities in {
-        "prob": mean,
-        "prob_half": views[0],
-        "prob_half_flipped": views[flipped[0]],
-        "prob_last_flipped": views[flipped[-1]],
-    }.items():
-        _assert_probabilities_close(nchw(probabilities), arrays[name], name)
-    network_input = nchw(inputs[flipped[0]])[:, -1]
-    expected_input = arrays["net_input_half_flipped"]
-    np.testing.assert_allclose(network_input, expected_input, rtol=0, atol=INPUT_ABSOLUTE)
-    single = np.asarray(views[2 * facts["ratios"].index(1.0)])
-    second, first = np.sort(single)[..., -2:].transpose(3, 0, 1, 2)
-    name = "pred_single_scale1"
-    assert_same_arg_max(single.argmax(-1), arrays[name], first - second, name)
 
 
 def _check_scales(facts: Mapping[str, Any]) -> None:

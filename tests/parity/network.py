@@ -85,20 +85,18 @@ def _eval_features(backbone: ResNet, frames_NxHxWx3: jax.Array) -> Stages:
 
 def check_full(case: Case, dtype: str) -> None:
     """Logits of the whole network, and what lies between: keys, values, the memory's read."""
-    suffix = "_f64" if dtype == "float64" else ""
     with precision(dtype):
         model = build(case, dtype)
         parts = compiled(model, _parts)
         assert model.config.head.num_memory == case.facts["T"]
         assert model.config.head.num_classes == case.facts["num_classes"]
-        for index, facts in enumerate(case.facts["inputs"]):
-            clip = case.clip(facts).astype(dtype)
-            computed = {f"{name}{suffix}": np.asarray(x) for name, x in parts(clip).items()}
-            for name, expected in case.expected(f"in{index}_"):
-                if name.endswith("_f64") == (dtype == "float64"):
-                    assert_features_close(computed[name], expected, f"in{index}_{name}")
+        for given in case.inputs(dtype):
+            clip = case.clip(given.facts).astype(dtype)
+            computed = {name: np.asarray(x) for name, x in parts(clip).items()}
+            for name, expected in given.expected.items():
+                assert_features_close(computed[name], expected, f"{given.name}_{name}")
             if dtype == "float32":
-                _check_arg_max(computed["logits"], case.arrays[f"in{index}_logits"], index)
+                _check_arg_max(computed["logits"], given.expected["logits"], given.name)
 
 
 def _parts(model: TMANet, frames_BxSxHxWx3: jax.Array) -> dict[str, jax.Array]:
@@ -121,9 +119,9 @@ def _parts(model: TMANet, frames_BxSxHxWx3: jax.Array) -> dict[str, jax.Array]:
     return {name: jnp.moveaxis(x, -1, -3) for name, x in parts.items()}
 
 
-def _check_arg_max(logits: np.ndarray, expected: np.ndarray, index: int) -> None:
+def _check_arg_max(logits: np.ndarray, expected: np.ndarray, name: str) -> None:
     second, first = np.partition(expected, -2, axis=1)[:, -2:].swapaxes(0, 1)
-    assert_same_arg_max(logits.argmax(1), expected.argmax(1), first - second, f"in{index} arg-max")
+    assert_same_arg_max(logits.argmax(1), expected.argmax(1), first - second, f"{name} arg-max")
 
 
 def check_memory(case: Case, dtype: str) -> None:

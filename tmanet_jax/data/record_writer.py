@@ -104,6 +104,7 @@ class ClipRecords(tfds.core.ShardBasedBuilder):
         }
 
     def _encode_shard(self, start: int, plan: SplitPlan) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Loads and encodes clips; writes nothing."""
         clips = plan.clips[start : start + CLIPS_PER_SHARD]
         executor = ThreadPoolExecutor(os.cpu_count())
         try:
@@ -111,11 +112,17 @@ class ClipRecords(tfds.core.ShardBasedBuilder):
             for index, example in enumerate(encoded, start):
                 yield index, example
                 self._on_clip_written()
+        except OSError as error:
+            raise _NotOfTheDisk from error
         finally:
             executor.shutdown(cancel_futures=True)
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return _UncompressedWriter(self.info.file_format)
+
+
+class _NotOfTheDisk(Exception):  # noqa: N818, never seen outside
+    """Caused by an OSError of the clips' source or of the caller, not of what is written to."""
 
 
 class _UncompressedWriter(tfds.core.ExampleWriter):
@@ -177,30 +184,55 @@ def write_records(
     out = Path(out)
     with _written_whole(out / BUILDER_NAME) as unfinished:
         builder = ClipRecords(unfinished.parent, info, plans, on_clip_written)
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of downloads
+        with (
+            _naming(out),
+            contextlib.redirect_stdout(io.StringIO()),  # TFDS speaks of downloads
+        ):
             builder.download_and_prepare()
     return sum(path.stat().st_size for path in (out / BUILDER_NAME).rglob("*"))
+
+
+@contextlib.contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Makes an OSError of writing to `out` a UserError; one of anything else stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {out}: {error.strerror or error}. Is the disk full? Make room or "
+            "choose another directory, and prepare again."
+        ) from error
+    except _NotOfTheDisk as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
 
 
 @contextlib.contextmanager
 def _written_whole(directory: Path) -> Iterator[Path]:
     """Gives a path to write a directory to, which replaces `directory` only if nothing fails."""
     parent = directory.parent
+    with contextlib.ExitStack() as stack:
+        with _naming(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_alone_in(parent))
+            workplace = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent)
+            )
+        finished, replaced = Path(workplace, directory.name), Path(workplace, "replaced")
+        yield finished
+        with _naming(parent):
+            _replace(directory, finished, replaced)
+
+
+def _replace(directory: Path, new: Path, old: Path) -> None:
+    """Puts `new` in the directory's place and what was there in `old`'s; or leaves it there."""
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with (
-            _alone_in(parent),
-            tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent) as workplace,
-        ):
-            yield Path(workplace, directory.name)
-            if directory.exists():
-                directory.rename(Path(workplace, "replaced"))
-            Path(workplace, directory.name).rename(directory)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write to {parent}: {error.strerror or error}. Is the disk full? Make room or "
-            "choose another directory, and prepare again."
-        ) from error
+        if directory.exists():
+            directory.rename(old)
+        new.rename(directory)
+    finally:
+        if old.exists() and not directory.exists():
+            old.rename(directory)
 
 
 @contextlib.contextmanager

@@ -5,8 +5,8 @@ pixels and draws, and gives what the original's pipeline gives for the same draw
 holds for all frames of a clip and its labels; a photometric draw is for one frame.
 
 The order is the original's: resize, crop, flip, photometric distortion, normalise, pad. Pixels
-leave the host as uint8: normalising and blanking the padding happen on the device, for which
-`normalize` is the reference.
+leave the host as uint8: normalising and blanking the padding happen on the device
+(`tmanet_jax.normalize`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -340,23 +340,3 @@ def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) 
     hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
     hsv_HxWx3[..., channel] = cv2.LUT(hsv_HxWx3[..., channel], table_256)
     return cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB)
-
-
-# What the device does.
-
-
-def normalize(frames_BxSxHxWx3: np.ndarray, sizes_Bx2: np.ndarray) -> np.ndarray:
-    """Normalises frames and sets their padding to 0: the reference for the device's own.
-
-    Args:
-        frames_BxSxHxWx3: uint8 RGB.
-        sizes_Bx2: height and width of the pictures inside the padding.
-
-    Returns:
-        float32 (frames - mean) / std, 0 outside the pictures.
-    """
-    normalized_BxSxHxWx3 = (frames_BxSxHxWx3.astype(np.float32) - MEAN_RGB) / STD_RGB
-    for clip_SxHxWx3, (height, width) in zip(normalized_BxSxHxWx3, sizes_Bx2, strict=True):
-        clip_SxHxWx3[:, height:] = 0
-        clip_SxHxWx3[:, :, width:] = 0
-    return normalized_BxSxHxWx3
