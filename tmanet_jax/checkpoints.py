@@ -79,14 +79,21 @@ class Checkpoints:
         """Step of the newest whole checkpoint."""
         return self._manager.latest_step()
 
-    def best_step(self) -> int | None:
-        """Step of the checkpoint with the highest mIoU, or the newest if none was scored."""
+    def best_step(self) -> int:
+        """Step of the checkpoint with the highest mIoU, or the newest if none was scored.
+
+        Raises:
+            UserError: there is no checkpoint.
+        """
         scored = {
             step: metrics["mIoU"]
             for step in self._manager.all_steps()
             if (metrics := self._manager.metrics(step))
         }
-        return max(scored, key=lambda step: scored[step]) if scored else self.latest_step()
+        newest = self.latest_step()
+        if newest is None:
+            raise UserError(f"There is no checkpoint in {self._directory}: train first.")
+        return max(scored, key=lambda step: scored[step]) if scored else newest
 
     def save(self, step: int, state: Any, *, mean_iou: float | None = None) -> None:
         """Starts to save in the background; a step that is there already is left as it is."""

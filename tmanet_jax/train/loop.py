@@ -46,17 +46,17 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
         settings, settings.data.eval_split, memory_range=settings.model.head.num_memory
     )
     start.check_crop(settings, train_source)
+    model = start.random_model(settings)
+    goes_on = start.has_checkpoint(workdir)
+    load_report = None if goes_on else start.load_weights(model, settings.init)
     start.prepare_workdir(workdir)
     stream = start.data_stream(settings, train_source)
     with (
         contextlib.closing(start.open_checkpoints(settings, workdir, stream)) as checkpoints,
         RunLog(workdir, checkpoints.latest_step() or 0) as log,
     ):
-        model = start.random_model(settings)
         log.message(_introduction(model, train_source, eval_source, mesh, workdir))
-        if checkpoints.latest_step() is None and (
-            load_report := start.load_weights(model, settings.init)
-        ):
+        if load_report is not None:
             log.message(str(load_report))
         recipe, state = start.initial_state(
             settings, model, class_weights(train_source, settings.class_weight_power)
@@ -144,16 +144,13 @@ def _newest_state(run: _Run, initial: TrainState) -> TrainState:
 
 
 def _best_state(settings: Settings, workdir: Path, like: TrainState, mesh: Mesh) -> TrainState:
-    if not (workdir / start.CHECKPOINTS_DIR).is_dir():
+    if not start.has_checkpoint(workdir):
         raise UserError(
             f"There is no checkpoint in {workdir}: train first, with the same --config and "
             "--workdir, or set --config.init.checkpoint to a file of weights."
         )
     with contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints:
-        step = checkpoints.best_step()
-        if step is None:
-            raise UserError(f"There is no whole checkpoint in {workdir}: train first.")
-        return checkpoints.restore(step, like, replicated(mesh))
+        return checkpoints.restore(checkpoints.best_step(), like, replicated(mesh))
 
 
 def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluation]:

@@ -84,6 +84,12 @@ def prepare_workdir(workdir: Path) -> None:
         ) from error
 
 
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether a run in this workdir has a whole checkpoint; nothing is made or opened."""
+    directory = workdir / CHECKPOINTS_DIR
+    return directory.is_dir() and any(path.name.isdigit() for path in directory.iterdir())
+
+
 def open_checkpoints(
     settings: Settings, workdir: Path, stream: DataStream | None = None
 ) -> Checkpoints:
