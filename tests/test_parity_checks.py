@@ -1,4 +1,4 @@
-"""The parity checks themselves: a case that compares nothing fails, and no case is asked for more."""
+"""The parity checks themselves: they fail a case of nothing, and compare all that is stored."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -82,7 +82,7 @@ class Case:
         }
 
     def expected_in(self, dtype: str, prefix: str = "") -> dict[str, np.ndarray]:
-        """Those of the original's run in this type; `_f64`, which marks one of them, is left out."""
+        """Those of the original's run in this type, named without the `_f64` of one of them."""
         is_float64 = dtype == "float64"
         return {
             name.removesuffix("_f64"): array

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from tests.parity.goldens import (
 from tests.parity.network import build, compiled, precision
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB, keep_ratio_size, resize_frame
+from tmanet_jax.inference import windows
 from tmanet_jax.inference.windows import (
     Segment,
     mean_probabilities,
@@ -66,9 +68,15 @@ def check_slide(case: Case, dtype: str) -> None:
 def _slide(
     model: TMANet, frames: jax.Array, crop: tuple[int, int], stride: tuple[int, int]
 ) -> jax.Array:
-    return segment_windows(
-        functools.partial(segment_whole, model), frames, crop=crop, stride=stride
-    )
+    with mock.patch.object(windows, "window_origins", _origins_as_indices):
+        return segment_windows(
+            functools.partial(segment_whole, model), frames, crop=crop, stride=stride
+        )
+
+
+def _origins_as_indices(*arguments: tuple[int, int]) -> np.ndarray:
+    """`window_origins` in the type of plain indices: with float64 that is int64, and must agree."""
+    return window_origins(*arguments).astype(jax.dtypes.canonicalize_dtype(int))
 
 
 def _check_windows(
