@@ -3,14 +3,18 @@
 python -m pytest -m torch
 """
 
+import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import nnx
 
+from tests import tiny_runs
 from tests.parity.goldens import OWN_GOLDENS
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
 from tmanet_jax import weight_files, weights
@@ -18,7 +22,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import expected_dtype, to_tensors
+from tmanet_jax.weight_names import expected_dtype, expected_shapes, to_tensors
 
 pytestmark = pytest.mark.torch
 
@@ -118,6 +122,50 @@ def test_a_network_trained_here_goes_to_torch_and_returns(torch, tmp_path):
     weights.load_checkpoint(path, model)
     for name, tensor in to_tensors(nnx.state(model)).items():
         np.testing.assert_array_equal(tensor, tensors[name])
+
+
+def initial(torch, config):
+    """A new network's state_dict, made by torch in the original's names."""
+    generator = torch.Generator().manual_seed(0)
+    state_dict = {}
+    for name, shape in expected_shapes(config).items():
+        if len(shape) == 4:
+            fan_out = shape[0] * shape[2] * shape[3]
+            state_dict[name] = torch.randn(shape, generator=generator) * (2 / fan_out) ** 0.5
+        elif name.endswith(".num_batches_tracked"):
+            state_dict[name] = torch.tensor(80000)
+        else:
+            state_dict[name] = torch.full(shape, float(name.endswith(("weight", "var"))))
+    return state_dict
+
+
+def test_a_trained_network_is_converted_and_scored_as_the_readme_says(torch, tmp_path):
+    source, here = tmp_path / "tmanet.pth", tmp_path / "tmanet.safetensors"
+    backbone = dataclasses.replace(SMALL.backbone, blocks=(1, 1, 1, 1))
+    head = dataclasses.replace(SMALL.head, num_classes=19, scale_scores=False)
+    state_dict = initial(torch, ModelConfig(backbone, head))
+    torch.save(as_trained(torch, state_dict), source)
+    converted = subprocess.run(
+        [sys.executable, "-m", "tmanet_jax.weights", source, here],
+        cwd=tiny_runs.PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert converted.returncode == 0, converted.stderr
+    assert "T=2, 19 classes, align_corners=True" in converted.stdout
+
+    tiny_runs.render_records(tmp_path / "records")
+    workdir = tmp_path / "run"
+    done = tiny_runs.run(
+        tmp_path / "records", "eval", f"--config.init.checkpoint={here}", f"--workdir={workdir}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"loaded {len(state_dict)} tensors of {here}" in done.stdout + done.stderr
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["clips"] == tiny_runs.NUM_EVAL
+    assert 0 <= metrics["mIoU"] <= metrics["aAcc"] <= 1
 
 
 def test_the_original_finds_its_classes_in_a_checkpoint(torch, tmp_path):
