@@ -4,7 +4,9 @@ python -m pytest -m mutation
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -99,19 +101,17 @@ def check(cases: Sequence[Case]) -> None:
         checks_of(case)["float32"](case)
 
 
-@pytest.fixture(scope="module")
-def passing_cases(
-    request: pytest.FixtureRequest, pytestconfig: pytest.Config
-) -> Sequence[Case]:
+@functools.cache
+def passing_cases(folder: Path, kind: str) -> Sequence[Case]:
     """All cases of a kind: the control, for the network as it is passes them."""
-    cases = [c for c in load_cases(pytestconfig.getoption("goldens")) if kind_of(c) == request.param]
+    cases = [case for case in load_cases(folder) if kind_of(case) == kind]
     assert cases
     check(cases)
     return cases
 
 
 @pytest.mark.parametrize(
-    ("mutate", "passing_cases"),
+    ("mutate", "kind"),
     [
         (reversed_memory, FULL),
         (scaled_scores, FULL),
@@ -122,11 +122,11 @@ def passing_cases(
         (swapped_concatenation, FULL),
         (loss_over_valid_pixels, TRAIN),
     ],
-    indirect=["passing_cases"],
 )
 def test_a_mistake_is_noticed(
-    mutate: Mutation, passing_cases: Sequence[Case], monkeypatch: pytest.MonkeyPatch
+    mutate: Mutation, kind: str, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
 ) -> None:
+    cases = passing_cases(pytestconfig.getoption("goldens"), kind)
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
-        check(passing_cases)
+        check(cases)
