@@ -16,7 +16,6 @@ from orbax import checkpoint as ocp
 
 from tests import tiny_runs
 
-
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Sharding info not provided"  # `saved_state` restores as it was saved, on one device
 )

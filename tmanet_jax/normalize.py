@@ -10,7 +10,7 @@ from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 def normalize(
     frames_BxSxHxWx3: jax.Array, sizes_Bx2: jax.Array, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
-    """uint8 RGB -> (rgb - mean) / std; padding becomes 0, the mean colour.
+    """uint8 RGB -> (rgb - mean) / std, bit-equal to numpy; padding becomes 0, the mean colour.
 
     Args:
         frames_BxSxHxWx3: uint8 RGB.
@@ -18,10 +18,11 @@ def normalize(
         dtype: of the result.
     """
     _, _, height, width, _ = frames_BxSxHxWx3.shape
-    frames = (frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)) / jnp.asarray(
-        STD_RGB, dtype
-    )
     inside_BxH = jnp.arange(height) < sizes_Bx2[:, :1]
     inside_BxW = jnp.arange(width) < sizes_Bx2[:, 1:]
     inside_BxHxW = inside_BxH[:, :, None] & inside_BxW[:, None, :]
-    return jnp.where(inside_BxHxW[:, None, :, :, None], frames, jnp.zeros((), dtype))
+    inside_Bx1xHxWx1 = inside_BxHxW[:, None, :, :, None]
+    centred = frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)
+    # By a plain constant XLA would not divide, but multiply by its rounded reciprocal.
+    divisor = jnp.where(inside_Bx1xHxWx1, jnp.asarray(STD_RGB, dtype), jnp.ones((), dtype))
+    return jnp.where(inside_Bx1xHxWx1, centred, jnp.zeros((), dtype)) / divisor

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Mapping
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ from tests.parity.goldens import (
 from tests.parity.network import build, compiled, precision
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB, keep_ratio_size, resize_frame
-from tmanet_jax.inference import windows
 from tmanet_jax.inference.windows import (
     Segment,
     mean_probabilities,
@@ -68,15 +66,8 @@ def check_slide(case: Case, dtype: str) -> None:
 def _slide(
     model: TMANet, frames: jax.Array, crop: tuple[int, int], stride: tuple[int, int]
 ) -> jax.Array:
-    with mock.patch.object(windows, "window_origins", _origins_as_indices):
-        return segment_windows(
-            functools.partial(segment_whole, model), frames, crop=crop, stride=stride
-        )
-
-
-def _origins_as_indices(*arguments: tuple[int, int]) -> np.ndarray:
-    """`window_origins` in the type of plain indices: with float64 that is int64, and must agree."""
-    return window_origins(*arguments).astype(jax.dtypes.canonicalize_dtype(int))
+    segment = functools.partial(segment_whole, model)
+    return segment_windows(segment, frames, crop=crop, stride=stride)
 
 
 def _check_windows(

@@ -73,7 +73,8 @@ def segment_windows(
     group = min(windows_per_call, len(origins_Wx2))
 
     def cut(origin_2: jax.Array) -> jax.Array:
-        start = (0, 0, origin_2[0], origin_2[1], 0)
+        zero = jnp.zeros_like(origin_2[0])
+        start = (zero, zero, origin_2[0], origin_2[1], zero)
         return lax.dynamic_slice(frames_BxSxHxWx3, start, (b, s, *crop, 3))
 
     def add_windows(
@@ -117,7 +118,8 @@ def _in_groups(
 
 
 def _add_at(sum_BxHxWxC: jax.Array, part_BxhxwxC: jax.Array, origin_2: jax.Array) -> jax.Array:
-    start = (0, origin_2[0], origin_2[1], 0)
+    zero = jnp.zeros_like(origin_2[0])
+    start = (zero, origin_2[0], origin_2[1], zero)
     before = lax.dynamic_slice(sum_BxHxWxC, start, part_BxhxwxC.shape)
     return lax.dynamic_update_slice(sum_BxHxWxC, before + part_BxhxwxC, start)
 
