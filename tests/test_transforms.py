@@ -141,7 +141,8 @@ def test_normalised_padding_is_zero():
     frames = noise(0, 2, 3, 8, 10, 3)
     normalized = normalize(jnp.asarray(frames), jnp.array([[8, 10], [5, 6]]))
     assert normalized.dtype == np.float32
-    expected = (frames - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
+    mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+    expected = (frames - mean) / std
     np.testing.assert_array_equal(normalized[0], expected[0])
     np.testing.assert_array_equal(normalized[1, :, :5, :6], expected[1, :, :5, :6])
     assert np.all(normalized[1, :, 5:] == 0)
