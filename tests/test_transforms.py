@@ -3,6 +3,7 @@
 from itertools import count
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -137,11 +138,13 @@ def test_padding_goes_to_the_bottom_and_right():
     assert np.all(padded[:, 4:] == 7)
 
 
-def test_normalised_padding_is_zero():
+@pytest.mark.parametrize("normalize", [normalize, jax.jit(normalize)], ids=["eager", "jit"])
+def test_normalised_pixels_are_those_of_numpy_and_their_padding_is_zero(normalize):
     frames = noise(0, 2, 3, 8, 10, 3)
     normalized = normalize(jnp.asarray(frames), jnp.array([[8, 10], [5, 6]]))
     assert normalized.dtype == np.float32
-    mean, std = np.float32([123.675, 116.28, 103.53]), np.float32([58.395, 57.12, 57.375])
+    mean = np.array([123.675, 116.28, 103.53], np.float32)
+    std = np.array([58.395, 57.12, 57.375], np.float32)
     expected = (frames - mean) / std
     np.testing.assert_array_equal(normalized[0], expected[0])
     np.testing.assert_array_equal(normalized[1, :, :5, :6], expected[1, :, :5, :6])

@@ -21,8 +21,7 @@ def normalize(
     inside_BxH = jnp.arange(height) < sizes_Bx2[:, :1]
     inside_BxW = jnp.arange(width) < sizes_Bx2[:, 1:]
     inside_BxHxW = inside_BxH[:, :, None] & inside_BxW[:, None, :]
-    inside_Bx1xHxWx1 = inside_BxHxW[:, None, :, :, None]
     centred = frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)
-    # By a plain constant XLA would not divide, but multiply by its rounded reciprocal.
-    divisor = jnp.where(inside_Bx1xHxWx1, jnp.asarray(STD_RGB, dtype), jnp.ones((), dtype))
-    return jnp.where(inside_Bx1xHxWx1, centred, jnp.zeros((), dtype)) / divisor
+    # Given a divisor that is broadcast, XLA multiplies by its rounded reciprocal instead.
+    divisor = jnp.asarray(STD_RGB, dtype) + 0 * centred
+    return jnp.where(inside_BxHxW[:, None, :, :, None], centred / divisor, jnp.zeros((), dtype))
