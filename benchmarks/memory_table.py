@@ -27,13 +27,13 @@ def main() -> None:
         for num_memory in MEMORIES:
             train(num_memory, seed)
     print(f"mIoU, mean (lowest to highest) of {num_seeds} seeds:\n")
-    print("| T | all frames | clean frames | degraded frames |\n| --- | --- | --- | --- |")
+    print("| T | all frames | clean frames | spoilt frames |\n| --- | --- | --- | --- |")
     for num_memory in MEMORIES:
         print(table_row(num_memory, num_seeds))
 
 
 def train(num_memory: int, seed: int) -> None:
-    """Trains one network in a process of its own, unless its metrics are there."""
+    """Trains one network in a process of its own, unless it is there; delete RUNS to begin anew."""
     if not metrics_file(num_memory, seed).exists():
         command = [
             *(sys.executable, "run.py", "--config=configs/demo.py"),

@@ -134,6 +134,10 @@ def test_a_batch_may_be_larger_than_the_data_set(source):
     assert np.bincount(batch.indices).tolist() == [3] * NUM_CLIPS
 
 
+def test_a_batch_may_be_one_clip(source):
+    assert len(take(NUM_CLIPS + 1, source, batch_size=1)) == NUM_CLIPS + 1
+
+
 def test_a_network_without_memory_gets_the_query_alone(source):
     plain = Augmentation((70, 100), (1.0, 1.0), flip_probability=0.0, photometric="off")
     (batch,) = take(1, source, plain, num_memory=0, memory_range=0)

@@ -173,7 +173,10 @@ def train_batches(
         .shuffle()
         .repeat()
         .random_map(load)
-        .batch(batch_size // process_count, batch_fn=_stack)[first_part::process_count]
+        # An endless stream has no remainder; grain would round its length up, beyond an index.
+        .batch(batch_size // process_count, drop_remainder=True, batch_fn=_stack)[
+            first_part::process_count
+        ]
         .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads))
         .mp_prefetch(grain.MultiprocessingOptions(num_workers), worker_init_fn=_begin_worker)
     )
