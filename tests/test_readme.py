@@ -70,6 +70,10 @@ def test_the_options_of_a_module_exist(command: str) -> None:
             assert argument.split("=")[0] in shown, argument
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert "<!--" not in README
+
+
 def test_every_file_that_is_linked_exists() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (tiny_runs.PROJECT / Path(target)).exists(), target
