@@ -31,7 +31,23 @@ MAY_IMPORT = {
         "tmanet_jax.models",
         "tmanet_jax.train",
     },
-    "run": {"data_prep", "tmanet_jax", "tmanet_jax.errors", "tmanet_jax.train"},
+    "tmanet_jax.deploy": {
+        "tmanet_jax",
+        "tmanet_jax.data",
+        "tmanet_jax.deploy",
+        "tmanet_jax.errors",
+        "tmanet_jax.inference",
+        "tmanet_jax.models",
+        "tmanet_jax.train",
+    },
+    "run": {
+        "data_prep",
+        "tmanet_jax",
+        "tmanet_jax.deploy",
+        "tmanet_jax.errors",
+        "tmanet_jax.inference",
+        "tmanet_jax.train",
+    },
 }
 """Which parts of the project each part imports; "tmanet_jax" stands for its modules at the top."""
 

@@ -1,0 +1,1 @@
+"""What happens around a trained network: benchmarks of every part."""
