@@ -117,6 +117,11 @@ def align(stills: Mapping[int, np.ndarray], frames_KxHxW: np.ndarray) -> Alignme
     )
 
 
+def difference(one_HxW: np.ndarray, other_HxW: np.ndarray) -> float:
+    """Grey levels between two thumbnails, fitted in brightness and contrast."""
+    return float(_differences(one_HxW[None], other_HxW[None])[0, 0])
+
+
 def _differences(stills_NxHxW: np.ndarray, frames_KxHxW: np.ndarray) -> np.ndarray:
     """Grey levels between each still and each frame, fitted in brightness and contrast: N x K.
 

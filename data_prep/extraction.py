@@ -16,6 +16,8 @@ import numpy as np
 
 from data_prep.alignment import Alignment, align, thumbnail
 from data_prep.pictures import read_frame, write_frame
+from data_prep.source_tree import SourceFile
+from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.data.video import VideoFrame, open_video
 from tmanet_jax.errors import UserError
 
@@ -84,7 +86,7 @@ class Watch:
                 self.on_frame()
 
 
-def number_frames(path: Path, stills: Mapping[int, Path], watch: Watch) -> Numbering:
+def number_frames(path: Path, stills: Mapping[int, SourceFile], watch: Watch) -> Numbering:
     """Finds the numbers of a video's frames by the stills that were made of it.
 
     Args:
@@ -93,8 +95,8 @@ def number_frames(path: Path, stills: Mapping[int, Path], watch: Watch) -> Numbe
         watch: on the decoding.
 
     Raises:
-        UserError: the video or a still cannot be read, or most stills do not agree: it is another
-            video.
+        WrongSourceError: most stills do not agree: it is another video.
+        UserError: the video or a still cannot be read.
     """
     thumbnails = {number: thumbnail(read_frame(still)) for number, still in stills.items()}
     frames: list[np.ndarray] = []
@@ -108,7 +110,7 @@ def number_frames(path: Path, stills: Mapping[int, Path], watch: Watch) -> Numbe
     alignment = align(thumbnails, np.stack(frames))
     faults = {number: fault for number in stills if (fault := alignment.fault(number)) is not None}
     if 2 * len(faults) > len(stills):
-        raise UserError(_foreign(path, stills, alignment, faults))
+        raise WrongSourceError(_foreign(path, stills, alignment, faults))
     return Numbering(
         num_bytes=path.stat().st_size,
         first_number=alignment.first_number,
@@ -145,20 +147,26 @@ def extract_frames(
             return
 
 
-def read_numbering(note: Path, video: Path) -> Numbering | None:
-    """What was noted of a video; None if nothing was, or of another file."""
+def read_numbering(note: Path, video: Path | None = None) -> Numbering | None:
+    """What was noted of a video; None if nothing was, or of another file than `video`.
+
+    Raises:
+        UserError: the note cannot be read.
+    """
     try:
         numbering = Numbering.from_json(note.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{note} cannot be read ({error}): delete it.") from error
-    return numbering if numbering.num_bytes == video.stat().st_size else None
+    if video is not None and numbering.num_bytes != video.stat().st_size:
+        return None
+    return numbering
 
 
 def _foreign(
     path: Path,
-    stills: Mapping[int, Path],
+    stills: Mapping[int, SourceFile],
     alignment: Alignment,
     faults: Mapping[int, str],
 ) -> str:
