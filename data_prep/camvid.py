@@ -150,7 +150,9 @@ class Camvid:
         return CamvidClip(
             id=name,
             query=query,
-            memory=tuple(of_video.files.get(taken, query) for taken in memory.numbers),
+            memory=tuple(
+                query if taken == number else of_video.files[taken] for taken in memory.numbers
+            ),
             stand_ins=len(memory.missing),
             labels=labels,
             label_format=self.label_format,

@@ -18,8 +18,9 @@ from data_prep.extraction import (
     number_frames,
     read_numbering,
 )
-from data_prep.pictures import read_frame, write_whole
+from data_prep.pictures import read_frame
 from data_prep.source_tree import SourceFile, UnpackedFile
+from data_prep.writing import write_whole
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.alignment import Alignment, align, thumbnail
-from data_prep.pictures import read_frame, write_frame
+from data_prep.pictures import read_frame
 from data_prep.source_tree import SourceFile
+from data_prep.writing import write_frame
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.data.video import VideoFrame, open_video
 from tmanet_jax.errors import UserError
