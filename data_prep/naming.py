@@ -57,20 +57,6 @@ def parse_frame_name(name: str) -> FrameName:
     return FrameName(match["before"], int(digits), len(digits), match["after"])
 
 
-def memory_names(query_name: str, offsets: Iterable[int]) -> list[str]:
-    """Names of the frames that lie `offsets` frames before the query, whether they exist or not.
-
-    Args:
-        query_name: a path or name, with or without '_leftImg8bit' and extension.
-        offsets: how many frames before the query; oldest first means descending.
-
-    Raises:
-        UserError: the name has no frame number.
-    """
-    query = parse_frame_name(query_name)
-    return [query.at(query.number - offset) for offset in offsets]
-
-
 def memory_numbers(
     query: int, offsets: Iterable[int], existing: Sequence[int], largest_gap: int | None = None
 ) -> list[int]:

@@ -8,9 +8,9 @@ unpacked and in a zip file, the unpacked one is taken.
 import os
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -99,34 +99,69 @@ _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, 
 
 
 class SourceTree:
-    """Folders and zip files below one directory. Each folder is listed once."""
+    """Folders and zip files below one directory. Each folder is listed once.
+
+    Attributes:
+        root: the directory.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Opens the zip files in `root`; raises UserError if one is torn, or there is no `root`."""
         self.root = Path(root)
         if not self.root.is_dir():
             raise UserError(f"There is no directory {self.root}: give the one the data set is in.")
-        self._zipped: dict[str, dict[str, ZippedFile]] = {}
-        self._zipped_folders: dict[str, set[str]] = {}
+        self._zipped: defaultdict[str, dict[str, SourceFile]] = defaultdict(dict)
+        self._zipped_folders: defaultdict[str, set[str]] = defaultdict(set)
+        self._listed: dict[str, Mapping[str, SourceFile]] = {}
         for path in sorted(self.root.glob("*.zip")):
             self._add(_open_zip(path))
-        self.files = lru_cache(maxsize=None)(self._files)
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; empty if there is no such folder."""
-        unpacked = {entry.name for entry in self._scan(folder) if entry.is_dir()}
-        return sorted(unpacked | self._zipped_folders.get(folder, set()))
+        unpacked = {entry.name for entry in _scan(self.root / folder) if entry.is_dir()}
+        return sorted(unpacked | self._zipped_folders[folder])
 
-    def file(self, path: str) -> SourceFile | None:
-        """The file of that path, or None."""
-        folder, _, name = path.rpartition("/")
-        return self.files(folder).get(name)
+    def files(self, folder: str) -> Mapping[str, SourceFile]:
+        """The files in a folder by name, sorted; empty if there is no such folder."""
+        if folder not in self._listed:
+            unpacked: dict[str, SourceFile] = {
+                entry.name: UnpackedFile(Path(entry.path))
+                for entry in _scan(self.root / folder)
+                if not entry.is_dir()
+            }
+            self._listed[folder] = dict(sorted({**self._zipped[folder], **unpacked}.items()))
+        return self._listed[folder]
 
-    def _files(self, folder: str) -> Mapping[str, SourceFile]:
-        """The files in a folder by name, in sorted order; empty if there is no such folder."""
-        unpacked = {
-            entry.name: UnpackedFile(Path(entry.path))
-            for entry in self._scan(folder)
-            if not entry.is_dir()
-        }
-        return dict(sorted({**self._zipped.get(folder, {}), **unpacked}.items()))
+    def _add(self, archive: zipfile.ZipFile) -> None:
+        for member in archive.infolist():
+            folder, _, name = member.filename.rpartition("/")
+            if name:
+                self._zipped[folder][name] = ZippedFile(archive, member)
+            while folder:
+                parent, _, name = folder.rpartition("/")
+                self._zipped_folders[parent].add(name)
+                folder = parent
+
+
+def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except _ZIP_DAMAGE as error:
+        raise UserError(
+            f"{path} cannot be read as a zip file: {error}. The download was cut short, or it is "
+            "one part of a split archive; get it whole, or move it elsewhere if it is not wanted."
+        ) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read: {error.strerror}.")

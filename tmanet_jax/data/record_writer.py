@@ -1,17 +1,14 @@
 """Writes clip records on all cores, shard by shard; what is whole survives whatever happens."""
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -19,14 +16,13 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import encode_frame, encode_labels
+from tmanet_jax.data.parallel import computed_ahead
 from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, Clip, features
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo
 from tmanet_jax.data.staging import StagedShard, Staging, staging
 from tmanet_jax.errors import UserError
 
 CLIPS_PER_SHARD = 32
-_CLIPS_AHEAD = 2
-"""How many clips are encoded or wait to be written, for each core."""
 
 
 class PlannedClip(Protocol):
@@ -145,7 +141,7 @@ def write_records(
             _encode_clip, memory_range=memory_range, classes=classes, skip=skip_unreadable
         )
         clips = ((clip, shard.labelled) for shard in missing for clip in shard.clips)
-        with _encoding(encode, clips) as encoded:
+        with computed_ahead(encode, clips) as encoded:
             for shard in missing:
                 encoded_shard = itertools.islice(encoded, len(shard.clips))
                 info = _write_shard(place, shard, classes, encoded_shard, on_clip_written)
@@ -199,9 +195,7 @@ def _kept_shards(
         name: shard for name, shard in found.items() if fingerprints.get(name) == shard.fingerprint
     }
     kept = {
-        name: shard
-        for name, shard in current.items()
-        if skip_unreadable or not shard.info.skipped
+        name: shard for name, shard in current.items() if skip_unreadable or not shard.info.skipped
     }
     place.keep_only(set(kept))
     num_clips = sum(len(shard.info.ids) + len(shard.info.skipped) for shard in kept.values())
@@ -238,32 +232,6 @@ def _encode_clip(
     )
     pixels_256 = np.bincount(loaded.labels_HxW.reshape(-1), minlength=256) * labelled
     return _EncodedClip(record, pixels_256[: classes.num_classes], int(pixels_256[classes.ignore]))
-
-
-_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
-
-
-@contextlib.contextmanager
-def _encoding(
-    encode: Callable[[_Item], _Result], items: Iterable[_Item]
-) -> Iterator[Iterator[_Result]]:
-    """Works on all cores, a few items ahead; gives the results in the order of the items."""
-    num_threads = os.cpu_count() or 1
-    executor = ThreadPoolExecutor(num_threads)
-
-    def results() -> Iterator[_Result]:
-        pending: deque[Future[_Result]] = deque()
-        for item in items:
-            pending.append(executor.submit(encode, item))
-            if len(pending) == num_threads * _CLIPS_AHEAD:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-
-    try:
-        yield results()
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _write_shard(

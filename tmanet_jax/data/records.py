@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import DAMAGE, Size, decode_labels, decode_window, frame_size
-from tmanet_jax.data.records_info import RecordsInfo
+from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
 from tmanet_jax.errors import UserError
 
 BUILDER_NAME = "clip_records"
@@ -148,6 +148,16 @@ class ClipSource:
         return self._split_info.labelled
 
     @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all clips, without reading them."""
+        return self._split_info.ids
+
+    @property
+    def skipped(self) -> tuple[SkippedClip, ...]:
+        """The clips that could not be read when the records were made, and are not in them."""
+        return self._split_info.skipped
+
+    @property
     def class_pixels(self) -> tuple[int, ...]:
         """How many pixels each class has in all clips together, without reading them."""
         return self._split_info.class_pixels
@@ -224,6 +234,15 @@ class ClipSource:
 def has_records(data_dir: str | os.PathLike[str]) -> bool:
     """Whether the directory holds records, of whatever version."""
     return any(_versions(Path(data_dir)))
+
+
+def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
+    """What is known of records without reading them.
+
+    Raises:
+        UserError: there are no records, or those of another version.
+    """
+    return _open_directory(Path(data_dir))[0]
 
 
 def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
