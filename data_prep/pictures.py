@@ -1,11 +1,11 @@
 """Reads frames and label pictures."""
 
 import struct
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import png_chunk
 from tmanet_jax.errors import UserError
 
@@ -13,43 +13,40 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _PALETTE = 0, 3
 
 
-def read_frame(path: Path) -> np.ndarray:
+def read_frame(file: SourceFile) -> np.ndarray:
     """Reads a colour picture: uint8 HxWx3 RGB. Raises UserError if it cannot be decoded."""
-    frame_HxWx3 = cv2.imdecode(_read(path), cv2.IMREAD_COLOR_RGB)
+    frame_HxWx3 = cv2.imdecode(_read(file), cv2.IMREAD_COLOR_RGB)
     if frame_HxWx3 is None:
         raise UserError(
-            f"Frame {path} cannot be decoded: it is torn or no picture. Get the file again."
+            f"Frame {file} cannot be decoded: it is torn or no picture. Get the file again."
         )
     return frame_HxWx3
 
 
-def read_indices(path: Path) -> np.ndarray:
+def read_indices(file: SourceFile) -> np.ndarray:
     """Reads a grey or palette PNG of 8 bits, whose values are indices: uint8 HxW.
 
     Raises:
         UserError: the file cannot be decoded or holds something else.
     """
-    content = _palette_png_as_grey(_read(path).tobytes())
+    content = _palette_png_as_grey(_read(file).tobytes())
     indices_HxW = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if indices_HxW is None:
         raise UserError(
-            f"Labels {path} cannot be decoded: the file is torn or no picture. Get it again."
+            f"Labels {file} cannot be decoded: the file is torn or no picture. Get it again."
         )
     if indices_HxW.ndim != 2 or indices_HxW.dtype != np.uint8:
         raise UserError(
-            f"Labels {path} have {indices_HxW.ndim} dimensions of {indices_HxW.dtype}: expected "
+            f"Labels {file} have {indices_HxW.ndim} dimensions of {indices_HxW.dtype}: expected "
             "one channel of 8 bits, each value a class."
         )
     return indices_HxW
 
 
-def _read(path: Path) -> np.ndarray:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+def _read(file: SourceFile) -> np.ndarray:
+    content = file.read_bytes()
     if not content:
-        raise UserError(f"{path} is empty. Get the file again.")
+        raise UserError(f"{file} is empty. Get the file again.")
     return np.frombuffer(content, np.uint8)
 
 

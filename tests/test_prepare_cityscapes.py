@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from data_prep import cityscapes
-from data_prep.naming import memory_names
 from data_prep.pictures import read_indices
+from data_prep.preparation import Options
+from data_prep.source_tree import UnpackedFile
 from tmanet_jax.data.classes import CITYSCAPES, label_ids_to_train_ids, palette_png
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
@@ -63,12 +64,15 @@ def source(tmp_path):
     return tmp_path / "source"
 
 
-def prepare(source, **options):
-    return cityscapes.prepare(source, source.parent / "out", **({"splits": ["train"]} | options))
+def prepare(source, splits=("train",), every_frame=False, **options):
+    out = source.parent / "out"
+    return cityscapes.prepare(
+        source, out, Options(**options), splits=splits, every_frame=every_frame
+    )
 
 
 def prepared(source, split="train", **options):
-    prepare(source, **({"splits": [split]} | options))
+    prepare(source, [split], **options)
     return open_clips(source.parent / "out", split)
 
 
@@ -91,7 +95,9 @@ def test_the_summary_counts(source):
     )
     assert (summary.clips, summary.frames, summary.stand_ins) == (3, 9, 0)
     assert summary.num_bytes >= written
-    assert str(summary).startswith("3 clips, 9 frames (0 of them standing in for missing ones), ")
+    assert str(summary).startswith(
+        "3 clips, 9 frames (0 of them standing in for missing ones, in 0 "
+    )
 
 
 def test_files_of_train_ids_are_preferred(source):
@@ -113,7 +119,7 @@ def test_a_palette_png_is_read_by_index(source):
     label_ids = noise(3, *SIZE, limit=34)
     path = labels_path(source, NAMES[0])
     path.write_bytes(palette_png(label_ids, CITYSCAPES.palette_Cx3 * 2))
-    np.testing.assert_array_equal(read_indices(path), label_ids)
+    np.testing.assert_array_equal(read_indices(UnpackedFile(path)), label_ids)
 
 
 @pytest.mark.parametrize("is_palette", [True, False])
@@ -126,7 +132,7 @@ def test_torn_labels_are_named_wherever_they_end(tmp_path, kept, is_palette):
         write_png(path, noise(3, *SIZE, limit=34))
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"labels\.png (is empty|cannot be decoded)"):
-        read_indices(path)
+        read_indices(UnpackedFile(path))
 
 
 def test_the_test_split_has_no_labels(source):
