@@ -78,10 +78,11 @@ class CamvidClip:
     def load(self) -> Clip:
         """Reads the files; raises UserError if they are torn or do not go together."""
         frames = [read_frame(file) for file in (*self.memory, self.query)]
+        size = frames[-1].shape[:2]
         for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            check_size(frame_HxWx3, file, frames[-1], self.query)
+            check_size(frame_HxWx3, file, size, self.query)
         labels_HxW = read_labels(self.labels, self.label_format)
-        check_size(labels_HxW, self.labels, frames[-1], self.query)
+        check_size(labels_HxW, self.labels, size, self.query)
         return Clip(self.id, self.group, np.stack(frames), labels_HxW)
 
 
@@ -127,9 +128,7 @@ class Camvid:
         self.reports.extend(sorted(of_video.report for of_video in frames.values()))
         return frames
 
-    def _clip(
-        self, name: str, frames: Mapping[Video, VideoFrames], options: Options
-    ) -> CamvidClip:
+    def _clip(self, name: str, frames: Mapping[Video, VideoFrames], options: Options) -> CamvidClip:
         video, number = parse_name(name)
         query, labels = self.source.stills.get(name), self.source.labels.get(name)
         if query is None:

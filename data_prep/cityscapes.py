@@ -31,7 +31,7 @@ import numpy as np
 from data_prep import preparation
 from data_prep.cityscapes_labels import LabelsFile, labels_by_name, labels_folder
 from data_prep.naming import parse_frame_name
-from data_prep.pictures import read_frame
+from data_prep.pictures import check_size, read_frame
 from data_prep.preparation import Options, Summary
 from data_prep.source_tree import SourceFile, SourceTree
 from tmanet_jax.data.classes import CITYSCAPES, IGNORE
@@ -90,7 +90,7 @@ class CityscapesClip:
         frames = []
         for file in self.memory:
             frames.append(read_frame(file))
-            _check_size(frames[-1], file, size, self.query)
+            check_size(frames[-1], file, size, self.query)
         return Clip(
             id=self.id,
             group=self.group,
@@ -102,7 +102,7 @@ class CityscapesClip:
         if self.labels is None:
             return np.full(size, IGNORE, np.uint8)
         labels_HxW = self.labels.load()
-        _check_size(labels_HxW, self.labels.file, size, self.query)
+        check_size(labels_HxW, self.labels.file, size, self.query)
         return labels_HxW
 
 
@@ -260,17 +260,6 @@ def _read_groups(tree: SourceTree) -> Mapping[str, str]:
         raise UserError(
             f'{file} cannot be read ({error}): expected {{"GROUP": ["NAME", ...], ...}}.'
         ) from error
-
-
-def _check_size(
-    picture_HxW: np.ndarray, file: SourceFile, size: tuple[int, ...], query: SourceFile
-) -> None:
-    height, width = picture_HxW.shape[:2]
-    if (height, width) != size:
-        raise UserError(
-            f"{file} is {height}x{width} pixels (height x width), but its query {query} is "
-            f"{size[0]}x{size[1]}: all pictures of a clip must have the same size."
-        )
 
 
 @ends_with_message

@@ -10,7 +10,7 @@ from tmanet_jax.data.classes import png_chunk
 from tmanet_jax.errors import UserError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _PALETTE = 0, 3
+_GREY, _RGB, _PALETTE, _RGB_ALPHA = 0, 2, 3, 6
 
 
 def read_frame(file: SourceFile) -> np.ndarray:
@@ -41,6 +41,34 @@ def read_indices(file: SourceFile) -> np.ndarray:
             "one channel of 8 bits, each value a class."
         )
     return indices_HxW
+
+
+def holds_colours(file: SourceFile) -> bool:
+    """Whether a PNG holds colours, not indices (grey or palette); by its header.
+
+    Raises:
+        UserError: it is no such PNG.
+    """
+    content = file.read_bytes()
+    colour_type = content[25] if content[12:16] == b"IHDR" and len(content) > 25 else -1
+    if colour_type not in (_GREY, _RGB, _PALETTE, _RGB_ALPHA):
+        raise UserError(
+            f"Labels {file} are no PNG of colours or of indices (grey or palette): the file is "
+            "torn or something else."
+        )
+    return colour_type in (_RGB, _RGB_ALPHA)
+
+
+def check_size(
+    picture_HxW: np.ndarray, file: SourceFile, size: tuple[int, ...], query: SourceFile
+) -> None:
+    """Raises UserError unless a picture has the height and width of its clip's query."""
+    height, width = picture_HxW.shape[:2]
+    if (height, width) != size:
+        raise UserError(
+            f"{file} is {height}x{width} pixels (height x width), but its query {query} is "
+            f"{size[0]}x{size[1]}: all pictures of a clip must have the same size."
+        )
 
 
 def _read(file: SourceFile) -> np.ndarray:

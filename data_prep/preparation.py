@@ -241,17 +241,22 @@ def prepare(
     return Summary(written.info, written.num_bytes)
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, splits: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, splits: str, memory_range: int = 2) -> None:
     """Adds the arguments that all preparations have.
 
     Args:
         parser: where to add them.
         splits: the splits that are prepared if none are named, e.g. 'train,val'.
+        memory_range: number of frames kept before each query if none is given.
     """
     add = parser.add_argument
     add("--out", required=True, help="data directory to write the records to")
     add("--splits", help=f"which splits, separated by commas ({splits})")
-    add("--memory-range", type=int, help="number of frames kept before each query (2)")
+    add(
+        "--memory-range",
+        type=int,
+        help=f"number of frames kept before each query ({memory_range})",
+    )
     add("--frame-stride", type=int, help="frames of the video from one of them to the next (1)")
     add(
         "--missing",
@@ -267,7 +272,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, splits: str) -> None:
         help="what to do about a clip that cannot be read: stop, or skip it and say so at the end",
     )
     add("--verify", action="store_true", help="compare the records with their source; writes none")
-    parser.set_defaults(default_splits=splits)
+    parser.set_defaults(default_splits=splits, default_memory_range=memory_range)
 
 
 def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips) -> int:
@@ -284,8 +289,9 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
     try:
         if arguments.verify:
             return _run_verification(arguments, find_clips)
+        asked = arguments.memory_range
         options = Options(
-            memory_range=2 if arguments.memory_range is None else arguments.memory_range,
+            memory_range=arguments.default_memory_range if asked is None else asked,
             frame_stride=1 if arguments.frame_stride is None else arguments.frame_stride,
             missing=arguments.missing,
             on_error=arguments.on_error,

@@ -1,6 +1,7 @@
 """A CamVid of a few clips, in the layout of its download."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +19,8 @@ SPLITS = {
 FIRST_NUMBERS = {SEQ05: -1, SEQ06: 3, SEQ16: 0, SEQ01: 6660}
 NUM_FRAMES = 40
 
-_INTERLACED = {"interlaced": True, "options": {"g": "6", "bf": "2", "b": "4M"}}
-_CODECS = {
+_INTERLACED: dict[str, Any] = {"interlaced": True, "options": {"g": "6", "bf": "2", "b": "4M"}}
+_CODECS: dict[Video, tuple[str, dict[str, Any]]] = {
     SEQ05: ("mpeg2video", _INTERLACED),
     SEQ06: ("mpeg2video", {"options": {"g": "1", "b": "8M"}}),
     SEQ16: ("mpeg2video", _INTERLACED),

@@ -4,17 +4,18 @@ import re
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from data_prep import folder
+from tests import tiny_runs
 from tests.small_camvid import write_png
 from tests.small_videos import number_of, numbered
 from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.records import open_clips
+from tmanet_jax.errors import UserError
 
 SIZE = (96, 128)
 CLASSES = "name,red,green,blue\nroad,90,90,90\ncar,200,0,0\nsky,0,0,250\n"
@@ -113,7 +114,8 @@ def test_ignored_pixels_are_255_or_of_the_colour_named_ignored(source):
 def test_frames_may_be_jpeg_and_names_may_hold_text(source):
     for path in (source / "frames/train/drive").glob("*.png"):
         quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
-        cv2.imwrite(str(path.with_name(f"cam-{path.stem}.jpg")), cv2.imread(str(path)), quality)
+        frame = numbered(int(path.stem))
+        cv2.imwrite(str(path.with_name(f"cam-{path.stem}.jpg")), frame[..., ::-1], quality)
         path.unlink()
     prepare(source, "--splits=train")
     assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
@@ -198,10 +200,28 @@ def test_a_clip_that_cannot_be_read_may_be_skipped(source, capsys):
 def test_the_example_of_the_docstring_runs_to_the_first_training_step(tmp_path):
     assert folder.__doc__ is not None
     begin = folder.__doc__.index("    import cv2")
-    example = textwrap.dedent(folder.__doc__[begin : folder.__doc__.index("A run needs")])
-    assert len(example.strip().splitlines()) <= 11  # the last tells the command
+    example = textwrap.dedent(folder.__doc__[begin : folder.__doc__.index("A run needs")]).strip()
+    assert len(example.splitlines()) == 10
     subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True, timeout=60)
     out = tmp_path / "data" / "mine"
     assert folder.main([f"--source={tmp_path / 'mine'}", f"--out={out}"]) == 0
-    assert len(open_clips(out, "val")) == 1
     assert open_clips(out, "train").info.classes.names == ("road", "car")
+
+    workdir = f"--workdir={tmp_path / 'run'}"
+    one_step = ("--config.num_steps=1", "--config.batch_size=1", workdir)
+    refused = tiny_runs.run(out, *one_step)
+    assert "have 2 classes, config.model.num_classes is 19: set it to 2" in refused.stderr
+    done = tiny_runs.run(out, *one_step, "--config.model.num_classes=2")
+    assert done.returncode == 0, done.stderr
+
+
+def test_missing_records_name_the_preparation_of_their_data_set(source):
+    prepare(source, "--splits=train")
+    with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --memory-range=3"):
+        clips_of(source).check_memory(3, 3)
+    with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --splits=\.\.\.,test"):
+        clips_of(source, "test")
+    with pytest.raises(
+        UserError, match=r"data_prep\.camvid, or data_prep\.folder for data of your"
+    ):
+        open_clips(source, "train")

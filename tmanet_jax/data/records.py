@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
 from tmanet_jax.data.codec import DAMAGE, Size, decode_labels, decode_window, frame_size
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
 from tmanet_jax.errors import UserError
@@ -218,7 +218,8 @@ class ClipSource:
             raise UserError(
                 f"The records at {self.data_dir} hold {self.info.memory_range} frames before each "
                 f"query, fewer than the memory range {memory_range}. Lower it, or make the "
-                f"records again:\n  {_command(self.data_dir)} --memory-range={memory_range}"
+                f"records again:\n  {_command(self.data_dir, self.info.classes)} "
+                f"--memory-range={memory_range}"
             )
 
     def _where(self, index: int) -> str:
@@ -256,7 +257,7 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     if split not in info.splits:
         raise UserError(
             f"The records at {data_dir} have no split {split!r}, only {', '.join(info.splits)}. "
-            f"Make them again with it:\n  {_command(data_dir)} --splits=...,{split}"
+            f"Make them again with it:\n  {_command(data_dir, info.classes)} --splits=...,{split}"
         )
     return ClipSource(data_dir, split, info, builder.as_data_source(split))
 
@@ -285,8 +286,13 @@ def _versions(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / BUILDER_NAME).glob("*.*.*"))
 
 
-def _command(data_dir: Path) -> str:
-    return f"python -m data_prep.cityscapes --source=DIR --out={data_dir}"
+def _command(data_dir: Path, classes: ClassSet | None = None) -> str:
+    """The command that makes records of these classes; the most likely if they are not known."""
+    known = {None: "cityscapes", CITYSCAPES: "cityscapes", CAMVID: "camvid"}
+    command = f"python -m data_prep.{known.get(classes, 'folder')} --source=DIR --out={data_dir}"
+    if classes is None:
+        return f"{command}\nor data_prep.camvid, or data_prep.folder for data of your own."
+    return command
 
 
 def _damaged(where: str, clip_id: str, error: Exception) -> UserError:
