@@ -90,6 +90,11 @@ def _provide(
     source: CamvidSource, directory: Path, video: Video, wanted: Collection[int], watch: Watch
 ) -> VideoFrames:
     stills = _of_video(source.stills, video)
+    if not stills:
+        raise WrongSourceError(
+            f"No still of {video.file} lies below {source.root}: expected files such as "
+            f"{video.frame_name(30)}.png. Get them, or leave out their splits by --splits."
+        )
     note = directory / f"{video.file}.json"
     files = _of_video(source.frames, video) | _extracted(directory, video)
     path = source.videos.get(video)

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.alignment import Alignment, align, thumbnail
+from data_prep.alignment import Alignment, align, mean_colours, thumbnail
 from data_prep.pictures import read_frame
 from data_prep.source_tree import SourceFile
 from data_prep.writing import write_frame
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.data.video import VideoFrame, open_video
 from tmanet_jax.errors import UserError
+
+_NOTHING_1x1x3 = np.zeros((1, 1, 3), np.uint8)
+"""Stands for a frame that cannot be decoded: it resembles no still."""
 
 
 @dataclass(frozen=True)
@@ -99,27 +102,45 @@ def number_frames(path: Path, stills: Mapping[int, SourceFile], watch: Watch) ->
         WrongSourceError: most stills do not agree: it is another video.
         UserError: the video or a still cannot be read.
     """
-    thumbnails = {number: thumbnail(read_frame(still)) for number, still in stills.items()}
-    frames: list[np.ndarray] = []
-    broken: dict[int, str] = {}
-    for frame in watch.over(path):
-        if frame.pixels_HxWx3 is None:
-            broken[frame.index] = frame.problem or ""
-            frames.append(np.zeros_like(frames[-1] if frames else next(iter(thumbnails.values()))))
-        else:
-            frames.append(thumbnail(frame.pixels_HxWx3))
+    pictures = {number: read_frame(still) for number, still in stills.items()}
+    thumbnails = {number: thumbnail(picture) for number, picture in pictures.items()}
+    colours = {number: mean_colours(picture) for number, picture in pictures.items()}
+    del pictures
+    frames, frame_colours, broken = _decode_small(path, watch)
     alignment = align(thumbnails, np.stack(frames))
     faults = {number: fault for number in stills if (fault := alignment.fault(number)) is not None}
     if 2 * len(faults) > len(stills):
         raise WrongSourceError(_foreign(path, stills, alignment, faults))
+    off_by = [
+        np.abs(frame_colours[number - alignment.first_number] - colours[number].astype(int)).mean()
+        for number in stills
+        if number not in faults
+    ]
     return Numbering(
         num_bytes=path.stat().st_size,
         first_number=alignment.first_number,
         num_frames=len(frames),
         broken=broken,
         faults=faults,
-        report=str(alignment),
+        report=f"{alignment}; their colours are {np.mean(off_by):.1f} of 255 away",
     )
+
+
+def _decode_small(
+    path: Path, watch: Watch
+) -> tuple[list[np.ndarray], list[np.ndarray], dict[int, str]]:
+    """Thumbnails and mean colours of all frames, and what is wrong with the broken ones."""
+    thumbnails: list[np.ndarray] = []
+    colours: list[np.ndarray] = []
+    broken: dict[int, str] = {}
+    for frame in watch.over(path):
+        picture_HxWx3 = frame.pixels_HxWx3
+        if picture_HxWx3 is None:
+            broken[frame.index] = frame.problem or ""
+            picture_HxWx3 = _NOTHING_1x1x3
+        thumbnails.append(thumbnail(picture_HxWx3))
+        colours.append(mean_colours(picture_HxWx3))
+    return thumbnails, colours, broken
 
 
 def extract_frames(

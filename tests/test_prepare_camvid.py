@@ -95,6 +95,7 @@ def test_each_clip_holds_its_still_its_labels_and_the_frames_before_it(source, c
             report
         )
     assert "4 of 4 stills agree" in report
+    assert report.count("their colours are 0.") == 4
     assert "13 clips, 65 frames (0 of them" in report
 
 
@@ -261,6 +262,13 @@ def test_a_missing_video_is_named(source, capsys):
     assert prepare(source, "--splits=train", "--memory-range=0") == 0
 
 
+def test_a_video_without_one_still_is_named(source, capsys):
+    for path in (source / "701_StillsRaw_full").glob("0016E5_*.png"):
+        path.unlink()
+    assert prepare(source, "--on-error=skip") == 2
+    assert "No still of 0016E5.MXF lies below" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("path_of", "message"),
     [
@@ -318,7 +326,8 @@ def test_a_torn_note_is_named(source, capsys):
     assert "0016E5.MXF.json cannot be read" in capsys.readouterr().err
 
 
-def test_a_killed_extraction_goes_on_and_damages_nothing(source):
+@pytest.mark.parametrize("signalled", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_extraction_goes_on_and_damages_nothing(source, signalled):
     frames_dir = source.parent / "out" / "frames"
     program = (
         "import time\n"
@@ -330,13 +339,19 @@ def test_a_killed_extraction_goes_on_and_damages_nothing(source):
         f"camvid.main(['--source={source}', '--out={source.parent / 'out'}', '--splits=train'])\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 60
     while len(list(frames_dir.glob("*.png"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, signalled)
+    _, message = process.communicate(timeout=60)
+    if signalled == signal.SIGINT:
+        assert message.endswith("Stopped. The same command goes on from here.\n")
+        assert "Traceback" not in message
     kept = {path: path.stat().st_mtime_ns for path in frames_dir.glob("*.png")}
     assert 3 <= len(kept) < 24
     assert json.loads((frames_dir / f"{SEQ06.file}.json").read_text())["first_number"] == 3

@@ -9,13 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
+from configs import default
 from data_prep import folder
 from tests import tiny_runs
 from tests.small_camvid import write_png
 from tests.small_videos import number_of, numbered
+from tmanet_jax import settings
 from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
+from tmanet_jax.train.start import open_split
 
 SIZE = (96, 128)
 CLASSES = "name,red,green,blue\nroad,90,90,90\ncar,200,0,0\nsky,0,0,250\n"
@@ -207,12 +210,22 @@ def test_the_example_of_the_docstring_runs_to_the_first_training_step(tmp_path):
     assert folder.main([f"--source={tmp_path / 'mine'}", f"--out={out}"]) == 0
     assert open_clips(out, "train").info.classes.names == ("road", "car")
 
-    workdir = f"--workdir={tmp_path / 'run'}"
-    one_step = ("--config.num_steps=1", "--config.batch_size=1", workdir)
-    refused = tiny_runs.run(out, *one_step)
-    assert "have 2 classes, config.model.num_classes is 19: set it to 2" in refused.stderr
-    done = tiny_runs.run(out, *one_step, "--config.model.num_classes=2")
+    done = tiny_runs.run(
+        out,
+        "--config.model.num_classes=2",
+        "--config.num_steps=1",
+        "--config.batch_size=1",
+        f"--workdir={tmp_path / 'run'}",
+    )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_network_of_another_number_of_classes_is_told_the_setting(source):
+    prepare(source)
+    config = default.get_config()
+    config.data.dir = str(source.parent / "out")
+    with pytest.raises(UserError, match=r"have 3 classes, .* is 19: set it to 3"):
+        open_split(settings.from_config(config), "train", memory_range=2)
 
 
 def test_missing_records_name_the_preparation_of_their_data_set(source):
@@ -221,7 +234,5 @@ def test_missing_records_name_the_preparation_of_their_data_set(source):
         clips_of(source).check_memory(3, 3)
     with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --splits=\.\.\.,test"):
         clips_of(source, "test")
-    with pytest.raises(
-        UserError, match=r"data_prep\.camvid, or data_prep\.folder for data of your"
-    ):
+    with pytest.raises(UserError, match=r"or data_prep\.camvid, or data_prep\.folder for"):
         open_clips(source, "train")
