@@ -80,8 +80,10 @@ class CityscapesClip:
     @property
     def fingerprint(self) -> str:
         """Changes when one of the files does."""
-        files = (*self.memory, self.query, *([self.labels] if self.labels else []))
-        return "\n".join(file.fingerprint for file in files)
+        fingerprints = [file.fingerprint for file in (*self.memory, self.query)]
+        if self.labels is not None:
+            fingerprints.append(self.labels.fingerprint)
+        return "\n".join(fingerprints)
 
     def load(self) -> Clip:
         """Reads the files; raises UserError if they are torn or do not go together."""
@@ -157,8 +159,8 @@ def _find_clips(
     cities = tree.folders(f"{layout.queries}/{split}")
     if not any(_frames(tree, f"{layout.queries}/{split}/{city}") for city in cities):
         raise UserError(
-            f"No frames found: expected {tree.root / layout.queries / split}/CITY/NAME{_SUFFIX}, or "
-            f"a zip file in {tree.root} that holds them. Is {tree.root} the directory that the "
+            f"No frames found: expected {tree.root / layout.queries / split}/CITY/NAME{_SUFFIX}, "
+            f"or a zip file in {tree.root} that holds them. Is {tree.root} the directory that the "
             f"data set is in, and has it a split {split!r}?"
         )
     if options.memory_range and not tree.folders(f"{_SEQUENCE}/{split}"):

@@ -1,10 +1,10 @@
 """Cityscapes' label files: which there are, and what their values mean.
 
-The site's files are called labelIds and hold label ids 0..33; cityscapesscripts makes labelTrainIds of
-them, which hold train ids. Both may lie in one folder, even for different clips: the names tell them
-apart. The original TMANet reads a folder gtFine_19 whose files are called labelIds but hold train
-ids. If both folders are there, or the values are not those that a name promises, nobody knows which
-labels are meant; that is refused.
+The site's files are called labelIds and hold label ids 0..33; cityscapesscripts makes labelTrainIds
+of them, which hold train ids. Both may lie in one folder, even for different clips: their names
+tell them apart. The original TMANet reads a folder gtFine_19 whose files are called labelIds but
+hold train ids. If both folders are there, or values are not those that a name promises, nobody
+knows which labels are meant; that is refused.
 """
 
 from collections.abc import Mapping
@@ -54,9 +54,9 @@ class LabelsFile(NamedTuple):
             return values_HxW
         if np.any(values_HxW == IGNORE):
             raise WrongSourceError(
-                f"{self.file} is called labelIds but holds the value {IGNORE}, which only train ids "
-                "have. If all files there are of the original TMANet's kind, rename their folder "
-                f"to {PRIVATE_FOLDER}; if only some are, get gtFine again."
+                f"{self.file} is called labelIds but holds the value {IGNORE}, which only train "
+                "ids have. If all files there are of the original TMANet's kind, rename their "
+                f"folder to {PRIVATE_FOLDER}; if only some are, get gtFine again."
             )
         return label_ids_to_train_ids(values_HxW, str(self.file))
 
@@ -80,7 +80,7 @@ def labels_folder(tree: SourceTree, folder: str, split: str) -> str:
 
 
 def labels_by_name(tree: SourceTree, folder: str) -> Mapping[str, LabelsFile]:
-    """The labels in a folder by clip, e.g. 'aachen_000000_000019'; train ids where there are both."""
+    """The labels in a folder by clip, e.g. 'aachen_000000_000019'; files of train ids go first."""
     are_train_ids = folder.startswith(f"{PRIVATE_FOLDER}/")
     labels: dict[str, LabelsFile] = {}
     for name, file in tree.files(folder).items():
@@ -97,6 +97,6 @@ def _refuse_label_ids(values_HxW: np.ndarray, file: SourceFile) -> None:
     if is_label_id_HxW.any():
         raise WrongSourceError(
             f"{file} holds the value {values_HxW[is_label_id_HxW][0]}, which is a label id, but "
-            f"files in {PRIVATE_FOLDER} hold train ids, 0..18 and {IGNORE}. If all files there hold "
-            "label ids, rename the folder to gtFine."
+            f"files in {PRIVATE_FOLDER} hold train ids, 0..18 and {IGNORE}. If all files there "
+            "hold label ids, rename the folder to gtFine."
         )

@@ -73,7 +73,7 @@ def memory_numbers(
         largest_gap: where more than this many frames lie from one frame to the next, another video
             begins.
     """
-    video = [number for number in existing[: bisect.bisect_left(existing, query)]] + [query]
+    video = [*existing[: bisect.bisect_left(existing, query)], query]
     if largest_gap is not None:
         begin = len(video) - 1
         while begin and video[begin] - video[begin - 1] <= largest_gap:

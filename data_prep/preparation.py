@@ -162,7 +162,7 @@ class Summary:
     @property
     def clips_with_stand_ins(self) -> int:
         """How many clips have such frames."""
-        return sum(np.count_nonzero(split.stand_ins) for split in self.info.splits.values())
+        return sum(1 for split in self.info.splits.values() for count in split.stand_ins if count)
 
     def __str__(self) -> str:
         parts = [
@@ -306,18 +306,19 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
 
 
 def _run_verification(arguments: argparse.Namespace, find_clips: FindClips) -> int:
-    """Compares records with their source, in the splits and with the options they were made with."""
+    """Compares records with their source, with the options that they were made with."""
     info = read_info(arguments.out)
     for name in ("memory_range", "frame_stride"):
         asked, found = getattr(arguments, name), getattr(info, name)
         if asked not in (None, found):
             raise UserError(
-                f"The records at {arguments.out} have {name.replace('_', ' ')} {found}, not {asked}."
+                f"The records at {arguments.out} have {name.replace('_', ' ')} {found}, "
+                f"not {asked}."
             )
     splits = arguments.splits.split(",") if arguments.splits else list(info.splits)
     options = Options(info.memory_range, info.frame_stride, on_error="skip")
-    found = verify(arguments.out, find_clips(options, splits))
-    for difference in found.differences:
+    compared = verify(arguments.out, find_clips(options, splits))
+    for difference in compared.differences:
         print(difference)
-    print(f"Compared {arguments.out} with its source: {found}")
-    return 2 if found.differences else 0
+    print(f"Compared {arguments.out} with its source: {compared}")
+    return 2 if compared.differences else 0

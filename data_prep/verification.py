@@ -58,7 +58,7 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
         planned = {clip.id: clip for clip in plan.clips}
         differences += _differing_ids(sources[split], planned, plan.labelled)
         pairs += [
-            _Pair(sources[split], index, planned[clip_id], plan.labelled)
+            _Pair(sources[split], index, planned[clip_id])
             for index, clip_id in enumerate(sources[split].ids)
             if clip_id in planned
         ]
@@ -82,9 +82,8 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
 
 class _Pair(NamedTuple):
     source: ClipSource
-    index: int
+    record: int
     clip: PlannedClip
-    labelled: bool
 
 
 class _Comparison(NamedTuple):
@@ -117,7 +116,7 @@ def _compare(pair: _Pair) -> _Comparison:
     """Compares one record, decoded, with its files."""
     offsets = range(pair.source.info.memory_range, 0, -1)
     try:
-        encoded = pair.source.read_encoded(pair.index)
+        encoded = pair.source.read_encoded(pair.record)
         record = [*encoded.decode_window(offsets, 0, 0, *encoded.size), encoded.decode_labels()]
     except UserError as error:
         return _Comparison([str(error)], b"")

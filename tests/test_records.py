@@ -20,6 +20,7 @@ from tmanet_jax.data.records import EncodedClip, has_records, open_clips
 from tmanet_jax.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
+UNFINISHED = ".unfinished-records"
 
 
 def test_clips_come_back_as_they_were_written_and_in_that_order(tmp_path):
@@ -193,11 +194,17 @@ def test_records_that_cannot_be_replaced_stay(tmp_path, monkeypatch):
             raise OSError(errno.EIO, "Input/output error")
         return rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", refuse_new)
-    with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: Input/output error"):
-        write_noise(tmp_path, 2)
-    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse_new)
+        with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: Input/output error"):
+            write_noise(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"clip_records", UNFINISHED}
     assert len(open_clips(tmp_path, "train")) == 1
+
+    monkeypatch.setattr(NoiseClip, "load", None)  # all shards are whole: no clip is loaded again
+    write_noise(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert len(open_clips(tmp_path, "train")) == 2
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Writes clip records on all cores, shard by shard; what is whole survives whatever happens."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -141,11 +142,11 @@ def write_records(
             _encode_clip, memory_range=memory_range, classes=classes, skip=skip_unreadable
         )
         clips = ((clip, shard.labelled) for shard in missing for clip in shard.clips)
-        with computed_ahead(encode, clips) as encoded:
+        with _telling_what_is_kept(whole), computed_ahead(encode, clips) as encoded:
             for shard in missing:
                 encoded_shard = itertools.islice(encoded, len(shard.clips))
-                info = _write_shard(place, shard, classes, encoded_shard, on_clip_written)
-                whole[shard.name] = place.add(shard.name, shard.fingerprint, info)
+                part = _write_shard(place, shard, classes, encoded_shard, on_clip_written)
+                whole[shard.name] = place.add(shard.name, shard.fingerprint, part)
         by_split = {
             name: [whole[shard.name] for shard in shards if shard.split == name] for name in plans
         }
@@ -153,6 +154,20 @@ def write_records(
         _describe(place, info, by_split)
         place.replace(out / BUILDER_NAME)
     return Written(info, sum(path.stat().st_size for path in (out / BUILDER_NAME).rglob("*")))
+
+
+@contextlib.contextmanager
+def _telling_what_is_kept(whole: Mapping[str, StagedShard]) -> Iterator[None]:
+    """Adds to a UserError how many clips need not be prepared again."""
+    try:
+        yield
+    except UserError as error:
+        if not whole:
+            raise
+        num_clips = sum(len(shard.info.ids) for shard in whole.values())
+        raise UserError(
+            f"{error}\n{num_clips} clips are kept: the same command goes on from there."
+        ) from error
 
 
 class _PlannedShard(NamedTuple):
