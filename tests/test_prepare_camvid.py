@@ -21,6 +21,7 @@ from tests.small_camvid import (
     FIRST_NUMBERS,
     NUM_FRAMES,
     SPLITS,
+    label_colours,
     label_indices,
     labels_path,
     shown,
@@ -97,6 +98,24 @@ def test_each_clip_holds_its_still_its_labels_and_the_frames_before_it(source, c
     assert "4 of 4 stills agree" in report
     assert report.count("their colours are 0.") == 4
     assert "13 clips, 65 frames (0 of them" in report
+
+
+def test_the_format_of_the_published_videos(tmp_path, monkeypatch):
+    """DVCPRO HD in MXF at the published size; stills 6 and 10 are the frames of index 7 and 11."""
+    monkeypatch.setattr(camvid_splits, "_SPLITS", {"test": ((SEQ05, range(6, 11, 4)),)})
+    source, size = tmp_path / "source", (720, 960)
+    frames = [numbered(index, size) for index in range(12)]
+    write_video(source / SEQ05.file, frames, "dvvideo", pixel_format="yuv422p", rate=60)
+    for number in (6, 10):
+        name = SEQ05.frame_name(number)
+        write_png(still_path(source, name), frames[shown(SEQ05, number)])
+        labels = cv2.resize(label_colours(number), size[::-1], interpolation=cv2.INTER_NEAREST)
+        write_png(labels_path(source, name), labels)
+    assert prepare(source, "--splits=test") == 0
+    assert [shown_numbers(clips_of(source, "test"), index) for index in range(2)] == [
+        [3, 4, 5, 6, 7],
+        [7, 8, 9, 10, 11],
+    ]
 
 
 def test_only_the_frames_that_are_needed_are_written_and_none_is_negative(source):
