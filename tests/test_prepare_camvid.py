@@ -259,6 +259,28 @@ def test_a_foreign_still_is_named_or_skipped(source, capsys):
     assert "3 of 4 stills agree" in report
 
 
+def test_a_still_that_was_put_right_counts(source):
+    right = still_path(source, "0016E5_00022").read_bytes()
+    write_png(still_path(source, "0016E5_00022"), numbered(3000))
+    assert prepare(source, "--splits=val") == 2
+    still_path(source, "0016E5_00022").write_bytes(right)
+    assert prepare(source, "--splits=val") == 0
+
+
+def test_frames_that_turn_out_to_be_numbered_wrongly_are_extracted_again(source):
+    """Stills that all lie one too early, first; then the right ones."""
+    val = [SEQ16.frame_name(number) for _, numbers in SPLITS["val"] for number in numbers]
+    right = {name: still_path(source, name).read_bytes() for name in val}
+    for name in val:
+        write_png(still_path(source, name), numbered(int(name[-5:]) + 1))
+    assert prepare(source, "--splits=val") == 0
+    assert shown_numbers(clips_of(source, "val"), 0) == [17, 18, 19, 20, 21]
+    for name in val:
+        still_path(source, name).write_bytes(right[name])
+    assert prepare(source, "--splits=val") == 0
+    assert shown_numbers(clips_of(source, "val"), 0) == [16, 17, 18, 19, 20]
+
+
 def test_a_still_under_another_number_is_named_with_its_own(source, capsys):
     write_png(still_path(source, "0016E5_00022"), numbered(29))
     assert prepare(source, "--splits=val") == 2
@@ -308,6 +330,15 @@ def test_a_torn_still_is_named(source, capsys):
     path.write_bytes(path.read_bytes()[:200])
     assert prepare(source, "--splits=val") == 2
     assert "0016E5_00022.png cannot be decoded" in capsys.readouterr().err
+    assert prepare(source, "--splits=val", "--on-error=skip") == 0
+    assert len(clips_of(source, "val")) == 3
+
+
+def test_a_directory_of_frames_that_cannot_be_written_is_named(source, capsys):
+    (source.parent / "file").write_text("")
+    assert prepare(source, "--splits=val", f"--frames={source.parent / 'file'}") == 2
+    assert "Traceback" not in (message := capsys.readouterr().err)
+    assert f"{source.parent / 'file'}" in message
 
 
 def test_records_are_verified_against_stills_labels_and_frames(source, capsys):
