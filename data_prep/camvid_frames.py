@@ -1,11 +1,12 @@
 """Provides the frames before CamVid's stills: extracted already, or now from the raw videos."""
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from data_prep.alignment import MAX_DIFFERENCE, difference, thumbnail
@@ -23,6 +24,10 @@ from data_prep.source_tree import SourceFile, UnpackedFile
 from data_prep.writing import write_whole
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
+
+_LARGEST_SHIFT = 3
+_SHIFT_SAMPLE = 40
+"""How many stills of a video are compared with the frames up to so many places away."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,13 @@ def _checked(
 ) -> VideoFrames:
     """Frames that somebody else extracted, compared with the stills of the same number."""
     common = sorted(files.keys() & stills.keys())
+    if shift := _shift(files, stills, common):
+        raise WrongSourceError(
+            f"The stills of {video.file} look like the extracted frames {abs(shift)} "
+            f"{'after' if shift > 0 else 'before'} those of their numbers, such as "
+            f"{files[common[0]]}. The frames are numbered otherwise; move them away and give the "
+            "video instead."
+        )
     faults = {}
     for number in common:
         still, frame = (thumbnail(read_frame(item[number])) for item in (stills, files))
@@ -152,6 +164,23 @@ def _checked(
         f"{video.file}: {len(files)} frames were there already; "
         + (f"{agreeing} of their number" if common else unchecked),
     )
+
+
+def _shift(
+    files: Mapping[int, SourceFile], stills: Mapping[int, SourceFile], common: Sequence[int]
+) -> int:
+    """How many frames away from their numbers a sample of stills fits clearly better; else 0."""
+    sample = common[:: len(common) // _SHIFT_SAMPLE + 1]
+    thumbnails = {number: thumbnail(read_frame(stills[number])) for number in sample}
+    means = {}
+    for shift in range(-_LARGEST_SHIFT, _LARGEST_SHIFT + 1):
+        present = [number for number in sample if number + shift in files]
+        if 2 * len(present) > len(sample):
+            frames = (thumbnail(read_frame(files[number + shift])) for number in present)
+            pairs = zip((thumbnails[number] for number in present), frames, strict=True)
+            means[shift] = np.mean([difference(*pair) for pair in pairs])
+    best = min(means, key=means.__getitem__, default=0)
+    return best if best and 1.5 * means[best] + 0.5 < means[0] else 0
 
 
 def _extracted(directory: Path, video: Video) -> dict[int, SourceFile]:

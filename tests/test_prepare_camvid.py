@@ -226,6 +226,12 @@ def test_foreign_frames_of_another_numbering_are_refused(source, capsys):
         write_png(frames / f"Seq05VD_f{number:05d}.png", numbered(number))
     options = ("--splits=test", f"--frames={frames}")
     assert prepare(source, *options) == 2
+    assert "look like the extracted frames 1 after those of their numbers" in (
+        capsys.readouterr().err
+    )
+    for number in range(31):
+        write_png(frames / f"Seq05VD_f{number:05d}.png", numbered(3000 + number))
+    assert prepare(source, *options) == 2
     assert "4 of 4 stills do not show the extracted frame of their number" in (
         capsys.readouterr().err
     )
