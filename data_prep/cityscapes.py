@@ -43,7 +43,7 @@ _SUFFIX = "_leftImg8bit.png"
 _SEQUENCE = "leftImg8bit_sequence"
 _UNLABELLED_SPLIT = "test"
 _LARGEST_GAP = 30
-"""Snippets of one city and sequence lie further apart: their annotated frames by 100 and more."""
+"""A snippet has 30 frames: after a longer gap comes another one of the same city and sequence."""
 
 
 class _Layout(NamedTuple):
