@@ -15,15 +15,25 @@ from ml_collections import ConfigDict, config_flags
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError, ends_with_message
-from tmanet_jax.train.loop import evaluate_workdir, train
+from tmanet_jax.train.assess import evaluate_workdir
+from tmanet_jax.train.loop import train
 
 CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
-MODES = {"train": train, "eval": evaluate_workdir}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints, logs, metrics and pictures; default runs/NAME."
 )
+_SUBMIT = flags.DEFINE_string(
+    "submit", None, "Mode eval: a directory for predictions in the format of the data set's server."
+)
+
+
+def _evaluate(run_settings: settings.Settings, workdir: Path) -> None:
+    evaluate_workdir(run_settings, workdir, Path(_SUBMIT.value) if _SUBMIT.value else None)
+
+
+MODES = {"train": train, "eval": _evaluate}
 
 
 @ends_with_message

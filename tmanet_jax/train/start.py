@@ -23,13 +23,16 @@ from tmanet_jax.weights import (
 CHECKPOINTS_DIR = "checkpoints"
 
 
-def open_split(settings: Settings, split: str, *, memory_range: int) -> ClipSource:
+def open_split(
+    settings: Settings, split: str, *, memory_range: int, unlabelled_ok: bool = False
+) -> ClipSource:
     """The clips of a split, checked against the network.
 
     Args:
         settings: of the run.
         split: its name.
         memory_range: frames before the query that memory frames are drawn from.
+        unlabelled_ok: accept a split without labels.
 
     Raises:
         UserError: no such records, or ones that this network cannot use.
@@ -42,10 +45,11 @@ def open_split(settings: Settings, split: str, *, memory_range: int) -> ClipSour
             f"config.model.num_classes is {settings.model.head.num_classes}: set it to "
             f"{num_classes}, or choose another config.data.dir."
         )
-    if not source.labelled:
+    if not (source.labelled or unlabelled_ok):
         raise UserError(
             f"The split {split!r} in {settings.data.dir} has no labels: it can neither train nor "
-            "be scored; choose another config.data.train_split or config.data.eval_split."
+            "be scored; choose another config.data.train_split or config.data.eval_split, or let "
+            "mode eval write its predictions (--submit=DIR)."
         )
     source.check_memory(settings.model.head.num_memory, memory_range)
     return source
