@@ -49,22 +49,21 @@ def confusions(process: subprocess.Popen[str]) -> list[np.ndarray]:
     """The matrix of every clip, for each mesh."""
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    return [np.array(json.loads(line)) for line in output.splitlines() if line.startswith("[")]
+    return [np.array(json.loads(line)) for line in output.splitlines() if line.startswith("[[")]
 
 
 @pytest.fixture(scope="module")
 def alone(data_dir: Path) -> list[np.ndarray]:
-    """One device with clip after clip; 8 devices; 2 devices with 2 clips each."""
-    with started(data_dir, [(1, 1), (8, 1), (2, 2)], num_devices=8) as process:
+    """One device with clip after clip, and 3 devices with 2 clips each."""
+    with started(data_dir, [(1, 1), (3, 2)], num_devices=3) as process:
         return confusions(process)
 
 
 def test_devices_and_batch_sizes_change_nothing(alone: list[np.ndarray]) -> None:
-    one, *others = alone
+    one, many = alone
     assert one.shape == (tiny_runs.NUM_EVAL, 19, 19)
     assert (one.sum((1, 2)) > 0).all()
-    for other in others:
-        np.testing.assert_array_equal(other, one)
+    np.testing.assert_array_equal(many, one)
 
 
 def test_two_processes_score_every_clip_once_and_both_know_all(

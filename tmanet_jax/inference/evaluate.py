@@ -12,7 +12,7 @@ from tmanet_jax.data.categories import categories_of, void_class
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pipeline import eval_clips
 from tmanet_jax.data.records import ClipSource
-from tmanet_jax.inference.overlays import comparison
+from tmanet_jax.inference.overlays import comparison_of
 from tmanet_jax.inference.segment import ClipSegmenter, SegmentedClip
 from tmanet_jax.metrics import Scores, merged, scores, scores_without
 
@@ -26,14 +26,14 @@ class Evaluation:
         clip_ids: the N clips that were scored.
         clip_groups: the group of each, or ''.
         confusion_NxCxC: pixels of each clip by (label, prediction), int32.
-        overlays: pictures (RGB uint8) by clip id.
+        shown: some of the clips with their predictions, for pictures.
     """
 
     classes: ClassSet
     clip_ids: tuple[str, ...]
     clip_groups: tuple[str, ...]
     confusion_NxCxC: np.ndarray
-    overlays: dict[str, np.ndarray]
+    shown: tuple[SegmentedClip, ...]
 
     @property
     def num_clips(self) -> int:
@@ -59,6 +59,11 @@ class Evaluation:
             for name in sorted(set(self.clip_groups))
             if name
         }
+
+    @property
+    def overlays(self) -> dict[str, np.ndarray]:
+        """Pictures (RGB uint8) of the clips to show, by id."""
+        return {shown.clip.id: comparison_of(shown, self.classes) for shown in self.shown}
 
     @property
     def categories(self) -> Scores | None:
@@ -94,7 +99,7 @@ def evaluate(
     """Scores the network on every clip of a split.
 
     Each process of a run scores the clips i, i + n, ... on its own devices; their confusion
-    matrices are exchanged once, at the end. Pictures are kept of the process's own clips.
+    matrices are exchanged once, at the end. Clips to show are the process's own.
 
     Args:
         segmenter: the network.
@@ -103,21 +108,20 @@ def evaluate(
     """
     classes = source.info.classes
     confusion_NxCxC = np.zeros((len(source), *(classes.num_classes,) * 2), np.int32)
-    overlays: dict[str, np.ndarray] = {}
+    shown: list[SegmentedClip] = []
     mine = range(jax.process_index(), len(source), jax.process_count())
-    shown = evenly_spread(mine, segmenter.config.num_overlays)
+    wanted = evenly_spread(mine, segmenter.config.num_overlays)
     for index, segmented in zip(mine, segment_split(segmenter, source), strict=True):
-        clip = segmented.clip
         confusion_NxCxC[index] = segmented.confusion_CxC
-        if index in shown:
-            overlays[clip.id] = comparison_of(segmented, classes)
+        if index in wanted:
+            shown.append(segmented)
         on_clip(segmented)
     return Evaluation(
         classes=classes,
         clip_ids=tuple(source.clip_id(index) for index in range(len(source))),
         clip_groups=tuple(source.group(index) for index in range(len(source))),
         confusion_NxCxC=_sum_over_processes(confusion_NxCxC),
-        overlays=overlays,
+        shown=tuple(shown),
     )
 
 
@@ -142,12 +146,6 @@ def evenly_spread(indices: Sequence[int], count: int) -> list[int]:
     """At most `count` of some indices, from the first to the last."""
     places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
     return [indices[place] for place in places]
-
-
-def comparison_of(segmented: SegmentedClip, classes: ClassSet) -> np.ndarray:
-    """Frame, labels and prediction side by side, RGB."""
-    clip = segmented.clip
-    return comparison(clip.frames_SxHxWx3[-1], clip.labels_HxW, segmented.predicted_HxW, classes)
 
 
 def _sum_over_processes(counts: np.ndarray) -> np.ndarray:

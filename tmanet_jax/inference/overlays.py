@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.inference.segment import SegmentedClip
 
 _OPACITY = 0.6
 _MIN_PANEL_WIDTH = 512
@@ -30,6 +31,12 @@ def comparison(
     occurring = np.union1d(labels_HxW, predicted_HxW)
     legend = _legend([c for c in occurring if c < classes.num_classes], classes, row.shape[1])
     return np.concatenate([row, legend], axis=0)
+
+
+def comparison_of(segmented: SegmentedClip, classes: ClassSet) -> np.ndarray:
+    """Query frame, labels and prediction of a clip, RGB."""
+    clip = segmented.clip
+    return comparison(clip.frames_SxHxWx3[-1], clip.labels_HxW, segmented.predicted_HxW, classes)
 
 
 def _captioned(panel_HxWx3: np.ndarray, caption: str) -> np.ndarray:
