@@ -28,8 +28,10 @@ def random_video(seed: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     return labels.astype(np.uint8), predicted.astype(np.uint8)
 
 
-def shares(labels: np.ndarray, predicted: np.ndarray, length: int, **options: bool) -> list[float]:
-    consistency = VideoConsistency(length, **options)
+def shares(
+    labels: np.ndarray, predicted: np.ndarray, length: int, as_published: bool = False
+) -> list[float]:
+    consistency = VideoConsistency(length, as_published=as_published)
     for label, prediction in zip(labels, predicted, strict=True):
         consistency.add(VideoFrame(np.zeros(0), label, prediction))
     return consistency.shares()

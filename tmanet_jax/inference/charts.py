@@ -34,7 +34,7 @@ def confusion_picture(confusion_CxC: np.ndarray, classes: ClassSet) -> np.ndarra
 
 def _draw_cell(picture: np.ndarray, row: int, column: int, share: float) -> None:
     top, left = _MARGIN + row * _CELL, _MARGIN + column * _CELL
-    colour = np.round(255 + share * (_FULL_RGB - 255)).astype(np.uint8)
+    colour = np.round(255 + (0.04 + 0.96 * share) * (_FULL_RGB - 255)).astype(np.uint8)
     picture[top + 1 : top + _CELL, left + 1 : left + _CELL] = colour
     if share >= 0.005:
         ink = (255, 255, 255) if share > 0.5 else _INK

@@ -6,7 +6,8 @@ Segmentation with Per-frame Inference", ECCV 2020; the test for occlusion, Sunda
 Point Trajectories by GPU-accelerated Large Displacement Optical Flow", ECCV 2010.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -126,9 +127,9 @@ def optical_flow(from_HxWx3: np.ndarray, to_HxWx3: np.ndarray) -> np.ndarray:
 
     OpenCV's DIS flow (Kroeger et al., ECCV 2016), its medium preset, on grey pictures.
     """
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2GRAY) for frame_HxWx3 in (from_HxWx3, to_HxWx3)]
-    return flow.calc(grey[0], grey[1], None)  # type: ignore[call-overload]  # None makes the array
+    return flow.calc(grey[0], grey[1], np.empty((*grey[0].shape, 2), np.float32))
 
 
 def warp(labels_HxW: np.ndarray, flow_HxWx2: np.ndarray) -> np.ndarray:
@@ -162,3 +163,86 @@ def _targets(flow_HxWx2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width, _ = flow_HxWx2.shape
     y_HxW, x_HxW = np.mgrid[:height, :width].astype(np.float32)
     return x_HxW + flow_HxWx2[..., 0], y_HxW + flow_HxWx2[..., 1]
+
+
+@dataclass(frozen=True)
+class TemporalScores:
+    """Consistency over time of a set of videos, as fractions; nan where nothing defines one.
+
+    Attributes:
+        vc_of_length: VC_n by n.
+        mean_tc: mTC.
+        num_videos: videos.
+    """
+
+    vc_of_length: Mapping[int, float]
+    mean_tc: float
+    num_videos: int
+
+    def by_name(self) -> dict[str, float]:
+        """The scores by the names that papers give them."""
+        return {
+            **{f"VC{length}": value for length, value in self.vc_of_length.items()},
+            "mTC": self.mean_tc,
+        }
+
+
+class TemporalTotal:
+    """The scores over time of videos, one after the other.
+
+    Args:
+        num_classes: classes of the predictions.
+        void: label values that are no class.
+        lengths: each n of VC_n.
+        as_published: see `VideoConsistency`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        void: Sequence[int] = (IGNORE,),
+        lengths: Sequence[int] = (8, 16),
+        as_published: bool = False,
+    ):
+        self._num_classes = num_classes
+        self._void = void
+        self._as_published = as_published
+        self._shares_of_length: dict[int, list[float]] = {length: [] for length in lengths}
+        self._tc_of_video: list[float] = []
+        self._num_videos = 0
+
+    def add_video(self, frames: Iterable[VideoFrame]) -> None:
+        """Adds a video; its frames are read once and not kept."""
+        counters = {
+            length: VideoConsistency(length, self._void, self._as_published)
+            for length in self._shares_of_length
+        }
+        tc = temporal_consistency(_seen_by(counters.values(), frames), self._num_classes)
+        for length, counter in counters.items():
+            self._shares_of_length[length] += counter.shares()
+        self._tc_of_video.append(_mean(tc))
+        self._num_videos += 1
+
+    def result(self) -> TemporalScores:
+        """The scores of all videos so far."""
+        return TemporalScores(
+            {length: _mean(shares) for length, shares in self._shares_of_length.items()},
+            _mean(self._tc_of_video),
+            self._num_videos,
+        )
+
+
+def _seen_by(
+    counters: Iterable[VideoConsistency], frames: Iterable[VideoFrame]
+) -> Iterator[VideoFrame]:
+    for frame in frames:
+        for counter in counters:
+            counter.add(frame)
+        yield frame
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the values that are defined; nan if none is."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")

@@ -36,7 +36,7 @@ def find_videos(source: ClipSource) -> list[Video]:
     Raises:
         UserError: an id does not end in a number, or no two clips are neighbours.
     """
-    frames = sorted(_video_and_frame(source, index) + (index,) for index in range(len(source)))
+    frames = sorted((*_video_and_frame(source, index), index) for index in range(len(source)))
     runs: list[list[tuple[str, int, int]]] = []
     for frame in frames:
         if runs and runs[-1][-1][0] == frame[0] and runs[-1][-1][1] + 1 == frame[1]:

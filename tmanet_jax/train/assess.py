@@ -5,10 +5,12 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
-from tmanet_jax.inference.evaluate import evaluate, segment_split
-from tmanet_jax.inference.report import write_report
-from tmanet_jax.inference.segment import compile_segmenter
+from tmanet_jax.data.records import ClipSource, open_clips
+from tmanet_jax.inference.evaluate import Evaluation, evaluate, segment_split
+from tmanet_jax.inference.report import Report, write_report
+from tmanet_jax.inference.segment import ClipSegmenter, SegmentedClip, compile_segmenter
 from tmanet_jax.inference.submission import Submission
+from tmanet_jax.inference.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
 from tmanet_jax.train import start
 from tmanet_jax.train.trained import load_trained, model_settings
@@ -49,7 +51,31 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     else:
         evaluation = evaluate(segmenter, source, *([] if submission is None else [submission.add]))
         if jax.process_index() == 0:
-            step = int(trained.state.step)
-            tqdm.write(write_report(evaluation, workdir, step=step, split=source.split))
+            report = _report(evaluation, segmenter, source, int(trained.state.step))
+            tqdm.write(write_report(report, workdir))
     if submission is not None:
         tqdm.write(str(submission))
+
+
+def _report(
+    evaluation: Evaluation, segmenter: ClipSegmenter, source: ClipSource, step: int
+) -> Report:
+    """With the worst clips and the player's frames, which are segmented once more."""
+    worst = evaluation.worst(segmenter.config.num_worst)
+    offsets = range(segmenter.num_memory, 0, -1)
+    return Report(
+        evaluation=evaluation,
+        step=step,
+        split=source.split,
+        worst=list(segmenter.segment(source.read(index, offsets) for index in worst)),
+        player=_video(segmenter, source.split),
+    )
+
+
+def _video(segmenter: ClipSegmenter, split: str) -> list[SegmentedClip]:
+    """The frames of the first video of `config.eval.video_dir`, if there is one."""
+    if not segmenter.config.video_dir:
+        return []
+    videos = open_clips(segmenter.config.video_dir, split)
+    first = find_videos(videos)[0]
+    return list(segmenter.segment(clips_of(videos, first, segmenter.num_memory)))

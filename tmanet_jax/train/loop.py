@@ -14,7 +14,7 @@ from tmanet_jax.checkpoints import Checkpoints
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.inference.evaluate import Evaluation, evaluate
-from tmanet_jax.inference.report import write_report
+from tmanet_jax.inference.report import Report, write_report
 from tmanet_jax.inference.segment import SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
@@ -75,9 +75,9 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
         weights.save(workdir / WEIGHTS_FILE, nnx.merge(recipe.graphdef, *state.network))
-        log.message(
-            write_report(evaluation, workdir, step=int(state.step), split=eval_source.split)
-        )
+        if jax.process_index() == 0:
+            report = Report(evaluation, int(state.step), eval_source.split)
+            log.message(write_report(report, workdir))
         log.message(f"weights:  {workdir / WEIGHTS_FILE}")
         return evaluation
 
