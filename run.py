@@ -1,6 +1,7 @@
 """Trains or evaluates a TMANet.
 
-    python run.py [train|eval] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
+    python run.py [train|eval|consistency] --config=configs/demo.py [--workdir=DIR]
+        [--config.FIELD=VALUE ...]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError, ends_with_message
-from tmanet_jax.train.assess import evaluate_workdir
+from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.loop import train
 
 CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
@@ -33,7 +34,7 @@ def _evaluate(run_settings: settings.Settings, workdir: Path) -> None:
     evaluate_workdir(run_settings, workdir, Path(_SUBMIT.value) if _SUBMIT.value else None)
 
 
-MODES = {"train": train, "eval": _evaluate}
+MODES = {"train": train, "eval": _evaluate, "consistency": evaluate_consistency}
 
 
 @ends_with_message

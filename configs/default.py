@@ -82,6 +82,7 @@ def get_config() -> ConfigDict:
     config.eval.num_overlays = 8  # pictures of frame, label and prediction that are kept
     config.eval.num_worst = 8  # pictures of the clips with the lowest mIoU; by mode eval
     config.eval.video_dir = ""  # records of videos (every frame a query) for the report's player
+    config.eval.vspw_published = False  # VC8 and VC16 as VSPW's script computes them, mistakes kept
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 2_000  # steps; also at every evaluation

@@ -11,7 +11,7 @@ from tmanet_jax.data.records import Clip
 from tmanet_jax.inference.evaluate import Evaluation
 from tmanet_jax.inference.report import Report
 from tmanet_jax.inference.segment import SegmentedClip
-from tmanet_jax.metrics import confusion_matrix
+from tmanet_jax.metrics import confusion_of
 
 NUM_FRAMES = 6
 
@@ -33,7 +33,7 @@ def _segmented(frames: SnippetFrames, number: int) -> SegmentedClip:
         picture.image_HxWx3[None],
         labels_HxW,
     )
-    confusion = np.asarray(confusion_matrix(predicted_HxW, labels_HxW, CITYSCAPES.num_classes))
+    confusion = confusion_of(predicted_HxW, labels_HxW, CITYSCAPES.num_classes)
     return SegmentedClip(clip, predicted_HxW, confusion)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.metrics import confusion_matrix, merged, scores, scores_without
+from tmanet_jax.metrics import confusion_matrix, confusion_of, merged, scores, scores_without
 
 
 def test_confusion_counts_label_and_prediction_and_leaves_ignored_pixels_out() -> None:
@@ -19,6 +19,7 @@ def test_confusion_counts_label_and_prediction_and_leaves_ignored_pixels_out() -
             expected[label, prediction] += 1
     confusion = confusion_matrix(jnp.asarray(predicted), jnp.asarray(labels), 5)
     np.testing.assert_array_equal(confusion, expected)
+    np.testing.assert_array_equal(confusion_of(predicted, labels, 5), expected)
 
 
 def test_scores_of_a_matrix_worked_by_hand() -> None:

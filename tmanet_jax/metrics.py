@@ -25,6 +25,14 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes).astype(jnp.int32)
 
 
+def confusion_of(predicted_HxW: np.ndarray, labels_HxW: np.ndarray, num_classes: int) -> np.ndarray:
+    """The same on the host, of one frame: int32 CxC."""
+    counted_HxW = labels_HxW != IGNORE
+    cells_N = labels_HxW[counted_HxW].astype(np.int64) * num_classes + predicted_HxW[counted_HxW]
+    counts = np.bincount(cells_N, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """Fractions; a class that has no pixel where the score needs one is nan and left out of means.

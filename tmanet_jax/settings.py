@@ -101,6 +101,7 @@ class EvalConfig:
         num_overlays: clips whose pictures are kept, spread evenly over the split.
         num_worst: clips of the lowest mIoU whose pictures are kept besides.
         video_dir: records of videos for the report's player; empty: it shows scored clips.
+        vspw_published: compute VC_n as VSPW's script does, with its mistakes.
     """
 
     mode: Literal["slide", "whole"] = "slide"
@@ -114,6 +115,7 @@ class EvalConfig:
     num_overlays: int = 8
     num_worst: int = 8
     video_dir: str = ""
+    vspw_published: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,6 +322,7 @@ def _evaluation(config: ConfigDict) -> EvalConfig:
         num_overlays=config.num_overlays,
         num_worst=config.num_worst,
         video_dir=config.video_dir,
+        vspw_published=config.vspw_published,
     )
 
 

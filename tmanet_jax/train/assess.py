@@ -1,11 +1,13 @@
-"""Mode `eval`: scores of a trained network, result files for a benchmark's server, a report."""
+"""Modes `eval` and `consistency`: scores of a trained network, result files, a report."""
 
 from pathlib import Path
 
 import jax
+from flax import nnx
 from tqdm import tqdm
 
 from tmanet_jax.data.records import ClipSource, open_clips
+from tmanet_jax.inference.consistency import evaluate_videos, frame_stream, segment_video
 from tmanet_jax.inference.evaluate import Evaluation, evaluate, segment_split
 from tmanet_jax.inference.report import Report, write_report
 from tmanet_jax.inference.segment import ClipSegmenter, SegmentedClip, compile_segmenter
@@ -14,6 +16,8 @@ from tmanet_jax.inference.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
 from tmanet_jax.train import start
 from tmanet_jax.train.trained import load_trained, model_settings
+
+CONSISTENCY_DIR = "consistency"
 
 
 def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = None) -> None:
@@ -55,6 +59,38 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
             tqdm.write(write_report(report, workdir))
     if submission is not None:
         tqdm.write(str(submission))
+
+
+def evaluate_consistency(settings: Settings, workdir: Path) -> None:
+    """Scores a trained network on videos, every frame and over time, in WORKDIR/consistency.
+
+    The clips of the split are neighbouring frames with labels; the network is that of
+    `evaluate_workdir`.
+
+    Raises:
+        UserError: bad input, or nothing to score.
+    """
+    settings = model_settings(settings)
+    source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
+    first = find_videos(source)[0]
+    trained = load_trained(settings, workdir)
+    start.prepare_workdir(workdir / CONSISTENCY_DIR)
+    model = nnx.merge(trained.graphdef, *trained.state.network)
+    stream = frame_stream(model, settings.evaluation)
+    evaluation, temporal = evaluate_videos(
+        stream,
+        source,
+        num_shown=settings.evaluation.num_overlays,
+        as_published=settings.evaluation.vspw_published,
+    )
+    report = Report(
+        evaluation=evaluation,
+        step=int(trained.state.step),
+        split=source.split,
+        player=list(segment_video(stream, clips_of(source, first, num_memory=0))),
+        temporal=temporal,
+    )
+    tqdm.write(write_report(report, workdir / CONSISTENCY_DIR))
 
 
 def _report(

@@ -24,7 +24,12 @@ CHECKPOINTS_DIR = "checkpoints"
 
 
 def open_split(
-    settings: Settings, split: str, *, memory_range: int, unlabelled_ok: bool = False
+    settings: Settings,
+    split: str,
+    *,
+    memory_range: int,
+    num_memory: int | None = None,
+    unlabelled_ok: bool = False,
 ) -> ClipSource:
     """The clips of a split, checked against the network.
 
@@ -32,6 +37,7 @@ def open_split(
         settings: of the run.
         split: its name.
         memory_range: frames before the query that memory frames are drawn from.
+        num_memory: how many of them are read; by default as many as the network has.
         unlabelled_ok: accept a split without labels.
 
     Raises:
@@ -51,7 +57,9 @@ def open_split(
             "be scored; choose another config.data.train_split or config.data.eval_split, or let "
             "mode eval write its predictions (--submit=DIR)."
         )
-    source.check_memory(settings.model.head.num_memory, memory_range)
+    if num_memory is None:
+        num_memory = settings.model.head.num_memory
+    source.check_memory(num_memory, memory_range)
     return source
 
 
