@@ -42,11 +42,12 @@ def class_scores(
         align_corners: how logits are rescaled to `size`.
         flip: add the mirror image of each clip.
     """
-    views = _views(segment, resized, size=size, align_corners=align_corners, flip=flip)
-    return mean_probabilities(views)
+    return mean_probabilities(
+        each_view(segment, resized, size=size, align_corners=align_corners, flip=flip)
+    )
 
 
-def _views(
+def each_view(
     segment: Segment,
     resized: Sequence[jax.Array],
     *,
@@ -54,7 +55,10 @@ def _views(
     align_corners: bool,
     flip: bool,
 ) -> Iterator[jax.Array]:
-    """In the original's order: for each ratio the clip as it is, then mirrored."""
+    """Class probabilities of each view, BxHxWxC: for each ratio the clip as it is, then mirrored.
+
+    The arguments are those of `class_scores`; the order is the original's.
+    """
     for frames_BxSxhxwx3 in resized:
         yield view_probabilities(segment, frames_BxSxhxwx3, size=size, align_corners=align_corners)
         if flip:

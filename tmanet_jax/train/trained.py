@@ -49,7 +49,7 @@ def load_trained(settings: Settings, workdir: Path) -> Trained:
         UserError: there is nothing to load, or it does not fit.
     """
     sharding = replicated(make_mesh())
-    model = start.random_model(settings)
+    model = start.blank_model(settings)
     if load_report := start.load_weights(model, settings.init):
         tqdm.write(str(load_report))
     recipe, state = start.initial_state(settings, model, class_weights=None)
