@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 
 from tmanet_jax import weight_files
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
@@ -138,13 +139,33 @@ def read_model_config(
     return config
 
 
-def save(path: str | os.PathLike[str], model: TMANet) -> None:
+def read_classes(path: str | os.PathLike[str]) -> ClassSet:
+    """The classes of the whole network in a file.
+
+    Files written by this project's training carry them. Of others they are the published ones of
+    19 (Cityscapes) and 12 classes (CamVid), and numbered ones elsewhere.
+
+    Raises:
+        UserError: the file cannot be read, or holds no whole TMANet.
+    """
+    file = weight_files.read(path)
+    if file.classes is not None:
+        return file.classes
+    return weight_files.classes_of_number(_channels(file.tensors, "decode_head.conv_seg"))
+
+
+def save(path: str | os.PathLike[str], model: TMANet, classes: ClassSet | None = None) -> None:
     """Writes the whole model, with its configuration, as `.safetensors` or `.pth`.
+
+    Args:
+        path: where to.
+        model: what to write.
+        classes: what it tells apart, if that is known.
 
     Raises:
         UserError: the file cannot be written, or is a `.pth` and torch is not installed.
     """
-    weight_files.write(path, WeightFile(to_tensors(nnx.state(model)), model.config))
+    weight_files.write(path, WeightFile(to_tensors(nnx.state(model)), model.config, classes))
 
 
 def convert(

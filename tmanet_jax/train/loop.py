@@ -72,7 +72,11 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             log=log,
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
-        weights.save(workdir / WEIGHTS_FILE, nnx.merge(recipe.graphdef, *state.network))
+        weights.save(
+            workdir / WEIGHTS_FILE,
+            nnx.merge(recipe.graphdef, *state.network),
+            train_source.info.classes,
+        )
         log.message(
             write_report(evaluation, workdir, step=int(state.step), split=eval_source.split)
         )
