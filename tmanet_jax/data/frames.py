@@ -34,6 +34,7 @@ class Frames:
         time_base: unit of the frames' `pts`, in seconds.
         expected: how many there probably are; None if nobody knows.
         names: of the pictures in a folder, without folder and ending; empty elsewhere.
+        sound_of: the video file whose frames these are, if it has sound.
     """
 
     frames: Iterator[VideoFrame]
@@ -41,6 +42,7 @@ class Frames:
     time_base: Fraction
     expected: int | None
     names: tuple[str, ...] = ()
+    sound_of: Path | None = None
 
 
 @contextlib.contextmanager
@@ -63,7 +65,8 @@ def open_frames(source: Source) -> Iterator[Frames]:
         with open_video(source) as video:
             rate = video.average_rate or _RATE
             rising = _rising(iter(video), video.time_base, rate)
-            yield Frames(rising, rate, video.time_base, video.expected_frames)
+            sound_of = video.path if video.has_audio else None
+            yield Frames(rising, rate, video.time_base, video.expected_frames, sound_of=sound_of)
     else:
         paths = picture_files(source)
         yield _numbered(map(_read_picture, paths), len(paths), _distinct_names(paths))

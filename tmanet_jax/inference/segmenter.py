@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Literal, NamedTuple
 
 import jax
@@ -123,7 +123,7 @@ class Segmenter:
 
     def stream(
         self, source: Source, *, wanted: Callable[[int], bool] | None = None
-    ) -> Iterator[FrameResult]:
+    ) -> Generator[FrameResult, None, None]:
         """Segments frame after frame, decoding ahead and computing ahead of who reads the results.
 
         The memory is that of the frames before; where frames change their size it starts anew. A
@@ -144,7 +144,7 @@ class Segmenter:
 
     def segment(
         self, frames: Frames, *, wanted: Callable[[int], bool] | None = None
-    ) -> Iterator[FrameResult]:
+    ) -> Generator[FrameResult, None, None]:
         """`stream` of a source that is open."""
         decoded = ahead(frames.frames, _DECODED_AHEAD)
         turns = _turns(decoded, wanted or (lambda index: True), self._stream.reach)

@@ -69,12 +69,6 @@ class SegmentWriter:
         if self._open is not None:
             self._finish(_LAST)
 
-    def abandon(self) -> None:
-        """Ends, losing the frames of the segment that is being written."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
     def _finish(self, name: str) -> None:
         assert self._open is not None
         self._open.close()
