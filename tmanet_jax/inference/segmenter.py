@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 
 from tmanet_jax import weights
 from tmanet_jax.data.classes import ClassSet
@@ -112,14 +111,11 @@ class Segmenter:
         Raises:
             UserError: the file cannot be read, or an option has a value that it cannot have.
         """
-        stream_config = StreamConfig(mode, crop_size, stride, memory_stride)
-        config = weights.read_model_config(path)
+        config = StreamConfig(mode, crop_size, stride, memory_stride)
         if dtype not in (None, "float32", "bfloat16"):
             raise UserError(f"dtype is {dtype!r}: choose 'float32' or 'bfloat16'.")
-        config = dataclasses.replace(config, dtype=dtype or config.dtype)
-        model = nnx.jit(lambda: TMANet(config, rngs=nnx.Rngs(0)))()
-        weights.load_checkpoint(path, model)
-        return cls(model, weights.read_classes(path), stream_config)
+        model, classes = weights.load_model(path, dtype=dtype)
+        return cls(model, classes, config)
 
     def stream(
         self, source: Source, *, wanted: Callable[[int], bool] | None = None
