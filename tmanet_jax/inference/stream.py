@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tmanet_jax.errors import UserError
 from tmanet_jax.inference.windows import Windows, cut_windows, merge_windows, place_windows
 from tmanet_jax.models.heads import KeyValue
 from tmanet_jax.models.layers import resize_bilinear
@@ -34,12 +35,26 @@ class StreamConfig:
         crop_size: height and width of a window in pixels.
         stride: from window to window, down and to the right, in pixels.
         memory_stride: frames from one memory frame to the next.
+
+    Raises:
+        UserError: a value cannot be, or windows would leave gaps between them.
     """
 
     mode: Literal["whole", "slide"] = "whole"
     crop_size: tuple[int, int] = (769, 769)
     stride: tuple[int, int] = (513, 513)
     memory_stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("whole", "slide"):
+            raise UserError(f"mode is {self.mode!r}: choose 'whole' or 'slide'.")
+        if self.memory_stride < 1:
+            raise UserError(f"memory_stride is {self.memory_stride}: it must be at least 1.")
+        if any(not 1 <= s <= c for s, c in zip(self.stride, self.crop_size, strict=True)):
+            raise UserError(
+                f"stride is {self.stride}: windows of {self.crop_size} need a stride from 1 to "
+                "their own size each way, or they leave gaps."
+            )
 
 
 @jax.tree_util.register_dataclass
@@ -87,6 +102,11 @@ class FrameStream:
             lambda logits, size: jax.nn.softmax(self._full_logits(logits, size), axis=-1),
             static_argnums=1,
         )
+
+    @property
+    def reach(self) -> int:
+        """How many frames before a frame its result depends on."""
+        return self.model_config.head.num_memory * self.config.memory_stride
 
     def start(self, batch_size: int, size: tuple[int, int]) -> StreamState:
         """The state of streams that have had no frame yet.

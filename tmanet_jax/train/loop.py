@@ -74,7 +74,11 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             log=log,
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
-        weights.save(workdir / WEIGHTS_FILE, nnx.merge(recipe.graphdef, *state.network))
+        weights.save(
+            workdir / WEIGHTS_FILE,
+            nnx.merge(recipe.graphdef, *state.network),
+            train_source.info.classes,
+        )
         if jax.process_index() == 0:
             report = Report(evaluation, int(state.step), eval_source.split)
             log.message(write_report(report, workdir))
