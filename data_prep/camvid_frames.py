@@ -1,7 +1,7 @@
 """Provides the frames before CamVid's stills: extracted already, or now from the raw videos."""
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from data_prep.extraction import (
     number_frames,
     read_numbering,
 )
-from data_prep.pictures import read_frame, write_whole
+from data_prep.pictures import read_frame
 from data_prep.source_tree import SourceFile, UnpackedFile
+from data_prep.writing import write_whole
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
 
@@ -89,25 +90,38 @@ def _provide(
     source: CamvidSource, directory: Path, video: Video, wanted: Collection[int], watch: Watch
 ) -> VideoFrames:
     stills = _of_video(source.stills, video)
+    if not stills:
+        raise WrongSourceError(
+            f"No still of {video.file} lies below {source.root}: expected files such as "
+            f"{video.frame_name(30)}.png. Get them, or leave out their splits by --splits."
+        )
     note = directory / f"{video.file}.json"
-    files = _of_video(source.frames, video) | _extracted(directory, video)
     path = source.videos.get(video)
-    lacking = sorted(set(wanted) - set(files))
-    if path is None or not lacking:
-        if wanted and not files:
-            raise WrongSourceError(_nothing_found(source, directory, video))
-        numbering = read_numbering(note)
-    else:
-        numbering = read_numbering(note, path)
+    files = _of_video(source.frames, video) | _extracted(directory, video)
+    targets = {number: directory / f"{video.frame_name(number)}.png" for number in wanted}
+    noted = read_numbering(note)
+    numbering = noted if noted is not None and noted.is_of(path, stills) else None
+    if path is not None and (targets.keys() - files.keys() or noted != numbering):
         if numbering is None:
             numbering = number_frames(path, stills, watch)
+            if noted is not None and noted.first_number != numbering.first_number:
+                _remove(targets.values())
+                files = _of_video(source.frames, video) | _extracted(directory, video)
             write_whole(note, numbering.to_json())
-        targets = {number: directory / f"{video.frame_name(number)}.png" for number in lacking}
-        extract_frames(path, numbering, targets, watch)
+        lacking = {number: targets[number] for number in targets.keys() - files.keys()}
+        extract_frames(path, numbering, lacking, watch)
         files |= _extracted(directory, video)
+    elif wanted and not files:
+        raise WrongSourceError(_nothing_found(source, directory, video))
     if numbering is None:
         return _checked(video, files, stills)
     return VideoFrames(files, numbering.faults, _report(video, numbering))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Removes frames that were numbered otherwise."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _checked(

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from data_prep.pictures import read_frame, read_indices
+from data_prep.pictures import holds_colours, read_frame, read_indices
 from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import CAMVID, colours_to_train_ids
 from tmanet_jax.data.record_writer import WrongSourceError
@@ -27,8 +27,6 @@ _SAMPLE = 64
 
 _ROAD = CAMVID.names.index("road")
 _SKY = CAMVID.palette_Cx3[CAMVID.names.index("sky")]
-_COLOUR_TYPES = {0: "indices", 2: "colours", 3: "indices", 6: "colours"}
-"""What a PNG holds by its colour type: grey, RGB, palette, RGB with alpha."""
 
 
 def find_label_format(files: Sequence[SourceFile]) -> LabelFormat:
@@ -42,23 +40,23 @@ def find_label_format(files: Sequence[SourceFile]) -> LabelFormat:
         UserError: a file cannot be read.
     """
     step = max(1, len(files) // _SAMPLE)
-    samples = [(file, file.read_bytes()) for file in files[::step]]
-    kinds = {_kind(file, content): file for file, content in samples}
-    if len(kinds) > 1:
+    samples = files[::step]
+    example = {holds_colours(file): file for file in samples}
+    if len(example) > 1:
         raise WrongSourceError(
-            f"Labels are colours in {kinds['colours']} and indices in {kinds['indices']}: expected "
-            "one kind. Remove the files of the other."
+            f"Labels are colours in {example[True]} and indices in {example[False]}: expected one "
+            "kind. Remove the files of the other."
         )
-    if "colours" in kinds:
+    if True in example:
         return "colours"
-    by_palette = {_form_by_palette(content): file for file, content in samples}
+    by_palette = {_form_by_palette(file.read_bytes()): file for file in samples}
     if None not in by_palette and len(by_palette) > 1:
         raise WrongSourceError(
             f"The palettes of {by_palette['indices11']} (11 classes) and "
             f"{by_palette['indices12']} (12) differ: expected one form of labels."
         )
     form = next(iter(by_palette)) if len(by_palette) == 1 else None
-    return form or _form_by_road([file for file, _ in samples])
+    return form or _form_by_road(samples)
 
 
 def read_labels(file: SourceFile, form: LabelFormat) -> np.ndarray:
@@ -75,14 +73,6 @@ def read_labels(file: SourceFile, form: LabelFormat) -> np.ndarray:
         labels_HxW = np.where(labels_HxW < 11, labels_HxW + 1, 0).astype(np.uint8)
     CAMVID.check(labels_HxW, str(file))
     return labels_HxW
-
-
-def _kind(file: SourceFile, content: bytes) -> str:
-    """Colours or indices, by the header; https://www.w3.org/TR/png-3/#11IHDR."""
-    kind = _COLOUR_TYPES.get(content[25]) if content[12:16] == b"IHDR" and content[25:] else None
-    if kind is None:
-        raise UserError(f"Labels {file} are no PNG of colours or indices. Get the file again.")
-    return kind
 
 
 def _form_by_palette(content: bytes) -> LabelFormat | None:

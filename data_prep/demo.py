@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from data_prep import cityscapes, synthetic
+from data_prep.preparation import Options
 from tmanet_jax.data.records import has_records, open_clips
 from tmanet_jax.errors import UserError
 
@@ -40,7 +41,7 @@ def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num
             degraded_train=DEGRADED,
             degraded_val=DEGRADED,
         )
-        cityscapes.prepare(Path(street), data_dir, memory_range=MEMORY_RANGE)
+        cityscapes.prepare(Path(street), data_dir, Options(memory_range=MEMORY_RANGE))
 
 
 def _check_records(data_dir: Path, size: tuple[int, int], num_train: int, num_eval: int) -> None:

@@ -1,4 +1,4 @@
-"""Makes clip records from frames, labels and a list of classes of your own.
+r"""Makes clip records from frames, labels and a list of classes of your own.
 
     python -m data_prep.folder --source=DIR --out=DIR
 
@@ -14,19 +14,22 @@ Each labelled frame becomes a clip; its memory are the frames before it. A last 
 named `ignored` is no class: its colour marks pixels that do not count. Text may stand before the
 number in names. For example:
 
-    import cv2, numpy as np, pathlib
-    for folder in ("frames/train/drive", "frames/val/drive", "labels/train/drive", "labels/val/drive"):
-        pathlib.Path("mine", folder).mkdir(parents=True)
-    pathlib.Path("mine/classes.csv").write_text("name,red,green,blue\\nroad,90,90,90\\ncar,200,0,0\\n")
-    for split in ("train", "val"):
+    import cv2, pathlib, numpy as np
+    mine = pathlib.Path("mine")
+    for folder in ("frames/train/a", "frames/val/b", "labels/train/a", "labels/val/b"):
+        (mine / folder).mkdir(parents=True)
+    (mine / "classes.csv").write_text("name,red,green,blue\nroad,90,90,90\ncar,200,0,0\n")
+    for video in ("train/a", "val/b"):
         for number in range(10):
             frame = np.random.default_rng(number).integers(0, 256, (128, 256, 3), np.uint8)
-            cv2.imwrite(f"mine/frames/{split}/drive/{number:06d}.png", frame)
-        cv2.imwrite(f"mine/labels/{split}/drive/000009.png", frame[..., 0] // 128)
-    # then: python -m data_prep.folder --source=mine --out=data/mine
+            cv2.imwrite(f"mine/frames/{video}/{number:06d}.png", frame)
+        cv2.imwrite(f"mine/labels/{video}/000009.png", frame[..., 0] // 128)
 
-A run needs the number of classes: `python run.py --config=configs/default.py
---config.data.dir=data/mine --config.model.num_classes=2`.
+A run needs to be told the number of classes:
+
+    python -m data_prep.folder --source=mine --out=data/mine
+    python run.py --config=configs/default.py --config.data.dir=data/mine \
+        --config.model.num_classes=2 --config.data.crop_size=128,256
 """
 
 import argparse
@@ -88,10 +91,11 @@ class FolderClip:
     def load(self) -> Clip:
         """Reads the files; raises UserError if they are torn or do not go together."""
         frames = [read_frame(file) for file in (*self.memory, self.query)]
+        size = frames[-1].shape[:2]
         for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            check_size(frame_HxWx3, file, frames[-1], self.query)
+            check_size(frame_HxWx3, file, size, self.query)
         labels_HxW = self.classes.read_labels(self.labels)
-        check_size(labels_HxW, self.labels, frames[-1], self.query)
+        check_size(labels_HxW, self.labels, size, self.query)
         return Clip(self.id, self.group, np.stack(frames), labels_HxW)
 
 

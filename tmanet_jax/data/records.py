@@ -4,14 +4,13 @@ A record holds one annotated frame (the query), the R frames before it, and the 
 `codec`. R is the *memory range*: a network with T <= R memory frames reads any T of them. Records
 lie in ArrayRecord files that a TFDS builder (`record_writer`) describes:
 
-    DATA_DIR/clip_records/1.0.0/clip_records-train.array_record-00000-of-00093
+    DATA_DIR/clip_records/2.0.0/clip_records-train.array_record-00000-of-00093
                                 dataset_info.json  features.json  metadata.json
 """
 
 import contextlib
-import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tmanet_jax.data.classes import IGNORE, ClassSet
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
 from tmanet_jax.data.codec import DAMAGE, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
 from tmanet_jax.errors import UserError
 
 BUILDER_NAME = "clip_records"
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "2.0.0"
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -57,56 +57,6 @@ class Clip:
     group: str
     frames_SxHxWx3: np.ndarray
     labels_HxW: np.ndarray
-
-
-@dataclass(frozen=True)
-class SplitInfo:
-    """What is known of a split without reading it.
-
-    Attributes:
-        labelled: whether its clips have labels.
-        ids: the clips' ids, in the order of the records.
-        groups: the clips' groups, in the same order.
-    """
-
-    labelled: bool
-    ids: tuple[str, ...]
-    groups: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RecordsInfo:
-    """What all records of a directory share.
-
-    Attributes:
-        classes: the data set's classes; their name is the data set's.
-        memory_range: number of frames before the query in each record.
-        splits: the splits by name.
-    """
-
-    classes: ClassSet
-    memory_range: int
-    splits: Mapping[str, SplitInfo]
-
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON can hold."""
-        return {
-            "classes": dataclasses.asdict(self.classes),
-            "memory_range": self.memory_range,
-            "splits": {name: dataclasses.asdict(split) for name, split in self.splits.items()},
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "RecordsInfo":
-        """Inverse of `to_json`; raises KeyError or TypeError on anything else."""
-        classes = dict(values["classes"])
-        classes["names"] = tuple(classes["names"])
-        classes["palette_Cx3"] = tuple(tuple(colour) for colour in classes["palette_Cx3"])
-        splits = {
-            name: SplitInfo(split["labelled"], tuple(split["ids"]), tuple(split["groups"]))
-            for name, split in values["splits"].items()
-        }
-        return cls(ClassSet(**classes), values["memory_range"], splits)
 
 
 @dataclass(frozen=True)
@@ -197,6 +147,21 @@ class ClipSource:
         """Whether the clips have labels."""
         return self._split_info.labelled
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all clips, without reading them."""
+        return self._split_info.ids
+
+    @property
+    def skipped(self) -> tuple[SkippedClip, ...]:
+        """The clips that could not be read when the records were made, and are not in them."""
+        return self._split_info.skipped
+
+    @property
+    def class_pixels(self) -> tuple[int, ...]:
+        """How many pixels each class has in all clips together, without reading them."""
+        return self._split_info.class_pixels
+
     def clip_id(self, index: int) -> str:
         """The id of a clip, without reading it."""
         return self._split_info.ids[index]
@@ -253,7 +218,8 @@ class ClipSource:
             raise UserError(
                 f"The records at {self.data_dir} hold {self.info.memory_range} frames before each "
                 f"query, fewer than the memory range {memory_range}. Lower it, or make the "
-                f"records again:\n  {_command(self.data_dir)} --memory-range={memory_range}"
+                f"records again:\n  {_command(self.data_dir, self.info.classes)} "
+                f"--memory-range={memory_range}"
             )
 
     def _where(self, index: int) -> str:
@@ -271,6 +237,15 @@ def has_records(data_dir: str | os.PathLike[str]) -> bool:
     return any(_versions(Path(data_dir)))
 
 
+def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
+    """What is known of records without reading them.
+
+    Raises:
+        UserError: there are no records, or those of another version.
+    """
+    return _open_directory(Path(data_dir))[0]
+
+
 def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     """Opens the records of one split.
 
@@ -282,7 +257,7 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     if split not in info.splits:
         raise UserError(
             f"The records at {data_dir} have no split {split!r}, only {', '.join(info.splits)}. "
-            f"Make them again with it:\n  {_command(data_dir)} --splits=...,{split}"
+            f"Make them again with it:\n  {_command(data_dir, info.classes)} --splits=...,{split}"
         )
     return ClipSource(data_dir, split, info, builder.as_data_source(split))
 
@@ -311,8 +286,13 @@ def _versions(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / BUILDER_NAME).glob("*.*.*"))
 
 
-def _command(data_dir: Path) -> str:
-    return f"python -m data_prep.cityscapes --source=DIR --out={data_dir}"
+def _command(data_dir: Path, classes: ClassSet | None = None) -> str:
+    """The command that makes records of these classes; the most likely if they are not known."""
+    known = {None: "cityscapes", CITYSCAPES: "cityscapes", CAMVID: "camvid"}
+    command = f"python -m data_prep.{known.get(classes, 'folder')} --source=DIR --out={data_dir}"
+    if classes is None:
+        return f"{command}\nor data_prep.camvid, or data_prep.folder for data of your own."
+    return command
 
 
 def _damaged(where: str, clip_id: str, error: Exception) -> UserError:
