@@ -18,6 +18,8 @@ class StreetFrame:
     number: int
     size: tuple[int, int] = (64, 128)
     group: str = ""
+    stand_ins: int = 0
+    fingerprint: str = ""
 
     @property
     def id(self) -> str:

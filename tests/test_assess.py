@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from data_prep import cityscapes, synthetic
+from data_prep.preparation import Options
 from tests import tiny_runs
 from tests.small_networks import untrained
 from tests.small_streets import write_videos
@@ -52,7 +53,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Street:
     synthetic.render_dataset(
         source, size=SIZE, val=NUM_VAL, test=NUM_TEST, before=2, after=0, workers=1, progress=False
     )
-    cityscapes.prepare(source, root / "records", memory_range=2, splits=("val", "test"))
+    cityscapes.prepare(source, root / "records", Options(memory_range=2), splits=("val", "test"))
     run = settings.from_config(tiny_runs.config(root / "records", eval__mode="whole"))
     weights.save(root / "tmanet.safetensors", untrained(run.model))
     init = settings.InitConfig(checkpoint=str(root / "tmanet.safetensors"))

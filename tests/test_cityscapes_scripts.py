@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import cityscapes, synthetic
+from data_prep.preparation import Options
 from tmanet_jax.data.categories import CITYSCAPES_CATEGORIES
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.records import open_clips
@@ -37,7 +38,7 @@ def test_classes_and_categories_score_as_the_server_scores_them(
 ) -> None:
     street = tmp_path / "street"
     synthetic.render_dataset(street, size=(64, 128), val=3, before=0, after=0, progress=False)
-    cityscapes.prepare(street, tmp_path / "records", memory_range=0, splits=("val",))
+    cityscapes.prepare(street, tmp_path / "records", Options(memory_range=0), splits=("val",))
     source = open_clips(tmp_path / "records", "val")
     submission = Submission.begin(tmp_path / "results", source)
     clips = [source.read(index, ()) for index in range(len(source))]
