@@ -1,5 +1,6 @@
 """The report page in a real browser, as its reader uses it."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -127,3 +128,12 @@ def test_keys_move_through_the_frames_and_the_choice_changes_what_is_compared(
     assert not page.find_element("css selector", "#under .mask").is_displayed()
     page.find_element("id", "play").click()
     assert page.find_element("id", "play").text == "Pause"
+
+
+def test_without_frames_there_is_no_player(browser: "Chrome", tmp_path: Path) -> None:
+    report = report_of(street(1))
+    evaluation = dataclasses.replace(report.evaluation, shown=())
+    write_report(dataclasses.replace(report, evaluation=evaluation, player=(), worst=()), tmp_path)
+    browser.get((tmp_path / "report.html").as_uri())
+    assert not browser.find_element("id", "player").is_displayed()
+    assert browser.get_log("browser") == []
