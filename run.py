@@ -1,6 +1,8 @@
-"""Trains or evaluates a TMANet.
+"""Trains or evaluates a TMANet, or segments a video with it.
 
-    python run.py [train|eval] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
+    python run.py [train|eval|consistency] --config=configs/demo.py [--workdir=DIR]
+        [--config.FIELD=VALUE ...]
+    python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
@@ -15,25 +17,47 @@ from ml_collections import ConfigDict, config_flags
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError, ends_with_message
-from tmanet_jax.train.loop import evaluate_workdir, train
+from tmanet_jax.inference.predict import Prediction, predict, prediction_of
+from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
+from tmanet_jax.train.loop import train
 
 CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
-MODES = {"train": train, "eval": evaluate_workdir}
+PREDICT = "predict"
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints, logs, metrics and pictures; default runs/NAME."
 )
+_SUBMIT = flags.DEFINE_string(
+    "submit", None, "Mode eval: a directory for predictions in the format of the data set's server."
+)
+_INPUT = flags.DEFINE_string("input", "", "predict: a video, folder or glob, or camera number.")
+_OUTPUT = flags.DEFINE_string("output", "", "predict: folder of the results.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: weights; default the workdir's.")
+_FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (overlays), labels.")
+_ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
+_MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
+
+
+def _evaluate(run_settings: settings.Settings, workdir: Path) -> None:
+    evaluate_workdir(run_settings, workdir, Path(_SUBMIT.value) if _SUBMIT.value else None)
+
+
+MODES = {"train": train, "eval": _evaluate, "consistency": evaluate_consistency}
 
 
 @ends_with_message
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     mode, config = _parse(argv)
+    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
     run_settings = settings.from_config(config)
-    _ensure_demo_records(run_settings.data)
     _use_compilation_cache()
-    MODES[mode](run_settings, Path(_WORKDIR.value or f"runs/{config.name}"))
+    if mode == PREDICT:
+        predict(_prediction(run_settings, workdir))
+        return 0
+    _ensure_demo_records(run_settings.data)
+    MODES[mode](run_settings, workdir)
     return 0
 
 
@@ -54,9 +78,23 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
     if config is None:
         raise UserError("Which configuration? For example --config=configs/demo.py.")
     mode = words[0] if words else "train"
-    if mode not in MODES or len(words) > 1:
-        raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(MODES)}.")
+    modes = (*MODES, PREDICT)
+    if mode not in modes or len(words) > 1:
+        raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(modes)}.")
     return mode, config
+
+
+def _prediction(run_settings: settings.Settings, workdir: Path) -> Prediction:
+    return prediction_of(
+        run_settings,
+        workdir,
+        checkpoint=_CHECKPOINT.value,
+        source=_INPUT.value,
+        output=_OUTPUT.value,
+        formats=_FORMAT.value,
+        on_error=_ON_ERROR.value,
+        memory_stride=_MEMORY_STRIDE.value,
+    )
 
 
 def _ensure_demo_records(data: settings.DataConfig) -> None:

@@ -1,9 +1,9 @@
 """Files of weights: safetensors, and PyTorch's `.pth` where torch is installed.
 
 Both hold tensors under the original's names and in its layouts (`backbone.layer1.0.conv1.weight`,
-OIHW), so that conversion between them changes nothing. Beside the tensors stands the configuration
-of the network as JSON: under `tmanet_jax` in the header of a safetensors file, and in the `meta` of
-a `.pth`.
+OIHW), so that conversion between them changes nothing. Beside the tensors stand the configuration
+of the network and its classes as JSON: under `tmanet_jax` and `tmanet_jax_classes` in the header of
+a safetensors file, and in the `meta` of a `.pth`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from tmanet_jax.data.classes import CAMVID, CITYSCAPES
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
@@ -28,6 +28,7 @@ from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weight_names import Tensors
 
 _CONFIG_KEY = "tmanet_jax"
+_CLASSES_KEY = "tmanet_jax_classes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,12 @@ class WeightFile:
         tensors: by the original's names, in its layouts; those of a whole network, or those of a
             backbone alone, which then lack the prefix `backbone.`.
         config: of the whole network or of the backbone; None if the file does not say.
+        classes: what the network tells apart; None if the file does not say.
     """
 
     tensors: Tensors
     config: ModelConfig | ResNetConfig | None = None
+    classes: ClassSet | None = None
 
     @property
     def is_whole_model(self) -> bool:
@@ -95,11 +98,11 @@ def _read_safetensors(path: Path) -> WeightFile:
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file, or is damaged: {error}.") from error
-    return WeightFile(tensors, _decode_config(path, metadata.get(_CONFIG_KEY)))
+    return _described(path, tensors, metadata)
 
 
 def _encode_safetensors(file: WeightFile) -> bytes:
-    metadata = {} if file.config is None else {_CONFIG_KEY: _encode_config(file.config)}
+    metadata = _description(file)
     tensors = {name: np.array(tensor, order="C") for name, tensor in file.tensors.items()}
     return safetensors.numpy.save(tensors, metadata)
 
@@ -113,7 +116,7 @@ def _read_pth(path: Path) -> WeightFile:
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")
     meta = content.get("meta")
-    config = meta.get(_CONFIG_KEY) if isinstance(meta, Mapping) else None
+    meta = meta if isinstance(meta, Mapping) else {}
     state_dict = content.get("state_dict", content)
     if not isinstance(state_dict, Mapping) or not state_dict:
         raise UserError(f"{path} holds no tensors.")
@@ -127,27 +130,35 @@ def _read_pth(path: Path) -> WeightFile:
         except TypeError as error:
             raise UserError(f"{path}: {name!r} holds {tensor.dtype}, not float32.") from error
         tensors[name.removeprefix("module.") if in_module else name] = array
-    return WeightFile(tensors, _decode_config(path, config))
+    return _described(path, tensors, meta)
 
 
 def _encode_pth(file: WeightFile) -> bytes:
     torch = _torch()
     content: object = {name: torch.tensor(tensor) for name, tensor in file.tensors.items()}
     if isinstance(file.config, ModelConfig):
-        content = {"meta": _meta(file.config), "state_dict": content}
+        content = {"meta": _meta(file, file.config), "state_dict": content}
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
-def _meta(config: ModelConfig) -> dict[str, object]:
+def _meta(file: WeightFile, config: ModelConfig) -> dict[str, object]:
     """The `meta` of a checkpoint; the original's `tools/test.py` needs CLASSES and PALETTE."""
-    meta: dict[str, object] = {_CONFIG_KEY: _encode_config(config)}
+    classes = file.classes or classes_of_number(config.head.num_classes)
+    return {
+        **_description(file),
+        "CLASSES": classes.names,
+        "PALETTE": [list(colour) for colour in classes.palette_Cx3],
+    }
+
+
+def classes_of_number(num_classes: int) -> ClassSet:
+    """The published class set of that many classes, or numbered ones."""
     for classes in (CITYSCAPES, CAMVID):
-        if classes.num_classes == config.head.num_classes:
-            meta["CLASSES"] = classes.names
-            meta["PALETTE"] = [list(colour) for colour in classes.palette_Cx3]
-    return meta
+        if classes.num_classes == num_classes:
+            return classes
+    return numbered_classes(num_classes)
 
 
 def _torch() -> ModuleType:
@@ -181,6 +192,24 @@ _ENCODERS: dict[str, Callable[[WeightFile], bytes]] = {
 }
 
 
+def _description(file: WeightFile) -> dict[str, str]:
+    """What a file says of its tensors."""
+    description = {}
+    if file.config is not None:
+        description[_CONFIG_KEY] = _encode_config(file.config)
+    if file.classes is not None:
+        description[_CLASSES_KEY] = json.dumps(dataclasses.asdict(file.classes))
+    return description
+
+
+def _described(path: Path, tensors: Tensors, description: Mapping[str, object]) -> WeightFile:
+    return WeightFile(
+        tensors,
+        _decode_config(path, description.get(_CONFIG_KEY)),
+        _decode_classes(path, description.get(_CLASSES_KEY)),
+    )
+
+
 def _encode_config(config: ModelConfig | ResNetConfig) -> str:
     part = "model" if isinstance(config, ModelConfig) else "backbone"
     return json.dumps({part: dataclasses.asdict(config)})
@@ -200,6 +229,19 @@ def _decode_config(path: Path, text: object) -> ModelConfig | ResNetConfig | Non
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} describes its network in a way that this version does not know: {error!r}."
+        ) from error
+
+
+def _decode_classes(path: Path, text: object) -> ClassSet | None:
+    if text is None:
+        return None
+    try:
+        fields = json.loads(str(text))
+        palette_Cx3 = tuple((red, green, blue) for red, green, blue in fields["palette_Cx3"])
+        return ClassSet(fields["name"], tuple(fields["names"]), palette_Cx3, fields["ignore"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path} describes its classes in a way that this version does not know: {error!r}."
         ) from error
 
 

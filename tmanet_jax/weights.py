@@ -15,10 +15,13 @@ import sys
 from collections.abc import Mapping
 from typing import TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from tmanet_jax import weight_files
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
@@ -138,13 +141,45 @@ def read_model_config(
     return config
 
 
-def save(path: str | os.PathLike[str], model: TMANet) -> None:
+def load_model(
+    path: str | os.PathLike[str], *, dtype: str | None = None
+) -> tuple[TMANet, ClassSet]:
+    """The whole network in a file, and what it tells apart.
+
+    Files written by this project's training name their classes. Of others they are the published
+    ones of 19 (Cityscapes) and 12 classes (CamVid), and numbered ones elsewhere.
+
+    Args:
+        path: `.safetensors` or `.pth`.
+        dtype: compute type, "float32" or "bfloat16"; None: the file's own.
+
+    Raises:
+        UserError: the file cannot be read, or holds no whole TMANet.
+    """
+    file = weight_files.read(path)
+    config = _config_of(path, file, align_corners=None)
+    if not isinstance(config, ModelConfig):
+        raise UserError(f"{path} holds a backbone, not a whole TMANet.")
+    _check_fit(path, file.tensors, expected_shapes(config))
+    config = dataclasses.replace(config, dtype=dtype or config.dtype)
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+    classes = file.classes or weight_files.classes_of_number(config.head.num_classes)
+    return nnx.merge(graphdef, with_tensors(zeros, file.tensors)), classes
+
+
+def save(path: str | os.PathLike[str], model: TMANet, classes: ClassSet | None = None) -> None:
     """Writes the whole model, with its configuration, as `.safetensors` or `.pth`.
+
+    Args:
+        path: where to.
+        model: what to write.
+        classes: what it tells apart, if that is known.
 
     Raises:
         UserError: the file cannot be written, or is a `.pth` and torch is not installed.
     """
-    weight_files.write(path, WeightFile(to_tensors(nnx.state(model)), model.config))
+    weight_files.write(path, WeightFile(to_tensors(nnx.state(model)), model.config, classes))
 
 
 def convert(

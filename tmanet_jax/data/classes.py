@@ -241,6 +241,25 @@ CAMVID_CLASS_OF_COLOUR: dict[Colour, str] = {
 """The 32 RGB colours of CamVid's own label pictures, in the usual grouping."""
 
 
+def numbered_classes(num_classes: int) -> ClassSet:
+    """Classes that nobody has named: "class 0", "class 1", ..., each with a colour of its own.
+
+    The colours are those of PASCAL VOC (`VOClabelcolormap`): the bits of a class's number, dealt
+    out to the channels from the highest bit down.
+    """
+    palette_Cx3 = tuple(_voc_colour(index + 1) for index in range(num_classes))
+    names = tuple(f"class {index}" for index in range(num_classes))
+    return ClassSet("numbered", names, palette_Cx3)
+
+
+def _voc_colour(number: int) -> Colour:
+    red, green, blue = (
+        sum((number >> (3 * place + channel) & 1) << (7 - place) for place in range(8))
+        for channel in range(3)
+    )
+    return red, green, blue
+
+
 def class_set(name: str) -> ClassSet:
     """The class set called `name`; raises UserError if there is none."""
     for classes in (CITYSCAPES, CAMVID):

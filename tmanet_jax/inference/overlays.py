@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.inference.segment import SegmentedClip
 
 _OPACITY = 0.6
 _MIN_PANEL_WIDTH = 512
@@ -28,8 +29,14 @@ def comparison(
     }
     row = np.concatenate([_captioned(panel, name) for name, panel in panels.items()], axis=1)
     occurring = np.union1d(labels_HxW, predicted_HxW)
-    legend = _legend([c for c in occurring if c < classes.num_classes], classes, row.shape[1])
-    return np.concatenate([row, legend], axis=0)
+    present = [c for c in occurring if c < classes.num_classes]
+    return np.concatenate([row, legend(present, classes, row.shape[1])], axis=0)
+
+
+def comparison_of(segmented: SegmentedClip, classes: ClassSet) -> np.ndarray:
+    """Query frame, labels and prediction of a clip, RGB."""
+    clip = segmented.clip
+    return comparison(clip.frames_SxHxWx3[-1], clip.labels_HxW, segmented.predicted_HxW, classes)
 
 
 def _captioned(panel_HxWx3: np.ndarray, caption: str) -> np.ndarray:
@@ -41,16 +48,20 @@ def _captioned(panel_HxWx3: np.ndarray, caption: str) -> np.ndarray:
     return np.concatenate([strip, panel], axis=0)
 
 
-def _legend(present: list[int], classes: ClassSet, width: int) -> np.ndarray:
-    rows = max(-(-len(present) // _LEGEND_COLUMNS), 1)
-    legend = np.full((rows * _CAPTION_HEIGHT, width, 3), 255, np.uint8)
+def legend(present: list[int], classes: ClassSet, width: int) -> np.ndarray:
+    """A strip of that width with the colours and names of these classes, RGB uint8 hxWx3."""
+    widths = [cv2.getTextSize(classes.names[index], _FONT, 0.45, 1)[0][0] for index in present]
+    cell = max(widths, default=0) + 40
+    columns = min(max(width // cell, 1), _LEGEND_COLUMNS)
+    rows = max(-(-len(present) // columns), 1)
+    strip = np.full((rows * _CAPTION_HEIGHT, width, 3), 255, np.uint8)
     for place, index in enumerate(present):
-        left = place % _LEGEND_COLUMNS * (width // _LEGEND_COLUMNS) + 8
-        top = place // _LEGEND_COLUMNS * _CAPTION_HEIGHT + 6
+        left = place % columns * (width // columns) + 8
+        top = place // columns * _CAPTION_HEIGHT + 6
         colour = tuple(int(value) for value in classes.palette_Cx3[index])
-        cv2.rectangle(legend, (left, top), (left + 16, top + 16), colour, cv2.FILLED)
+        cv2.rectangle(strip, (left, top), (left + 16, top + 16), colour, cv2.FILLED)
         cv2.putText(
-            legend, classes.names[index], (left + 22, top + 14), _FONT, 0.45, (0, 0, 0), 1,
+            strip, classes.names[index], (left + 22, top + 14), _FONT, 0.45, (0, 0, 0), 1,
             cv2.LINE_AA,
         )  # fmt: skip
-    return legend
+    return strip

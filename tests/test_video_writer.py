@@ -1,0 +1,148 @@
+"""Written videos: their frames, times and sound come back, and a browser would play them."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tests.small_videos import number_of, numbered, write_video
+from tmanet_jax.data.video import open_video
+from tmanet_jax.inference import video_writer
+from tmanet_jax.inference.video_writer import SegmentWriter, join
+
+TIME_BASE = Fraction(1, 1000)
+
+
+@pytest.fixture(autouse=True)
+def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_writer, "SEGMENT_FRAMES", 4)
+
+
+def write(
+    folder: Path, times: list[int], size: tuple[int, int] = (96, 128), stop: int | None = None
+) -> None:
+    """Writes numbered frames, those that are not there yet; `stop`: is interrupted before one."""
+    writer = SegmentWriter(folder, rate=Fraction(25), time_base=TIME_BASE)
+    for number in range(writer.num_done, len(times)):
+        if number == stop:
+            return
+        writer.write(numbered(number, size), times[number])
+    writer.close()
+
+
+def read(path: Path) -> tuple[list[int], list[float]]:
+    """Numbers and times of the frames."""
+    with open_video(path) as video:
+        frames = list(video)
+    assert [frame.problem for frame in frames] == [None] * len(frames)
+    return (
+        [number_of(frame.pixels_HxWx3) for frame in frames if frame.pixels_HxWx3 is not None],
+        [frame.seconds for frame in frames if frame.seconds is not None],
+    )
+
+
+@pytest.mark.parametrize("count", [1, 4, 11])
+def test_frames_and_their_times_come_back(tmp_path: Path, count: int) -> None:
+    times = [0, 40, 80, 95, 400, 401, 440, 480, 2000, 2100, 2140][:count]
+    write(tmp_path / "segments", times)
+    join(tmp_path / "segments", tmp_path / "out.mp4")
+    numbers, seconds = read(tmp_path / "out.mp4")
+    assert numbers == list(range(count))
+    np.testing.assert_allclose(seconds, np.array(times) / 1000, atol=1e-4)
+
+
+def test_a_browser_would_play_it(tmp_path: Path) -> None:
+    write(tmp_path / "segments", [0, 40, 80, 120, 160])
+    join(tmp_path / "segments", tmp_path / "out.mp4")
+    content = (tmp_path / "out.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    with av.open(tmp_path / "out.mp4") as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+        assert container.streams.video[0].average_rate == 25
+
+
+def test_odd_sizes_become_even_by_a_repeated_edge(tmp_path: Path) -> None:
+    write(tmp_path / "segments", [0, 40], size=(97, 131))
+    join(tmp_path / "segments", tmp_path / "out.mp4")
+    with open_video(tmp_path / "out.mp4") as video:
+        assert video.size == (98, 132)
+        frame = next(iter(video)).pixels_HxWx3
+    assert frame is not None
+    assert np.abs(frame[:97, :131].astype(int) - numbered(0, (97, 131))).mean() < 8
+    assert np.abs(frame[97].astype(int) - frame[96]).mean() < 10
+
+
+def test_colours_come_back(tmp_path: Path) -> None:
+    colour = (200, 30, 60)
+    writer = SegmentWriter(tmp_path / "segments", rate=Fraction(25), time_base=TIME_BASE)
+    writer.write(np.full((64, 64, 3), colour, np.uint8), 0)
+    writer.close()
+    join(tmp_path / "segments", tmp_path / "out.mp4")
+    with open_video(tmp_path / "out.mp4") as video:
+        frame = next(iter(video)).pixels_HxWx3
+    assert frame is not None
+    np.testing.assert_allclose(frame.reshape(-1, 3).mean(0), colour, atol=3)
+
+
+@pytest.mark.parametrize("stop", [3, 4, 9])
+def test_an_interruption_leaves_no_trace(tmp_path: Path, stop: int) -> None:
+    times = list(range(0, 440, 40))
+    write(tmp_path / "once", times)
+    join(tmp_path / "once", tmp_path / "once.mp4")
+    write(tmp_path / "twice", times, stop=stop)
+    assert (
+        SegmentWriter(tmp_path / "twice", rate=Fraction(25), time_base=TIME_BASE).num_done
+        == stop - stop % 4
+    )
+    write(tmp_path / "twice", times)
+    join(tmp_path / "twice", tmp_path / "twice.mp4")
+    assert (tmp_path / "twice.mp4").read_bytes() == (tmp_path / "once.mp4").read_bytes()
+
+
+def with_sound(path: Path, codec: str, start: int = 0) -> Path:
+    """A second of a tone beside 25 frames; the frames begin at the frame number `start`."""
+    with av.open(path, "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.height, video.width, video.pix_fmt = 96, 128, "yuv420p"
+        audio = container.add_stream(codec, rate=48000, layout="stereo")
+        assert isinstance(audio, av.AudioStream)
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(numbered(index))
+            frame.pts = start + index
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        tone = (8000 * np.sin(np.arange(48000) * 2 * np.pi * 440 / 48000)).astype(np.int16)
+        sound = av.AudioFrame.from_ndarray(np.repeat(tone, 2)[None], "s16", "stereo")
+        sound.sample_rate, sound.pts = 48000, 0
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kept"),
+    [("a.mp4", "aac", "aac"), ("a.mkv", "pcm_s16le", "aac"), ("a.mkv", "libopus", "opus")],
+)
+def test_sound_is_kept(tmp_path: Path, name: str, codec: str, kept: str) -> None:
+    source = with_sound(tmp_path / name, codec)
+    write(tmp_path / "segments", list(range(0, 1000, 40)))
+    join(tmp_path / "segments", tmp_path / "out.mp4", sound_of=source)
+    with av.open(tmp_path / "out.mp4") as container:
+        assert container.streams.audio[0].codec_context.name == kept
+        frames = list(container.decode(audio=0))
+    seconds = sum(frame.samples / frame.sample_rate for frame in frames)
+    assert seconds == pytest.approx(1.0, abs=0.06)
+    levels = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
+    assert np.abs(levels).max() > 0.1 * np.iinfo(np.int16).max or np.abs(levels).max() > 0.1
+    assert read(tmp_path / "out.mp4")[0] == list(range(25))
+
+
+def test_a_video_without_sound_stays_without(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "mute.mp4", [numbered(0)], "libx264")
+    write(tmp_path / "segments", [0])
+    join(tmp_path / "segments", tmp_path / "out.mp4", sound_of=source)
+    with av.open(tmp_path / "out.mp4") as container:
+        assert not container.streams.audio

@@ -1,0 +1,172 @@
+"""Frames one after the other, wherever they come from: video, pictures, arrays, a camera."""
+
+import contextlib
+import dataclasses
+import glob
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tmanet_jax.data.video import VideoFrame, open_video
+from tmanet_jax.errors import UserError
+
+Source = str | os.PathLike[str] | int | Iterable[np.ndarray]
+"""A video file, a folder or glob of pictures, the number of a camera, or arrays HxWx3 RGB uint8."""
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+_RATE = Fraction(25)
+"""Frames a second of what has no rate of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """A sequence of frames that is read once.
+
+    Attributes:
+        frames: in order; their `pts` are never None, begin at 0 and always rise.
+        rate: frames a second, on average.
+        time_base: unit of the frames' `pts`, in seconds.
+        expected: how many there probably are; None if nobody knows.
+        names: of the pictures in a folder, without folder and ending; empty elsewhere.
+        sound_of: the video file whose frames these are, if it has sound.
+    """
+
+    frames: Iterator[VideoFrame]
+    rate: Fraction
+    time_base: Fraction
+    expected: int | None
+    names: tuple[str, ...] = ()
+    sound_of: Path | None = None
+
+
+@contextlib.contextmanager
+def open_frames(source: Source) -> Iterator[Frames]:
+    """Opens a source of frames, and closes it at the end.
+
+    Args:
+        source: a video file; a folder of pictures, which are taken in natural order (2 before 10);
+            a glob pattern of pictures; the number of a camera; or arrays HxWx3 RGB uint8.
+
+    Raises:
+        UserError: there is nothing there, or it cannot be read.
+    """
+    if isinstance(source, int):
+        with _camera(source) as frames:
+            yield frames
+    elif not isinstance(source, str | os.PathLike):
+        yield _numbered(map(_checked, source), len(source) if isinstance(source, list) else None)
+    elif Path(source).is_file():
+        with open_video(source) as video:
+            rate = video.average_rate or _RATE
+            rising = _rising(iter(video), video.time_base, rate)
+            sound_of = video.path if video.has_audio else None
+            yield Frames(rising, rate, video.time_base, video.expected_frames, sound_of=sound_of)
+    else:
+        paths = picture_files(source)
+        yield _numbered(map(_read_picture, paths), len(paths), _distinct_names(paths))
+
+
+def picture_files(source: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of a folder or of a glob pattern in natural order.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = Path(source)
+    found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(source)))
+    paths = [path for path in found if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    if not paths:
+        raise UserError(
+            f"There is nothing to segment at {source}: expected a video file, a folder or a glob "
+            f"pattern of pictures ({', '.join(PICTURE_SUFFIXES)}), or the number of a camera."
+        )
+    return sorted(paths, key=_natural_order)
+
+
+def _natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
+    parts = re.split(r"(\d+)", path.name)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
+
+
+def _distinct_names(paths: list[Path]) -> tuple[str, ...]:
+    stems = tuple(path.stem for path in paths)
+    return stems if len(set(stems)) == len(stems) else tuple(path.name for path in paths)
+
+
+def _read_picture(path: Path) -> np.ndarray | str:
+    """RGB pixels, or what is wrong with the file."""
+    pixels_HxWx3 = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if pixels_HxWx3 is None:
+        return f"{path.name} cannot be read as a picture"
+    return np.ascontiguousarray(pixels_HxWx3[:, :, ::-1])
+
+
+def _checked(array_HxWx3: np.ndarray) -> np.ndarray:
+    array_HxWx3 = np.asarray(array_HxWx3)
+    if array_HxWx3.dtype != np.uint8 or array_HxWx3.ndim != 3 or array_HxWx3.shape[2] != 3:
+        raise UserError(
+            f"A frame is an array HxWx3 of uint8, RGB; found {array_HxWx3.dtype} of shape "
+            f"{array_HxWx3.shape}."
+        )
+    return array_HxWx3
+
+
+def _numbered(
+    pictures: Iterable[np.ndarray | str], expected: int | None, names: tuple[str, ...] = ()
+) -> Frames:
+    """Frames that are shown at a steady rate."""
+
+    def frames() -> Iterator[VideoFrame]:
+        for index, picture in enumerate(pictures):
+            seconds = float(index / _RATE)
+            if isinstance(picture, str):
+                yield VideoFrame(index, index, seconds, None, picture)
+            else:
+                yield VideoFrame(index, index, seconds, picture, None)
+
+    return Frames(frames(), _RATE, 1 / _RATE, expected, names)
+
+
+def _rising(
+    frames: Iterator[VideoFrame], time_base: Fraction, rate: Fraction
+) -> Iterator[VideoFrame]:
+    """Counts time from the first frame; one without a time, or with an earlier one, is put right.
+
+    It is shown as long after the frame before it as the rate says.
+    """
+    duration = max(round(1 / rate / time_base), 1)
+    first, last = None, -duration
+    for frame in frames:
+        first = frame.pts if first is None else first
+        pts = last if frame.pts is None or first is None else frame.pts - first
+        last = pts if pts > last else last + duration
+        yield dataclasses.replace(frame, pts=last, seconds=float(last * time_base))
+
+
+@contextlib.contextmanager
+def _camera(number: int) -> Iterator[Frames]:
+    capture = cv2.VideoCapture(number)
+    try:
+        if not capture.isOpened():
+            raise UserError(f"Camera {number} cannot be opened: is it there, and free?")
+        rate = Fraction(capture.get(cv2.CAP_PROP_FPS)).limit_denominator(1001) or _RATE
+        time_base = Fraction(1, 1000)
+
+        def frames() -> Iterator[VideoFrame]:
+            start = cv2.getTickCount()
+            for index in itertools.count():
+                is_read, pixels_HxWx3 = capture.read()
+                if not is_read:
+                    return
+                pts = round((cv2.getTickCount() - start) / cv2.getTickFrequency() / time_base)
+                yield VideoFrame(index, pts, None, pixels_HxWx3[:, :, ::-1].copy(), None)
+
+        yield Frames(_rising(frames(), time_base, rate), rate, time_base, None)
+    finally:
+        capture.release()

@@ -1,0 +1,119 @@
+"""What a folder of predictions was made of, so that two inputs or networks are never mixed."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from tmanet_jax.data.frames import picture_files
+from tmanet_jax.errors import UserError
+from tmanet_jax.inference.stream import StreamConfig
+
+MANIFEST_FILE = "predict.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What decides the predictions, and how far they are.
+
+    Attributes:
+        input: name and fingerprint of the frames.
+        checkpoint: SHA-256 of the weights' file.
+        how: the way in which frames are segmented.
+        is_video_whole: whether the video has every frame.
+        problems: broken frames: index and reason.
+    """
+
+    input: str
+    checkpoint: str
+    how: str
+    is_video_whole: bool = False
+    problems: tuple[tuple[int, str], ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Writes the file, whole or not at all."""
+        unfinished = folder / f".{MANIFEST_FILE}.unfinished"
+        unfinished.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        os.replace(unfinished, folder / MANIFEST_FILE)
+
+
+def open_manifest(folder: Path, wanted: Manifest, outputs: tuple[str, ...]) -> Manifest:
+    """The manifest of a folder: the one that is there if it goes on, or else the wanted one.
+
+    Args:
+        folder: made when it is not there.
+        wanted: of the run that begins.
+        outputs: names, in the folder, of what a run writes.
+
+    Raises:
+        UserError: the folder holds predictions of something else, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = _read(folder / MANIFEST_FILE)
+        if found is None:
+            there = [name for name in outputs if (folder / name).exists()]
+            if there:
+                raise UserError(
+                    f"{folder} holds {', '.join(there)} of nobody knows what: there is no "
+                    f"{MANIFEST_FILE}. Choose another --output, or delete them."
+                )
+            wanted.write(folder)
+            return wanted
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}. Choose another --output.") from error
+    for field, what in (("input", "input"), ("checkpoint", "weights"), ("how", "settings")):
+        if getattr(found, field) != getattr(wanted, field):
+            raise UserError(
+                f"{folder} holds predictions of other {what}: {getattr(found, field)} instead of "
+                f"{getattr(wanted, field)}. Choose another --output, or delete this one."
+            )
+    return found
+
+
+def _read(path: Path) -> Manifest | None:
+    if not path.exists():
+        return None
+    try:
+        fields = json.loads(path.read_text())
+        problems = tuple((index, reason) for index, reason in fields.pop("problems"))
+        return Manifest(**fields, problems=problems)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): delete the folder, and predict again."
+        ) from error
+
+
+def fingerprint_input(source: str | int) -> str:
+    """Names a source, and tells apart what it held at different times."""
+    if isinstance(source, int):
+        return f"camera {source} at {time.time():.3f}"
+    path = Path(source)
+    paths = [path] if path.is_file() else picture_files(path)
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in paths]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return f"{path} ({len(paths)} file(s), {digest[:16]})"
+
+
+def fingerprint_weights(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"The weights {path} cannot be read ({error.strerror}): train first, or name a file "
+            "with --checkpoint."
+        ) from error
+
+
+def describe(config: StreamConfig, dtype: str) -> str:
+    """How frames are segmented, in words."""
+    windows = f" {config.crop_size} at {config.stride}" if config.mode == "slide" else ""
+    return f"{config.mode}{windows}, memory stride {config.memory_stride}, {dtype}"

@@ -1,0 +1,221 @@
+"""Segments a video, pictures or a camera into files: overlays with a legend, label pictures.
+
+The folder of the output says what it was made of (`predict.json`). A run that was interrupted, be
+it by a kill, goes on where it was, and ends in the same files.
+"""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+from tqdm import tqdm
+
+from tmanet_jax.data.frames import Frames, open_frames
+from tmanet_jax.data.video import VideoFrame
+from tmanet_jax.errors import UserError
+from tmanet_jax.inference import outputs
+from tmanet_jax.inference.manifest import (
+    Manifest,
+    describe,
+    fingerprint_input,
+    fingerprint_weights,
+    open_manifest,
+)
+from tmanet_jax.inference.outputs import Output, PictureOutput, VideoOutput, VideoShape
+from tmanet_jax.inference.segmenter import Segmenter
+from tmanet_jax.inference.stream import StreamConfig
+from tmanet_jax.settings import Settings
+
+Format = Literal["video", "png", "labels"]
+OnError = Literal["keep", "stop"]
+
+WEIGHTS_FILE = "tmanet.safetensors"
+"""In a run's workdir."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What is to be predicted, and how.
+
+    Attributes:
+        checkpoint: file of weights.
+        source: video file, folder or glob of pictures, or number of a camera.
+        output: folder of the results.
+        formats: what is written there.
+        on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
+        stream: how frames are segmented.
+        dtype: compute type.
+    """
+
+    checkpoint: Path
+    source: str | int
+    output: Path
+    formats: tuple[Format, ...]
+    on_error: OnError
+    stream: StreamConfig
+    dtype: str
+
+
+def prediction_of(
+    settings: Settings,
+    workdir: Path,
+    *,
+    checkpoint: str,
+    source: str,
+    output: str,
+    formats: list[str],
+    on_error: str,
+    memory_stride: int,
+) -> Prediction:
+    """What a command line asks for; frames are segmented as the configuration's evaluation does.
+
+    Raises:
+        UserError: something is missing, or has a value that it cannot have.
+    """
+    if not source or not output:
+        raise UserError("Say what to segment and where to: --input=drive.mp4 --output=out.")
+    unknown = [name for name in formats if name not in get_args(Format)]
+    if unknown or not formats:
+        choices = ", ".join(get_args(Format))
+        raise UserError(f"--format is {','.join(formats)!r}: choose one or several of {choices}.")
+    if on_error not in get_args(OnError):
+        raise UserError(f"--on-error is {on_error!r}: choose {' or '.join(get_args(OnError))}.")
+    is_camera = source.isdecimal() and not Path(source).exists()
+    evaluation = settings.evaluation
+    return Prediction(
+        checkpoint=Path(checkpoint) if checkpoint else workdir / WEIGHTS_FILE,
+        source=int(source) if is_camera else source,
+        output=Path(output),
+        formats=tuple(name for name in get_args(Format) if name in formats),
+        on_error="stop" if on_error == "stop" else "keep",
+        stream=StreamConfig(
+            evaluation.mode, evaluation.crop_size, evaluation.stride, memory_stride
+        ),
+        dtype=settings.model.dtype,
+    )
+
+
+def predict(prediction: Prediction) -> None:
+    """Writes what is not there yet, and tells broken frames and where the results are.
+
+    Raises:
+        UserError: bad input; or a broken frame that is to stop the run, after what was done so far
+            is saved.
+    """
+    wanted = Manifest(
+        input=fingerprint_input(prediction.source),
+        checkpoint=fingerprint_weights(prediction.checkpoint),
+        how=describe(prediction.stream, prediction.dtype),
+    )
+    watch = _Watch()
+    with open_frames(prediction.source) as frames:
+        names = (outputs.VIDEO_FILE, outputs.OVERLAYS_DIR, outputs.LABELS_DIR)
+        manifest = open_manifest(prediction.output, wanted, names)
+        segmenter = Segmenter.load(
+            prediction.checkpoint, dtype=prediction.dtype, **dataclasses.asdict(prediction.stream)
+        )
+        writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
+        stop = _write_results(prediction, segmenter, watch.over(frames), writers)
+        for writer in writers.values():
+            writer.close()
+    is_video_whole = manifest.is_video_whole or ("video" in writers and stop is None)
+    dataclasses.replace(
+        manifest, problems=tuple(watch.problems), is_video_whole=is_video_whole
+    ).write(prediction.output)
+    if is_video_whole:
+        shutil.rmtree(prediction.output / outputs.SEGMENTS_DIR, ignore_errors=True)
+    if stop is not None:
+        raise UserError(f"{stop} What was done before is in {prediction.output}.")
+    tqdm.write(f"{watch.num_frames} frames, {len(watch.problems)} broken: {prediction.output}")
+
+
+class _Watch:
+    """Counts the frames that are decoded, the unwanted ones too, and notes the broken ones."""
+
+    def __init__(self) -> None:
+        self.shape = VideoShape()
+        self.num_frames = 0
+        self.problems: list[tuple[int, str]] = []
+
+    def over(self, frames: Frames) -> Frames:
+        """The same frames, watched."""
+        return dataclasses.replace(frames, frames=self._watched(frames.frames))
+
+    def _watched(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+        for frame in frames:
+            self.num_frames += 1
+            if frame.problem is not None:
+                self.problems.append((frame.index, frame.problem))
+            elif frame.pixels_HxWx3 is not None and self.shape.size is None:
+                self.shape.size = frame.pixels_HxWx3.shape[0], frame.pixels_HxWx3.shape[1]
+            yield frame
+
+
+def _open_outputs(
+    prediction: Prediction,
+    manifest: Manifest,
+    frames: Frames,
+    segmenter: Segmenter,
+    shape: VideoShape,
+) -> dict[Format, Output]:
+    """The outputs that are not known to be whole."""
+
+    def name_of(index: int) -> str:
+        return frames.names[index] if frames.names else f"{index:06d}"
+
+    opened: dict[Format, Output] = {}
+    for kind in prediction.formats:
+        match kind:
+            case "video":
+                if not manifest.is_video_whole:
+                    opened[kind] = VideoOutput(
+                        prediction.output,
+                        segmenter.classes,
+                        rate=frames.rate,
+                        time_base=frames.time_base,
+                        shape=shape,
+                        sound_of=frames.sound_of,
+                    )
+            case "png":
+                folder = prediction.output / outputs.OVERLAYS_DIR
+                opened[kind] = PictureOutput(folder, name_of, outputs.overlay_png)
+            case "labels":
+                folder = prediction.output / outputs.LABELS_DIR
+                opened[kind] = PictureOutput(folder, name_of, outputs.label_png)
+    return opened
+
+
+def _write_results(
+    prediction: Prediction,
+    segmenter: Segmenter,
+    frames: Frames,
+    writers: Mapping[Format, Output],
+) -> str | None:
+    """Writes until the frames end; returns why it ended before."""
+    results = segmenter.segment(
+        frames, wanted=lambda index: any(writer.wants(index) for writer in writers.values())
+    )
+    bar = tqdm(total=frames.expected, desc="predict", unit="frame")
+    with contextlib.closing(bar), contextlib.closing(results):
+        try:
+            for result in results:
+                if result.problem is not None:
+                    broken = (
+                        f"Frame {result.index} at {result.seconds:.2f} s is broken "
+                        f"({result.problem})"
+                    )
+                    if prediction.on_error == "stop":
+                        return f"{broken}: stopped there; --on-error=keep goes on."
+                    tqdm.write(f"{broken}: the labels before it are kept.")
+                if bar.n == 0:
+                    bar.n = bar.initial = result.index  # what an earlier run has done
+                for writer in writers.values():
+                    if writer.wants(result.index):
+                        writer.write(result)
+                bar.update()
+        except KeyboardInterrupt:
+            return "Interrupted; the same command goes on."
+    return None

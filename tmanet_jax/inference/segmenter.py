@@ -1,0 +1,258 @@
+"""Segments any video: from frames, arrays or a camera to labels, overlays and probabilities.
+
+import tmanet_jax
+
+segmenter = tmanet_jax.Segmenter.load("tmanet.safetensors")
+for result in segmenter.stream("drive.mp4"):
+show(result.overlay)
+"""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from tmanet_jax import weights
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.frames import Frames, Source, open_frames
+from tmanet_jax.data.video import VideoFrame
+from tmanet_jax.errors import UserError
+from tmanet_jax.inference.ahead import ahead
+from tmanet_jax.inference.overlays import blend
+from tmanet_jax.inference.stream import FrameStream, StreamConfig, StreamOutput, StreamState
+from tmanet_jax.models.tmanet import TMANet
+
+_DECODED_AHEAD = 4
+_COMPUTED_AHEAD = 2
+_GOES_ON = np.zeros(1, bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameResult:
+    """A frame of a video and what the network says of it.
+
+    Attributes:
+        index: frames before it.
+        pts: when it is shown, in units of the source's time base, from the first frame.
+        seconds: the same in seconds.
+        frame: HxWx3 RGB uint8; of a broken frame the last whole one.
+        labels: HxW uint8; of a broken frame those of the last whole one, and before the first whole
+            one `classes.ignore`.
+        problem: what is wrong with the frame; None if nothing is.
+        classes: names and colours of the labels.
+    """
+
+    index: int
+    pts: int
+    seconds: float
+    frame: np.ndarray
+    labels: np.ndarray
+    problem: str | None
+    classes: ClassSet
+    _probabilities: Callable[[], jax.Array] | None = dataclasses.field(repr=False)
+
+    @functools.cached_property
+    def overlay(self) -> np.ndarray:
+        """The frame with the colours of its labels over it, HxWx3 RGB uint8."""
+        return blend(self.frame, self.labels, self.classes)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Class probabilities, HxWxC float32; computed when asked for.
+
+        Raises:
+            ValueError: the frame is broken.
+        """
+        if self._probabilities is None:
+            raise ValueError(f"frame {self.index} is broken ({self.problem}): no probabilities")
+        return np.asarray(self._probabilities())[0]
+
+
+class Segmenter:
+    """A network that segments the frames of videos, each with the memory of those before it.
+
+    Args:
+        model: the network.
+        classes: what it tells apart.
+        config: how frames are segmented.
+    """
+
+    def __init__(self, model: TMANet, classes: ClassSet, config: StreamConfig | None = None):
+        self.classes = classes
+        self._stream = FrameStream(model, config or StreamConfig())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        mode: Literal["whole", "slide"] = "whole",
+        crop_size: tuple[int, int] = (769, 769),
+        stride: tuple[int, int] = (513, 513),
+        memory_stride: int = 1,
+        dtype: str | None = None,
+    ) -> "Segmenter":
+        """Reads a file of weights.
+
+        Args:
+            path: `.safetensors`, or `.pth` where torch is installed.
+            mode: "whole" (the frame at once) or "slide" (windows).
+            crop_size: height and width of a window in pixels.
+            stride: from window to window, down and to the right, in pixels.
+            memory_stride: frames from one memory frame to the next.
+            dtype: compute type, "float32" or "bfloat16"; None: the file's own.
+
+        Raises:
+            UserError: the file cannot be read, or an option has a value that it cannot have.
+        """
+        config = StreamConfig(mode, crop_size, stride, memory_stride)
+        if dtype not in (None, "float32", "bfloat16"):
+            raise UserError(f"dtype is {dtype!r}: choose 'float32' or 'bfloat16'.")
+        model, classes = weights.load_model(path, dtype=dtype)
+        return cls(model, classes, config)
+
+    def stream(
+        self, source: Source, *, wanted: Callable[[int], bool] | None = None
+    ) -> Generator[FrameResult, None, None]:
+        """Segments frame after frame, decoding ahead and computing ahead of who reads the results.
+
+        The memory is that of the frames before; where frames change their size it starts anew. A
+        broken frame does not enter it: it repeats the labels of the frame before it, and says so in
+        `problem`. A result keeps its small logits on the device for as long as it lives.
+
+        Args:
+            source: a video file; a folder of pictures, which are taken in natural order; a glob
+                pattern; arrays HxWx3 RGB uint8; or the number of a camera.
+            wanted: whether the frame of an index is to be segmented; the others are left out, at
+                the cost of decoding them. The results of the wanted ones do not depend on it.
+
+        Raises:
+            UserError: the source cannot be read, or not one of its frames.
+        """
+        with open_frames(source) as frames:
+            yield from self.segment(frames, wanted=wanted)
+
+    def segment(
+        self, frames: Frames, *, wanted: Callable[[int], bool] | None = None
+    ) -> Generator[FrameResult, None, None]:
+        """`stream` of a source that is open."""
+        decoded = ahead(frames.frames, _DECODED_AHEAD)
+        turns = _turns(decoded, wanted or (lambda index: True), self._stream.reach)
+        steps = ahead(self._compute(turns), _COMPUTED_AHEAD)
+        with contextlib.closing(decoded), contextlib.closing(steps):
+            yield from self._results(steps)
+
+    def _compute(self, turns: "Iterator[_Turn]") -> "Iterator[_Step]":
+        """Sends frames to the device, without waiting for it."""
+        state: StreamState | None = None
+        for turn in turns:
+            output = None
+            if turn.frame.pixels_HxWx3 is not None:
+                frames_1xHxWx3 = turn.frame.pixels_HxWx3[None]
+                if state is None or turn.is_start:
+                    state = self._stream.start(1, frames_1xHxWx3.shape[1:3])
+                state, output = self._stream.step(state, frames_1xHxWx3, _GOES_ON)
+            yield _Step(turn.frame, output, turn.is_wanted)
+
+    def _results(self, steps: "Iterator[_Step]") -> Iterator[FrameResult]:
+        """Waits for the device; broken frames repeat what is before them."""
+        last: FrameResult | None = None
+        too_early: list[VideoFrame] = []
+        for step in steps:
+            if step.output is not None:
+                last = self._result(step.frame, step.output)
+                for frame in too_early:
+                    unknown = np.full_like(last.labels, self.classes.ignore)
+                    yield _broken(frame, np.zeros_like(last.frame), unknown, self.classes)
+                too_early.clear()
+                if step.is_wanted:
+                    yield last
+            elif last is not None:
+                yield _broken(step.frame, last.frame, last.labels, self.classes)
+            else:
+                too_early.append(step.frame)
+        if too_early:
+            raise UserError(f"Not one frame can be read: {too_early[0].problem}.")
+
+    def _result(self, frame: VideoFrame, output: StreamOutput) -> FrameResult:
+        assert frame.pixels_HxWx3 is not None
+        return FrameResult(
+            *_place(frame),
+            frame=frame.pixels_HxWx3,
+            labels=np.array(output.labels_BxHxW)[0],
+            problem=None,
+            classes=self.classes,
+            _probabilities=functools.partial(self._stream.probabilities, output),
+        )
+
+
+class _Turn(NamedTuple):
+    """A frame that the network is to see, or a broken one that is to be told.
+
+    `is_start`: the memory begins anew with it.
+    """
+
+    frame: VideoFrame
+    is_start: bool
+    is_wanted: bool
+
+
+class _Step(NamedTuple):
+    """A frame, and what the device is computing of it; None if it is broken."""
+
+    frame: VideoFrame
+    output: StreamOutput | None
+    is_wanted: bool
+
+
+def _turns(
+    frames: Iterator[VideoFrame], wanted: Callable[[int], bool], reach: int
+) -> Iterator[_Turn]:
+    """Leaves out the frames on which nothing that is wanted depends.
+
+    A wanted frame depends on the `reach` whole frames before it. If it is broken it repeats the one
+    before it, which depends on as many more.
+    """
+    waiting: collections.deque[VideoFrame] = collections.deque(maxlen=reach + 1)
+    size: tuple[int, ...] = ()
+    is_start = True
+    for frame in frames:
+        is_whole = frame.pixels_HxWx3 is not None
+        if frame.pixels_HxWx3 is not None and frame.pixels_HxWx3.shape != size:
+            size = frame.pixels_HxWx3.shape
+            is_start = True
+            waiting.clear()
+        if wanted(frame.index):
+            for earlier in waiting:
+                yield _Turn(earlier, is_start, is_wanted=False)
+                is_start = False
+            waiting.clear()
+            yield _Turn(frame, is_start and is_whole, is_wanted=True)
+            is_start &= not is_whole
+        elif is_whole:
+            is_start |= len(waiting) == waiting.maxlen
+            waiting.append(frame)
+
+
+def _place(frame: VideoFrame) -> tuple[int, int, float]:
+    assert frame.pts is not None and frame.seconds is not None
+    return frame.index, frame.pts, frame.seconds
+
+
+def _broken(
+    frame: VideoFrame, pixels_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet
+) -> FrameResult:
+    return FrameResult(
+        *_place(frame),
+        frame=pixels_HxWx3,
+        labels=labels_HxW,
+        problem=frame.problem,
+        classes=classes,
+        _probabilities=None,
+    )

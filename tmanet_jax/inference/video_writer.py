@@ -1,0 +1,254 @@
+"""Writes videos that browsers play: H.264, 4:2:0, index in front, sound of another file beside it.
+
+A video is made of segments, files of a fixed number of frames that are each encoded by themselves.
+What is interrupted loses the segment that was being written, and nothing else; `join` then copies
+the segments' packets behind one another, so that the whole is the same however often it stopped.
+"""
+
+import contextlib
+import heapq
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tmanet_jax.data.video import open_video
+from tmanet_jax.errors import UserError
+
+SEGMENT_FRAMES = 120
+
+_ENCODER = {"crf": "20", "preset": "veryfast", "bf": "0", "threads": "2"}
+"""Without B-frames a packet is decoded when it is shown, so that segments follow seamlessly; the
+number of threads decides bits of the result, and must not depend on the machine."""
+_LAST = "last.nut"
+_BT709 = 1
+_LIMITED_RANGE = 1
+_AUDIO_OF_BROWSERS = ("aac", "mp3", "opus", "flac")
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+
+
+class SegmentWriter:
+    """Writes frames as segments into a folder, going on behind those that are there.
+
+    Args:
+        folder: of the segments alone; made when it is not there.
+        rate: frames a second, on average.
+        time_base: unit of the frames' times, in seconds.
+    """
+
+    def __init__(self, folder: Path, *, rate: Fraction, time_base: Fraction):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._rate, self._time_base = rate, time_base
+        self._open: _Segment | None = None
+        (folder / _LAST).unlink(missing_ok=True)
+        self.num_done = SEGMENT_FRAMES * len(whole_segments(folder))
+
+    def write(self, picture_HxWx3: np.ndarray, pts: int) -> None:
+        """Adds the frame number `num_done`: RGB uint8, shown at `pts`, later than the last.
+
+        An odd height or width is made even by repeating the last row or column.
+        """
+        if self._open is None:
+            size = picture_HxWx3.shape[:2]
+            self._open = _Segment(
+                self._folder / "unfinished.nut", size, self._rate, self._time_base
+            )
+        self._open.write(picture_HxWx3, pts)
+        self.num_done += 1
+        if self.num_done % SEGMENT_FRAMES == 0:
+            self._finish(_whole_name(self.num_done // SEGMENT_FRAMES - 1))
+
+    def close(self) -> None:
+        """Ends the last segment, which may be shorter than the others."""
+        if self._open is not None:
+            self._finish(_LAST)
+
+    def _finish(self, name: str) -> None:
+        assert self._open is not None
+        self._open.close()
+        os.replace(self._open.path, self._folder / name)
+        self._open = None
+
+
+def whole_segments(folder: Path) -> list[Path]:
+    """The segments of full length, as far as none is missing."""
+    paths = (folder / _whole_name(number) for number in range(len(os.listdir(folder))))
+    return [path for path in paths if path.exists()]
+
+
+def _whole_name(number: int) -> str:
+    return f"{number:06d}.nut"
+
+
+class _Segment:
+    """A video of its own, in a container that keeps every time as it is."""
+
+    def __init__(
+        self, path: Path, size: tuple[int, ...], rate: Fraction, time_base: Fraction
+    ) -> None:
+        self.path = path
+        self._time_base = time_base
+        self._container = av.open(path, "w", format="nut")
+        self._stream = self._container.add_stream("libx264", rate=rate, options=_ENCODER)
+        self._stream.height, self._stream.width = (side + side % 2 for side in size)
+        self._stream.pix_fmt = "yuv420p"
+        codec = self._stream.codec_context
+        codec.time_base = time_base
+        codec.color_range = _LIMITED_RANGE
+        codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
+
+    def write(self, picture_HxWx3: np.ndarray, pts: int) -> None:
+        height, width, _ = picture_HxWx3.shape
+        even = np.pad(picture_HxWx3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        frame.pts, frame.time_base = pts, self._time_base
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+def join(folder: Path, out: Path, *, sound_of: Path | None = None) -> None:
+    """Puts the segments of a folder together as an MP4 file, with the sound of a video.
+
+    Sound that browsers play is copied, other sound becomes AAC. It keeps its place in time beside
+    the first frame.
+
+    Args:
+        folder: where a SegmentWriter wrote.
+        out: the file; it is there when it is whole.
+        sound_of: the video whose frames these are; None: no sound.
+
+    Raises:
+        UserError: there are no segments, or the file cannot be written.
+    """
+    last = folder / _LAST
+    segments = whole_segments(folder) + ([last] if last.exists() else [])
+    if not segments:
+        raise UserError(f"There is no frame to write to {out}.")
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    try:
+        with (
+            av.open(unfinished, "w", format="mp4", options={"movflags": "+faststart"}) as container,
+            contextlib.ExitStack() as sources,
+        ):
+            with av.open(segments[0]) as first:
+                video = container.add_stream_from_template(first.streams.video[0])
+            tracks = [_with_durations(_video_packets(segments, video))]
+            if sound_of is not None:
+                tracks.append(_sound(sound_of, container, sources))
+            for packet in _until_the_picture_ends(heapq.merge(*tracks, key=_seconds), video):
+                container.mux(packet)
+        os.replace(unfinished, out)
+    except (OSError, av.error.FFmpegError) as error:
+        raise UserError(f"{out} cannot be written: {error}.") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _until_the_picture_ends(
+    packets: Iterable[av.Packet], video: av.VideoStream
+) -> Iterator[av.Packet]:
+    end = Fraction(0)
+    for packet in packets:
+        if packet.stream is video:
+            end = _seconds(packet) + (packet.duration or 0) * Fraction(packet.time_base)
+            yield packet
+        elif _seconds(packet) <= end:
+            yield packet
+
+
+def _seconds(packet: av.Packet) -> Fraction:
+    return _time(packet) * Fraction(packet.time_base)
+
+
+def _time(packet: av.Packet) -> int:
+    """Without B-frames, and for sound, a packet is decoded when it is due."""
+    assert packet.pts is not None
+    return packet.pts
+
+
+def _video_packets(segments: list[Path], stream: av.VideoStream) -> Iterator[av.Packet]:
+    for segment in segments:
+        with av.open(segment) as container:
+            for packet in container.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    yield packet
+
+
+def _with_durations(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+    """Each frame lasts until the next; the last as long as the one before it."""
+    before: av.Packet | None = None
+    for packet in packets:
+        if before is not None:
+            before.duration = _time(packet) - _time(before)
+            packet.duration = before.duration
+            yield before
+        before = packet
+    if before is not None:
+        yield before
+
+
+def _sound(
+    path: Path, out: av.container.OutputContainer, sources: contextlib.ExitStack
+) -> Iterator[av.Packet]:
+    """The packets of a video's first sound track, counted from its first frame."""
+    with open_video(path) as video:
+        start = next(iter(video)).seconds or 0.0
+    container = sources.enter_context(av.open(path))
+    if not container.streams.audio:
+        return iter(())
+    source = container.streams.audio[0]
+    if source.codec_context.name in _AUDIO_OF_BROWSERS:
+        copied = out.add_stream_from_template(source)
+        packets = _copied(container, source, copied)
+    else:
+        rate = source.codec_context.sample_rate
+        encoder = out.add_stream("aac", rate=rate if rate in _AAC_RATES else _AAC_RATES[-4])
+        encoder.codec_context.layout = _AAC_LAYOUTS.get(source.codec_context.channels, "stereo")
+        packets = _encoded(container, source, encoder)
+    return _moved(_while_it_can_be_read(packets, path), start)
+
+
+def _copied(
+    container: av.container.InputContainer, source: av.AudioStream, copied: av.AudioStream
+) -> Iterator[av.Packet]:
+    for packet in container.demux(source):
+        if packet.size and packet.pts is not None:
+            packet.stream = copied
+            yield packet
+
+
+def _encoded(
+    container: av.container.InputContainer, source: av.AudioStream, encoder: av.AudioStream
+) -> Iterator[av.Packet]:
+    for frame in container.decode(source):
+        yield from encoder.encode(frame)
+    yield from encoder.encode(None)
+
+
+def _while_it_can_be_read(packets: Iterator[av.Packet], path: Path) -> Iterator[av.Packet]:
+    try:
+        yield from packets
+    except av.error.FFmpegError as error:
+        logging.getLogger(__name__).warning(
+            "the sound of %s ends early: it cannot be read on (%s)", path, error.strerror
+        )
+
+
+def _moved(packets: Iterator[av.Packet], start: float) -> Iterator[av.Packet]:
+    """Counts time from `start`, in seconds; what is over by then is left out."""
+    for packet in packets:
+        offset = round(start / Fraction(packet.time_base))
+        packet.pts = packet.dts = _time(packet) - offset
+        if packet.pts + (packet.duration or 0) >= 0:
+            yield packet
