@@ -18,6 +18,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from tmanet_jax.data.allocator import keep_freed_memory
 from tmanet_jax.data.records import Clip, ClipSource, EncodedClip
 from tmanet_jax.data.samples import (
     Batch,
@@ -156,6 +157,8 @@ def train_batches(
         )
     if num_workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads flags when it starts workers
+    if not num_workers:
+        keep_freed_memory()
     sampling = Sampling(augmentation, num_memory, memory_range)
     first_part = start_step * process_count + process_index
     batches = (
@@ -202,6 +205,7 @@ def eval_clips(
 def _begin_worker(worker_index: int, worker_count: int) -> None:
     del worker_index, worker_count
     cv2.setNumThreads(1)
+    keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
-from tmanet_jax.data.codec import DAMAGE, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.codec import DAMAGE, Buffer, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.examples import parse_example
 from tmanet_jax.errors import UserError
 
 BUILDER_NAME = "clip_records"
@@ -124,9 +125,9 @@ class EncodedClip:
 
     id: str
     group: str
-    memory: tuple[bytes, ...]
-    query: bytes
-    labels: bytes
+    memory: tuple[Buffer, ...]
+    query: Buffer
+    labels: Buffer
     where: str
 
     @property
@@ -207,13 +208,15 @@ class ClipSource:
         """
         where = self._where(index)
         try:
-            record = self._data_source[index]
+            record = parse_example(self._data_source[index])
+            (clip_id,), (group,) = record["id"], record["group"]
+            (query,), (labels,) = record["query"], record["labels"]
             clip = EncodedClip(
-                id=record["id"].decode(),
-                group=record["group"].decode(),
-                memory=tuple(record["memory"]),
-                query=record["query"],
-                labels=record["labels"],
+                id=bytes(clip_id).decode(),
+                group=bytes(group).decode(),
+                memory=tuple(record.get("memory", ())),
+                query=query,
+                labels=labels,
                 where=where,
             )
             if clip.id != self.clip_id(index):
@@ -280,7 +283,10 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
             f"The records at {data_dir} have no split {split!r}, only {', '.join(info.splits)}. "
             f"Make them again with it:\n  {_command(data_dir)} --splits=...,{split}"
         )
-    return ClipSource(data_dir, split, info, builder.as_data_source(split))
+    undecoded = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    return ClipSource(data_dir, split, info, undecoded)
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:

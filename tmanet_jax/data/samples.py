@@ -1,6 +1,6 @@
 """One training clip: everything that is drawn for it, then its pixels for those draws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,9 @@ from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.records import EncodedClip
 from tmanet_jax.data.transforms import Augmentation, GeometricDraw, PhotometricDraw
+
+Lap = Callable[[str], None]
+"""Is told the name of each stage of the work when it has ended."""
 
 
 class Batch(NamedTuple):
@@ -80,13 +83,16 @@ def empty_batch(num_clips: int, num_frames: int, crop_size: tuple[int, int]) -> 
     )
 
 
-def make_frames(clip: EncodedClip, draw: ClipDraw, out_SxHxWx3: np.ndarray) -> None:
+def make_frames(
+    clip: EncodedClip, draw: ClipDraw, out_SxHxWx3: np.ndarray, lap: Lap = lambda stage: None
+) -> None:
     """Decodes, resizes, crops, mirrors and distorts a clip's frames; pads them with 0.
 
     Args:
         clip: the record.
         draw: what was drawn for it.
         out_SxHxWx3: uint8 RGB, where the frames go, the query last.
+        lap: is told when a stage ends; benchmarks measure by it.
 
     Raises:
         UserError: a frame is damaged.
@@ -97,9 +103,13 @@ def make_frames(clip: EncodedClip, draw: ClipDraw, out_SxHxWx3: np.ndarray) -> N
     offsets = [*draw.memory_offsets, 0]
     for offset, colours, out_HxWx3 in zip(offsets, draw.photometry, out_SxHxWx3, strict=True):
         clip.decode_window(offset, canvas_hxwx3, *window)
+        lap("decode")
         crop_hxwx3 = transforms.resize_canvas(canvas_hxwx3, clip.size, draw.geometry, out_HxWx3)
+        lap("resize, crop")
         transforms.distort(crop_hxwx3, colours)
+        lap("colours")
         transforms.fill_padding(out_HxWx3, Size(*crop_hxwx3.shape[:2]), 0)
+        lap("batch")
 
 
 def make_labels(labels_HxW: np.ndarray, draw: ClipDraw, out_HxW: np.ndarray) -> Size:
