@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import zstandard
 
+from tmanet_jax.data.kernels import undo_differences
+
 TILE_HEIGHT, TILE_WIDTH = 64, 256
 _FRAME_LEVEL, _LABEL_LEVEL = 1, 15
 _HEADER = struct.Struct("<4sHHH")
@@ -53,25 +55,14 @@ def frame_size(encoded: Buffer) -> Size:
 
 def decode_frame(encoded: Buffer) -> np.ndarray:
     """Decodes a whole frame: uint8 HxWx3. Raises ValueError or ZstdError if it is damaged."""
-    size = frame_size(encoded)
-    frame_HxWx3 = np.empty((*size, 3), np.uint8)
-    decode_window(encoded, frame_HxWx3, 0, 0, *size)
-    return frame_HxWx3
+    return decode_window(encoded, 0, 0, *frame_size(encoded))
 
 
-def decode_window(
-    encoded: Buffer, canvas_hxwx3: np.ndarray, top: int, left: int, height: int, width: int
-) -> None:
+def decode_window(encoded: Buffer, top: int, left: int, height: int, width: int) -> np.ndarray:
     """Decodes frame[top : top + height, left : left + width], and only the tiles it touches.
 
-    Args:
-        encoded: the frame.
-        canvas_hxwx3: uint8, the window goes to the same place here; the canvas may end where the
-            window does. The rows above the window, up to TILE_HEIGHT - 1 of them, are overwritten.
-        top: the window's first row.
-        left: the window's first column.
-        height: the window's height.
-        width: the window's width.
+    Returns:
+        uint8 height x width x 3.
 
     Raises:
         ValueError: the window is empty or leaves the frame, or the bytes are not a frame.
@@ -87,22 +78,24 @@ def decode_window(
     tiles = memoryview(encoded)[_HEADER.size + ends.nbytes :]
     decompress = zstandard.ZstdDecompressor().decompress
 
-    first_row = top - top % TILE_HEIGHT
-    for y in range(first_row, bottom, TILE_HEIGHT):
-        tile_height = min(TILE_HEIGHT, size.height - y)
+    window_hxw3 = np.empty((height, 3 * width), np.uint8)
+    for y in range(top - top % TILE_HEIGHT, bottom, TILE_HEIGHT):
+        tile_height, first_y = min(TILE_HEIGHT, size.height - y), max(top, y)
         for x in range(left - left % TILE_WIDTH, right, TILE_WIDTH):
+            tile_width, first_x = min(TILE_WIDTH, size.width - x), max(left, x)
             index = y // TILE_HEIGHT * tile_columns + x // TILE_WIDTH
             tile = decompress(tiles[limits[index] : limits[index + 1]])
-            tile_width = min(TILE_WIDTH, size.width - x)
-            tile_hxwx3 = np.frombuffer(tile, np.uint8).reshape(tile_height, tile_width, 3)
-            x_first, x_end = max(x, left), min(x + TILE_WIDTH, right)
-            canvas_hxwx3[y : min(y + TILE_HEIGHT, bottom), x_first:x_end] = tile_hxwx3[
-                : bottom - y, x_first - x : x_end - x
-            ]
-    window_hxwx3 = canvas_hxwx3[first_row:bottom, left:right]
-    for row in range(1, min(TILE_HEIGHT, len(window_hxwx3))):  # the same row of all tiles at once
-        rows = window_hxwx3[row::TILE_HEIGHT]
-        np.add(rows, window_hxwx3[row - 1 :: TILE_HEIGHT][: len(rows)], out=rows)
+            undo_differences(
+                np.frombuffer(tile, np.uint8).reshape(tile_height, 3 * tile_width),
+                first_y - y,
+                3 * (first_x - x),
+                window_hxw3,
+                first_y - top,
+                3 * (first_x - left),
+                min(y + tile_height, bottom) - first_y,
+                3 * (min(x + tile_width, right) - first_x),
+            )
+    return window_hxw3.reshape(height, width, 3)
 
 
 def encode_labels(labels_HxW: np.ndarray) -> bytes:

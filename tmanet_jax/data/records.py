@@ -144,24 +144,26 @@ class EncodedClip:
             return decode_labels(self.labels)
 
     def decode_window(
-        self, offset: int, canvas_hxwx3: np.ndarray, top: int, left: int, height: int, width: int
-    ) -> None:
-        """Decodes a window of one frame to its place in a canvas; see `codec.decode_window`.
+        self, offset: int, top: int, left: int, height: int, width: int
+    ) -> np.ndarray:
+        """Decodes a window of one frame, and only the tiles it touches.
 
         Args:
             offset: how many frames before the query the frame lies; 0: the query itself.
-            canvas_hxwx3: uint8, at least as large as to hold the window.
             top: the window's first row.
             left: the window's first column.
             height: the window's height.
             width: the window's width.
+
+        Returns:
+            uint8 height x width x 3.
 
         Raises:
             UserError: the frame is damaged.
         """
         frame = self.memory[len(self.memory) - offset] if offset else self.query
         with self._naming_damage():
-            decode_window(frame, canvas_hxwx3, top, left, height, width)
+            return decode_window(frame, top, left, height, width)
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
@@ -236,9 +238,9 @@ class ClipSource:
             UserError: the record is damaged; names shard, index and clip.
         """
         encoded = self.read_encoded(index)
-        frames_SxHxWx3 = np.empty((len(memory_offsets) + 1, *encoded.size, 3), np.uint8)
-        for frame_HxWx3, offset in zip(frames_SxHxWx3, [*memory_offsets, 0], strict=True):
-            encoded.decode_window(offset, frame_HxWx3, 0, 0, *encoded.size)
+        frames_SxHxWx3 = np.stack(
+            [encoded.decode_window(offset, 0, 0, *encoded.size) for offset in (*memory_offsets, 0)]
+        )
         return Clip(encoded.id, encoded.group, frames_SxHxWx3, encoded.decode_labels())
 
     def check_memory(self, num_memory: int, memory_range: int) -> None:

@@ -98,13 +98,13 @@ def make_frames(
         UserError: a frame is damaged.
     """
     window = transforms.source_window(clip.size, draw.geometry)
-    canvas_size = transforms.canvas_size(window, clip.size, draw.geometry)
-    canvas_hxwx3 = np.empty((*canvas_size, 3), np.uint8)
     offsets = [*draw.memory_offsets, 0]
     for offset, colours, out_HxWx3 in zip(offsets, draw.photometry, out_SxHxWx3, strict=True):
-        clip.decode_window(offset, canvas_hxwx3, *window)
+        window_hxwx3 = clip.decode_window(offset, *window)
         lap("decode")
-        crop_hxwx3 = transforms.resize_canvas(canvas_hxwx3, clip.size, draw.geometry, out_HxWx3)
+        crop_hxwx3 = transforms.apply_geometry_to_window(
+            window_hxwx3, window, clip.size, draw.geometry, out_HxWx3
+        )
         lap("resize, crop")
         transforms.distort(crop_hxwx3, colours)
         lap("colours")

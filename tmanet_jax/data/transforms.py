@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
+from tmanet_jax.data import kernels
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 
@@ -227,76 +228,66 @@ def _source_range(length: int, scaled_length: int, start: int, extent: int) -> t
     return max(first_read - 1, 0), min(last_read + 2, length)
 
 
-def canvas_size(window: Box, size: Size, draw: GeometricDraw) -> Size:
-    """Size of the array that holds a window in its place, for `resize_canvas`.
-
-    Args:
-        window: the part of a frame that is known.
-        size: the frame's size.
-        draw: how the frame is resized and cropped.
-    """
-    known = Size(window.top + window.height, window.left + window.width)
-    factor_y, factor_x = _factors(size, draw.scaled_size)
-    keeps_its_size = known == (round(known.height * factor_y), round(known.width * factor_x))
-    if draw.scaled_size != size and keeps_its_size:
-        return size  # OpenCV would only copy it
-    return known
-
-
-def resize_canvas(
-    canvas_hxwx3: np.ndarray,
+def apply_geometry_to_window(
+    window_hxwx3: np.ndarray,
+    window: Box,
     size: Size,
     draw: GeometricDraw,
     out_HxWx3: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Resizes, crops and mirrors a frame of which only a window is known, in its place.
+    """Resizes, crops and mirrors a frame of which only a window is known.
 
-    Bilinear as cv2.INTER_LINEAR, and bit-equal to resizing the whole frame: because the window is
-    in its place, OpenCV computes the same coefficients.
-
-    Args:
-        canvas_hxwx3: uint8 RGB of `canvas_size`; what lies outside `source_window` is undefined.
-        size: the frame's size.
-        draw: how the frame is resized and cropped.
-        out_HxWx3: where the result goes, if anywhere: of the crop's size or larger.
-
-    Returns:
-        uint8 RGB, smaller than the crop's box if the resized frame is; a view of `out_HxWx3`.
-    """
-    factor_y, factor_x = _factors(size, draw.scaled_size)
-    resized_hxwx3 = cv2.resize(
-        canvas_hxwx3, None, fx=factor_x, fy=factor_y, interpolation=cv2.INTER_LINEAR
-    )
-    crop_hxwx3 = draw.box.of(resized_hxwx3)
-    height, width = crop_hxwx3.shape[:2]
-    if out_HxWx3 is None:
-        out_HxWx3 = np.empty_like(crop_hxwx3)
-    out_hxwx3 = out_HxWx3[:height, :width]
-    if draw.flip:
-        cv2.flip(crop_hxwx3, 1, dst=out_hxwx3)
-    else:
-        out_hxwx3[:] = crop_hxwx3
-    return out_hxwx3
-
-
-def _factors(size: Size, scaled: Size) -> tuple[float, float]:
-    return scaled.height / size.height, scaled.width / size.width
-
-
-def apply_geometry_to_window(
-    window_hxwx3: np.ndarray, window: Box, size: Size, draw: GeometricDraw
-) -> np.ndarray:
-    """Resizes, crops and mirrors a frame of which only a window is known; see `resize_canvas`.
+    Bilinear, and bit-equal to cv2.INTER_LINEAR of the whole frame. OpenCV itself would have to
+    resize the frame from its origin to the window's end: its coefficients depend on the place.
 
     Args:
         window_hxwx3: uint8 RGB, at least the pixels inside `source_window`.
         window: where it lies in the frame.
         size: the frame's size.
         draw: how the frame is resized and cropped.
+        out_HxWx3: where the result goes, if anywhere: contiguous, of the crop's size or larger.
+
+    Returns:
+        uint8 RGB, smaller than the crop's box if the resized frame is; a view of `out_HxWx3`.
     """
-    canvas_hxwx3 = np.empty((*canvas_size(window, size, draw), 3), np.uint8)
-    window.of(canvas_hxwx3)[:] = window_hxwx3
-    return resize_canvas(canvas_hxwx3, size, draw)
+    scaled, box = draw.scaled_size, draw.box
+    height = min(box.height, scaled.height - box.top)
+    width = min(box.width, scaled.width - box.left)
+    rows_2xH, row_weights_2xH = _linear(size.height, scaled.height, box.top, height)
+    columns_2xW, column_weights_2xW = _linear(size.width, scaled.width, box.left, width)
+    outside = columns_2xW[0] == columns_2xW[1]  # OpenCV: all of one pixel, along a row only
+    column_weights_2xW[:, outside] = [[kernels.COEFFICIENT_ONE], [0]]
+    if draw.flip:
+        columns_2xW = columns_2xW[:, ::-1]
+        column_weights_2xW = np.ascontiguousarray(column_weights_2xW[:, ::-1])
+    if out_HxWx3 is None:
+        out_HxWx3 = np.empty((height, width, 3), np.uint8)
+    kernels.resize(
+        np.ascontiguousarray(window_hxwx3).reshape(window.height, -1),
+        (rows_2xH - window.top).astype(np.uint64),
+        row_weights_2xH,
+        (3 * (columns_2xW - window.left)).astype(np.uint64, order="C"),
+        column_weights_2xW,
+        out_HxWx3.reshape(len(out_HxWx3), -1),
+    )
+    return out_HxWx3[:height, :width]
+
+
+def _linear(
+    length: int, scaled_length: int, start: int, extent: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which two positions INTER_LINEAR makes each resized one of, and their weights.
+
+    Returns:
+        2 x extent int64 and 2 x extent int32, of COEFFICIENT_ONE, rounded as OpenCV does.
+    """
+    scale = 1.0 / (scaled_length / length)
+    positions = ((np.arange(start, start + extent) + 0.5) * scale - 0.5).astype(np.float32)
+    firsts = np.floor(positions)
+    second_weights = positions - firsts
+    weights = np.stack([1 - second_weights, second_weights]) * np.float32(kernels.COEFFICIENT_ONE)
+    places = np.stack([firsts, firsts + 1]).astype(np.int64).clip(0, length - 1)
+    return places, np.rint(weights).astype(np.int32)
 
 
 def apply_geometry_to_frame(frame_HxWx3: np.ndarray, draw: GeometricDraw) -> np.ndarray:
@@ -403,5 +394,5 @@ def _apply_linear(
 
 def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> None:
     hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
-    hsv_HxWx3[..., channel] = cv2.LUT(hsv_HxWx3[..., channel], table_256)
+    kernels.look_up_channel(hsv_HxWx3, channel, table_256)
     cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB, dst=frame_HxWx3)
