@@ -54,7 +54,7 @@ def make_clip(
     paths = [clip.frames[-1 - offset] for offset in (*offsets, 0)]
     contents = [np.frombuffer(path.read_bytes(), np.uint8) for path in paths]
     lap("read")
-    frames = [cv2.imdecode(content, cv2.IMREAD_COLOR_RGB) for content in contents]
+    frames = [np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)) for content in contents]
     with Image.open(clip.labels) as picture:
         labels_HxW = np.array(picture)
     lap("decode")
@@ -81,11 +81,13 @@ def make_clip(
 
 def normalized(frames_SxHxWx3: np.ndarray) -> np.ndarray:
     """Frames as the original ships them: normalised in float32, S x 3 x H x W."""
+    mean_1x3 = transforms.MEAN_RGB.astype(np.float64)[None]
+    inverse_std_1x3 = 1 / transforms.STD_RGB.astype(np.float64)[None]
     frames = []
     for frame_HxWx3 in frames_SxHxWx3:
         values_HxWx3 = frame_HxWx3.astype(np.float32)
-        cv2.subtract(values_HxWx3, (*map(float, transforms.MEAN_RGB), 0.0), values_HxWx3)
-        cv2.multiply(values_HxWx3, (*(1 / transforms.STD_RGB.astype(float)), 1.0), values_HxWx3)
+        cv2.subtract(values_HxWx3, mean_1x3, values_HxWx3)
+        cv2.multiply(values_HxWx3, inverse_std_1x3, values_HxWx3)
         frames.append(values_HxWx3.transpose(2, 0, 1))
     return np.stack(frames)
 
