@@ -26,8 +26,7 @@ from tmanet_jax.data.samples import (
     Sampling,
     draw_clip,
     empty_batch,
-    make_frames,
-    make_labels,
+    make_clip,
 )
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
@@ -97,8 +96,7 @@ class _MakeBatch:
     def __call__(self, drawn: Sequence[_DrawnClip]) -> Batch:
         batch = empty_batch(len(drawn), len(drawn[0].draw.photometry), self.crop_size)
         for place, clip in enumerate(drawn):
-            make_frames(clip.clip, clip.draw, batch.frames[place])
-            batch.sizes[place] = make_labels(clip.labels_HxW, clip.draw, batch.labels[place])
+            make_clip(clip.clip, clip.labels_HxW, clip.draw, batch, place)
             batch.indices[place] = clip.index
         return batch
 

@@ -128,3 +128,15 @@ def make_labels(labels_HxW: np.ndarray, draw: ClipDraw, out_HxW: np.ndarray) -> 
     out_HxW[: size.height, : size.width] = crop_hxw
     transforms.fill_padding(out_HxW, size, IGNORE)
     return size
+
+
+def make_clip(
+    clip: EncodedClip, labels_HxW: np.ndarray, draw: ClipDraw, out: Batch, place: int
+) -> None:
+    """Makes a drawn clip's frames, labels and size, where they lie in a batch.
+
+    Raises:
+        UserError: a frame is damaged.
+    """
+    make_frames(clip, draw, out.frames[place])
+    out.sizes[place] = make_labels(labels_HxW, draw, out.labels[place])
