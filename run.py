@@ -1,6 +1,7 @@
-"""Trains or evaluates a TMANet.
+"""Trains, evaluates or measures a TMANet.
 
     python run.py [train|eval] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
+    python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
@@ -14,16 +15,19 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
+from tmanet_jax.deploy import benchmark, benchmark_data
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.train.loop import evaluate_workdir, train
 
 CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
 MODES = {"train": train, "eval": evaluate_workdir}
+BENCHMARKS = {"benchmark data": benchmark_data.measure}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints, logs, metrics and pictures; default runs/NAME."
 )
+_JSON = flags.DEFINE_string("json", None, "A benchmark's report goes to this file, too.")
 
 
 @ends_with_message
@@ -33,7 +37,10 @@ def main(argv: list[str]) -> int:
     run_settings = settings.from_config(config)
     _ensure_demo_records(run_settings.data)
     _use_compilation_cache()
-    MODES[mode](run_settings, Path(_WORKDIR.value or f"runs/{config.name}"))
+    if mode in BENCHMARKS:
+        benchmark.publish(BENCHMARKS[mode](run_settings), _JSON.value)
+    else:
+        MODES[mode](run_settings, Path(_WORKDIR.value or f"runs/{config.name}"))
     return 0
 
 
@@ -53,9 +60,9 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
         ) from error
     if config is None:
         raise UserError("Which configuration? For example --config=configs/demo.py.")
-    mode = words[0] if words else "train"
-    if mode not in MODES or len(words) > 1:
-        raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(MODES)}.")
+    mode = " ".join(words) or "train"
+    if mode not in MODES | BENCHMARKS:
+        raise UserError(f"{mode!r} is no mode: choose one of {', '.join(MODES | BENCHMARKS)}.")
     return mode, config
 
 
