@@ -11,6 +11,8 @@ Needs requirements-torch.txt; nothing else of the project imports torch at the t
 Source: Wang et al. 2021 (arXiv 2102.08643), `mmseg/models/decode_heads/tma_head.py`.
 """
 
+import itertools
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -239,7 +241,38 @@ def fold_batch_norm(model: TMANet) -> None:
     """Batch norm with its running statistics becomes part of the convolution before it."""
     for module in list(model.modules()):
         children = list(module.named_children())
-        for (name, conv), (norm_name, norm) in zip(children, children[1:], strict=False):
+        for (name, conv), (norm_name, norm) in itertools.pairwise(children):
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
+
+
+class _Encode(nn.Module):
+    def __init__(self, model: TMANet):
+        super().__init__()
+        self.model = model
+
+    def forward(self, frame_Bx3xHxW: Tensor) -> tuple[KeyValue, ...]:
+        query, memory = self.model.encode(frame_Bx3xHxW)
+        return (query, *memory)
+
+
+class _Read(nn.Module):
+    def __init__(self, model: TMANet):
+        super().__init__()
+        self.decode_head = model.decode_head
+
+    def forward(self, query: KeyValue, *memory: KeyValue) -> Tensor:
+        return self.decode_head.classify(query, list(memory))
+
+
+def compiled(module: nn.Module, *examples: object) -> nn.Module:
+    """Traced, frozen, and its weights laid out for oneDNN: the fastest of PyTorch's ways on a CPU.
+
+    Backbone, 256x512, 2 cores, CPU seconds a frame: eager with batch norm 1.85, folded 1.73, folded
+    and channels last 1.67, `torch.compile` with frozen weights 1.57, this 1.48.
+    """
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        traced = torch.jit.trace(module, examples)
+        return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
