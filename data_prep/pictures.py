@@ -1,5 +1,6 @@
-"""Reads frames and label pictures."""
+"""Reads frames and label pictures, and writes frames."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -41,6 +42,33 @@ def read_indices(path: Path) -> np.ndarray:
             "one channel of 8 bits, each value a class."
         )
     return indices_HxW
+
+
+def write_frame(path: Path, frame_HxWx3: np.ndarray) -> None:
+    """Writes an RGB frame as PNG. The file is never seen half-written.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    is_encoded, content = cv2.imencode(
+        ".png", frame_HxWx3[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    )
+    assert is_encoded
+    write_whole(path, content.tobytes())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is never seen half-written; raises UserError if it cannot be."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror}. What is written already stays; make room, or "
+            "choose another directory, and prepare again."
+        ) from error
 
 
 def _read(path: Path) -> np.ndarray:

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from tmanet_jax.inference.windows import (
+    cut_windows,
     mean_probabilities,
+    merge_windows,
+    place_windows,
     segment_windows,
     view_probabilities,
     window_origins,
@@ -64,3 +67,16 @@ def test_a_flipped_view_is_flipped_back() -> None:
     )
     np.testing.assert_allclose(flipped, view, atol=1e-6)
     np.testing.assert_allclose(mean_probabilities([view, flipped]).sum(-1), 1.0, atol=1e-5)
+
+
+def test_cutting_and_merging_gives_the_frame_back() -> None:
+    whole = frames(2)[:, -1]
+    windows = place_windows((23, 37), (10, 16), (8, 12))
+    cut = cut_windows(whole, jnp.asarray(windows.origins_Wx2), windows.crop)
+    assert cut.shape == (9, 2, 10, 16, 3)
+    np.testing.assert_allclose(merge_windows(cut, windows), whole, atol=1e-6)
+
+
+def test_windows_that_leave_gaps_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave gaps"):
+        place_windows((23, 37), (10, 16), (11, 16))

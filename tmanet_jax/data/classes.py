@@ -7,6 +7,7 @@ and *colours* (CamVid's 32) occur only in files, and are converted on the way in
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -263,12 +264,23 @@ def train_ids_to_label_ids(train_ids_HxW: np.ndarray, where: str = "the labels")
 
 def colours_to_train_ids(colours_HxWx3: np.ndarray, where: str = "the labels") -> np.ndarray:
     """Converts CamVid's 32 RGB colours to 12 train ids; raises UserError on any other colour."""
-    table = sorted(
-        (_packed(np.array(colour)), CAMVID.names.index(name))
-        for colour, name in CAMVID_CLASS_OF_COLOUR.items()
-    )
+    index_of_colour = {
+        colour: CAMVID.names.index(name) for colour, name in CAMVID_CLASS_OF_COLOUR.items()
+    }
+    return colours_to_indices(colours_HxWx3, index_of_colour, where, "the 32 colours of CamVid")
+
+
+def colours_to_indices(
+    colours_HxWx3: np.ndarray, index_of_colour: Mapping[Colour, int], where: str, expected: str
+) -> np.ndarray:
+    """Converts RGB colours, uint8, to indices, uint8 HxW.
+
+    Raises:
+        UserError: a colour has no index; names `where` and what was `expected`.
+    """
+    table = sorted((_packed(np.array(colour)), index) for colour, index in index_of_colour.items())
     codes_K = np.array([code for code, _ in table])
-    train_ids_K = np.array([train_id for _, train_id in table], np.uint8)
+    indices_K = np.array([index for _, index in table], np.uint8)
     packed_HxW = _packed(colours_HxWx3)
     position_HxW = np.minimum(np.searchsorted(codes_K, packed_HxW), len(codes_K) - 1)
     unknown_HxW = codes_K[position_HxW] != packed_HxW
@@ -277,9 +289,9 @@ def colours_to_train_ids(colours_HxWx3: np.ndarray, where: str = "the labels") -
         colour = tuple(int(value) for value in colours_HxWx3[row, column])
         raise UserError(
             f"Unknown label colour (RGB) {colour} in {where} at row {row}, column {column}: "
-            "expected the 32 colours of CamVid. Was the picture resized or saved as JPEG?"
+            f"expected {expected}. Was the picture resized or saved as JPEG?"
         )
-    return train_ids_K[position_HxW]
+    return indices_K[position_HxW]
 
 
 def palette_png(indices_HxW: np.ndarray, palette_Kx3: tuple[Colour, ...]) -> bytes:

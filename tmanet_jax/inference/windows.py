@@ -6,6 +6,7 @@ A `segment` function takes clips of any size, frames_BxSxHxWx3 normalised, to th
 last frames at that size, BxHxWxC.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
@@ -29,6 +30,48 @@ def segment_whole(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Windows:
+    """Where windows lie on a frame.
+
+    Attributes:
+        size: height and width of the frame in pixels.
+        crop: height and width of a window, not larger than the frame.
+        origins_Wx2: top and left of each window, row by row, int32.
+    """
+
+    size: tuple[int, int]
+    crop: tuple[int, int]
+    origins_Wx2: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.origins_Wx2)
+
+    def coverage(self) -> np.ndarray:
+        """How many windows see each pixel, int32 HxW."""
+        count_HxW = np.zeros(self.size, np.int32)
+        for top, left in self.origins_Wx2:
+            count_HxW[top : top + self.crop[0], left : left + self.crop[1]] += 1
+        return count_HxW
+
+
+def place_windows(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> Windows:
+    """Covers a frame with windows.
+
+    Args:
+        size: height and width of the frame; one smaller than the crop is one small window.
+        crop: height and width of a window.
+        stride: from window to window, down and to the right.
+
+    Raises:
+        ValueError: the stride is larger than the crop, so that no window sees some pixels.
+    """
+    if stride[0] > crop[0] or stride[1] > crop[1]:
+        raise ValueError(f"windows of {crop} at a stride of {stride} leave gaps")
+    crop = (min(crop[0], size[0]), min(crop[1], size[1]))
+    return Windows(size, crop, window_origins(size, crop, stride))
+
+
 def window_origins(
     size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]
 ) -> np.ndarray:
@@ -42,6 +85,26 @@ def window_origins(
 
 def _num_windows(length: int, window: int, step: int) -> int:
     return max(length - window + step - 1, 0) // step + 1
+
+
+def cut_windows(
+    frames_NxHxWxC: jax.Array, origins_Gx2: jax.Array, crop: tuple[int, int]
+) -> jax.Array:
+    """The same windows of all frames, GxNxhxwxC."""
+    n, _, _, c = frames_NxHxWxC.shape
+
+    def cut(origin_2: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(frames_NxHxWxC, _start(origin_2), (n, *crop, c))
+
+    return jax.vmap(cut)(origins_Gx2)
+
+
+def merge_windows(logits_WxBxhxwxC: jax.Array, windows: Windows) -> jax.Array:
+    """Mean of the logits of all windows that see a pixel, BxHxWxC."""
+    _, b, _, _, c = logits_WxBxhxwxC.shape
+    sum_BxHxWxC = jnp.zeros((b, *windows.size, c), logits_WxBxhxwxC.dtype)
+    sum_BxHxWxC = _add_windows(sum_BxHxWxC, logits_WxBxhxwxC, jnp.asarray(windows.origins_Wx2))
+    return _mean(sum_BxHxWxC, windows)
 
 
 def segment_windows(
@@ -64,45 +127,27 @@ def segment_windows(
     Raises:
         ValueError: the stride is larger than the crop, so that no window sees some pixels.
     """
-    if stride[0] > crop[0] or stride[1] > crop[1]:
-        raise ValueError(f"windows of {crop} at a stride of {stride} leave gaps")
     b, s, height, width, _ = frames_BxSxHxWx3.shape
-    crop = (min(crop[0], height), min(crop[1], width))
-    origins_Wx2 = window_origins((height, width), crop, stride)
-    count_HxW = _windows_over_pixels(origins_Wx2, crop, (height, width))
-    group = min(windows_per_call, len(origins_Wx2))
+    windows = place_windows((height, width), crop, stride)
+    frames_NxHxWx3 = frames_BxSxHxWx3.reshape(b * s, height, width, 3)
+    group = min(windows_per_call, len(windows))
 
-    def cut(origin_2: jax.Array) -> jax.Array:
-        zero = jnp.zeros_like(origin_2[0])
-        start = (zero, zero, origin_2[0], origin_2[1], zero)
-        return lax.dynamic_slice(frames_BxSxHxWx3, start, (b, s, *crop, 3))
-
-    def add_windows(
-        sum_BxHxWxC: jax.Array, windows: tuple[jax.Array, jax.Array]
+    def add_group(
+        sum_BxHxWxC: jax.Array, some: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, None]:
-        origins_Gx2, weights_G = windows
-        clips = jax.vmap(cut)(origins_Gx2).reshape(group * b, s, *crop, 3)
-        logits_GxBxhxwxC = segment(clips).reshape(group, b, *crop, -1)
-        for index in range(group):
-            sum_BxHxWxC = _add_at(
-                sum_BxHxWxC, weights_G[index] * logits_GxBxhxwxC[index], origins_Gx2[index]
-            )
-        return sum_BxHxWxC, None
+        origins_Gx2, weights_G = some
+        clips = cut_windows(frames_NxHxWx3, origins_Gx2, windows.crop)
+        logits = segment(clips.reshape(group * b, s, *windows.crop, 3))
+        logits_GxBxhxwxC = logits.reshape(group, b, *windows.crop, -1)
+        weighted = weights_G[:, None, None, None, None] * logits_GxBxhxwxC
+        return _add_windows(sum_BxHxWxC, weighted, origins_Gx2), None
 
-    logits = jax.eval_shape(segment, jax.ShapeDtypeStruct((b, s, *crop, 3), frames_BxSxHxWx3.dtype))
+    clip_shape = jax.ShapeDtypeStruct((b, s, *windows.crop, 3), frames_BxSxHxWx3.dtype)
+    logits = jax.eval_shape(segment, clip_shape)
     sum_BxHxWxC = jnp.zeros((b, height, width, logits.shape[-1]), logits.dtype)
-    groups = _in_groups(origins_Wx2, group, logits.dtype)
-    sum_BxHxWxC, _ = lax.scan(add_windows, sum_BxHxWxC, groups)
-    return sum_BxHxWxC / jnp.asarray(count_HxW, logits.dtype)[:, :, None]
-
-
-def _windows_over_pixels(
-    origins_Wx2: np.ndarray, crop: tuple[int, int], size: tuple[int, int]
-) -> np.ndarray:
-    count_HxW = np.zeros(size, np.int32)
-    for top, left in origins_Wx2:
-        count_HxW[top : top + crop[0], left : left + crop[1]] += 1
-    return count_HxW
+    groups = _in_groups(windows.origins_Wx2, group, logits.dtype)
+    sum_BxHxWxC, _ = lax.scan(add_group, sum_BxHxWxC, groups)
+    return _mean(sum_BxHxWxC, windows)
 
 
 def _in_groups(
@@ -117,11 +162,23 @@ def _in_groups(
     )
 
 
-def _add_at(sum_BxHxWxC: jax.Array, part_BxhxwxC: jax.Array, origin_2: jax.Array) -> jax.Array:
+def _add_windows(
+    sum_BxHxWxC: jax.Array, logits_GxBxhxwxC: jax.Array, origins_Gx2: jax.Array
+) -> jax.Array:
+    for logits_BxhxwxC, origin_2 in zip(logits_GxBxhxwxC, origins_Gx2, strict=True):
+        start = _start(origin_2)
+        before = lax.dynamic_slice(sum_BxHxWxC, start, logits_BxhxwxC.shape)
+        sum_BxHxWxC = lax.dynamic_update_slice(sum_BxHxWxC, before + logits_BxhxwxC, start)
+    return sum_BxHxWxC
+
+
+def _start(origin_2: jax.Array) -> tuple[jax.Array, ...]:
     zero = jnp.zeros_like(origin_2[0])
-    start = (zero, origin_2[0], origin_2[1], zero)
-    before = lax.dynamic_slice(sum_BxHxWxC, start, part_BxhxwxC.shape)
-    return lax.dynamic_update_slice(sum_BxHxWxC, before + part_BxhxwxC, start)
+    return (zero, origin_2[0], origin_2[1], zero)
+
+
+def _mean(sum_BxHxWxC: jax.Array, windows: Windows) -> jax.Array:
+    return sum_BxHxWxC / jnp.asarray(windows.coverage(), sum_BxHxWxC.dtype)[:, :, None]
 
 
 def view_probabilities(

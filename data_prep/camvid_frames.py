@@ -1,0 +1,172 @@
+"""Provides the frames before CamVid's stills: extracted already, or now from the raw videos."""
+
+import threading
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_prep.alignment import MAX_DIFFERENCE, difference, thumbnail
+from data_prep.camvid_source import CamvidSource
+from data_prep.camvid_splits import Video, parse_name
+from data_prep.extraction import (
+    Numbering,
+    Watch,
+    extract_frames,
+    number_frames,
+    read_numbering,
+)
+from data_prep.pictures import read_frame, write_whole
+from data_prep.source_tree import SourceFile, UnpackedFile
+from tmanet_jax.data.record_writer import WrongSourceError
+from tmanet_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """The frames of one video.
+
+    Attributes:
+        files: by number.
+        faults: stills that are not the frame of their number, by number, and what is wrong.
+        report: how the numbers were found, for the user.
+    """
+
+    files: Mapping[int, SourceFile]
+    faults: Mapping[int, str]
+    report: str
+
+
+def provide_frames(
+    source: CamvidSource, directory: Path, wanted: Mapping[Video, Collection[int]]
+) -> Mapping[Video, VideoFrames]:
+    """Finds frames, and extracts those that are not there; all videos at once, with a progress bar.
+
+    Extracted frames are written as `DIRECTORY/NAME.png`, and `DIRECTORY/VIDEO.json` says how their
+    numbers were found. What is there is kept, also when this is stopped.
+
+    Args:
+        source: videos, stills, and frames that were extracted already.
+        directory: where frames are looked for first, and written to.
+        wanted: numbers of the frames of each video, none negative.
+
+    Returns:
+        The frames of each video, without those that the video does not have.
+
+    Raises:
+        WrongSourceError: there is neither a video nor frames of it, or they belong to other stills.
+        UserError: a file cannot be read or written.
+    """
+    with tqdm(unit="frame", desc="Reading videos", leave=False) as progress:
+        watch = Watch(on_frame=_Counter(progress).count)
+        with ThreadPoolExecutor(max(1, len(wanted))) as executor:
+            jobs = {
+                executor.submit(_provide, source, directory, video, numbers, watch): video
+                for video, numbers in wanted.items()
+            }
+            try:
+                return {jobs[job]: job.result() for job in as_completed(jobs)}
+            except BaseException:
+                watch.stop.set()
+                raise
+
+
+class _Counter:
+    """Counts frames of all threads."""
+
+    def __init__(self, progress: "tqdm[None]") -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def count(self) -> None:
+        with self._lock:
+            self._progress.update()
+
+
+def _provide(
+    source: CamvidSource, directory: Path, video: Video, wanted: Collection[int], watch: Watch
+) -> VideoFrames:
+    stills = _of_video(source.stills, video)
+    note = directory / f"{video.file}.json"
+    files = _of_video(source.frames, video) | _extracted(directory, video)
+    path = source.videos.get(video)
+    lacking = sorted(set(wanted) - set(files))
+    if path is None or not lacking:
+        if wanted and not files:
+            raise WrongSourceError(_nothing_found(source, directory, video))
+        numbering = read_numbering(note)
+    else:
+        numbering = read_numbering(note, path)
+        if numbering is None:
+            numbering = number_frames(path, stills, watch)
+            write_whole(note, numbering.to_json())
+        targets = {number: directory / f"{video.frame_name(number)}.png" for number in lacking}
+        extract_frames(path, numbering, targets, watch)
+        files |= _extracted(directory, video)
+    if numbering is None:
+        return _checked(video, files, stills)
+    return VideoFrames(files, numbering.faults, _report(video, numbering))
+
+
+def _checked(
+    video: Video, files: Mapping[int, SourceFile], stills: Mapping[int, SourceFile]
+) -> VideoFrames:
+    """Frames that somebody else extracted, compared with the stills of the same number."""
+    common = sorted(files.keys() & stills.keys())
+    faults = {}
+    for number in common:
+        still, frame = (thumbnail(read_frame(item[number])) for item in (stills, files))
+        if (distance := difference(still, frame)) > MAX_DIFFERENCE:
+            faults[number] = (
+                f"it is {distance:.1f} grey levels away from {files[number]}, the same picture is "
+                f"at most {MAX_DIFFERENCE:.1f}"
+            )
+    if 2 * len(faults) > len(common):
+        first = min(faults)
+        raise WrongSourceError(
+            f"{len(faults)} of {len(common)} stills do not show the extracted frame of their "
+            f"number. The first is {stills[first]}: {faults[first]}. The frames are numbered "
+            f"otherwise; move them away and give the video {video.file} instead."
+        )
+    agreeing = f"{len(common) - len(faults)} of {len(common)} stills agree with the frame"
+    unchecked = "none of them is that of a still, so that their numbers are not checked"
+    return VideoFrames(
+        files,
+        faults,
+        f"{video.file}: {len(files)} frames were there already; "
+        + (f"{agreeing} of their number" if common else unchecked),
+    )
+
+
+def _extracted(directory: Path, video: Video) -> dict[int, SourceFile]:
+    paths = directory.glob(f"{video.prefix}*.png")
+    return _of_video({path.stem: UnpackedFile(path) for path in paths}, video)
+
+
+def _of_video(files: Mapping[str, SourceFile], video: Video) -> dict[int, SourceFile]:
+    """The files of one video by their number; names that are no frame's are left."""
+    numbered = {}
+    for name, file in files.items():
+        try:
+            found, number = parse_name(name)
+        except UserError:
+            continue
+        if found == video:
+            numbered[number] = file
+    return numbered
+
+
+def _report(video: Video, numbering: Numbering) -> str:
+    broken = f"; {len(numbering.broken)} of its frames are broken" if numbering.broken else ""
+    return f"{video.file}: {numbering.num_frames} frames{broken}; {numbering.report}"
+
+
+def _nothing_found(source: CamvidSource, directory: Path, video: Video) -> str:
+    return (
+        f"There is neither the video {video.file} nor a frame of it: expected {video.file} "
+        f"anywhere below {source.root}, or extracted frames such as {video.frame_name(30)}.png in "
+        f"{directory} or in a folder images_sequence. It holds the frames before the stills; "
+        "--memory-range=0 needs none, --splits leaves out splits."
+    )

@@ -1,0 +1,132 @@
+"""Finds CamVid's videos, stills and labels, wherever they were unpacked to.
+
+Files are known by their names; folders count only where a name occurs twice, or to tell frames that
+were extracted (`images_sequence`, `image_sequence`) and label pictures of the same name (`labels`,
+`trainannot`, ...) from the published stills.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.camvid_splits import VIDEOS, Video, parse_name
+from data_prep.source_tree import SourceFile, SourceTree, UnpackedFile
+from tmanet_jax.data.record_writer import WrongSourceError
+from tmanet_jax.data.records import BUILDER_NAME
+from tmanet_jax.errors import UserError
+
+_SEQUENCES = {"images_sequence", "image_sequence"}
+_STILLS = "701_stillsraw_full"
+_LABELS = "labeledapproved_full"
+_PICTURES = (".png", ".jpg", ".jpeg")
+_EXAMPLE = "0001TP_006690"
+
+
+@dataclass(frozen=True)
+class CamvidSource:
+    """What was found.
+
+    Attributes:
+        root: the directory that was searched.
+        videos: the raw videos.
+        stills: the published stills by name.
+        labels: their labels by the still's name.
+        frames: frames that were extracted already, by name.
+    """
+
+    root: Path
+    videos: Mapping[Video, Path]
+    stills: Mapping[str, SourceFile]
+    labels: Mapping[str, SourceFile]
+    frames: Mapping[str, SourceFile]
+
+
+def find_source(root: Path, ignored: Path) -> CamvidSource:
+    """Searches a directory, and the zip files in it.
+
+    Args:
+        root: the directory.
+        ignored: a directory that does not count, if it lies below.
+
+    Raises:
+        WrongSourceError: there are no stills or labels, or a name occurs twice.
+        UserError: something cannot be read.
+    """
+    found: dict[str, dict[str, list[tuple[str, SourceFile]]]] = {
+        kind: defaultdict(list) for kind in ("video", "still", "label", "frame")
+    }
+    tree = SourceTree(root)
+    for folder in _folders(tree, "", ignored.resolve()):
+        for file in tree.files(folder).values():
+            if (known := _recognise(folder, file.name)) is not None:
+                kind, name = known
+                found[kind][name].append((folder, file))
+    for kind, wanted in (
+        ("still", f"701_StillsRaw_full/{_EXAMPLE}.png"),
+        ("label", f"LabeledApproved_full/{_EXAMPLE}_L.png"),
+    ):
+        if not found[kind]:
+            raise WrongSourceError(
+                f"No {kind} of CamVid lies below {root}: expected files such as {wanted}, in any "
+                "folder. Is it the directory that the data set was unpacked to?"
+            )
+    return CamvidSource(
+        root=root,
+        videos={
+            video: _unpacked(_only(video.file, found["video"][video.file], ""))
+            for video in VIDEOS
+            if video.file in found["video"]
+        },
+        stills={name: _only(name, files, _STILLS) for name, files in found["still"].items()},
+        labels={name: _only(name, files, _LABELS) for name, files in found["label"].items()},
+        frames={name: files[0][1] for name, files in found["frame"].items()},
+    )
+
+
+def _folders(tree: SourceTree, folder: str, ignored: Path) -> Iterator[str]:
+    """A folder and all below it, in sorted order."""
+    if (tree.root / folder).resolve() == ignored:
+        return
+    yield folder
+    for name in tree.folders(folder):
+        if name != BUILDER_NAME and not name.startswith("."):
+            yield from _folders(tree, f"{folder}/{name}" if folder else name, ignored)
+
+
+def _recognise(folder: str, file_name: str) -> tuple[str, str] | None:
+    """What a file is (video, still, label, frame), and its video's or still's name."""
+    for video in VIDEOS:
+        if file_name.lower() == video.file.lower():
+            return "video", video.file
+    stem, dot, extension = file_name.rpartition(".")
+    if f"{dot}{extension}".lower() not in _PICTURES:
+        return None
+    is_label = stem.endswith("_L")
+    name = stem.removesuffix("_L")
+    try:
+        parse_name(name)
+    except UserError:
+        return None
+    parts = folder.lower().split("/")
+    if is_label or parts[-1] == "labels" or parts[-1].endswith("annot"):
+        return "label", name
+    return ("frame" if _SEQUENCES.intersection(parts) else "still"), name
+
+
+def _only(name: str, files: list[tuple[str, SourceFile]], published: str) -> SourceFile:
+    """The one file of a name; of several, the one in the folder that it was published in."""
+    if len(files) > 1:
+        files = [item for item in files if published in item[0].lower().split("/")] or files
+    if len(files) > 1:
+        raise WrongSourceError(
+            f"{name} is both {files[0][1]} and {files[1][1]}: which is meant? Move one of them out "
+            "of the source."
+        )
+    return files[0][1]
+
+
+def _unpacked(file: SourceFile) -> Path:
+    if isinstance(file, UnpackedFile):
+        return file.path
+    raise WrongSourceError(f"The video {file} lies in a zip file: unpack it.")

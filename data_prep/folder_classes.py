@@ -1,0 +1,113 @@
+"""The classes of somebody's own data: a table of names and colours, and labels by it."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data_prep.pictures import holds_colours, read_frame, read_indices
+from data_prep.source_tree import SourceFile, SourceTree
+from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, Colour, colours_to_indices
+from tmanet_jax.data.record_writer import WrongSourceError
+
+FILE = "classes.csv"
+_COLUMNS = ["name", "red", "green", "blue"]
+_IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Classes, and how label files hold them.
+
+    Attributes:
+        class_set: the classes.
+        ignored_colour: of pixels that do not count, in label files of colours; None if none is.
+    """
+
+    class_set: ClassSet
+    ignored_colour: Colour | None
+
+    def read_labels(self, file: SourceFile) -> np.ndarray:
+        """Reads a label file of indices or colours as train ids: uint8 HxW.
+
+        Raises:
+            UserError: it cannot be read, or holds an index or a colour of no class.
+        """
+        if holds_colours(file):
+            colours = dict(zip(self.class_set.palette_Cx3, range(IGNORE), strict=False))
+            if self.ignored_colour is not None:
+                colours[self.ignored_colour] = IGNORE
+            return colours_to_indices(read_frame(file), colours, str(file), f"those of {FILE}")
+        indices_HxW = read_indices(file)
+        self.class_set.check(indices_HxW, str(file))
+        return indices_HxW
+
+
+def read_classes(tree: SourceTree, name: str) -> Classes:
+    """Reads the table of classes.
+
+    Args:
+        tree: where it lies, as classes.csv.
+        name: of the data set.
+
+    Raises:
+        WrongSourceError: it is missing or wrong; names the line.
+    """
+    file = tree.files("").get(FILE)
+    if file is None:
+        raise WrongSourceError(
+            f"There is no {tree.root / FILE}: expected a line 'name,red,green,blue', then one line "
+            "a class, such as 'road,128,64,128'."
+        )
+    rows = list(_read_rows(file))
+    ignored = [colour for class_name, colour in rows if class_name == _IGNORED]
+    if ignored and rows[-1][0] != _IGNORED:
+        raise WrongSourceError(f"{file}: '{_IGNORED}' is no class and must be the last line.")
+    classes = [row for row in rows if row[0] != _IGNORED]
+    if not 2 <= len(classes) < INVALID:
+        raise WrongSourceError(
+            f"{file} has {len(classes)} classes: expected 2 to {INVALID - 1}, one a line."
+        )
+    names, palette_Cx3 = zip(*classes, strict=True)
+    return Classes(ClassSet(name, names, palette_Cx3), ignored[0] if ignored else None)
+
+
+def _read_rows(file: SourceFile) -> Iterator[tuple[str, Colour]]:
+    try:
+        lines = list(csv.reader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise WrongSourceError(f"{file} is no table: {error}.") from error
+    if not lines or [cell.strip() for cell in lines[0]] != _COLUMNS:
+        found = ",".join(lines[0]) if lines else "nothing"
+        raise WrongSourceError(
+            f"{file} begins with {found!r}: expected the line {','.join(_COLUMNS)!r}."
+        )
+    seen: dict[str | Colour, int] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line:
+            continue
+        name, colour = _parse_line(file, number, line)
+        for value in (name, colour):
+            if value in seen:
+                raise WrongSourceError(
+                    f"{file}, line {number}: {value!r} is in line {seen[value]} already; names and "
+                    "colours must differ."
+                )
+            seen[value] = number
+        yield name, colour
+
+
+def _parse_line(file: SourceFile, number: int, line: list[str]) -> tuple[str, Colour]:
+    try:
+        name, *values = (cell.strip() for cell in line)
+        red, green, blue = (int(value) for value in values)
+        if not name or not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise ValueError
+    except ValueError:
+        raise WrongSourceError(
+            f"{file}, line {number} is {','.join(line)!r}: expected a name and three numbers from "
+            "0 to 255, such as 'road,128,64,128'."
+        ) from None
+    return name, (red, green, blue)

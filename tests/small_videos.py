@@ -1,0 +1,81 @@
+"""Videos whose frames carry their number as large dark and light squares."""
+
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+SIZE = (96, 128)
+_BITS = 12
+_COLUMNS = 4
+_INTERLACED = (1 << 18) | (1 << 29)  # AV_CODEC_FLAG_INTERLACED_DCT, _ME
+
+
+def numbered(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A frame, uint8 HxWx3, that shows its number: 12 squares, and grain of its own."""
+    height, width = size
+    frame_HxWx3 = np.random.default_rng(number).integers(50, 70, (height, width, 3), np.uint8)
+    for bit in range(_BITS):
+        if number >> bit & 1:
+            frame_HxWx3[_square(bit, size)] += 150
+    return frame_HxWx3
+
+
+def number_of(frame_HxWx3: np.ndarray) -> int:
+    """Reads the number, also after lossy compression."""
+    size = frame_HxWx3.shape[:2]
+    return sum(
+        (frame_HxWx3[_square(bit, size, inset=4)].mean() > 135) << bit for bit in range(_BITS)
+    )
+
+
+def _square(bit: int, size: tuple[int, int], inset: int = 0) -> tuple[slice, slice]:
+    side = min(size[0] * _COLUMNS // _BITS, size[1] // _COLUMNS)
+    row, column = divmod(bit, _COLUMNS)
+    top, left = row * side, column * side
+    return (
+        slice(top + inset, top + side - inset),
+        slice(left + inset, left + side - inset),
+    )
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    codec: str,
+    *,
+    pixel_format: str = "yuv420p",
+    rate: int = 30,
+    interlaced: bool = False,
+    rotation: int = 0,
+    options: Mapping[str, str] | None = None,
+    container_options: Mapping[str, str] | None = None,
+) -> Path:
+    """Encodes frames, uint8 HxWx3, of one size."""
+    frames = list(frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w", options=dict(container_options or {})) as container:
+        stream = container.add_stream(codec, rate=rate, options=dict(options or {}))
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        stream.time_base = Fraction(1, rate)
+        if interlaced:
+            stream.codec_context.flags |= _INTERLACED
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for index, frame_HxWx3 in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(frame_HxWx3)
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def packet_positions(path: Path) -> list[tuple[int, int]]:
+    """Where each packet of the video stream lies in the file, and its size, in bytes."""
+    with av.open(path) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        return [(packet.pos or 0, packet.size) for packet in packets]

@@ -1,0 +1,118 @@
+"""Streaming says of every frame what the whole clip says of it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.test_tmanet import small_config, trained
+from tmanet_jax.inference.stream import FrameStream, StreamConfig
+from tmanet_jax.inference.windows import segment_whole, segment_windows
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.normalize import normalize
+
+SLIDE = StreamConfig(mode="slide", crop_size=(24, 32), stride=(16, 24))
+
+
+def video(batch: int, length: int, size: tuple[int, int]) -> np.ndarray:
+    """BxLxHxWx3, every frame of noise of its own."""
+    return np.random.default_rng(length).integers(0, 256, (batch, length, *size, 3), np.uint8)
+
+
+def no_resets(batch: int, length: int) -> np.ndarray:
+    return np.zeros((batch, length), bool)
+
+
+def whole_clip_logits(
+    model: TMANet, config: StreamConfig, frames_BxLxHxWx3: np.ndarray, starts_BxL: np.ndarray
+) -> jax.Array:
+    """Each frame segmented with its memory as one clip, a stream's first frame repeated: BxLxH.."""
+    num_memory = model.config.head.num_memory
+    b, length, height, width, _ = frames_BxLxHxWx3.shape
+    back_S = config.memory_stride * np.arange(num_memory, -1, -1)
+    index_BxLxS = np.maximum(np.arange(length)[:, None] - back_S, starts_BxL[:, :, None])
+    clips = frames_BxLxHxWx3[np.arange(b)[:, None, None], index_BxLxS]
+
+    @nnx.jit
+    def segment(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
+        sizes = jnp.broadcast_to(jnp.array([height, width]), (len(frames_BxSxHxWx3), 2))
+        clip = normalize(frames_BxSxHxWx3, sizes)
+        if config.mode == "whole":
+            return segment_whole(model, clip)
+        return segment_windows(
+            lambda part: segment_whole(model, part),
+            clip,
+            crop=config.crop_size,
+            stride=config.stride,
+        )
+
+    logits = [segment(model, clips[:, step]) for step in range(length)]
+    return jnp.stack(logits, axis=1)
+
+
+def assert_stream_is_clip(
+    model: TMANet, config: StreamConfig, frames_BxLxHxWx3: np.ndarray, resets_BxL: np.ndarray
+) -> None:
+    batch, length, height, width, _ = frames_BxLxHxWx3.shape
+    starts_BxL = np.maximum.accumulate(np.where(resets_BxL, np.arange(length), 0), axis=1)
+    logits = whole_clip_logits(model, config, frames_BxLxHxWx3, starts_BxL)
+    expected = np.asarray(jax.nn.softmax(logits, axis=-1))
+    stream = FrameStream(model, config)
+    state = stream.start(batch, (height, width))
+    shapes = jax.tree.map(jnp.shape, state)
+    for step in range(length):
+        state, output = stream.step(state, frames_BxLxHxWx3[:, step], resets_BxL[:, step])
+        probabilities = np.asarray(stream.probabilities(output))
+        np.testing.assert_allclose(probabilities, expected[:, step], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(output.labels_BxHxW, expected[:, step].argmax(-1))
+    assert jax.tree.map(jnp.shape, state) == shapes
+
+
+@pytest.mark.parametrize("memory_stride", [1, 3])
+@pytest.mark.parametrize("num_memory", [0, 1, 2, 4])
+def test_every_frame_is_that_of_the_whole_clip(num_memory: int, memory_stride: int) -> None:
+    length = num_memory * memory_stride + 4
+    config = StreamConfig(memory_stride=memory_stride)
+    frames = video(1, length, (33, 49))
+    assert_stream_is_clip(trained(small_config(num_memory)), config, frames, no_resets(1, length))
+
+
+@pytest.mark.parametrize("config", [StreamConfig(memory_stride=2), SLIDE], ids=["whole", "slide"])
+def test_streams_start_again_one_by_one(config: StreamConfig) -> None:
+    resets_BxL = no_resets(3, 9)
+    resets_BxL[0, 4] = resets_BxL[1, [0, 2, 3]] = True
+    model = trained(small_config(align_corners=False))
+    assert_stream_is_clip(model, config, video(3, 9, (39, 50)), resets_BxL)
+
+
+def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
+    frames = video(1, 3, (33, 49))
+    stream = FrameStream(trained(small_config()), StreamConfig())
+
+    def logits(cut: bool) -> np.ndarray:
+        state = stream.start(1, (33, 49))
+        for step in range(3):
+            state, output = stream.step(state, frames[:, step], np.array([cut and step == 2]))
+        return np.asarray(output.logits_NxhxwxC)
+
+    np.testing.assert_array_equal(logits(cut=False), logits(cut=False))
+    assert np.abs(logits(cut=True) - logits(cut=False)).max() > 1e-3
+
+
+def test_the_published_network_streams_as_it_segments_clips() -> None:
+    model = TMANet(ModelConfig(ResNetConfig(), HeadConfig(num_memory=2)), rngs=nnx.Rngs(0))
+    assert_stream_is_clip(model, StreamConfig(), video(1, 4, (41, 57)), no_resets(1, 4))
+
+
+def test_the_state_is_given_away_and_holds_no_more_than_it_must() -> None:
+    config = small_config(4)
+    stream = FrameStream(trained(config), dataclasses.replace(StreamConfig(), memory_stride=3))
+    state = stream.start(2, (16, 24))
+    assert [len(ring) for ring in state.keys] == [12, 9, 6, 3]
+    stream.step(state, video(2, 1, (16, 24))[:, 0], np.zeros(2, bool))
+    assert all(array.is_deleted() for array in jax.tree.leaves(state))
