@@ -73,6 +73,7 @@ def _ensure_demo_records(data: settings.DataConfig) -> None:
             size=data.render.size,
             num_train=data.render.num_train,
             num_eval=data.render.num_eval,
+            memory_range=data.render.memory_range,
         )
 
 

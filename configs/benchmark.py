@@ -19,4 +19,5 @@ def get_config() -> ConfigDict:
     config.data.render_size = (1024, 2048)
     config.data.render_train = 4
     config.data.render_eval = 1
+    config.data.render_memory_range = 2  # as many as the network remembers
     return config

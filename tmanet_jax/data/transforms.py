@@ -24,6 +24,8 @@ STD_RGB = np.array([58.395, 57.12, 57.375], np.float32)
 
 CROP_TRIES = 10
 
+_EXACT_COUNT = 2**23  # pixels; OpenCV's histograms are float32, which counts to 2**24
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -139,7 +141,9 @@ def resize_labels_in_box(labels_HxW: np.ndarray, size: Size, box: Box) -> np.nda
     """The part of the resized labels inside the box, without resizing the rest."""
     rows = _nearest(labels_HxW.shape[0], size.height)[box.top : box.top + box.height]
     columns = _nearest(labels_HxW.shape[1], size.width)[box.left : box.left + box.width]
-    return labels_HxW[rows[:, None], columns]
+    window_hxw = labels_HxW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # Whole rows are gathered at the speed of memory, single pixels are not.
+    return cv2.transpose(cv2.transpose(window_hxw)[columns - columns[0]])[rows - rows[0]]
 
 
 def _nearest(length: int, resized_length: int) -> np.ndarray:
@@ -150,7 +154,9 @@ def _nearest(length: int, resized_length: int) -> np.ndarray:
 
 def is_varied(labels_HxW: np.ndarray, cat_max_ratio: float) -> bool:
     """Whether several classes are seen and none has the share `cat_max_ratio`, 255 not counting."""
-    counts_256 = np.bincount(labels_HxW.ravel(), minlength=256)
+    counts_256 = np.zeros(256)
+    for rows in np.array_split(labels_HxW, -(-labels_HxW.size // _EXACT_COUNT)):
+        counts_256 += cv2.calcHist([rows], [0], None, [256], [0, 256]).ravel()
     counts_256[IGNORE] = 0
     if np.count_nonzero(counts_256) < 2:
         return False
@@ -221,35 +227,76 @@ def _source_range(length: int, scaled_length: int, start: int, extent: int) -> t
     return max(first_read - 1, 0), min(last_read + 2, length)
 
 
+def canvas_size(window: Box, size: Size, draw: GeometricDraw) -> Size:
+    """Size of the array that holds a window in its place, for `resize_canvas`.
+
+    Args:
+        window: the part of a frame that is known.
+        size: the frame's size.
+        draw: how the frame is resized and cropped.
+    """
+    known = Size(window.top + window.height, window.left + window.width)
+    factor_y, factor_x = _factors(size, draw.scaled_size)
+    keeps_its_size = known == (round(known.height * factor_y), round(known.width * factor_x))
+    if draw.scaled_size != size and keeps_its_size:
+        return size  # OpenCV would only copy it
+    return known
+
+
+def resize_canvas(
+    canvas_hxwx3: np.ndarray,
+    size: Size,
+    draw: GeometricDraw,
+    out_HxWx3: np.ndarray | None = None,
+) -> np.ndarray:
+    """Resizes, crops and mirrors a frame of which only a window is known, in its place.
+
+    Bilinear as cv2.INTER_LINEAR, and bit-equal to resizing the whole frame: because the window is
+    in its place, OpenCV computes the same coefficients.
+
+    Args:
+        canvas_hxwx3: uint8 RGB of `canvas_size`; what lies outside `source_window` is undefined.
+        size: the frame's size.
+        draw: how the frame is resized and cropped.
+        out_HxWx3: where the result goes, if anywhere: of the crop's size or larger.
+
+    Returns:
+        uint8 RGB, smaller than the crop's box if the resized frame is; a view of `out_HxWx3`.
+    """
+    factor_y, factor_x = _factors(size, draw.scaled_size)
+    resized_hxwx3 = cv2.resize(
+        canvas_hxwx3, None, fx=factor_x, fy=factor_y, interpolation=cv2.INTER_LINEAR
+    )
+    crop_hxwx3 = draw.box.of(resized_hxwx3)
+    height, width = crop_hxwx3.shape[:2]
+    if out_HxWx3 is None:
+        out_HxWx3 = np.empty_like(crop_hxwx3)
+    out_hxwx3 = out_HxWx3[:height, :width]
+    if draw.flip:
+        cv2.flip(crop_hxwx3, 1, dst=out_hxwx3)
+    else:
+        out_hxwx3[:] = crop_hxwx3
+    return out_hxwx3
+
+
+def _factors(size: Size, scaled: Size) -> tuple[float, float]:
+    return scaled.height / size.height, scaled.width / size.width
+
+
 def apply_geometry_to_window(
     window_hxwx3: np.ndarray, window: Box, size: Size, draw: GeometricDraw
 ) -> np.ndarray:
-    """Resizes, crops and mirrors a frame of which only a window is known.
-
-    Bilinear as cv2.INTER_LINEAR, and bit-equal to resizing the whole frame: the window stays in its
-    place, so that OpenCV computes the same coefficients, and what lies outside is left undefined.
+    """Resizes, crops and mirrors a frame of which only a window is known; see `resize_canvas`.
 
     Args:
         window_hxwx3: uint8 RGB, at least the pixels inside `source_window`.
         window: where it lies in the frame.
         size: the frame's size.
         draw: how the frame is resized and cropped.
-
-    Returns:
-        uint8 RGB, smaller than the crop's box if the resized frame is.
     """
-    scaled = draw.scaled_size
-    known = Size(window.top + window.height, window.left + window.width)
-    factor_y, factor_x = scaled.height / size.height, scaled.width / size.width
-    if scaled != size and known == (round(known.height * factor_y), round(known.width * factor_x)):
-        known = size  # OpenCV only copies what keeps its size
-    canvas_hxwx3 = np.empty((*known, 3), np.uint8)
+    canvas_hxwx3 = np.empty((*canvas_size(window, size, draw), 3), np.uint8)
     window.of(canvas_hxwx3)[:] = window_hxwx3
-    resized_hxwx3 = cv2.resize(
-        canvas_hxwx3, None, fx=factor_x, fy=factor_y, interpolation=cv2.INTER_LINEAR
-    )
-    crop_hxwx3 = draw.box.of(resized_hxwx3)
-    return flip(crop_hxwx3) if draw.flip else crop_hxwx3
+    return resize_canvas(canvas_hxwx3, size, draw)
 
 
 def apply_geometry_to_frame(frame_HxWx3: np.ndarray, draw: GeometricDraw) -> np.ndarray:
@@ -269,6 +316,12 @@ def pad(picture_HxW: np.ndarray, size: tuple[int, int], value: int) -> np.ndarra
     padded = np.full((*size, *picture_HxW.shape[2:]), value, picture_HxW.dtype)
     padded[: picture_HxW.shape[0], : picture_HxW.shape[1]] = picture_HxW
     return padded
+
+
+def fill_padding(padded_HxW: np.ndarray, size: Size, value: int) -> None:
+    """Sets what lies below and to the right of a picture (HxW or HxWxC) of that size."""
+    padded_HxW[size.height :] = value
+    padded_HxW[: size.height, size.width :] = value
 
 
 # Colours.
@@ -301,21 +354,27 @@ def draw_clip_photometry(
 
 
 def apply_photometry(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
-    """Distorts the colours of a uint8 RGB frame.
+    """The colours of a uint8 RGB frame, distorted; see `distort`."""
+    distorted_HxWx3 = frame_HxWx3.copy()
+    distort(distorted_HxWx3, draw)
+    return distorted_HxWx3
+
+
+def distort(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> None:
+    """Distorts the colours of a uint8 RGB frame where it lies.
 
     Saturation and hue each convert to OpenCV's uint8 HSV and back, as the original does: one
     conversion for both would differ by up to 2. OpenCV's way back depends, by 1, on the width of
     the rows and on the processor.
     """
-    frame_HxWx3 = _apply_linear(frame_HxWx3, 1.0, draw.brightness)
-    frame_HxWx3 = _apply_linear(frame_HxWx3, draw.contrast_before, 0.0)
+    _apply_linear(frame_HxWx3, draw.brightness, draw.contrast_before)
     if draw.saturation is not None:
         table_256 = _linear_table(draw.saturation, 0.0)
-        frame_HxWx3 = _apply_in_hsv(frame_HxWx3, channel=1, table_256=table_256)
+        _apply_in_hsv(frame_HxWx3, channel=1, table_256=table_256)
     if draw.hue is not None:
         table_256 = ((np.arange(256) + draw.hue) % 180).astype(np.uint8)
-        frame_HxWx3 = _apply_in_hsv(frame_HxWx3, channel=0, table_256=table_256)
-    return _apply_linear(frame_HxWx3, draw.contrast_after, 0.0)
+        _apply_in_hsv(frame_HxWx3, channel=0, table_256=table_256)
+    _apply_linear(frame_HxWx3, None, draw.contrast_after)
 
 
 def _maybe(rng: np.random.Generator, value: float) -> float | None:
@@ -329,14 +388,20 @@ def _linear_table(factor: float, offset: float) -> np.ndarray:
 
 
 def _apply_linear(
-    frame_HxWx3: np.ndarray, factor: float | None, offset: float | None
-) -> np.ndarray:
-    if factor is None or offset is None:
-        return frame_HxWx3
-    return cv2.LUT(frame_HxWx3, _linear_table(factor, offset))
+    frame_HxWx3: np.ndarray, brightness: float | None, contrast: float | None
+) -> None:
+    """Applies one after the other, with one table for both."""
+    if brightness is None and contrast is None:
+        return
+    table_256 = np.arange(256, dtype=np.uint8)
+    if brightness is not None:
+        table_256 = _linear_table(1.0, brightness)
+    if contrast is not None:
+        table_256 = _linear_table(contrast, 0.0)[table_256]
+    cv2.LUT(frame_HxWx3, table_256, dst=frame_HxWx3)
 
 
-def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> np.ndarray:
+def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> None:
     hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
     hsv_HxWx3[..., channel] = cv2.LUT(hsv_HxWx3[..., channel], table_256)
-    return cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB)
+    cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB, dst=frame_HxWx3)
