@@ -2,6 +2,7 @@
 
     python run.py [train|eval] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
+    python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
@@ -15,19 +16,44 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
-from tmanet_jax.deploy import benchmark, benchmark_data
+from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.train.loop import evaluate_workdir, train
 
 CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
 MODES = {"train": train, "eval": evaluate_workdir}
-BENCHMARKS = {"benchmark data": benchmark_data.measure}
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints, logs, metrics and pictures; default runs/NAME."
 )
 _JSON = flags.DEFINE_string("json", None, "A benchmark's report goes to this file, too.")
+_SIZE = flags.DEFINE_string("size", "256x512", "Height x width of benchmark stream's frames.")
+_TURNS = flags.DEFINE_integer("turns", 10, "Frames that benchmark stream counts.", lower_bound=1)
+_PEER = flags.DEFINE_enum("peer", None, ["torch"], "Another program for benchmark stream.")
+
+
+def _measure_stream(run_settings: settings.Settings) -> benchmark.Report:
+    return benchmark_stream.measure(
+        run_settings,
+        size=benchmark_stream.parse_size(_SIZE.value),
+        turns=_TURNS.value,
+        peer=_torch_peer() if _PEER.value else None,
+    )
+
+
+def _torch_peer() -> benchmark_stream.Peer:
+    """Raises UserError if torch is not installed."""
+    try:
+        from benchmarks.torch_video import video_sides  # torch is optional
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--peer=torch needs {error.name}: pip install -r requirements-torch.txt."
+        ) from error
+    return video_sides
+
+
+BENCHMARKS = {"benchmark data": benchmark_data.measure, "benchmark stream": _measure_stream}
 
 
 @ends_with_message

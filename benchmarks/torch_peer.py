@@ -1,18 +1,16 @@
 """TMANet in PyTorch, as strong as a user would write it today: the other side of a benchmark.
 
 Written from the paper and from the original's names, so that `load_state_dict` takes the original's
-weights and those that `tmanet_jax.weights` writes, strictly. Inference alone. A video can be run in
-the original's way (all T + 1 frames of a clip through the backbone for each frame of the video, the
-whole matrix of scores), and with a memory of keys and values (one backbone pass a frame), so that a
-comparison is one of programs and not of algorithms.
+weights and those that `tmanet_jax.weights` writes, strictly. Inference alone; `torch_video` runs it
+over a video.
 
-Needs requirements-torch.txt; nothing else of the project imports torch at the top of a module.
+Needs requirements-torch.txt; nothing outside this folder imports torch at the top of a module.
 
 Source: Wang et al. 2021 (arXiv 2102.08643), `mmseg/models/decode_heads/tma_head.py`.
 """
 
 import itertools
-import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +19,13 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tmanet_jax.models.heads import HeadConfig
-from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, DILATIONS, STRIDES, ResNetConfig
+from tmanet_jax.models.resnet import (
+    BLOCKS_OF_DEPTH,
+    DEEPEST_BASIC,
+    DILATIONS,
+    STRIDES,
+    ResNetConfig,
+)
 from tmanet_jax.models.tmanet import ModelConfig
 
 
@@ -137,9 +141,7 @@ class TMAHead(nn.Module):
         self.query_value_conv = _branch(in_channels, value)
         self.memory_key_conv = _branches(in_channels, key, config.num_memory)
         self.memory_value_conv = _branches(in_channels, value, config.num_memory)
-        self.bottleneck = ConvModule(
-            (2 if config.num_memory else 1) * value, config.channels, 3
-        )
+        self.bottleneck = ConvModule((2 if config.num_memory else 1) * value, config.channels, 3)
         self.conv_seg = nn.Conv2d(config.channels, config.num_classes, 1)
 
     def encode_query(self, features_BxCxhxw: Tensor) -> KeyValue:
@@ -157,11 +159,14 @@ class TMAHead(nn.Module):
             value = layers[position](value)
         return KeyValue(key, value)
 
-    def classify(self, query: KeyValue, memory: list[KeyValue]) -> Tensor:
+    def classify(
+        self, query: KeyValue, memory: Sequence[KeyValue], query_chunk: int | None = None
+    ) -> Tensor:
         """The query's value beside what it reads from the memory -> logits BxCxhxw."""
         read = query.value
         if memory:
-            read = torch.cat([query.value, read_memory(query, memory, self.scale)], dim=1)
+            read_BxVxhxw = read_memory(query, memory, self.scale, query_chunk)
+            read = torch.cat([query.value, read_BxVxhxw], dim=1)
         return self.conv_seg(self.bottleneck(read))
 
 
@@ -205,24 +210,35 @@ class TMANet(nn.Module):
         positions = range(self.config.head.num_memory)
         return head.encode_query(features), [head.encode_memory(features, t) for t in positions]
 
-    def labels(self, logits_BxCxhxw: Tensor, size: tuple[int, int]) -> Tensor:
-        """Class of each pixel of a frame of this size, BxHxW uint8."""
-        logits = functional.interpolate(
+    def full_logits(self, logits_BxCxhxw: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits at stride 8 -> logits of a frame of this size, BxCxHxW."""
+        return functional.interpolate(
             logits_BxCxhxw, size, mode="bilinear", align_corners=self.config.align_corners
         )
-        return logits.argmax(dim=1).to(torch.uint8)
 
 
-def read_memory(query: KeyValue, memory: list[KeyValue], scale: float) -> Tensor:
+def read_memory(
+    query: KeyValue, memory: Sequence[KeyValue], scale: float, query_chunk: int | None = None
+) -> Tensor:
     """Memory values weighted by softmax(scale * query . key) over all positions: BxVxhxw.
 
-    The whole N x M matrix of scores at once, as in the original.
+    Args:
+        query: of the frame that is segmented.
+        memory: T frames, oldest first.
+        scale: of the scores.
+        query_chunk: positions whose scores exist at one time; None is all, as in the original.
     """
     query_BxNxK = query.key.flatten(2).transpose(1, 2)
     key_BxKxM = torch.stack([frame.key for frame in memory], dim=2).flatten(2)
     value_BxMxV = torch.stack([frame.value for frame in memory], dim=2).flatten(2).transpose(1, 2)
-    weights_BxNxM = torch.softmax(scale * (query_BxNxK @ key_BxKxM), dim=-1)
-    return (weights_BxNxM @ value_BxMxV).transpose(1, 2).reshape(query.value.shape)
+    read_BxNxV = torch.cat(
+        [
+            torch.softmax(scale * (chunk_BxQxK @ key_BxKxM), dim=-1) @ value_BxMxV
+            for chunk_BxQxK in query_BxNxK.split(query_chunk or query_BxNxK.shape[1], dim=1)
+        ],
+        dim=1,
+    )
+    return read_BxNxV.transpose(1, 2).reshape(query.value.shape)
 
 
 def _branch(in_channels: int, channels: int) -> nn.Sequential:
@@ -245,34 +261,3 @@ def fold_batch_norm(model: TMANet) -> None:
             if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
-
-
-class _Encode(nn.Module):
-    def __init__(self, model: TMANet):
-        super().__init__()
-        self.model = model
-
-    def forward(self, frame_Bx3xHxW: Tensor) -> tuple[KeyValue, ...]:
-        query, memory = self.model.encode(frame_Bx3xHxW)
-        return (query, *memory)
-
-
-class _Read(nn.Module):
-    def __init__(self, model: TMANet):
-        super().__init__()
-        self.decode_head = model.decode_head
-
-    def forward(self, query: KeyValue, *memory: KeyValue) -> Tensor:
-        return self.decode_head.classify(query, list(memory))
-
-
-def compiled(module: nn.Module, *examples: object) -> nn.Module:
-    """Traced, frozen, and its weights laid out for oneDNN: the fastest of PyTorch's ways on a CPU.
-
-    Backbone, 256x512, 2 cores, CPU seconds a frame: eager with batch norm 1.85, folded 1.73, folded
-    and channels last 1.67, `torch.compile` with frozen weights 1.57, this 1.48.
-    """
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(module, examples)
-        return torch.jit.optimize_for_inference(torch.jit.freeze(traced))

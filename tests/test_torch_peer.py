@@ -12,10 +12,10 @@ from flax import nnx
 
 from tests.small_networks import SMALL
 from tmanet_jax import weights
-from tmanet_jax.inference.windows import segment_whole
+from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.weight_names import expected_shapes, to_tensors, with_tensors
+from tmanet_jax.weight_names import to_tensors, with_tensors
 
 pytestmark = pytest.mark.torch
 
@@ -44,7 +44,7 @@ def with_memory(num_memory: int, backbone: ResNetConfig = SMALL.backbone, **head
 
 
 def random_model(config: ModelConfig, seed: int) -> TMANet:
-    """Initial convolutions; gains, shifts and running statistics drawn, so that all of them count."""
+    """Initial convolutions; gains, shifts and running statistics are drawn."""
     model = TMANet(config, rngs=nnx.Rngs(seed))
     rng = np.random.default_rng(seed)
     tensors = to_tensors(nnx.state(model))
@@ -79,24 +79,54 @@ def assert_close(torch_NxCxHxW, jax_NxHxWxC) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
+PLAIN_BASIC = ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 1))
+
+
 @pytest.mark.parametrize(
     ("config", "size"),
     [
         (with_memory(2), (50, 71)),
         (with_memory(4, scale_scores=False), (41, 64)),
-        (with_memory(0), (40, 48)),
-        (with_memory(2, ResNetConfig(depth=18, deep_stem=False, width=4)), (33, 57)),
+        (with_memory(0, PLAIN_BASIC), (33, 57)),
     ],
-    ids=["T=2", "T=4", "no memory", "basic blocks, plain stem"],
+    ids=["T=2", "T=4", "no memory, basic blocks, plain stem"],
 )
-def test_the_original_way_is_this_network(torch, peer, tmp_path, config, size):
+def test_it_is_this_projects_network(torch, peer, tmp_path, config, size):
     model = random_model(config, seed=3)
     network = loaded(torch, peer, tmp_path / "model.pth", model)
     frames = clips(config.head.num_memory, size)
-    expected = model(jnp.asarray(frames)).main
+    expected = nnx.jit(lambda model, frames: model(frames).main)(model, jnp.asarray(frames))
+    full = resize_bilinear(expected, size, align_corners=config.align_corners)
     with torch.inference_mode():
         logits = network(to_torch(torch, frames))
         assert_close(logits, expected)
-        full = segment_whole(model, jnp.asarray(frames))
-        labels = network.labels(logits, size)
-    assert (labels.numpy() == np.asarray(full.argmax(-1))).mean() > 0.999
+        assert_close(network.full_logits(logits, size), full)
+        peer.fold_batch_norm(network)
+        assert_close(network(to_torch(torch, frames)), expected)
+
+
+@pytest.mark.parametrize("num_memory", [2, 4])
+def test_kept_keys_and_values_give_what_the_whole_clip_gives(torch, num_memory):
+    from benchmarks.torch_video import video_sides
+
+    size = (41, 64)
+    model = random_model(with_memory(num_memory), seed=4)
+    original, cached = video_sides(to_tensors(nnx.state(model)), model.config, size)
+    frames = np.random.default_rng(2).integers(0, 256, (num_memory + 2, *size, 3), np.uint8)
+    for frame in frames:
+        expected, found = original.step(frame), cached.step(frame)
+        largest = np.abs(expected.logits_hxwxC).max()
+        np.testing.assert_allclose(
+            found.logits_hxwxC, expected.logits_hxwxC, rtol=0, atol=1e-5 * largest
+        )
+        assert found.labels_HxW.shape == size
+    kept = num_memory * (num_memory + 1) // 2 * 6 * 8 * (3 + 6) * 4
+    assert cached.state_bytes() == kept
+
+
+def test_weights_that_lack_a_tensor_are_refused(torch, peer):
+    network = peer.TMANet(SMALL)
+    tensors = network.state_dict()
+    del tensors["decode_head.memory_key_conv.1.0.bn.running_var"]
+    with pytest.raises(RuntimeError, match=r"memory_key_conv\.1\.0\.bn\.running_var"):
+        network.load_state_dict(tensors, strict=True)
