@@ -32,13 +32,22 @@ from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.normalize import normalize
 from tmanet_jax.settings import Settings
-from tmanet_jax.weight_names import Tensors, to_tensors, with_tensors
+from tmanet_jax.weight_names import (
+    Tensors,
+    expected_dtype,
+    expected_shapes,
+    to_tensors,
+    with_tensors,
+)
 
 SPEED_UP_OF_MEMORY = {2: 2.5, 4: 3.8}
 """By T: how many times the frames a second of T + 1 passes streaming is to reach."""
 
 TOLERANCE = 1e-3
 """Of the logits, relative to the largest: different programs round differently."""
+
+RESIDUAL_GAIN = 0.25
+"""Of the bottlenecks' last batch norms; with 1 the sums of a deep network would explode."""
 
 STREAMING, WHOLE_CLIP = "JAX, streaming", "JAX, T + 1 passes"
 PEER_WHOLE_CLIP, PEER_CACHED = "peer, T + 1 passes", "peer, cached"
@@ -164,16 +173,20 @@ def measure_sides(
 
 
 def random_model(config: ModelConfig, seed: int) -> TMANet:
-    """Random weights; the residual branches, whose gain begins at 0, count too."""
-    model = TMANet(config, rngs=nnx.Rngs(seed))
-    tensors = to_tensors(nnx.state(model))
-    gains = {
-        name: np.full_like(tensor, 0.25)
-        for name, tensor in tensors.items()
-        if re.fullmatch(r"backbone\.layer\d\.\d+\.bn\d\.weight", name) and not tensor.any()
-    }
-    nnx.update(model, with_tensors(nnx.state(model), gains))
-    return model
+    """Random convolutions that keep the size of what passes through them; identity batch norms."""
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
+    for name, shape in expected_shapes(config).items():
+        if len(shape) == 4:
+            fan_out = shape[0] * shape[2] * shape[3]
+            tensors[name] = rng.normal(0, (2 / fan_out) ** 0.5, shape).astype(np.float32)
+        else:
+            is_one = name.endswith((".weight", ".running_var"))
+            tensors[name] = np.full(shape, is_one, expected_dtype(name))
+            if name.endswith(".bn3.weight"):
+                tensors[name] *= RESIDUAL_GAIN
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    return nnx.merge(graphdef, with_tensors(state, tensors))
 
 
 def check_agreement(sides: Mapping[str, VideoSide], frames: np.ndarray) -> float:
