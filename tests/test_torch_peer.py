@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.small_networks import SMALL
+from tests.small_networks import SMALL, build
 from tmanet_jax import weights
+from tmanet_jax.deploy import benchmark_stream
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.weight_names import to_tensors, with_tensors
+from tmanet_jax.weight_names import to_tensors
 
 pytestmark = pytest.mark.torch
 
@@ -44,16 +45,14 @@ def with_memory(num_memory: int, backbone: ResNetConfig = SMALL.backbone, **head
 
 
 def random_model(config: ModelConfig, seed: int) -> TMANet:
-    """Initial convolutions; gains, shifts and running statistics are drawn."""
-    model = TMANet(config, rngs=nnx.Rngs(seed))
+    """Batch norm's gains, shifts and running statistics are random too."""
     rng = np.random.default_rng(seed)
-    tensors = to_tensors(nnx.state(model))
+    tensors = to_tensors(nnx.state(benchmark_stream.random_model(config, seed)))
     for name, tensor in tensors.items():
         if tensor.ndim == 1:
-            positive = name.endswith(("weight", "running_var"))
-            tensors[name] = rng.uniform(0.5 if positive else -0.5, 1.5, tensor.shape)
-    nnx.update(model, with_tensors(nnx.state(model), tensors))
-    return model
+            low = 0.5 if name.endswith(("weight", "running_var")) else -0.5
+            tensors[name] = rng.uniform(low, 1.5, tensor.shape).astype(np.float32)
+    return build(config, tensors)
 
 
 def loaded(torch, peer, path, model: TMANet):
