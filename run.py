@@ -4,6 +4,7 @@
     python run.py eval|consistency --config=configs/demo.py [--workdir=DIR] [--submit=DIR]
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
+    python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
-from tmanet_jax.deploy import benchmark, benchmark_data
+from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.settings import Settings
@@ -41,6 +42,9 @@ _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (ov
 _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
 _JSON = flags.DEFINE_string("json", None, "benchmark: a file for the report, too.")
+_SIZE = flags.DEFINE_string("size", "256x512", "benchmark stream: height x width of the frames.")
+_TURNS = flags.DEFINE_integer("turns", 10, "benchmark stream: counted frames.", lower_bound=1)
+_PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark stream: another program to compare.")
 
 
 def _evaluate(run: Settings, workdir: Path) -> None:
@@ -66,14 +70,37 @@ def _benchmark_data(run: Settings, workdir: Path) -> None:
     benchmark.publish(benchmark_data.measure(run), _JSON.value)
 
 
+def _benchmark_stream(run: Settings, workdir: Path) -> None:
+    del workdir
+    report = benchmark_stream.measure(
+        run,
+        size=benchmark_stream.parse_size(_SIZE.value),
+        turns=_TURNS.value,
+        peer=_torch_peer() if _PEER.value else None,
+    )
+    benchmark.publish(report, _JSON.value)
+
+
+def _torch_peer() -> benchmark_stream.Peer:
+    """Raises UserError if torch is not installed."""
+    try:
+        from benchmarks.torch_video import video_sides  # torch is optional
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--peer=torch needs {error.name}: pip install -r requirements-torch.txt."
+        ) from error
+    return video_sides
+
+
 MODES: Mapping[str, Callable[[Settings, Path], object]] = {
     "train": train,
     "eval": _evaluate,
     "consistency": evaluate_consistency,
     "predict": _predict,
     "benchmark data": _benchmark_data,
+    "benchmark stream": _benchmark_stream,
 }
-NEED_NO_RECORDS = ("predict",)
+NEED_NO_RECORDS = ("predict", "benchmark stream")
 
 
 @ends_with_message
