@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from data_prep.alignment import MAX_DIFFERENCE, difference, thumbnail
@@ -143,8 +142,8 @@ def _checked(
         )
     faults = {}
     for number in common:
-        still, frame = (thumbnail(read_frame(item[number])) for item in (stills, files))
-        if (distance := difference(still, frame)) > MAX_DIFFERENCE:
+        distance = _distance(stills[number], files[number])
+        if distance is not None and distance > MAX_DIFFERENCE:
             faults[number] = (
                 f"it is {distance:.1f} grey levels away from {files[number]}, the same picture is "
                 f"at most {MAX_DIFFERENCE:.1f}"
@@ -171,16 +170,25 @@ def _shift(
 ) -> int:
     """How many frames away from their numbers a sample of stills fits clearly better; else 0."""
     sample = common[:: len(common) // _SHIFT_SAMPLE + 1]
-    thumbnails = {number: thumbnail(read_frame(stills[number])) for number in sample}
     means = {}
     for shift in range(-_LARGEST_SHIFT, _LARGEST_SHIFT + 1):
         present = [number for number in sample if number + shift in files]
-        if 2 * len(present) > len(sample):
-            frames = (thumbnail(read_frame(files[number + shift])) for number in present)
-            pairs = zip((thumbnails[number] for number in present), frames, strict=True)
-            means[shift] = np.mean([difference(*pair) for pair in pairs])
-    best = min(means, key=means.__getitem__, default=0)
+        distances = [_distance(stills[number], files[number + shift]) for number in present]
+        known = [distance for distance in distances if distance is not None]
+        if 2 * len(known) > len(sample):
+            means[shift] = sum(known) / len(known)
+    if 0 not in means:
+        return 0
+    best = min(means, key=means.__getitem__)
     return best if best and 1.5 * means[best] + 0.5 < means[0] else 0
+
+
+def _distance(still: SourceFile, frame: SourceFile) -> float | None:
+    """Grey levels between two pictures; None if one is torn: told when its clip is loaded."""
+    try:
+        return difference(*(thumbnail(read_frame(file)) for file in (still, frame)))
+    except UserError:
+        return None
 
 
 def _extracted(directory: Path, video: Video) -> dict[int, SourceFile]:
