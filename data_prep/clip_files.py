@@ -7,6 +7,7 @@ import numpy as np
 
 from data_prep.pictures import check_size, read_frame
 from data_prep.source_tree import SourceFile
+from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.records import Clip
 
 
@@ -34,7 +35,7 @@ class FilesClip:
         query: the labelled frame.
         memory: the frames before it, oldest first; stand-ins where one is missing.
         stand_ins: how many of the memory frames are stand-ins.
-        labels: of the query.
+        labels: of the query; None in a split without, where every pixel is ignored.
         group: '' or the part of the data set that it is scored with.
     """
 
@@ -42,14 +43,16 @@ class FilesClip:
     query: SourceFile
     memory: tuple[SourceFile, ...]
     stand_ins: int
-    labels: LabelFile
+    labels: LabelFile | None
     group: str = ""
 
     @property
     def fingerprint(self) -> str:
         """Changes when a file does, or how labels are read."""
-        frames = [file.fingerprint for file in (*self.memory, self.query)]
-        return "\n".join([*frames, self.labels.fingerprint])
+        fingerprints = [file.fingerprint for file in (*self.memory, self.query)]
+        if self.labels is not None:
+            fingerprints.append(self.labels.fingerprint)
+        return "\n".join(fingerprints)
 
     def load(self) -> Clip:
         """Reads the files; raises UserError if they are torn or do not go together."""
@@ -57,6 +60,11 @@ class FilesClip:
         size = frames[-1].shape[:2]
         for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
             check_size(frame_HxWx3, file, size, self.query)
+        return Clip(self.id, self.group, np.stack(frames), self._load_labels(size))
+
+    def _load_labels(self, size: tuple[int, int]) -> np.ndarray:
+        if self.labels is None:
+            return np.full(size, IGNORE, np.uint8)
         labels_HxW = self.labels.load()
         check_size(labels_HxW, self.labels.file, size, self.query)
-        return Clip(self.id, self.group, np.stack(frames), labels_HxW)
+        return labels_HxW

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "data_prep": {"data_prep", "tmanet_jax.data", "tmanet_jax.errors"},
     "configs": {"configs"},
     "tmanet_jax": {"tmanet_jax", "tmanet_jax.data", "tmanet_jax.errors", "tmanet_jax.models"},
+    "tmanet_jax.__init__": {"tmanet_jax.inference"},  # the public name, when it is asked for
     "tmanet_jax.inference": {
         "tmanet_jax",
         "tmanet_jax.data",
@@ -45,6 +46,8 @@ MAY_IMPORT = {
         "tmanet_jax",
         "tmanet_jax.data",
         "tmanet_jax.deploy",
+        "tmanet_jax.errors",
+        "tmanet_jax.inference",
         "tmanet_jax.models",
     },
     "run": {
