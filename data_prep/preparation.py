@@ -221,8 +221,7 @@ def prepare(
                 )
             if start.clips:
                 progress.write(
-                    f"{start.clips} clips ({start.shards} shards) are there already, from an "
-                    "unfinished preparation.",
+                    f"{start.clips} clips ({start.shards} shards) are there already.",
                     file=sys.stderr,
                 )
             progress.initial = progress.n = start.clips

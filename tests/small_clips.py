@@ -40,7 +40,7 @@ def write_noise(out: Path, num_clips: int, split: str = "train") -> ClipSource:
 
 def damage(source: ClipSource, shard: int = 0) -> Path:
     """Overwrites the middle of a shard, as a bad disk would."""
-    path = sorted(source.data_dir.glob("clip_records/*/*array_record*"))[shard]
+    path = sorted(source.data_dir.glob("clip_records/*.*.*/*array_record*"))[shard]
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)

@@ -91,6 +91,37 @@ def test_a_second_start_loads_only_the_clips_of_shards_that_are_not_whole(tmp_pa
     assert_whole(tmp_path)
 
 
+def test_what_is_finished_is_not_done_again(tmp_path):
+    write(tmp_path, clips()[0])
+    made, loaded = clips()
+    starts: list[Start] = []
+    write(tmp_path, made, on_start=starts.append)
+    assert loaded == []
+    assert starts == [(NUM_CLIPS, 4, 0)]
+    assert_whole(tmp_path)
+
+
+def test_of_finished_records_only_deleted_and_outdated_shards_are_written_again(tmp_path):
+    write(tmp_path, clips()[0])
+    next(tmp_path.glob("clip_records/*.*.*/*-00001-of-*")).unlink()
+    made, loaded = clips()
+    made[6] = dataclasses.replace(made[6], fingerprint="newer")
+    write(tmp_path, made)
+    assert sorted(loaded) == [2, 3, 6]
+    assert_whole(tmp_path)
+
+
+def test_finished_records_stay_as_they_are_while_others_are_written(tmp_path):
+    write(tmp_path, clips()[0])
+    before = {path: path.read_bytes() for path in tmp_path.glob("clip_records/*/*")}
+    made, _ = clips(bad=[5])
+    made[0] = dataclasses.replace(made[0], fingerprint="newer")
+    made[5] = dataclasses.replace(made[5], fingerprint="newer")
+    with pytest.raises(UserError, match="torn"):
+        write(tmp_path, made)
+    assert {path: path.read_bytes() for path in tmp_path.glob("clip_records/*/*")} == before
+
+
 def test_all_in_one_go_gives_the_same_files_as_several_starts(tmp_path):
     stopped(tmp_path / "several")
     write(tmp_path / "several", clips()[0])
@@ -142,12 +173,12 @@ def shorten(out):
 
 
 def tear_manifest(out):
-    path = next(out.glob(f"{UNFINISHED}/shards/*-00001-of-*.json"))
+    path = next(out.glob(f"{UNFINISHED}/clip_records/shards/*-00001-of-*.json"))
     path.write_text(path.read_text()[:30])
 
 
 def lose_manifest(out):
-    next(out.glob(f"{UNFINISHED}/shards/*-00001-of-*.json")).unlink()
+    next(out.glob(f"{UNFINISHED}/clip_records/shards/*-00001-of-*.json")).unlink()
 
 
 @pytest.mark.parametrize("harm", [shorten, tear_manifest, lose_manifest])
@@ -277,7 +308,7 @@ def test_a_killed_preparation_goes_on(tmp_path, end):
     assert process.stdout is not None
     with process:
         assert process.stdout.readline() == b"here\n"
-        while len(list(tmp_path.glob(f"{UNFINISHED}/shards/*.json"))) < 2:
+        while len(list(tmp_path.glob(f"{UNFINISHED}/clip_records/shards/*.json"))) < 2:
             assert process.poll() is None
         with pytest.raises(UserError, match="Another preparation is writing"):
             write(tmp_path, clips()[0])
@@ -293,7 +324,7 @@ def test_a_killed_preparation_goes_on(tmp_path, end):
 
 def test_the_manifest_of_a_shard_says_what_it_holds(tmp_path):
     stopped(tmp_path)
-    path = next(tmp_path.glob(f"{UNFINISHED}/shards/*-00001-of-00004.json"))
+    path = next(tmp_path.glob(f"{UNFINISHED}/clip_records/shards/*-00001-of-00004.json"))
     manifest = json.loads(path.read_text())
     assert manifest["info"]["ids"] == [NoiseClip(2).id, NoiseClip(3).id]
     shard = next(tmp_path.glob(f"{UNFINISHED}/clip_records/*/{path.stem}"))

@@ -138,7 +138,7 @@ def test_pictures_of_another_size_are_named(source, capsys):
 
 def test_a_torn_record_is_named(source, capsys):
     prepare(source)
-    (shard,) = source.parent.glob("out/clip_records/*/*array_record*")
+    (shard,) = source.parent.glob("out/clip_records/*.*.*/*array_record*")
     content = bytearray(shard.read_bytes())
     start = content.index(NAMES[1].encode()) + 100
     content[start : start + 50] = bytes(50)
@@ -219,7 +219,7 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on_from_there(source):
     labels.unlink()
     os.mkfifo(labels)  # reading it waits
     process = start(source)
-    while len(list(source.parent.glob("out/.unfinished-records/shards/*.json"))) < 2:
+    while len(list(source.parent.glob("out/.unfinished-records/clip_records/shards/*.json"))) < 2:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     with labels.open("wb") as pipe:  # the clip that is being loaded is finished first
@@ -234,7 +234,7 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on_from_there(source):
     process = start(source)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "2 clips (2 shards) are there already, from an unfinished preparation." in errors
+    assert "2 clips (2 shards) are there already." in errors
     assert "67%" in errors  # the bar begins where it goes on
     assert " 3/3 " in errors
     assert "3 clips, 9 frames" in output

@@ -73,7 +73,7 @@ class SplitPlan:
 
 
 class Start(NamedTuple):
-    """What a preparation finds of one that was stopped.
+    """What a preparation finds of earlier ones.
 
     Attributes:
         clips: number of clips that need not be prepared again.
@@ -111,8 +111,8 @@ def write_records(
 ) -> Written:
     """Writes records on all cores, in place of those that were there once all are whole.
 
-    Whole shards are kept in `out` when this ends early, and the next call goes on with those that
-    would be written in the same way from the same files.
+    Whole shards are kept in `out` when this ends early. The next call goes on with those, and with
+    those of the records that are there, that would be written in the same way from the same files.
 
     Args:
         out: the data directory.
@@ -136,7 +136,7 @@ def write_records(
         shard for name, plan in plans.items() for shard in _planned_shards(name, plan, options)
     ]
     with staging(out) as place:
-        whole = _kept_shards(place, shards, skip_unreadable, on_start)
+        whole = _kept_shards(place, out / BUILDER_NAME, shards, skip_unreadable, on_start)
         missing = [shard for shard in shards if shard.name not in whole]
         encode = partial(
             _encode_clip, memory_range=memory_range, classes=classes, skip=skip_unreadable
@@ -199,22 +199,27 @@ def _planned_shards(split: str, plan: SplitPlan, options: Sequence[object]) -> l
 
 def _kept_shards(
     place: Staging,
+    finished: Path,
     shards: Sequence[_PlannedShard],
     skip_unreadable: bool,
     on_start: Callable[[Start], object],
 ) -> dict[str, StagedShard]:
-    """The shards that need not be written again; removes all others."""
-    found = place.shards()
+    """The shards that need not be written again, of unfinished or finished records.
+
+    Removes all others of unfinished records.
+    """
     fingerprints = {shard.name: shard.fingerprint for shard in shards}
+    found = place.shards()
     current = {
         name: shard for name, shard in found.items() if fingerprints.get(name) == shard.fingerprint
     }
+    current |= place.adopt(finished, {n: f for n, f in fingerprints.items() if n not in found})
     kept = {
         name: shard for name, shard in current.items() if skip_unreadable or not shard.info.skipped
     }
     place.keep_only(set(kept))
     num_clips = sum(len(shard.info.ids) + len(shard.info.skipped) for shard in kept.values())
-    on_start(Start(num_clips, len(kept), len(found) - len(current)))
+    on_start(Start(num_clips, len(kept), len(found.keys() - current.keys())))
     return kept
 
 

@@ -302,5 +302,5 @@ def _command(data_dir: Path, classes: ClassSet | None = None) -> str:
 def _damaged(where: str, clip_id: str, error: Exception) -> UserError:
     return UserError(
         f"Clip {clip_id} ({where}) cannot be read or decoded: {error}. "
-        "The file is torn or was changed; copy or make the records again."
+        "The file is torn or was changed: copy it again, or delete it and make the records again."
     )

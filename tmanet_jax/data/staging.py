@@ -1,10 +1,11 @@
 """Where records are written before they take the place of older ones.
 
-    OUT/.unfinished-records/clip_records/VERSION/SHARD    whole shards, under their final names
-                            shards/SHARD.json             what each holds, and what it was made of
-                            shards/SHARD.partial          the one that is being written
+    OUT/.unfinished-records/clip_records/VERSION/SHARD         whole shards, under their final names
+                                         shards/SHARD.json     what each holds, and what it is of
+                                         shards/SHARD.partial  the one that is being written
 
-A shard counts once its JSON is there. What a killed preparation leaves is taken up by the next.
+A shard counts once its JSON is there. What a killed preparation leaves is taken up by the next, and
+so is what a finished one left in OUT/clip_records.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tmanet_jax.errors import UserError
 
 _UNFINISHED = ".unfinished-"
 _STAGING = f"{_UNFINISHED}records"
+_MANIFESTS = "shards"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Staging:
         self._out = out
         self.directory = directory
         self.records = directory / BUILDER_NAME / SCHEMA_VERSION
-        self._manifests = directory / "shards"
+        self._manifests = directory / BUILDER_NAME / _MANIFESTS
         self.records.mkdir(parents=True, exist_ok=True)
         self._manifests.mkdir(exist_ok=True)
 
@@ -63,12 +65,31 @@ class Staging:
 
     def shards(self) -> dict[str, StagedShard]:
         """The whole shards by name."""
-        shards = {}
-        for path in self._manifests.glob("*.json"):
-            shard = _read_manifest(path)
-            if shard is not None and _size(self.records / path.stem) == shard.num_bytes:
-                shards[path.stem] = shard
-        return shards
+        return _whole_shards(self.directory / BUILDER_NAME)
+
+    def adopt(self, finished: Path, fingerprints: Mapping[str, str]) -> dict[str, StagedShard]:
+        """Takes shards that finished records have already; their files are linked, not copied.
+
+        Args:
+            finished: the directory of the records.
+            fingerprints: of the wanted shards, by name.
+
+        Returns:
+            The shards that were taken; none where the file system has no links.
+        """
+        adopted = {}
+        for name, shard in _whole_shards(finished).items():
+            if fingerprints.get(name) == shard.fingerprint:
+                try:
+                    os.link(finished / SCHEMA_VERSION / name, self.records / name)
+                    os.link(finished / _MANIFESTS / f"{name}.json", self._manifest(name))
+                except OSError:
+                    break
+                adopted[name] = shard
+        return adopted
+
+    def _manifest(self, name: str) -> Path:
+        return self._manifests / f"{name}.json"
 
     def keep_only(self, names: set[str]) -> None:
         """Removes everything but the shards of these names."""
@@ -93,7 +114,7 @@ class Staging:
             partial.rename(self.records / name)
             partial.write_text(json.dumps(dataclasses.asdict(shard)))
             _write_through(partial)
-            partial.rename(self._manifests / f"{name}.json")
+            partial.rename(self._manifest(name))
         return shard
 
     def replace(self, directory: Path) -> None:
@@ -187,6 +208,15 @@ def _restore(directory: Path, replaced: Path) -> None:
     """Puts the older records back if the new ones are not in their place."""
     if replaced.exists() and not directory.exists():
         replaced.rename(directory)
+
+
+def _whole_shards(records: Path) -> dict[str, StagedShard]:
+    shards = {}
+    for path in (records / _MANIFESTS).glob("*.json"):
+        shard = _read_manifest(path)
+        if shard is not None and _size(records / SCHEMA_VERSION / path.stem) == shard.num_bytes:
+            shards[path.stem] = shard
+    return shards
 
 
 def _read_manifest(path: Path) -> StagedShard | None:
