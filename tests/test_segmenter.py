@@ -1,5 +1,6 @@
 """Three lines from any source of frames to labels; threads end, and memory does not grow."""
 
+import itertools
 import subprocess
 import sys
 import threading
