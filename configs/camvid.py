@@ -1,9 +1,11 @@
 """TMANet-50 on CamVid: 640x640, T = 4, 12 classes with void (published: 76.5 mIoU).
 
+    python -m data_prep.camvid --source=DIR --out=data/camvid
     python run.py --config=configs/camvid.py --config.data.dir=data/camvid
 
 Source: `configs/video/camvid/tmanet_r50-d8_640x640_80k_camvid_video.py`. The original scores the
-`val` split (101 clips); so does this configuration.
+`val` split (101 clips); so does this configuration. `--config.data.eval_split=test` scores the
+published test split (232).
 """
 
 from ml_collections import ConfigDict

@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     config.data.render_size = (128, 256)  # height, width in pixels
     config.data.render_train = 0  # clips
     config.data.render_eval = 0  # clips
+    config.data.render_memory_range = 4  # frames before each query: for networks with T up to 4
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 0.01
@@ -75,8 +76,14 @@ def get_config() -> ConfigDict:
     config.eval.stride = (513, 513)  # from window to window, in pixels
     config.eval.batch_size = 1  # clips at a time on each device
     config.eval.windows_per_call = 1  # windows of a clip that the network sees at a time
+    config.eval.ratios = (1.0,)  # frames are resized by each; probabilities are averaged
+    # (the original's --aug-test: 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, with flip)
+    config.eval.flip = False  # segment each resized frame mirrored too
     config.eval.every = 8_000  # steps; also after the last one
     config.eval.num_overlays = 8  # pictures of frame, label and prediction that are kept
+    config.eval.num_worst = 8  # pictures of the clips with the lowest mIoU; by mode eval
+    config.eval.video_dir = ""  # records of videos (every frame a query) for the report's player
+    config.eval.vspw_published = False  # VC8 and VC16 as VSPW's script computes them, mistakes kept
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 2_000  # steps; also at every evaluation

@@ -32,6 +32,11 @@ def thumbnail(frame_HxWx3: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(small_HxWx3, cv2.COLOR_RGB2GRAY)
 
 
+def mean_colours(frame_HxWx3: np.ndarray) -> np.ndarray:
+    """The mean colours of 6x8 parts of an RGB frame: uint8 6x8x3."""
+    return cv2.resize(frame_HxWx3, (8, 6), interpolation=cv2.INTER_AREA)
+
+
 @dataclass(frozen=True)
 class Alignment:
     """How the stills of a video lie on its frames.

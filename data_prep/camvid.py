@@ -16,19 +16,18 @@ numbers are found by comparing it with the stills. The frames needed are kept in
 """
 
 import argparse
+import itertools
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from data_prep.camvid_frames import VideoFrames, provide_frames
-from data_prep.camvid_labels import LABEL_FORMATS, LabelFormat, find_label_format, read_labels
+from data_prep.camvid_labels import LABEL_FORMATS, CamvidLabels, LabelFormat, find_label_format
 from data_prep.camvid_source import CamvidSource, find_source
 from data_prep.camvid_splits import SPLITS, Video, parse_name, split_names
-from data_prep.pictures import check_size, read_frame
+from data_prep.clip_files import FilesClip
 from data_prep.preparation import (
     Options,
     add_arguments,
@@ -37,10 +36,8 @@ from data_prep.preparation import (
     plan_clip,
     run,
 )
-from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import CAMVID
 from tmanet_jax.data.record_writer import SplitPlan
-from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError, ends_with_message
 
 MEMORY_RANGE = 4
@@ -48,129 +45,90 @@ MEMORY_RANGE = 4
 
 
 @dataclass(frozen=True)
-class CamvidClip:
-    """The files of a clip.
-
-    Attributes:
-        id: e.g. 'Seq05VD_f00030'.
-        query: the published still.
-        memory: the frames before it, oldest first; stand-ins where one is missing.
-        stand_ins: how many of the memory frames are stand-ins.
-        labels: file of its labels.
-        label_format: what that holds.
-        group: of no meaning here.
-    """
-
-    id: str
-    query: SourceFile
-    memory: tuple[SourceFile, ...]
-    stand_ins: int
-    labels: SourceFile
-    label_format: LabelFormat
-    group: str = ""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when a file does, or how labels are read."""
-        files = (*self.memory, self.query, self.labels)
-        return "\n".join([*(file.fingerprint for file in files), self.label_format])
-
-    def load(self) -> Clip:
-        """Reads the files; raises UserError if they are torn or do not go together."""
-        frames = [read_frame(file) for file in (*self.memory, self.query)]
-        for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            check_size(frame_HxWx3, file, frames[-1], self.query)
-        labels_HxW = read_labels(self.labels, self.label_format)
-        check_size(labels_HxW, self.labels, frames[-1], self.query)
-        return Clip(self.id, self.group, np.stack(frames), labels_HxW)
-
-
-@dataclass(frozen=True)
 class Camvid:
     """CamVid, somewhere on disk.
 
     Attributes:
-        source: what is there of it.
+        root: the directory that it is searched in.
         frames_dir: where extracted frames are looked for and written to.
-        label_format: what the label files hold.
-        reports: lines for the user are added here.
+        label_format: what the label files hold; None: find out.
+        report: called with lines for the user.
     """
 
-    source: CamvidSource
+    root: Path
     frames_dir: Path
-    label_format: LabelFormat
-    reports: list[str] = field(default_factory=list)
+    label_format: LabelFormat | None = None
+    report: Callable[[str], object] = print
 
     def find_clips(self, options: Options, splits: Sequence[str]) -> Mapping[str, SplitPlan]:
         """Finds the clips of some splits, and extracts the frames that they need.
 
         Raises:
-            UserError: something is missing, torn or foreign.
+            UserError: something is missing, torn or foreign, or labels can be read in two ways.
         """
         names = {split: split_names(split) for split in splits}
-        wanted: dict[Video, set[int]] = {}
-        for name in (name for of_split in names.values() for name in of_split):
-            video, number = parse_name(name)
-            numbers = (number - offset for offset in options.memory_offsets)
-            wanted.setdefault(video, set()).update(n for n in numbers if n >= 0)
-        frames = self._frames(wanted) if options.memory_range else {}
+        source = find_source(self.root, ignored=self.frames_dir)
+        label_files = [file for _, file in sorted(source.labels.items())]
+        label_format = self.label_format or find_label_format(label_files)
+        frames: Mapping[Video, VideoFrames] = {}
+        if options.memory_range:
+            every_name = itertools.chain.from_iterable(names.values())
+            frames = provide_frames(source, self.frames_dir, _wanted_frames(every_name, options))
+        for of_video in frames.values():
+            self.report(of_video.report)
+        find = partial(
+            _find_clip, source=source, frames=frames, label_format=label_format, options=options
+        )
         return {
             split: SplitPlan(
-                [plan_clip(n, "", options, partial(self._clip, n, frames, options)) for n in of],
+                [plan_clip(name, "", options, partial(find, name)) for name in of_split],
                 labelled=True,
             )
-            for split, of in names.items()
+            for split, of_split in names.items()
         }
 
-    def _frames(self, wanted: Mapping[Video, Collection[int]]) -> Mapping[Video, VideoFrames]:
-        frames = provide_frames(self.source, self.frames_dir, wanted)
-        self.reports.extend(sorted(of_video.report for of_video in frames.values()))
-        return frames
 
-    def _clip(
-        self, name: str, frames: Mapping[Video, VideoFrames], options: Options
-    ) -> CamvidClip:
-        video, number = parse_name(name)
-        query, labels = self.source.stills.get(name), self.source.labels.get(name)
-        if query is None:
-            raise UserError(f"Clip {name} has no still: expected {name}.png below the source.")
-        if labels is None:
-            raise UserError(f"Clip {name} has no labels: expected {name}_L.png below the source.")
-        of_video = frames.get(video, VideoFrames({}, {}, ""))
-        if (fault := of_video.faults.get(number)) is not None:
-            raise UserError(f"The still {query} does not belong to {video.file}: {fault}.")
-        memory = find_memory(
-            number,
-            sorted(of_video.files),
-            options,
-            largest_gap=max(options.memory_offsets, default=1),
-        )
-        missing = [str(absent) for absent in memory.missing]
-        check_missing(name, [f"frame {absent} of {video.file}" for absent in missing], options)
-        return CamvidClip(
-            id=name,
-            query=query,
-            memory=tuple(of_video.files.get(taken, query) for taken in memory.numbers),
-            stand_ins=len(memory.missing),
-            labels=labels,
-            label_format=self.label_format,
-        )
+def _wanted_frames(names: Iterable[str], options: Options) -> Mapping[Video, set[int]]:
+    """Numbers of the memory frames of all clips; none before the first a video can have."""
+    wanted: dict[Video, set[int]] = {}
+    for video, number in map(parse_name, names):
+        numbers = (number - offset for offset in options.memory_offsets)
+        wanted.setdefault(video, set()).update(wanted_n for wanted_n in numbers if wanted_n >= 0)
+    return wanted
 
 
-def open_camvid(source: Path, frames_dir: Path, label_format: LabelFormat | None = None) -> Camvid:
-    """Finds CamVid below a directory.
-
-    Args:
-        source: the directory.
-        frames_dir: where extracted frames are looked for and written to.
-        label_format: what the label files hold; None: find out.
-
-    Raises:
-        UserError: it is not there, or cannot be read, or the label files can be read in two ways.
-    """
-    found = find_source(source, ignored=frames_dir)
-    files = [file for _, file in sorted(found.labels.items())]
-    return Camvid(found, frames_dir, label_format or find_label_format(files))
+def _find_clip(
+    name: str,
+    source: CamvidSource,
+    frames: Mapping[Video, VideoFrames],
+    label_format: LabelFormat,
+    options: Options,
+) -> FilesClip:
+    video, number = parse_name(name)
+    query, labels = source.stills.get(name), source.labels.get(name)
+    if query is None:
+        raise UserError(f"Clip {name} has no still: expected {name}.png below the source.")
+    if labels is None:
+        raise UserError(f"Clip {name} has no labels: expected {name}_L.png below the source.")
+    of_video = frames.get(video, VideoFrames({}, {}, ""))
+    if (fault := of_video.faults.get(number)) is not None:
+        raise UserError(f"The still {query} does not belong to {video.file}: {fault}.")
+    memory = find_memory(
+        number,
+        sorted(of_video.files),
+        options,
+        largest_gap=max(options.memory_offsets, default=1),
+    )
+    check_missing(name, [f"frame {absent} of {video.file}" for absent in memory.missing], options)
+    return FilesClip(
+        id=name,
+        query=query,
+        memory=tuple(
+            query if taken == number else of_video.files[taken] for taken in memory.numbers
+        ),
+        stand_ins=len(memory.missing),
+        labels=CamvidLabels(labels, label_format),
+    )
 
 
 @ends_with_message
@@ -186,15 +144,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_arguments(parser, splits=",".join(SPLITS), memory_range=MEMORY_RANGE)
     add("--frames", type=Path, help="directory of extracted frames (OUT/frames)")
     add("--label-format", choices=LABEL_FORMATS, help="what label files hold (found out)")
-    options = parser.parse_args(arguments)
-    camvid = open_camvid(
-        options.source, options.frames or Path(options.out, "frames"), options.label_format
+    parsed = parser.parse_args(arguments)
+    camvid = Camvid(
+        root=parsed.source,
+        frames_dir=parsed.frames or Path(parsed.out, "frames"),
+        label_format=parsed.label_format,
     )
-    try:
-        return run(options, CAMVID, camvid.find_clips)
-    finally:
-        for report in camvid.reports:
-            print(report)
+    return run(parsed, CAMVID, camvid.find_clips)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Provides the frames before CamVid's stills: extracted already, or now from the raw videos."""
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,15 @@ from data_prep.extraction import (
     number_frames,
     read_numbering,
 )
-from data_prep.pictures import read_frame, write_whole
+from data_prep.pictures import read_frame
 from data_prep.source_tree import SourceFile, UnpackedFile
+from data_prep.writing import write_whole
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
+
+_LARGEST_SHIFT = 3
+_SHIFT_SAMPLE = 40
+"""How many stills of a video are compared with the frames up to so many places away."""
 
 
 @dataclass(frozen=True)
@@ -89,25 +94,38 @@ def _provide(
     source: CamvidSource, directory: Path, video: Video, wanted: Collection[int], watch: Watch
 ) -> VideoFrames:
     stills = _of_video(source.stills, video)
+    if not stills:
+        raise WrongSourceError(
+            f"No still of {video.file} lies below {source.root}: expected files such as "
+            f"{video.frame_name(30)}.png. Get them, or leave out their splits by --splits."
+        )
     note = directory / f"{video.file}.json"
-    files = _of_video(source.frames, video) | _extracted(directory, video)
     path = source.videos.get(video)
-    lacking = sorted(set(wanted) - set(files))
-    if path is None or not lacking:
-        if wanted and not files:
-            raise WrongSourceError(_nothing_found(source, directory, video))
-        numbering = read_numbering(note)
-    else:
-        numbering = read_numbering(note, path)
+    files = _of_video(source.frames, video) | _extracted(directory, video)
+    targets = {number: directory / f"{video.frame_name(number)}.png" for number in wanted}
+    noted = read_numbering(note)
+    numbering = noted if noted is not None and noted.is_of(path, stills) else None
+    if path is not None and (targets.keys() - files.keys() or noted != numbering):
         if numbering is None:
             numbering = number_frames(path, stills, watch)
+            if noted is not None and noted.first_number != numbering.first_number:
+                _remove(targets.values())
+                files = _of_video(source.frames, video) | _extracted(directory, video)
             write_whole(note, numbering.to_json())
-        targets = {number: directory / f"{video.frame_name(number)}.png" for number in lacking}
-        extract_frames(path, numbering, targets, watch)
+        lacking = {number: targets[number] for number in targets.keys() - files.keys()}
+        extract_frames(path, numbering, lacking, watch)
         files |= _extracted(directory, video)
+    elif wanted and not files:
+        raise WrongSourceError(_nothing_found(source, directory, video))
     if numbering is None:
         return _checked(video, files, stills)
     return VideoFrames(files, numbering.faults, _report(video, numbering))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Removes frames that were numbered otherwise."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _checked(
@@ -115,10 +133,17 @@ def _checked(
 ) -> VideoFrames:
     """Frames that somebody else extracted, compared with the stills of the same number."""
     common = sorted(files.keys() & stills.keys())
+    if shift := _shift(files, stills, common):
+        raise WrongSourceError(
+            f"The stills of {video.file} look like the extracted frames {abs(shift)} "
+            f"{'after' if shift > 0 else 'before'} those of their numbers, such as "
+            f"{files[common[0]]}. The frames are numbered otherwise; move them away and give the "
+            "video instead."
+        )
     faults = {}
     for number in common:
-        still, frame = (thumbnail(read_frame(item[number])) for item in (stills, files))
-        if (distance := difference(still, frame)) > MAX_DIFFERENCE:
+        distance = _distance(stills[number], files[number])
+        if distance is not None and distance > MAX_DIFFERENCE:
             faults[number] = (
                 f"it is {distance:.1f} grey levels away from {files[number]}, the same picture is "
                 f"at most {MAX_DIFFERENCE:.1f}"
@@ -138,6 +163,32 @@ def _checked(
         f"{video.file}: {len(files)} frames were there already; "
         + (f"{agreeing} of their number" if common else unchecked),
     )
+
+
+def _shift(
+    files: Mapping[int, SourceFile], stills: Mapping[int, SourceFile], common: Sequence[int]
+) -> int:
+    """How many frames away from their numbers a sample of stills fits clearly better; else 0."""
+    sample = common[:: len(common) // _SHIFT_SAMPLE + 1]
+    means = {}
+    for shift in range(-_LARGEST_SHIFT, _LARGEST_SHIFT + 1):
+        present = [number for number in sample if number + shift in files]
+        distances = [_distance(stills[number], files[number + shift]) for number in present]
+        known = [distance for distance in distances if distance is not None]
+        if 2 * len(known) > len(sample):
+            means[shift] = sum(known) / len(known)
+    if 0 not in means:
+        return 0
+    best = min(means, key=means.__getitem__)
+    return best if best and 1.5 * means[best] + 0.5 < means[0] else 0
+
+
+def _distance(still: SourceFile, frame: SourceFile) -> float | None:
+    """Grey levels between two pictures; None if one is torn: told when its clip is loaded."""
+    try:
+        return difference(*(thumbnail(read_frame(file)) for file in (still, frame)))
+    except UserError:
+        return None
 
 
 def _extracted(directory: Path, video: Video) -> dict[int, SourceFile]:

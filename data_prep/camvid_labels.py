@@ -9,11 +9,12 @@ the sky grey. Without one, the set tells: what lies before the camera is road, b
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
-from data_prep.pictures import read_frame, read_indices
+from data_prep.pictures import holds_colours, read_frame, read_indices
 from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import CAMVID, colours_to_train_ids
 from tmanet_jax.data.record_writer import WrongSourceError
@@ -27,8 +28,6 @@ _SAMPLE = 64
 
 _ROAD = CAMVID.names.index("road")
 _SKY = CAMVID.palette_Cx3[CAMVID.names.index("sky")]
-_COLOUR_TYPES = {0: "indices", 2: "colours", 3: "indices", 6: "colours"}
-"""What a PNG holds by its colour type: grey, RGB, palette, RGB with alpha."""
 
 
 def find_label_format(files: Sequence[SourceFile]) -> LabelFormat:
@@ -42,47 +41,56 @@ def find_label_format(files: Sequence[SourceFile]) -> LabelFormat:
         UserError: a file cannot be read.
     """
     step = max(1, len(files) // _SAMPLE)
-    samples = [(file, file.read_bytes()) for file in files[::step]]
-    kinds = {_kind(file, content): file for file, content in samples}
-    if len(kinds) > 1:
+    samples = files[::step]
+    example = {holds_colours(file): file for file in samples}
+    if len(example) > 1:
         raise WrongSourceError(
-            f"Labels are colours in {kinds['colours']} and indices in {kinds['indices']}: expected "
-            "one kind. Remove the files of the other."
+            f"Labels are colours in {example[True]} and indices in {example[False]}: expected one "
+            "kind. Remove the files of the other."
         )
-    if "colours" in kinds:
+    if True in example:
         return "colours"
-    by_palette = {_form_by_palette(content): file for file, content in samples}
+    by_palette = {_form_by_palette(file.read_bytes()): file for file in samples}
     if None not in by_palette and len(by_palette) > 1:
         raise WrongSourceError(
             f"The palettes of {by_palette['indices11']} (11 classes) and "
             f"{by_palette['indices12']} (12) differ: expected one form of labels."
         )
     form = next(iter(by_palette)) if len(by_palette) == 1 else None
-    return form or _form_by_road([file for file, _ in samples])
+    return form or _form_by_road(samples)
 
 
-def read_labels(file: SourceFile, form: LabelFormat) -> np.ndarray:
-    """Reads a label file as the 12 classes: uint8 HxW.
+@dataclass(frozen=True)
+class CamvidLabels:
+    """A label file.
 
-    Raises:
-        UserError: it cannot be read, or holds colours or indices that the form does not have.
+    Attributes:
+        file: the picture.
+        form: what it holds.
     """
-    if form == "colours":
-        return colours_to_train_ids(read_frame(file), str(file))
-    labels_HxW = read_indices(file)
-    if form == "indices11":
-        _check_indices11(labels_HxW, file)
-        labels_HxW = np.where(labels_HxW < 11, labels_HxW + 1, 0).astype(np.uint8)
-    CAMVID.check(labels_HxW, str(file))
-    return labels_HxW
 
+    file: SourceFile
+    form: LabelFormat
 
-def _kind(file: SourceFile, content: bytes) -> str:
-    """Colours or indices, by the header; https://www.w3.org/TR/png-3/#11IHDR."""
-    kind = _COLOUR_TYPES.get(content[25]) if content[12:16] == b"IHDR" and content[25:] else None
-    if kind is None:
-        raise UserError(f"Labels {file} are no PNG of colours or indices. Get the file again.")
-    return kind
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the picture does, or how it is read."""
+        return f"{self.file.fingerprint} {self.form}"
+
+    def load(self) -> np.ndarray:
+        """The 12 classes: uint8 HxW.
+
+        Raises:
+            UserError: the file cannot be read, or holds colours or indices that the form lacks.
+        """
+        if self.form == "colours":
+            return colours_to_train_ids(read_frame(self.file), str(self.file))
+        labels_HxW = read_indices(self.file)
+        if self.form == "indices11":
+            _check_indices11(labels_HxW, self.file)
+            labels_HxW = np.where(labels_HxW < 11, labels_HxW + 1, 0).astype(np.uint8)
+        CAMVID.check(labels_HxW, str(self.file))
+        return labels_HxW
 
 
 def _form_by_palette(content: bytes) -> LabelFormat | None:

@@ -2,7 +2,7 @@
 
     python -m data_prep.cityscapes --source=DIR --out=DIR
 
-reads, below the source,
+reads, below the source, unpacked or in the zip files that the site gives,
 
     leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png             the annotated frames
     leftImg8bit_sequence/SPLIT/CITY/NAME_leftImg8bit.png    the frames around them
@@ -11,227 +11,202 @@ reads, below the source,
     gtFine_19/SPLIT/CITY/NAME_gtFine_labelIds.png           as train ids, in spite of the name
     groups.json                                             optional: {"clean": [NAME, ...], ...}
 
-where NAME is e.g. aachen_000000_000019. The test split has no labels.
+where NAME is e.g. aachen_000000_000019. The test split has no labels. With --every-frame the
+annotated frames are all those of leftImg8bit_sequence that have labels in gtFine_sequence. In place
+of a missing frame comes the nearest earlier one of its snippet, or else the snippet's first.
 """
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
-
-from data_prep.naming import memory_names
-from data_prep.pictures import read_frame, read_indices
-from tmanet_jax.data.classes import CITYSCAPES, label_ids_to_train_ids
-from tmanet_jax.data.record_writer import SplitPlan, write_records
-from tmanet_jax.data.records import Clip
+from data_prep import preparation
+from data_prep.cityscapes_labels import LabelsFile, labels_by_name, labels_folder
+from data_prep.clip_files import FilesClip
+from data_prep.naming import parse_frame_name
+from data_prep.preparation import Options, Summary
+from data_prep.source_tree import SourceFile, SourceTree
+from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.record_writer import PlannedClip, SplitPlan
 from tmanet_jax.errors import UserError, ends_with_message
 
-_FRAME_SUFFIX = "_leftImg8bit.png"
+_SUFFIX = "_leftImg8bit.png"
+_SEQUENCE = "leftImg8bit_sequence"
 _UNLABELLED_SPLIT = "test"
+_LARGEST_GAP = 30
+"""A snippet has 30 frames: after a longer gap comes another one of the same city and sequence."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a preparation did.
+class _Layout(NamedTuple):
+    """Folders of the annotated frames and of their labels."""
 
-    Attributes:
-        clips: number of clips written.
-        frames: number of frames in them.
-        stand_ins: how many of those stand in for frames that are missing.
-        num_bytes: size of the records.
-    """
-
-    clips: int
-    frames: int
-    stand_ins: int
-    num_bytes: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.clips} clips, {self.frames} frames ({self.stand_ins} of them standing in for "
-            f"missing ones), {self.num_bytes / 1e6:.1f} MB"
-        )
+    queries: str
+    labels: str
 
 
-@dataclass(frozen=True)
-class CityscapesClip:
-    """The files of a clip.
-
-    Attributes:
-        id: e.g. 'aachen_000000_000019'.
-        group: '' or its group of groups.json.
-        query: the annotated frame.
-        memory: the frames before it, oldest first; stand-ins where one is missing.
-        stand_ins: how many of the memory frames are stand-ins.
-        labels: file of its labels; None in a split without.
-        labels_are_train_ids: what the labels file holds: train ids, or label ids.
-    """
-
-    id: str
-    group: str
-    query: Path
-    memory: tuple[Path, ...]
-    stand_ins: int
-    labels: Path | None
-    labels_are_train_ids: bool
-
-    def load(self) -> Clip:
-        """Reads the files; raises UserError if they are torn or do not go together."""
-        frames = [read_frame(path) for path in (*self.memory, self.query)]
-        size = frames[-1].shape[:2]
-        for path, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            _check_size(frame_HxWx3, path, size, self.query)
-        labels_HxW = self._load_labels(size)
-        return Clip(self.id, self.group, np.stack(frames), labels_HxW)
-
-    def _load_labels(self, size: tuple[int, int]) -> np.ndarray:
-        if self.labels is None:
-            return np.full(size, CITYSCAPES.ignore, np.uint8)
-        labels_HxW = read_indices(self.labels)
-        _check_size(labels_HxW, self.labels, size, self.query)
-        if self.labels_are_train_ids:
-            CITYSCAPES.check(labels_HxW, str(self.labels))
-            return labels_HxW
-        return label_ids_to_train_ids(labels_HxW, str(self.labels))
+_ANNOTATED = _Layout("leftImg8bit", "gtFine")
+_EVERY_FRAME = _Layout(_SEQUENCE, "gtFine_sequence")
 
 
 def prepare(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
+    options: Options = Options(),  # noqa: B008 (it is frozen)
     *,
-    memory_range: int = 2,
     splits: Sequence[str] = ("train", "val"),
+    every_frame: bool = False,
 ) -> Summary:
     """Writes the records of a tree in Cityscapes' layout, with a progress bar.
 
     Args:
         source: the tree.
         out: the data directory; records that it holds are replaced, unless something is wrong.
-        memory_range: number of frames kept before each query.
-        splits: directories of leftImg8bit to read.
+        options: how clips are made.
+        splits: which of train, val and test.
+        every_frame: annotated frames are those with labels in gtFine_sequence.
 
     Raises:
-        UserError: something is missing, torn, of another size or out of range; nothing is written.
+        UserError: something is missing, torn, of another size or out of range.
     """
-    if memory_range < 0:
-        raise UserError(f"The memory range is {memory_range}; it must be 0 or more.")
-    source = Path(source)
-    group_of = _read_groups(source / "groups.json")
-    found = {split: _find_clips(source, split, memory_range, group_of) for split in splits}
-    plans = {
-        split: SplitPlan(clips, labelled=split != _UNLABELLED_SPLIT)
-        for split, clips in found.items()
+    plans = find_clips(source, options, splits, every_frame)
+    return preparation.prepare(out, CITYSCAPES, plans, options)
+
+
+def find_clips(
+    source: str | os.PathLike[str], options: Options, splits: Sequence[str], every_frame: bool
+) -> dict[str, SplitPlan]:
+    """The clips of some splits of a tree in Cityscapes' layout, in sorted order.
+
+    Raises:
+        WrongSourceError: it cannot be told which labels are meant.
+        UserError: a folder is missing, or a file of a clip, if such clips are not skipped.
+    """
+    tree = SourceTree(source)
+    layout = _EVERY_FRAME if every_frame else _ANNOTATED
+    group_of = _read_groups(tree)
+    return {
+        split: SplitPlan(
+            clips=list(_find_clips(tree, layout, split, group_of, options)),
+            labelled=split != _UNLABELLED_SPLIT,
+        )
+        for split in splits
     }
-    clips = [clip for clips in found.values() for clip in clips]
-    with tqdm(total=len(clips), unit="clip", desc="Preparing") as progress:
-        num_bytes = write_records(out, CITYSCAPES, memory_range, plans, progress.update)
-    return Summary(
-        clips=len(clips),
-        frames=len(clips) * (memory_range + 1),
-        stand_ins=sum(clip.stand_ins for clip in clips),
-        num_bytes=num_bytes,
-    )
 
 
 def _find_clips(
-    source: Path, split: str, memory_range: int, group_of: Mapping[str, str]
-) -> list[CityscapesClip]:
-    directory = source / "leftImg8bit" / split
-    queries = sorted(directory.glob(f"*/*{_FRAME_SUFFIX}"))
-    if not queries:
+    tree: SourceTree, layout: _Layout, split: str, group_of: Mapping[str, str], options: Options
+) -> Iterator[PlannedClip]:
+    cities = tree.folders(f"{layout.queries}/{split}")
+    if not any(_frames(tree, f"{layout.queries}/{split}/{city}") for city in cities):
         raise UserError(
-            f"No frames found: expected {directory}/CITY/NAME{_FRAME_SUFFIX}. Is {source} the "
-            f"directory that the data set was unpacked to, and has it a split {split!r}?"
+            f"No frames found: expected {tree.root / layout.queries / split}/CITY/NAME{_SUFFIX}, "
+            f"or a zip file in {tree.root} that holds them. Is {tree.root} the directory that the "
+            f"data set is in, and has it a split {split!r}?"
         )
-    sequences = source / "leftImg8bit_sequence" / split
-    if memory_range and not sequences.is_dir():
+    if options.memory_range and not tree.folders(f"{_SEQUENCE}/{split}"):
         raise UserError(
-            f"{sequences} is missing: it holds the frames before each query. Unpack "
-            "leftImg8bit_sequence there, or ask for --memory-range=0."
+            f"{tree.root / _SEQUENCE / split} is missing: it holds the frames before each query. "
+            f"Put {_SEQUENCE} there, unpacked or as zip files, or ask for --memory-range=0."
         )
-    clips = []
-    for query in queries:
-        name = query.name.removesuffix(_FRAME_SUFFIX)
-        memory, stand_ins = _find_memory(sequences / query.parent.name, query, memory_range)
-        if split == _UNLABELLED_SPLIT:
-            labels, are_train_ids = None, False
-        else:
-            labels, are_train_ids = _find_labels(source, split, query.parent.name, name)
-        clips.append(
-            CityscapesClip(
-                id=name,
-                group=group_of.get(name, ""),
-                query=query,
-                memory=memory,
-                stand_ins=stand_ins,
-                labels=labels,
-                labels_are_train_ids=are_train_ids,
+    labelled = split != _UNLABELLED_SPLIT
+    labels_in = labels_folder(tree, layout.labels, split)
+    for city in sorted({*cities, *(tree.folders(labels_in) if labelled else ())}):
+        queries = _frames(tree, f"{layout.queries}/{split}/{city}")
+        labels = labels_by_name(tree, f"{labels_in}/{city}") if labelled else None
+        folder = _CityFolder(
+            queries=queries,
+            queries_at=f"{tree.root / layout.queries / split / city}",
+            videos=_videos(_frames(tree, f"{_SEQUENCE}/{split}/{city}")),
+            labels=labels,
+            labels_at=f"{tree.root / labels_in / city}",
+        )
+        wanted = {*queries, *(labels or ())}
+        if labels is not None and layout is _EVERY_FRAME:
+            wanted = {*labels}
+        for name in sorted(wanted):
+            group = group_of.get(name, "")
+            make = partial(_make_clip, name, group, folder, options)
+            yield preparation.plan_clip(name, group, options, make)
+
+
+_Video = dict[int, SourceFile]
+"""The frames of a video by number, in ascending order."""
+
+
+class _CityFolder(NamedTuple):
+    """The files of a city, by the names of clips or videos."""
+
+    queries: Mapping[str, SourceFile]
+    queries_at: str
+    videos: Mapping[str, _Video]
+    labels: Mapping[str, LabelsFile] | None
+    labels_at: str
+
+
+def _make_clip(name: str, group: str, city: _CityFolder, options: Options) -> FilesClip:
+    query = city.queries.get(name)
+    if query is None:
+        raise UserError(
+            f"Clip {name} has labels but no frame: expected {city.queries_at}/{name}{_SUFFIX}."
+        )
+    labels = None
+    if city.labels is not None:
+        labels = city.labels.get(name)
+        if labels is None:
+            raise UserError(
+                f"Clip {name} has no labels: expected {name}_gtFine_labelTrainIds.png or "
+                f"{name}_gtFine_labelIds.png in {city.labels_at}."
             )
-        )
-    return clips
-
-
-def _find_memory(sequence: Path, query: Path, memory_range: int) -> tuple[tuple[Path, ...], int]:
-    """The frames before the query, oldest first, and how many of them are stand-ins.
-
-    The nearest earlier frame within the range stands in for one that is missing; the query does
-    if there is none.
-    """
-    memory: list[Path] = []
-    stand_ins = 0
-    nearest = query
-    for name in memory_names(query.name, range(memory_range, 0, -1)):
-        if (sequence / name).exists():
-            nearest = sequence / name
-        else:
-            stand_ins += 1
-        memory.append(nearest)
-    return tuple(memory), stand_ins
-
-
-def _find_labels(source: Path, split: str, city: str, name: str) -> tuple[Path, bool]:
-    """The labels file of a clip, and whether it holds train ids."""
-    candidates = (
-        ("gtFine", "labelTrainIds", True),
-        ("gtFine", "labelIds", False),
-        ("gtFine_19", "labelIds", True),
-    )
-    for directory, kind, are_train_ids in candidates:
-        path = source / directory / split / city / f"{name}_gtFine_{kind}.png"
-        if path.exists():
-            return path, are_train_ids
-    raise UserError(
-        f"Clip {name} has no labels: expected {name}_gtFine_labelTrainIds.png or "
-        f"{name}_gtFine_labelIds.png in {source / 'gtFine' / split / city}."
+    parsed = parse_frame_name(name)
+    video = city.videos.get(parsed.before, {})
+    memory = preparation.find_memory(parsed.number, list(video), options, _LARGEST_GAP)
+    missing = [f"{parsed.at(number)}{_SUFFIX}" for number in memory.missing]
+    preparation.check_missing(name, missing, options)
+    return FilesClip(
+        id=name,
+        group=group,
+        query=query,
+        memory=tuple(video.get(number, query) for number in memory.numbers),
+        stand_ins=len(missing),
+        labels=labels,
     )
 
 
-def _read_groups(path: Path) -> Mapping[str, str]:
+def _frames(tree: SourceTree, folder: str) -> dict[str, SourceFile]:
+    """The frames in a folder by name, e.g. 'aachen_000000_000019'."""
+    return {
+        name.removesuffix(_SUFFIX): file
+        for name, file in tree.files(folder).items()
+        if name.endswith(_SUFFIX)
+    }
+
+
+def _videos(frames: Mapping[str, SourceFile]) -> dict[str, _Video]:
+    """Frames by what stands before the number in their names, and by the number."""
+    videos: defaultdict[str, _Video] = defaultdict(dict)
+    for name, file in frames.items():
+        parsed = parse_frame_name(name)
+        videos[parsed.before][parsed.number] = file
+    return {before: dict(sorted(video.items())) for before, video in videos.items()}
+
+
+def _read_groups(tree: SourceTree) -> Mapping[str, str]:
     """The group of each clip that has one."""
-    if not path.exists():
+    file = tree.files("").get("groups.json")
+    if file is None:
         return {}
     try:
-        groups = json.loads(path.read_text())
+        groups = json.loads(file.read_bytes())
         return {name: group for group, names in groups.items() for name in names}
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(
-            f'{path} cannot be read ({error}): expected {{"GROUP": ["NAME", ...], ...}}.'
+            f'{file} cannot be read ({error}): expected {{"GROUP": ["NAME", ...], ...}}.'
         ) from error
-
-
-def _check_size(picture_HxW: np.ndarray, path: Path, size: tuple[int, int], query: Path) -> None:
-    height, width = picture_HxW.shape[:2]
-    if (height, width) != size:
-        raise UserError(
-            f"{path} is {height}x{width} pixels (height x width), but its query {query} is "
-            f"{size[0]}x{size[1]}: all pictures of a clip must have the same size."
-        )
 
 
 @ends_with_message
@@ -244,18 +219,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--source", required=True, help="directory that holds leftImg8bit and the others")
-    add("--out", required=True, help="data directory to write the records to")
-    add("--memory-range", type=int, default=2, help="number of frames kept before each query (2)")
-    add("--splits", default="train,val", help="which of train, val and test (train,val)")
-    options = parser.parse_args(arguments)
-    summary = prepare(
-        options.source,
-        options.out,
-        memory_range=options.memory_range,
-        splits=options.splits.split(","),
+    add("--every-frame", action="store_true", help="all frames with labels in gtFine_sequence")
+    preparation.add_arguments(parser, splits="train,val")
+    parsed = parser.parse_args(arguments)
+    return preparation.run(
+        parsed,
+        CITYSCAPES,
+        partial(find_clips, parsed.source, every_frame=parsed.every_frame),
     )
-    print(f"Wrote to {options.out}: {summary}.")
-    return 0
 
 
 if __name__ == "__main__":

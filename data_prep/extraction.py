@@ -6,6 +6,7 @@ goes on with the second.
 """
 
 import dataclasses
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.alignment import Alignment, align, thumbnail
-from data_prep.pictures import read_frame, write_frame
+from data_prep.alignment import Alignment, align, mean_colours, thumbnail
+from data_prep.pictures import read_frame
 from data_prep.source_tree import SourceFile
+from data_prep.writing import write_frame
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.data.video import VideoFrame, open_video
 from tmanet_jax.errors import UserError
+
+_NOTHING_1x1x3 = np.zeros((1, 1, 3), np.uint8)
+"""Stands for a frame that cannot be decoded: it resembles no still."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Numbering:
     """What a video was found to hold.
 
     Attributes:
-        num_bytes: size of the file that this was found in.
+        num_bytes: size of the video that this was found in.
+        stills: fingerprint of the stills that it was compared with.
         first_number: the number of the first decoded frame.
         num_frames: how many frames were counted.
         broken: indices of those that cannot be decoded, with the reason.
@@ -36,6 +42,7 @@ class Numbering:
     """
 
     num_bytes: int
+    stills: str
     first_number: int
     num_frames: int
     broken: Mapping[int, str]
@@ -46,6 +53,11 @@ class Numbering:
         """Whether the video has this frame, whole."""
         index = number - self.first_number
         return 0 <= index < self.num_frames and index not in self.broken
+
+    def is_of(self, video: Path | None, stills: Mapping[int, SourceFile]) -> bool:
+        """Whether it was found in this video, if there is one, and with these stills."""
+        is_of_video = video is None or video.stat().st_size == self.num_bytes
+        return is_of_video and self.stills == _fingerprint(stills)
 
     def to_json(self) -> bytes:
         """As a file's content."""
@@ -98,27 +110,53 @@ def number_frames(path: Path, stills: Mapping[int, SourceFile], watch: Watch) ->
         WrongSourceError: most stills do not agree: it is another video.
         UserError: the video or a still cannot be read.
     """
-    thumbnails = {number: thumbnail(read_frame(still)) for number, still in stills.items()}
-    frames: list[np.ndarray] = []
-    broken: dict[int, str] = {}
-    for frame in watch.over(path):
-        if frame.pixels_HxWx3 is None:
-            broken[frame.index] = frame.problem or ""
-            frames.append(np.zeros_like(frames[-1] if frames else next(iter(thumbnails.values()))))
-        else:
-            frames.append(thumbnail(frame.pixels_HxWx3))
+    thumbnails: dict[int, np.ndarray] = {}
+    colours: dict[int, np.ndarray] = {}
+    for number, still in stills.items():
+        try:
+            picture_HxWx3 = read_frame(still)
+        except UserError:
+            continue  # told when the still's clip is loaded
+        thumbnails[number] = thumbnail(picture_HxWx3)
+        colours[number] = mean_colours(picture_HxWx3)
+    if not thumbnails:
+        raise WrongSourceError(f"None of the stills of {path} can be read, such as {still}.")
+    frames, frame_colours, broken = _decode_small(path, watch)
     alignment = align(thumbnails, np.stack(frames))
-    faults = {number: fault for number in stills if (fault := alignment.fault(number)) is not None}
-    if 2 * len(faults) > len(stills):
+    faults = {n: fault for n in thumbnails if (fault := alignment.fault(n)) is not None}
+    if 2 * len(faults) > len(thumbnails):
         raise WrongSourceError(_foreign(path, stills, alignment, faults))
+    off_by = [
+        np.abs(frame_colours[number - alignment.first_number] - colours[number].astype(int)).mean()
+        for number in thumbnails
+        if number not in faults
+    ]
     return Numbering(
         num_bytes=path.stat().st_size,
+        stills=_fingerprint(stills),
         first_number=alignment.first_number,
         num_frames=len(frames),
         broken=broken,
         faults=faults,
-        report=str(alignment),
+        report=f"{alignment}; their colours are {np.mean(off_by):.1f} of 255 away",
     )
+
+
+def _decode_small(
+    path: Path, watch: Watch
+) -> tuple[list[np.ndarray], list[np.ndarray], dict[int, str]]:
+    """Thumbnails and mean colours of all frames, and what is wrong with the broken ones."""
+    thumbnails: list[np.ndarray] = []
+    colours: list[np.ndarray] = []
+    broken: dict[int, str] = {}
+    for frame in watch.over(path):
+        picture_HxWx3 = frame.pixels_HxWx3
+        if picture_HxWx3 is None:
+            broken[frame.index] = frame.problem or ""
+            picture_HxWx3 = _NOTHING_1x1x3
+        thumbnails.append(thumbnail(picture_HxWx3))
+        colours.append(mean_colours(picture_HxWx3))
+    return thumbnails, colours, broken
 
 
 def extract_frames(
@@ -147,21 +185,19 @@ def extract_frames(
             return
 
 
-def read_numbering(note: Path, video: Path | None = None) -> Numbering | None:
-    """What was noted of a video; None if nothing was, or of another file than `video`.
-
-    Raises:
-        UserError: the note cannot be read.
-    """
+def read_numbering(note: Path) -> Numbering | None:
+    """What was noted of a video; None if nothing was. Raises UserError if it cannot be read."""
     try:
-        numbering = Numbering.from_json(note.read_bytes())
+        return Numbering.from_json(note.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{note} cannot be read ({error}): delete it.") from error
-    if video is not None and numbering.num_bytes != video.stat().st_size:
-        return None
-    return numbering
+
+
+def _fingerprint(stills: Mapping[int, SourceFile]) -> str:
+    lines = [f"{number} {still.fingerprint}" for number, still in sorted(stills.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _foreign(
@@ -172,7 +208,8 @@ def _foreign(
 ) -> str:
     first = min(faults)
     return (
-        f"{len(faults)} of {len(stills)} stills do not show {path} as one numbering of its frames "
-        f"would have them ({alignment}). The first is {stills[first]}: {faults[first]}. Is it the "
-        "right video, and is it whole?"
+        f"{len(faults)} of {len(alignment.differences)} stills do not show {path} as one numbering "
+        f"of its frames would have them ({alignment}). The first is {stills[first]}: "
+        f"{faults[first]}. Is it the right video, and is it whole? Frames that you extracted and "
+        "checked yourself can be given instead: --frames."
     )

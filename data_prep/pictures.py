@@ -1,83 +1,80 @@
-"""Reads frames and label pictures, and writes frames."""
+"""Reads frames and label pictures."""
 
-import os
 import struct
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import png_chunk
 from tmanet_jax.errors import UserError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _PALETTE = 0, 3
+_GREY, _RGB, _PALETTE, _RGB_ALPHA = 0, 2, 3, 6
 
 
-def read_frame(path: Path) -> np.ndarray:
+def read_frame(file: SourceFile) -> np.ndarray:
     """Reads a colour picture: uint8 HxWx3 RGB. Raises UserError if it cannot be decoded."""
-    frame_HxWx3 = cv2.imdecode(_read(path), cv2.IMREAD_COLOR_RGB)
+    frame_HxWx3 = cv2.imdecode(_read(file), cv2.IMREAD_COLOR_RGB)
     if frame_HxWx3 is None:
         raise UserError(
-            f"Frame {path} cannot be decoded: it is torn or no picture. Get the file again."
+            f"Frame {file} cannot be decoded: it is torn or no picture. Get the file again."
         )
     return frame_HxWx3
 
 
-def read_indices(path: Path) -> np.ndarray:
+def read_indices(file: SourceFile) -> np.ndarray:
     """Reads a grey or palette PNG of 8 bits, whose values are indices: uint8 HxW.
 
     Raises:
         UserError: the file cannot be decoded or holds something else.
     """
-    content = _palette_png_as_grey(_read(path).tobytes())
+    content = _palette_png_as_grey(_read(file).tobytes())
     indices_HxW = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if indices_HxW is None:
         raise UserError(
-            f"Labels {path} cannot be decoded: the file is torn or no picture. Get it again."
+            f"Labels {file} cannot be decoded: the file is torn or no picture. Get it again."
         )
     if indices_HxW.ndim != 2 or indices_HxW.dtype != np.uint8:
         raise UserError(
-            f"Labels {path} have {indices_HxW.ndim} dimensions of {indices_HxW.dtype}: expected "
+            f"Labels {file} have {indices_HxW.ndim} dimensions of {indices_HxW.dtype}: expected "
             "one channel of 8 bits, each value a class."
         )
     return indices_HxW
 
 
-def write_frame(path: Path, frame_HxWx3: np.ndarray) -> None:
-    """Writes an RGB frame as PNG. The file is never seen half-written.
+def holds_colours(file: SourceFile) -> bool:
+    """Whether a PNG holds colours, not indices (grey or palette); by its header.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it is no such PNG.
     """
-    is_encoded, content = cv2.imencode(
-        ".png", frame_HxWx3[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    )
-    assert is_encoded
-    write_whole(path, content.tobytes())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is never seen half-written; raises UserError if it cannot be."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
+    content = file.read_bytes()
+    colour_type = content[25] if content[12:16] == b"IHDR" and len(content) > 25 else -1
+    if colour_type not in (_GREY, _RGB, _PALETTE, _RGB_ALPHA):
         raise UserError(
-            f"Cannot write {path}: {error.strerror}. What is written already stays; make room, or "
-            "choose another directory, and prepare again."
-        ) from error
+            f"Labels {file} are no PNG of colours or of indices (grey or palette): the file is "
+            "torn or something else."
+        )
+    return colour_type in (_RGB, _RGB_ALPHA)
 
 
-def _read(path: Path) -> np.ndarray:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+def check_size(
+    picture_HxW: np.ndarray, file: SourceFile, size: tuple[int, ...], query: SourceFile
+) -> None:
+    """Raises UserError unless a picture has the height and width of its clip's query."""
+    height, width = picture_HxW.shape[:2]
+    if (height, width) != size:
+        raise UserError(
+            f"{file} is {height}x{width} pixels (height x width), but its query {query} is "
+            f"{size[0]}x{size[1]}: all pictures of a clip must have the same size."
+        )
+
+
+def _read(file: SourceFile) -> np.ndarray:
+    content = file.read_bytes()
     if not content:
-        raise UserError(f"{path} is empty. Get the file again.")
+        raise UserError(f"{file} is empty. Get the file again.")
     return np.frombuffer(content, np.uint8)
 
 

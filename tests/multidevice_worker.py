@@ -1,6 +1,5 @@
 """Trains and evaluates on meshes of 1, 2 and 8 devices, and prints what came out as JSON."""
 
-import dataclasses
 import json
 import sys
 
@@ -11,7 +10,8 @@ from configs import demo
 from tests import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
-from tmanet_jax.inference.evaluate import compile_predictor, evaluate
+from tmanet_jax.inference.evaluate import evaluate
+from tmanet_jax.inference.segment import compile_segmenter
 from tmanet_jax.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.train.start import initial_state, open_split, random_model
 from tmanet_jax.train.step import compile_train_step
@@ -51,22 +51,16 @@ def results(run: settings.Settings, num_devices: int) -> dict[str, object]:
         state, metrics = step_fn(state, put_batch(next(batches), mesh))
         losses.append(float(metrics.losses.total))
     batches.close()
+    program = compile_segmenter(recipe.graphdef, 2, run.evaluation, mesh)
     evaluation = evaluate(
-        compile_predictor(recipe.graphdef, run.evaluation, mesh),
-        state.params,
-        state.batch_stats,
-        open_split(run, "val", memory_range=2),
-        num_memory=2,
-        config=dataclasses.replace(run.evaluation, batch_size=1),
-        mesh=mesh,
+        program.with_weights(*state.network), open_split(run, "val", memory_range=2)
     )
     statistics = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.batch_stats)])
-    confusion = sum(evaluation.confusion_of_group.values())
     return {
         "devices": num_devices,
         "losses": losses,
         "statistics": statistics.tolist(),
-        "confusion": np.asarray(confusion).tolist(),
+        "confusion": evaluation.confusion_CxC.tolist(),
     }
 
 

@@ -18,6 +18,8 @@ class NoiseClip:
     group: str = ""
     memory_range: int = 3
     size: tuple[int, int] = (70, 100)
+    stand_ins: int = 0
+    fingerprint: str = ""
 
     @property
     def id(self) -> str:

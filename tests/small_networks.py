@@ -1,5 +1,7 @@
 """Networks of a few channels and random weights, for tests of weight files."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -46,3 +48,16 @@ def build(config: ModelConfig, tensors: Tensors) -> TMANet:
     """The network of this configuration, with these tensors."""
     graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
     return nnx.merge(graphdef, with_tensors(state, tensors))
+
+
+def untrained(config: ModelConfig) -> TMANet:
+    """A network of random kernels that keep the size of what they are applied to, made at once."""
+    rng = np.random.default_rng(0)
+
+    def weights(shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) < 2:
+            return np.ones(shape, np.float32)
+        return rng.standard_normal(shape, np.float32) / np.sqrt(np.float32(np.prod(shape[:-1])))
+
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.asarray(weights(leaf.shape)), state))

@@ -10,7 +10,7 @@ from flax import nnx
 from tmanet_jax import settings
 from tmanet_jax.models.tmanet import TMANet, feature_size
 
-NAMES = ("default", "cityscapes", "camvid", "demo")
+NAMES = ("default", "cityscapes", "camvid", "demo", "benchmark")
 
 
 def load(name: str):

@@ -1,10 +1,12 @@
-"""Confusion matrices and scores, with ignored pixels, absent classes and large counts."""
+"""Confusion matrices and scores, with ignored pixels, absent classes, void and categories."""
 
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.metrics import ConfusionTotal, confusion_matrix, scores
+from tmanet_jax.metrics import confusion_matrix, confusion_of, merged, scores, scores_without
 
 
 def test_confusion_counts_label_and_prediction_and_leaves_ignored_pixels_out() -> None:
@@ -17,6 +19,7 @@ def test_confusion_counts_label_and_prediction_and_leaves_ignored_pixels_out() -
             expected[label, prediction] += 1
     confusion = confusion_matrix(jnp.asarray(predicted), jnp.asarray(labels), 5)
     np.testing.assert_array_equal(confusion, expected)
+    np.testing.assert_array_equal(confusion_of(predicted, labels, 5), expected)
 
 
 def test_scores_of_a_matrix_worked_by_hand() -> None:
@@ -34,10 +37,26 @@ def test_a_class_that_nobody_saw_is_left_out_of_the_means() -> None:
     assert result.mean_iou == 1.0
 
 
-def test_a_total_beyond_int32_does_not_overflow() -> None:
-    total = ConfusionTotal(2)
-    one = jnp.array([[2**30, 1], [0, 5]], jnp.int32)
-    for _ in range(7):
-        total.add(one, num_pixels=2**30 + 6)
-    np.testing.assert_array_equal(total.result(), 7 * np.asarray(one, np.int64))
-    np.testing.assert_array_equal(total.result(), 7 * np.asarray(one, np.int64))
+def test_without_void_its_pixels_do_not_count_and_predicting_it_elsewhere_is_wrong() -> None:
+    result = scores_without(np.array([[9, 3, 2], [1, 4, 0], [0, 2, 6]]), left_out=0)
+    np.testing.assert_allclose(result.iou_C, [4 / (5 + 2), 6 / 8])
+    np.testing.assert_allclose(result.accuracy_C, [4 / 5, 6 / 8])
+    np.testing.assert_allclose(result.frequency_C, [5 / 13, 8 / 13])
+    assert result.all_accuracy == 10 / 13
+
+
+def test_a_void_that_is_only_predicted_is_no_class_of_the_mean() -> None:
+    result = scores_without(np.array([[0, 0, 0], [2, 2, 0], [0, 0, 4]]), left_out=0)
+    assert result.mean_iou == (0.5 + 1) / 2
+
+
+@settings(deadline=None)  # the first example compiles
+@given(seed=st.integers(0, 2**32 - 1))
+def test_merged_classes_are_counted_as_merged_labels_would_be(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(0, 5, (2, 1, 6, 7)).astype(np.uint8)
+    group_of_class = (0, 1, 0, 2, 1)
+    groups = np.array(group_of_class, np.uint8)
+    confusion = np.asarray(confusion_matrix(predicted, labels, 5))
+    expected = confusion_matrix(groups[predicted], groups[labels], 3)
+    np.testing.assert_array_equal(merged(confusion, group_of_class), expected)

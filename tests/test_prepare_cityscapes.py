@@ -3,72 +3,43 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from data_prep import cityscapes
-from data_prep.naming import memory_names
 from data_prep.pictures import read_indices
+from data_prep.preparation import Options
+from data_prep.source_tree import UnpackedFile
+from tests.small_cityscapes import (
+    NAMES,
+    SIZE,
+    labels_path,
+    noise,
+    paths,
+    write_clip,
+    write_png,
+    write_tree,
+    zip_as_downloaded,
+)
 from tmanet_jax.data.classes import CITYSCAPES, label_ids_to_train_ids, palette_png
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 
-SIZE = (40, 60)
-NAMES = ("aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019")
-
-
-def noise(seed, *shape, limit=256):
-    return np.random.default_rng(seed).integers(0, limit, shape, np.uint8)
-
-
-def write_png(path, picture):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = picture[..., ::-1] if picture.ndim == 3 else picture
-    assert cv2.imwrite(str(path), bgr)
-
-
-def paths(source, name, split="train"):
-    """The query, the frames at offsets 2 and 1 before it, and the labels without their kind."""
-    city, snippet, number = name.split("_")
-    frames = [f"{city}_{snippet}_{int(number) - offset:06d}_leftImg8bit.png" for offset in (2, 1)]
-    return (
-        source / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png",
-        [source / "leftImg8bit_sequence" / split / city / frame for frame in frames],
-        source / "gtFine" / split / city / f"{name}_gtFine",
-    )
-
-
-def labels_path(source, name, kind="labelIds", split="train"):
-    stem = paths(source, name, split)[2]
-    return stem.with_name(f"{stem.name}_{kind}.png")
-
-
-def write_clip(source, name, split="train"):
-    """Writes a clip's files; returns its frames and label ids."""
-    query, memory, _ = paths(source, name, split)
-    seed = NAMES.index(name)
-    frames = noise(seed, 3, *SIZE, 3)
-    for path, frame in zip([*memory, query], frames, strict=True):
-        write_png(path, frame)
-    label_ids = noise(seed, *SIZE, limit=34)
-    write_png(labels_path(source, name, split=split), label_ids)
-    return frames, label_ids
-
 
 @pytest.fixture
 def source(tmp_path):
-    for name in NAMES:
-        write_clip(tmp_path / "source", name)
-    return tmp_path / "source"
+    return write_tree(tmp_path / "source")
 
 
-def prepare(source, **options):
-    return cityscapes.prepare(source, source.parent / "out", **({"splits": ["train"]} | options))
+def prepare(source, splits=("train",), every_frame=False, **options):
+    out = source.parent / "out"
+    return cityscapes.prepare(
+        source, out, Options(**options), splits=splits, every_frame=every_frame
+    )
 
 
 def prepared(source, split="train", **options):
-    prepare(source, **({"splits": [split]} | options))
+    prepare(source, [split], **options)
     return open_clips(source.parent / "out", split)
 
 
@@ -91,7 +62,9 @@ def test_the_summary_counts(source):
     )
     assert (summary.clips, summary.frames, summary.stand_ins) == (3, 9, 0)
     assert summary.num_bytes >= written
-    assert str(summary).startswith("3 clips, 9 frames (0 of them standing in for missing ones), ")
+    assert str(summary).startswith(
+        "3 clips, 9 frames (0 of them standing in for missing ones, in 0 "
+    )
 
 
 def test_files_of_train_ids_are_preferred(source):
@@ -113,7 +86,7 @@ def test_a_palette_png_is_read_by_index(source):
     label_ids = noise(3, *SIZE, limit=34)
     path = labels_path(source, NAMES[0])
     path.write_bytes(palette_png(label_ids, CITYSCAPES.palette_Cx3 * 2))
-    np.testing.assert_array_equal(read_indices(path), label_ids)
+    np.testing.assert_array_equal(read_indices(UnpackedFile(path)), label_ids)
 
 
 @pytest.mark.parametrize("is_palette", [True, False])
@@ -126,7 +99,78 @@ def test_torn_labels_are_named_wherever_they_end(tmp_path, kept, is_palette):
         write_png(path, noise(3, *SIZE, limit=34))
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"labels\.png (is empty|cannot be decoded)"):
-        read_indices(path)
+        read_indices(UnpackedFile(path))
+
+
+ZIPS = {
+    "leftImg8bit": "leftImg8bit_trainvaltest.zip",
+    "leftImg8bit_sequence": "leftImg8bit_sequence_trainvaltest.zip",
+    "gtFine": "gtFine_trainvaltest.zip",
+}
+
+
+@pytest.mark.parametrize("zipped", [(*ZIPS,), ("leftImg8bit_sequence",), ("leftImg8bit", "gtFine")])
+def test_zip_files_as_downloaded_are_read_in_place(source, zipped):
+    unpacked = prepared(source).read(1, (2, 1))
+    for folder in zipped:
+        zip_as_downloaded(source, folder, ZIPS[folder])
+    before = sorted(path for path in source.rglob("*"))
+    clip = prepared(source).read(1, (2, 1))
+    np.testing.assert_array_equal(clip.frames_SxHxWx3, unpacked.frames_SxHxWx3)
+    np.testing.assert_array_equal(clip.labels_HxW, unpacked.labels_HxW)
+    assert sorted(path for path in source.rglob("*")) == before
+
+
+def test_a_torn_member_of_a_zip_file_is_named_and_can_be_skipped(source):
+    harm_query(source)
+    zip_as_downloaded(source, "leftImg8bit", "leftImg8bit_trainvaltest.zip")
+    message = r"trainvaltest\.zip/leftImg8bit/.*aachen_000001_000019_leftImg8bit\.png cannot be dec"
+    with pytest.raises(UserError, match=message):
+        prepare(source)
+    summary = prepare(source, on_error="skip")
+    assert open_clips(source.parent / "out", "train").ids == (NAMES[0], NAMES[2])
+    assert f"Skipped 1 clips of train:\n  {NAMES[1]}: Frame {source}" in str(summary)
+
+
+def test_label_ids_for_some_and_train_ids_for_other_clips_are_told_apart(source):
+    train_ids = noise(3, *SIZE, limit=19)
+    labels_path(source, NAMES[0]).unlink()
+    write_png(labels_path(source, NAMES[0], "labelTrainIds"), train_ids)
+    clips = prepared(source)
+    np.testing.assert_array_equal(clips.read(0, ()).labels_HxW, train_ids)
+    _, label_ids = write_clip(source.parent / "again", NAMES[1])
+    np.testing.assert_array_equal(clips.read(1, ()).labels_HxW, label_ids_to_train_ids(label_ids))
+
+
+def both_folders(source):
+    path = labels_path(source, NAMES[0])
+    write_png(source / "gtFine_19" / path.relative_to(source / "gtFine"), noise(0, *SIZE, limit=19))
+
+
+def train_ids_called_label_ids(source):
+    values = noise(0, *SIZE, limit=19)
+    values[5, 5] = 255
+    write_png(labels_path(source, NAMES[1]), values)
+
+
+def label_ids_in_the_private_folder(source):
+    (source / "gtFine").rename(source / "gtFine_19")
+
+
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize(
+    ("mix", "message"),
+    [
+        (both_folders, "labels in gtFine and in gtFine_19"),
+        (train_ids_called_label_ids, r"000001_.*labelIds\.png is called labelIds but holds .* 255"),
+        (label_ids_in_the_private_folder, r"holds the value \d+, which is a label id"),
+    ],
+)
+def test_a_mixture_of_label_ids_and_train_ids_is_refused(source, mix, message, on_error):
+    mix(source)
+    with pytest.raises(UserError, match=message):
+        prepare(source, on_error=on_error)
+    assert not list((source.parent / "out").glob("clip_records"))
 
 
 def test_the_test_split_has_no_labels(source):
@@ -145,8 +189,8 @@ def test_clips_belong_to_groups(source):
 
 @pytest.mark.parametrize(
     ("missing", "expected"),
-    [((1,), (0, 0, 2)), ((0,), (2, 1, 2)), ((0, 1), (2, 2, 2))],
-    ids=["nearest earlier", "query, none is earlier", "query for both"],
+    [((1,), (0, 0, 2)), ((0,), (1, 1, 2)), ((0, 1), (2, 2, 2))],
+    ids=["nearest earlier", "the video's first", "query, there are no others"],
 )
 def test_a_stand_in_takes_the_place_of_a_missing_frame(source, missing, expected):
     for index in missing:
@@ -155,6 +199,62 @@ def test_a_stand_in_takes_the_place_of_a_missing_frame(source, missing, expected
     clip = prepared(source).read(1, (2, 1))
     np.testing.assert_array_equal(clip.frames_SxHxWx3, frames[list(expected)])
     assert prepare(source).stand_ins == len(missing)
+
+
+def test_a_stand_in_may_lie_before_the_range_but_not_in_another_snippet(source):
+    query, memory, _ = paths(source, NAMES[0])
+    frame = noise(9, *SIZE, 3)
+    for path in memory:
+        path.unlink()
+    write_png(memory[0].with_name("aachen_000000_000001_leftImg8bit.png"), frame)
+    np.testing.assert_array_equal(prepared(source).read(0, (2, 1)).frames_SxHxWx3[:2], [frame] * 2)
+    memory[0].with_name("aachen_000000_000001_leftImg8bit.png").rename(memory[0].with_name("x"))
+    other_snippet = query.with_name("aachen_000000_000219_leftImg8bit.png")
+    query.rename(other_snippet)
+    labels_path(source, NAMES[0]).rename(labels_path(source, "aachen_000000_000219"))
+    write_png(memory[1], frame)
+    clip = prepared(source).read(0, (2, 1))
+    assert clip.id == "aachen_000000_000219"
+    assert not np.any(np.all(clip.frames_SxHxWx3 == frame, axis=(1, 2, 3)))
+
+
+def test_a_stride_takes_every_nth_frame(source):
+    _, memory, _ = paths(source, NAMES[0])
+    frames = [noise(seed, *SIZE, 3) for seed in (50, 51)]
+    for number, frame in zip((13, 16), frames, strict=True):
+        write_png(memory[0].with_name(f"aachen_000000_0000{number}_leftImg8bit.png"), frame)
+    clips = prepared(source, frame_stride=3)
+    assert clips.info.frame_stride == 3
+    np.testing.assert_array_equal(clips.read(0, (2, 1)).frames_SxHxWx3[:2], frames)
+
+
+def test_missing_frames_can_be_an_error_that_names_clip_and_frames(source):
+    for path in paths(source, NAMES[1])[1]:
+        path.unlink()
+    message = f"Clip {NAMES[1]} has no aachen_000001_000017_leftImg8bit.png, aachen_000001_000018_"
+    with pytest.raises(UserError, match=message):
+        prepare(source, missing="error")
+    assert prepare(source, missing="error", on_error="skip").clips == 2
+    summary = prepare(source)
+    assert "(2 of them standing in for missing ones, in 1 clips)" in str(summary)
+
+
+def test_every_labelled_frame_can_be_a_query_in_the_order_of_the_video(source):
+    label_ids = {}
+    for frame in ("17", "19"):
+        _, memory, _ = paths(source, NAMES[0])
+        name = f"aachen_000000_0000{frame}"
+        write_png(memory[0].with_name(f"{name}_leftImg8bit.png"), noise(int(frame), *SIZE, 3))
+        label_ids[name] = noise(int(frame), *SIZE, limit=34)
+        path = labels_path(source, name)
+        write_png(source / "gtFine_sequence" / path.relative_to(source / "gtFine"), label_ids[name])
+    (source / "leftImg8bit").rename(source / "elsewhere")
+    clips = prepared(source, every_frame=True, memory_range=1)
+    assert clips.ids == (*label_ids,)
+    for index, (name, seed) in enumerate(zip(label_ids, (17, 19), strict=True)):
+        clip = clips.read(index, ())
+        np.testing.assert_array_equal(clip.frames_SxHxWx3[0], noise(seed, *SIZE, 3))
+        np.testing.assert_array_equal(clip.labels_HxW, label_ids_to_train_ids(label_ids[name]))
 
 
 def test_more_memory_than_the_snippets_have_is_filled_with_stand_ins(source):
@@ -207,6 +307,14 @@ def no_labels(source):
     labels_path(source, NAMES[1]).unlink()
 
 
+def no_query(source):
+    paths(source, NAMES[1])[0].unlink()
+
+
+def torn_zip(source):
+    (source / "leftImg8bit_trainvaltest.zip").write_bytes(b"PK half a download")
+
+
 def no_sequences(source):
     (source / "leftImg8bit_sequence").rename(source / "elsewhere")
 
@@ -234,6 +342,8 @@ def bad_groups(source):
         (shrink_memory, r"000018_leftImg8bit\.png is 40x58 .* its query .* is 40x60"),
         (shrink_labels, r"aachen_000001_000019_gtFine_labelIds\.png is 20x30 "),
         (no_labels, r"aachen_000001_000019 has no labels: expected aachen"),
+        (no_query, r"000001_000019 has labels but no frame: expected .*leftImg8bit/train/aachen/"),
+        (torn_zip, r"leftImg8bit_trainvaltest\.zip cannot be read as a zip file"),
         (no_sequences, r"leftImg8bit_sequence/train is missing"),
         (no_frames, r"No frames found: expected .*leftImg8bit/train/CITY"),
         (bad_groups, r"groups\.json cannot be read"),
@@ -278,26 +388,3 @@ def test_the_command_line_ends_with_a_summary(source):
     assert done.stdout.startswith(f"Wrote to {out}: 3 clips, 6 frames")
     assert "3/3" in done.stderr
     assert open_clips(out, "train").info.memory_range == 1
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("aachen_000000_000019", ["aachen_000000_000017", "aachen_000000_000018"]),
-        (
-            "aachen/aachen_000000_000019_leftImg8bit.png",
-            [f"aachen/aachen_000000_00001{digit}_leftImg8bit.png" for digit in (7, 8)],
-        ),
-        ("Seq05VD_f00030.png", ["Seq05VD_f00028.png", "Seq05VD_f00029.png"]),
-        ("0016E5_07959", ["0016E5_07957", "0016E5_07958"]),
-        ("0001TP_006690", ["0001TP_006688", "0001TP_006689"]),
-        ("0016E5_00001.png", ["0016E5_-0001.png", "0016E5_00000.png"]),
-    ],
-)
-def test_memory_frames_are_named_by_counting_back(query, expected):
-    assert memory_names(query, (2, 1)) == expected
-
-
-def test_a_name_without_a_number_is_refused():
-    with pytest.raises(UserError, match=r"'frame\.png'"):
-        memory_names("frame.png", (1,))

@@ -1,10 +1,14 @@
 """The smallest run that has every part: a street of a few clips, a network of a few channels."""
 
+import ast
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
+from configs import demo
 from data_prep.demo import ensure_records
 
 PROJECT = Path(__file__).parents[1]
@@ -43,13 +47,30 @@ RENDER = (
 
 def render_records(data_dir: Path) -> None:
     """Records with four memory frames."""
-    ensure_records(data_dir, size=(64, 128), num_train=NUM_TRAIN, num_eval=NUM_EVAL)
+    ensure_records(data_dir, size=(64, 128), num_train=NUM_TRAIN, num_eval=NUM_EVAL, memory_range=4)
 
 
 def command(data_dir: Path, *arguments: str) -> list[str]:
     """The command line of a tiny run; later arguments take the place of earlier ones."""
     words = (*FLAGS, f"--config.data.dir={data_dir}", *arguments)
     return [sys.executable, "run.py", *{word.split("=")[0]: word for word in words}.values()]
+
+
+def config(data_dir: Path, **fields: object) -> ConfigDict:
+    """The configuration of a tiny run, for programs in this process.
+
+    Args:
+        data_dir: the records.
+        **fields: other values, e.g. eval__ratios=(0.5, 1.0).
+    """
+    values = demo.get_config()
+    flags = (flag.removeprefix("--config.").split("=") for flag in FLAGS if "--config." in flag)
+    values.update_from_flattened_dict({name: ast.literal_eval(value) for name, value in flags})
+    values.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in fields.items()}
+    )
+    values.data.dir = str(data_dir)
+    return values
 
 
 def run(data_dir: Path, *arguments: str, num_devices: int = 1) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ Source: `mmseg/core/evaluation/metrics.py` (areas summed over the data set, then
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,36 +25,12 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes).astype(jnp.int32)
 
 
-class ConfusionTotal:
-    """A confusion matrix summed over a data set of any size.
-
-    Sums on the device in int32, so that no batch waits for a transfer, and moves the sum to the
-    host's int64 before it could overflow.
-    """
-
-    def __init__(self, num_classes: int):
-        self._host_CxC = np.zeros((num_classes, num_classes), np.int64)
-        self._device_CxC: jax.Array | None = None
-        self._device_pixels = 0
-
-    def add(self, confusion_CxC: jax.Array, num_pixels: int) -> None:
-        """Adds one batch's matrix, which counts at most `num_pixels` pixels."""
-        if self._device_pixels + num_pixels > np.iinfo(np.int32).max:
-            self._flush()
-        sum_CxC = confusion_CxC if self._device_CxC is None else self._device_CxC + confusion_CxC
-        self._device_CxC = sum_CxC
-        self._device_pixels += num_pixels
-
-    def result(self) -> np.ndarray:
-        """The sum so far: int64 CxC, labels in rows, predictions in columns."""
-        self._flush()
-        return self._host_CxC.copy()
-
-    def _flush(self) -> None:
-        if self._device_CxC is not None:
-            self._host_CxC += np.asarray(self._device_CxC, np.int64)
-        self._device_CxC = None
-        self._device_pixels = 0
+def confusion_of(predicted_HxW: np.ndarray, labels_HxW: np.ndarray, num_classes: int) -> np.ndarray:
+    """The same on the host, of one frame: int32 CxC."""
+    counted_HxW = labels_HxW != IGNORE
+    cells_N = labels_HxW[counted_HxW].astype(np.int64) * num_classes + predicted_HxW[counted_HxW]
+    counts = np.bincount(cells_N, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +80,34 @@ def scores(confusion_CxC: np.ndarray) -> Scores:
             frequency_C=label_C / label_C.sum(),
             all_accuracy=float(intersect_C.sum() / label_C.sum()),
         )
+
+
+def scores_without(confusion_CxC: np.ndarray, left_out: int) -> Scores:
+    """Scores of all classes but one, whose pixels do not count.
+
+    Where another class is labelled, a prediction of the one that is left out is wrong.
+    """
+    matrix = confusion_CxC.copy()
+    matrix[left_out] = 0
+    every = scores(matrix)
+    return Scores(
+        iou_C=np.delete(every.iou_C, left_out),
+        accuracy_C=np.delete(every.accuracy_C, left_out),
+        dice_C=np.delete(every.dice_C, left_out),
+        frequency_C=np.delete(every.frequency_C, left_out),
+        all_accuracy=every.all_accuracy,
+    )
+
+
+def merged(confusion_CxC: np.ndarray, group_of_class_C: Sequence[int]) -> np.ndarray:
+    """The confusion matrix KxK of groups of classes.
+
+    Scored, it gives what `cityscapesscripts` calls the IoU of a category: to mistake a class for
+    another of its group is right.
+    """
+    num_groups = max(group_of_class_C) + 1
+    member_KxC = np.arange(num_groups)[:, None] == np.asarray(group_of_class_C)
+    return member_KxC.astype(np.int64) @ confusion_CxC.astype(np.int64) @ member_KxC.T
 
 
 def _mean(score_C: np.ndarray) -> float:

@@ -44,11 +44,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """A synthetic data set: height and width in pixels, and clips of each split."""
+    """A synthetic data set: pixels, clips of each split, frames before each annotated one."""
 
     size: tuple[int, int]
     num_train: int
     num_eval: int
+    memory_range: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +96,13 @@ class EvalConfig:
         stride: from window to window, down and to the right, in pixels.
         batch_size: clips at a time on each device.
         windows_per_call: windows of a clip that the network sees at a time.
+        ratios: factors that frames are resized by; probabilities are averaged over them.
+        flip: segment each resized frame mirrored too.
         every: training steps between evaluations.
         num_overlays: clips whose pictures are kept, spread evenly over the split.
+        num_worst: clips of the lowest mIoU whose pictures are kept besides.
+        video_dir: records of videos for the report's player; empty: it shows scored clips.
+        vspw_published: compute VC_n as VSPW's script does, with its mistakes.
     """
 
     mode: Literal["slide", "whole"] = "slide"
@@ -104,8 +110,13 @@ class EvalConfig:
     stride: tuple[int, int] = (513, 513)
     batch_size: int = 1
     windows_per_call: int = 1
+    ratios: tuple[float, ...] = (1.0,)
+    flip: bool = False
     every: int = 8_000
     num_overlays: int = 8
+    num_worst: int = 8
+    video_dir: str = ""
+    vspw_published: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +188,10 @@ _AT_LEAST_ONE = """
 """
 _NOT_NEGATIVE = """
     seed model.num_memory data.num_workers data.render_train data.render_eval
+    data.render_memory_range
     optimizer.learning_rate optimizer.min_learning_rate optimizer.power optimizer.warmup_steps
     optimizer.weight_decay loss.aux_weight loss.class_weight_power eval.num_overlays
+    eval.num_worst
 """
 _FRACTIONS = "model.dropout data.cat_max_ratio data.flip_probability optimizer.momentum"
 
@@ -258,6 +271,7 @@ def _data(config: ConfigDict) -> DataConfig:
         size=_size("data.render_size", data.render_size),
         num_train=data.render_train,
         num_eval=data.render_eval,
+        memory_range=data.render_memory_range,
     )
     return DataConfig(
         dir=data.dir,
@@ -305,9 +319,25 @@ def _evaluation(config: ConfigDict) -> EvalConfig:
         stride=stride,
         batch_size=config.batch_size,
         windows_per_call=config.windows_per_call,
+        ratios=_ratios(config.ratios),
+        flip=config.flip,
         every=config.every,
         num_overlays=config.num_overlays,
+        num_worst=config.num_worst,
+        video_dir=config.video_dir,
+        vspw_published=config.vspw_published,
     )
+
+
+def _ratios(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values or not all(
+        isinstance(ratio, int | float) and 0 < ratio < math.inf for ratio in values
+    ):
+        raise UserError(
+            f"config.eval.ratios must be one or more positive numbers, not {values}: "
+            "--config.eval.ratios='(0.75,1.0,1.25)'."
+        )
+    return tuple(float(ratio) for ratio in values)
 
 
 def _choice(field: str, value: Choice, choices: tuple[Choice, ...]) -> Choice:

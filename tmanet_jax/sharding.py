@@ -18,6 +18,11 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(jax.devices() if devices is None else devices), (DATA_AXIS,))
 
 
+def local_mesh() -> Mesh:
+    """The devices of this process alone."""
+    return make_mesh(jax.local_devices())
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device: parameters, statistics, optimiser state."""
     return NamedSharding(mesh, PartitionSpec())
@@ -41,3 +46,13 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     """This process's part of a batch (a pytree of numpy arrays) -> global arrays on the mesh."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def put_locally(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that are whole on every device -> the same on this process's mesh alone."""
+
+    def put(array: jax.Array) -> jax.Array:
+        mine = array if array.is_fully_addressable else array.addressable_data(0)
+        return jax.device_put(mine, replicated(mesh))
+
+    return jax.tree.map(put, tree)

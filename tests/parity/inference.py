@@ -17,14 +17,13 @@ from tests.parity.goldens import (
     nchw,
 )
 from tests.parity.network import build, compiled, precision
-from tmanet_jax.data.codec import Size
-from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB, keep_ratio_size, resize_frame
+from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
+from tmanet_jax.inference.views import each_view, resized_frames
 from tmanet_jax.inference.windows import (
     Segment,
     mean_probabilities,
     segment_whole,
     segment_windows,
-    view_probabilities,
     window_origins,
 )
 from tmanet_jax.models.layers import resize_bilinear
@@ -85,7 +84,7 @@ def _check_windows(
 
 
 def check_aug(case: Case, dtype: str) -> None:
-    """The mean over scales and flips of the probabilities at the picture's own size."""
+    """Every view, and the mean of their probabilities, at the picture's own size."""
     facts, arrays = case.facts, case.arrays
     np.testing.assert_allclose(facts["norm"]["mean"], MEAN_RGB)
     np.testing.assert_allclose(facts["norm"]["std"], STD_RGB)
@@ -95,8 +94,8 @@ def check_aug(case: Case, dtype: str) -> None:
     with precision(dtype):
         order = facts["order"]
         frames_SxHxWx3 = np.concatenate([arrays["sequence_bgr"], arrays["img_bgr"][None]])
-        inputs = [_view_input(frames_SxHxWx3[..., ::-1], view) for view in order]
-        views = _view_probabilities(case, dtype, [clip.astype(dtype) for clip in inputs])
+        resized = _network_inputs(frames_SxHxWx3[..., ::-1], facts)
+        views = _view_probabilities(case, dtype, [clip.astype(dtype) for clip in resized])
         mean = mean_probabilities(views)
         flipped = [index for index, view in enumerate(order) if view["flip"]]
         probabilities = {
@@ -117,22 +116,23 @@ def check_aug(case: Case, dtype: str) -> None:
                     second, first = np.sort(single)[..., -2:].transpose(3, 0, 1, 2)
                     assert_same_arg_max(single.argmax(-1), expected, first - second, name)
                 case "net_input_half_flipped":
-                    network_input = nchw(inputs[flipped[0]])[:, -1]
+                    network_input = nchw(resized[0][:, :, :, ::-1])[:, -1]
                     np.testing.assert_allclose(network_input, expected, rtol=0, atol=INPUT_ABSOLUTE)
                 case _:
                     _assert_probabilities_close(nchw(probabilities[name]), expected, name)
 
 
-def _view_probabilities(case: Case, dtype: str, inputs: list[jax.Array]) -> list[jax.Array]:
+def _view_probabilities(case: Case, dtype: str, resized: list[jax.Array]) -> list[jax.Array]:
     model = build(case, dtype)
-    segment = _segment(model, case.facts["test_cfg"])
-    size = Size(*case.arrays["img_bgr"].shape[:2])
-    return [
-        view_probabilities(
-            segment, clip, size=size, align_corners=model.config.align_corners, flip=view["flip"]
-        )
-        for view, clip in zip(case.facts["order"], inputs, strict=True)
-    ]
+    height, width = case.arrays["img_bgr"].shape[:2]
+    views = each_view(
+        _segment(model, case.facts["test_cfg"]),
+        resized,
+        size=(height, width),
+        align_corners=model.config.align_corners,
+        flip=True,
+    )
+    return list(views)
 
 
 def _check_scales(facts: Mapping[str, Any]) -> None:
@@ -145,14 +145,16 @@ def _check_scales(facts: Mapping[str, Any]) -> None:
     ]
 
 
-def _view_input(frames_SxHxWx3: np.ndarray, view: Mapping[str, Any]) -> jax.Array:
-    """What the network sees in one view: 1xSxhxwx3, resized, mirrored, normalised."""
-    size = keep_ratio_size(Size(*frames_SxHxWx3.shape[1:3]), tuple(view["scale"]))
-    resized = np.stack([resize_frame(np.ascontiguousarray(f), size) for f in frames_SxHxWx3])
-    assert [1, 3, *resized.shape[1:3]] == view["net_input"]
-    if view["flip"]:
-        resized = resized[:, :, ::-1]
-    return normalize(jnp.asarray(resized)[None], jnp.array([size]))
+def _network_inputs(frames_SxHxWx3: np.ndarray, facts: Mapping[str, Any]) -> list[jax.Array]:
+    """What the network sees at each ratio: 1xSxhxwx3, resized and normalised."""
+    inputs = []
+    unflipped = (view for view in facts["order"] if not view["flip"])
+    resized_R = resized_frames(np.ascontiguousarray(frames_SxHxWx3), facts["ratios"])
+    for frames_SxHxWx3, view in zip(resized_R, unflipped, strict=True):
+        assert [1, 3, *frames_SxHxWx3.shape[1:3]] == view["net_input"]
+        sizes = jnp.array([frames_SxHxWx3.shape[1:3]])
+        inputs.append(normalize(jnp.asarray(frames_SxHxWx3)[None], sizes))
+    return inputs
 
 
 def _segment(model: TMANet, config: Mapping[str, Any]) -> Segment:

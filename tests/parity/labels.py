@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.naming import memory_names
+from data_prep.naming import memory_numbers, parse_frame_name
 from tests.parity.goldens import Case
 from tmanet_jax.data.classes import (
     CITYSCAPES,
@@ -89,7 +89,7 @@ def check_indexing(case: Case) -> None:
             # encoders were trained in (defect 9); here the oldest is always first.
             offsets = range(int(newest_first[1]), 0, -1)
             queries = _queries(cases["camvid_train"])
-            assert facts == [memory_names(query, offsets)[::-1] for query in queries]
+            assert facts == [_memory_names(query, offsets)[::-1] for query in queries]
         elif name.endswith("_negative_frames"):
             assert facts == [
                 frame
@@ -112,7 +112,7 @@ def _check_infos(facts: Mapping[str, Any]) -> None:
     assert num == memory_range, "which frames were drawn is not recorded"
     offsets = draw_memory_offsets(np.random.default_rng(), num, memory_range)
     for info in facts["infos"]:
-        assert memory_names(info["filename"], offsets) == info["sequence"]["frames"]
+        assert _memory_names(info["filename"], offsets) == info["sequence"]["frames"]
 
 
 def _check_drawn(
@@ -122,7 +122,7 @@ def _check_drawn(
     rng = random.Random(seed)
     for query, expected in zip(queries, frames, strict=True):
         offsets = sorted(rng.sample(range(1, memory_range + 1), num), reverse=True)
-        assert memory_names(query, offsets) == expected
+        assert _memory_names(query, offsets) == expected
 
 
 def _check_published(facts: Mapping[str, Any], queries: Sequence[str]) -> None:
@@ -135,4 +135,11 @@ def _check_published(facts: Mapping[str, Any], queries: Sequence[str]) -> None:
 
 
 def _camvid_memory(queries: Iterable[str]) -> list[str]:
-    return [name for query in queries for name in memory_names(query, range(CAMVID_MEMORY, 0, -1))]
+    return [name for query in queries for name in _memory_names(query, range(CAMVID_MEMORY, 0, -1))]
+
+
+def _memory_names(query_name: str, offsets: Sequence[int]) -> list[str]:
+    """Names of the memory frames in a video in which no frame is missing."""
+    query = parse_frame_name(query_name)
+    existing = range(query.number - max(offsets), query.number)
+    return [query.at(number) for number in memory_numbers(query.number, offsets, existing)]

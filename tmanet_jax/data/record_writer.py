@@ -1,35 +1,29 @@
-"""Writes clip records on all cores; all of them or nothing."""
+"""Writes clip records on all cores, shard by shard; what is whole survives whatever happens."""
 
 import contextlib
-import fcntl
-import io
+import hashlib
+import itertools
+import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import encode_frame, encode_labels
-from tmanet_jax.data.records import (
-    BUILDER_NAME,
-    SCHEMA_VERSION,
-    Clip,
-    RecordsInfo,
-    SplitInfo,
-    features,
-)
+from tmanet_jax.data.parallel import computed_ahead
+from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, Clip, features
+from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo
+from tmanet_jax.data.staging import StagedShard, Staging, staging
 from tmanet_jax.errors import UserError
 
 CLIPS_PER_SHARD = 32
-_UNFINISHED = ".unfinished-"
 
 
 class PlannedClip(Protocol):
@@ -43,8 +37,25 @@ class PlannedClip(Protocol):
     def group(self) -> str:
         """The clip's group."""
 
+    @property
+    def stand_ins(self) -> int:
+        """How many of its memory frames stand in for missing ones."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when a file that the clip is made of does, or how it is made."""
+
     def load(self) -> Clip:
-        """Loads the clip with as many memory frames as the memory range. May raise UserError."""
+        """Loads the clip with as many memory frames as the memory range.
+
+        Raises:
+            WrongSourceError: something is wrong with more than this clip.
+            UserError: this clip cannot be loaded.
+        """
+
+
+class WrongSourceError(UserError):
+    """Something is wrong with the whole source, so that no clip of it may be skipped for it."""
 
 
 @dataclass(frozen=True)
@@ -60,91 +71,30 @@ class SplitPlan:
     labelled: bool
 
 
-class ClipRecords(tfds.core.ShardBasedBuilder):
-    """TFDS builder of clip records: schema, version, splits and shards."""
+class Start(NamedTuple):
+    """What a preparation finds of one that was stopped.
 
-    name = BUILDER_NAME
-    VERSION = tfds.core.Version(SCHEMA_VERSION)
-    RELEASE_NOTES: Mapping[str, str] = {
-        SCHEMA_VERSION: "Frames as tiles of 64x256, vertical difference, zstd."
-    }
-    url_infos = None  # nothing is downloaded; TFDS's own look for checksums needs another package
+    Attributes:
+        clips: number of clips that need not be prepared again.
+        shards: number of shards that they are in.
+        outdated: number of shards of other files or options, which are removed.
+    """
 
-    def __init__(
-        self,
-        data_dir: Path,
-        info: RecordsInfo,
-        plans: Mapping[str, SplitPlan],
-        on_clip_written: Callable[[], None],
-    ) -> None:
-        self._records_info = info
-        self._plans = plans
-        self._on_clip_written = on_clip_written
-        super().__init__(data_dir=data_dir, file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=f"Clips of {self._records_info.classes.name} for TMANet-JAX.",
-            features=features(),
-            metadata=tfds.core.MetadataDict(self._records_info.to_json()),
-            disable_shuffling=True,
-        )
-
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
-        del dl_manager
-        return {
-            name: [
-                partial(self._encode_shard, start, plan)
-                for start in range(0, len(plan.clips), CLIPS_PER_SHARD)
-            ]
-            for name, plan in self._plans.items()
-        }
-
-    def _encode_shard(self, start: int, plan: SplitPlan) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Loads and encodes clips; writes nothing."""
-        clips = plan.clips[start : start + CLIPS_PER_SHARD]
-        executor = ThreadPoolExecutor(os.cpu_count())
-        try:
-            encoded = executor.map(partial(_encode_clip, labelled=plan.labelled), clips)
-            for index, example in enumerate(encoded, start):
-                yield index, example
-                self._on_clip_written()
-        except OSError as error:
-            raise _NotOfTheDisk from error
-        finally:
-            executor.shutdown(cancel_futures=True)
-
-    def _example_writer(self) -> tfds.core.ExampleWriter:
-        return _UncompressedWriter(self.info.file_format)
+    clips: int
+    shards: int
+    outdated: int
 
 
-class _NotOfTheDisk(Exception):  # noqa: N818, never seen outside
-    """Caused by an OSError of the clips' source or of the caller, not of what is written to."""
+class Written(NamedTuple):
+    """What was written.
 
+    Attributes:
+        info: the description of the records.
+        num_bytes: their size.
+    """
 
-class _UncompressedWriter(tfds.core.ExampleWriter):
-    """Writes ArrayRecord without its own compression, which tiles of zstd do not need."""
-
-    def write(self, path: os.PathLike[str], examples: Iterator[tuple[int, bytes]]) -> None:
-        with _raising_os_errors():
-            writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
-        for _, example in examples:
-            with _raising_os_errors():
-                writer.write(example)
-        with _raising_os_errors():
-            writer.close()
-
-
-@contextlib.contextmanager
-def _raising_os_errors() -> Iterator[None]:
-    """ArrayRecord reports a full disk, like all else that is wrong with a file, as RuntimeError."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
+    info: RecordsInfo
+    num_bytes: int
 
 
 def write_records(
@@ -152,123 +102,223 @@ def write_records(
     classes: ClassSet,
     memory_range: int,
     plans: Mapping[str, SplitPlan],
-    on_clip_written: Callable[[], None] = lambda: None,
-) -> int:
-    """Writes records on all cores, in place of those that were there; all of them or nothing.
+    on_clip_written: Callable[[], object] = lambda: None,
+    *,
+    frame_stride: int = 1,
+    skip_unreadable: bool = False,
+    on_start: Callable[[Start], object] = lambda start: None,
+) -> Written:
+    """Writes records on all cores, in place of those that were there once all are whole.
+
+    Whole shards are kept in `out` when this ends early, and the next call goes on with those that
+    would be written in the same way from the same files.
 
     Args:
         out: the data directory.
         classes: the data set's classes.
         memory_range: number of frames before the query in each clip.
         plans: the splits by name; empty splits are left out.
-        on_clip_written: called after each clip.
-
-    Returns:
-        The number of bytes written.
+        on_clip_written: called after each clip, also one that is skipped.
+        frame_stride: how many frames of the video lie from one memory frame to the next.
+        skip_unreadable: leave out clips that cannot be loaded.
+        on_start: called once, before the first clip.
 
     Raises:
         UserError: a clip could not be loaded, or there are none, or `out` cannot be written.
     """
+    out = Path(out)
     plans = {name: plan for name, plan in plans.items() if plan.clips}
     if not plans:
         raise UserError(f"There are no clips to write to {out}.")
-    splits = {
-        name: SplitInfo(
-            labelled=plan.labelled,
-            ids=tuple(clip.id for clip in plan.clips),
-            groups=tuple(clip.group for clip in plan.clips),
-        )
+    shards = [
+        shard
         for name, plan in plans.items()
-    }
-    info = RecordsInfo(classes, memory_range, splits)
-    out = Path(out)
-    with _written_whole(out / BUILDER_NAME) as unfinished:
-        builder = ClipRecords(unfinished.parent, info, plans, on_clip_written)
-        with (
-            _naming(out),
-            contextlib.redirect_stdout(io.StringIO()),  # TFDS speaks of downloads
-        ):
-            builder.download_and_prepare()
-    return sum(path.stat().st_size for path in (out / BUILDER_NAME).rglob("*"))
+        for shard in _planned_shards(name, plan, [classes.name, memory_range, frame_stride])
+    ]
+    with staging(out) as place:
+        whole = _kept_shards(place, shards, skip_unreadable, on_start)
+        missing = [shard for shard in shards if shard.name not in whole]
+        encode = partial(
+            _encode_clip, memory_range=memory_range, classes=classes, skip=skip_unreadable
+        )
+        clips = ((clip, shard.labelled) for shard in missing for clip in shard.clips)
+        with _telling_what_is_kept(whole), computed_ahead(encode, clips) as encoded:
+            for shard in missing:
+                encoded_shard = itertools.islice(encoded, len(shard.clips))
+                part = _write_shard(place, shard, classes, encoded_shard, on_clip_written)
+                whole[shard.name] = place.add(shard.name, shard.fingerprint, part)
+        by_split = {
+            name: [whole[shard.name] for shard in shards if shard.split == name] for name in plans
+        }
+        info = RecordsInfo(classes, memory_range, frame_stride, _joined(by_split))
+        _describe(place, info, by_split)
+        place.replace(out / BUILDER_NAME)
+    return Written(info, sum(path.stat().st_size for path in (out / BUILDER_NAME).rglob("*")))
 
 
 @contextlib.contextmanager
-def _naming(out: Path) -> Iterator[None]:
-    """Makes an OSError of writing to `out` a UserError; one of anything else stays what it is."""
+def _telling_what_is_kept(whole: Mapping[str, StagedShard]) -> Iterator[None]:
+    """Adds to a UserError how many clips need not be prepared again."""
     try:
         yield
-    except OSError as error:
+    except UserError as error:
+        if not whole:
+            raise
+        num_clips = sum(len(shard.info.ids) for shard in whole.values())
         raise UserError(
-            f"Cannot write to {out}: {error.strerror or error}. Is the disk full? Make room or "
-            "choose another directory, and prepare again."
+            f"{error}\n{num_clips} clips are kept: the same command goes on from there."
         ) from error
-    except _NotOfTheDisk as error:
-        assert error.__cause__ is not None
-        raise error.__cause__ from None
 
 
-@contextlib.contextmanager
-def _written_whole(directory: Path) -> Iterator[Path]:
-    """Gives a path to write a directory to, which replaces `directory` only if nothing fails."""
-    parent = directory.parent
-    with contextlib.ExitStack() as stack:
-        with _naming(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_alone_in(parent))
-            workplace = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=parent)
+class _PlannedShard(NamedTuple):
+    name: str
+    split: str
+    clips: Sequence[PlannedClip]
+    labelled: bool
+    fingerprint: str
+
+
+def _planned_shards(split: str, plan: SplitPlan, options: list[str | int]) -> list[_PlannedShard]:
+    num_shards = -(-len(plan.clips) // CLIPS_PER_SHARD)
+    shards = []
+    for index in range(num_shards):
+        clips = plan.clips[index * CLIPS_PER_SHARD : (index + 1) * CLIPS_PER_SHARD]
+        made_of = [(clip.id, clip.group, clip.stand_ins, clip.fingerprint) for clip in clips]
+        content = json.dumps([SCHEMA_VERSION, options, plan.labelled, made_of])
+        shards.append(
+            _PlannedShard(
+                name=f"{BUILDER_NAME}-{split}.array_record-{index:05d}-of-{num_shards:05d}",
+                split=split,
+                clips=clips,
+                labelled=plan.labelled,
+                fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             )
-        finished, replaced = Path(workplace, directory.name), Path(workplace, "replaced")
-        yield finished
-        with _naming(parent):
-            _replace(directory, finished, replaced)
+        )
+    return shards
 
 
-def _replace(directory: Path, new: Path, old: Path) -> None:
-    """Puts `new` in the directory's place and what was there in `old`'s; or leaves it there."""
-    try:
-        if directory.exists():
-            directory.rename(old)
-        new.rename(directory)
-    finally:
-        if old.exists() and not directory.exists():
-            old.rename(directory)
-
-
-@contextlib.contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Keeps other preparations out of a directory; removes what a killed one left there."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        if _lock(descriptor, directory):
-            for leftover in directory.glob(f"{_UNFINISHED}*"):
-                shutil.rmtree(leftover)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, directory: Path) -> bool:
-    """Locks until the descriptor is closed or the process ends; False where that is impossible."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"Another preparation is writing to {directory}. Wait until it ends, or choose another "
-            "directory."
-        ) from error
-    except OSError:  # some network file systems have no locks
-        return False
-    return True
-
-
-def _encode_clip(clip: PlannedClip, labelled: bool) -> dict[str, Any]:
-    loaded = clip.load()
-    *memory, query = map(encode_frame, loaded.frames_SxHxWx3)
-    return {
-        "id": loaded.id,
-        "group": loaded.group,
-        "memory": memory,
-        "query": query,
-        "labels": encode_labels(loaded.labels_HxW) if labelled else b"",
+def _kept_shards(
+    place: Staging,
+    shards: Sequence[_PlannedShard],
+    skip_unreadable: bool,
+    on_start: Callable[[Start], object],
+) -> dict[str, StagedShard]:
+    """The shards that need not be written again; removes all others."""
+    found = place.shards()
+    fingerprints = {shard.name: shard.fingerprint for shard in shards}
+    current = {
+        name: shard for name, shard in found.items() if fingerprints.get(name) == shard.fingerprint
     }
+    kept = {
+        name: shard for name, shard in current.items() if skip_unreadable or not shard.info.skipped
+    }
+    place.keep_only(set(kept))
+    num_clips = sum(len(shard.info.ids) + len(shard.info.skipped) for shard in kept.values())
+    on_start(Start(num_clips, len(kept), len(found) - len(current)))
+    return kept
+
+
+class _EncodedClip(NamedTuple):
+    record: bytes
+    class_pixels_C: np.ndarray
+    ignored_pixels: int
+
+
+def _encode_clip(
+    planned: tuple[PlannedClip, bool], memory_range: int, classes: ClassSet, skip: bool
+) -> _EncodedClip | SkippedClip:
+    clip, labelled = planned
+    try:
+        loaded = clip.load()
+    except UserError as error:
+        if skip and not isinstance(error, WrongSourceError):
+            return SkippedClip(clip.id, str(error))
+        raise
+    assert len(loaded.frames_SxHxWx3) == memory_range + 1, clip.id
+    *memory, query = map(encode_frame, loaded.frames_SxHxWx3)
+    record = features().serialize_example(
+        {
+            "id": clip.id,
+            "group": clip.group,
+            "memory": memory,
+            "query": query,
+            "labels": encode_labels(loaded.labels_HxW) if labelled else b"",
+        }
+    )
+    pixels_256 = np.bincount(loaded.labels_HxW.reshape(-1), minlength=256) * labelled
+    return _EncodedClip(record, pixels_256[: classes.num_classes], int(pixels_256[classes.ignore]))
+
+
+def _write_shard(
+    place: Staging,
+    shard: _PlannedShard,
+    classes: ClassSet,
+    encoded: Iterator[_EncodedClip | SkippedClip],
+    on_clip_written: Callable[[], object],
+) -> SplitInfo:
+    written: list[PlannedClip] = []
+    skipped: list[SkippedClip] = []
+    class_pixels_C = np.zeros(classes.num_classes, np.int64)
+    ignored_pixels = 0
+    with place.naming_errors():  # tiles of zstd need no compression by ArrayRecord
+        writer = ArrayRecordWriter(str(place.partial(shard.name)), "group_size:1,uncompressed")
+    for planned, clip in zip(shard.clips, encoded, strict=True):
+        if isinstance(clip, SkippedClip):
+            skipped.append(clip)
+        else:
+            with place.naming_errors():
+                writer.write(clip.record)
+            written.append(planned)
+            class_pixels_C += clip.class_pixels_C
+            ignored_pixels += clip.ignored_pixels
+        on_clip_written()
+    with place.naming_errors():
+        writer.close()
+    return SplitInfo(
+        labelled=shard.labelled,
+        ids=tuple(clip.id for clip in written),
+        groups=tuple(clip.group for clip in written),
+        stand_ins=tuple(clip.stand_ins for clip in written),
+        skipped=tuple(skipped),
+        class_pixels=tuple(class_pixels_C.tolist()),
+        ignored_pixels=ignored_pixels,
+    )
+
+
+def _joined(by_split: Mapping[str, Sequence[StagedShard]]) -> Mapping[str, SplitInfo]:
+    splits = {
+        name: SplitInfo.joined([shard.info for shard in shards])
+        for name, shards in by_split.items()
+    }
+    for name, split in splits.items():
+        if not split.ids:
+            raise UserError(
+                f"None of the {len(split.skipped)} clips of split {name!r} can be read. The first: "
+                f"{split.skipped[0].reason}"
+            )
+    return splits
+
+
+def _describe(
+    place: Staging, info: RecordsInfo, by_split: Mapping[str, Sequence[StagedShard]]
+) -> None:
+    """Writes what TFDS needs to read the records: schema, version, splits and metadata."""
+    split_infos = [
+        tfds.core.SplitInfo(
+            name=name,
+            shard_lengths=[len(shard.info.ids) for shard in shards],
+            num_bytes=sum(shard.num_bytes for shard in shards),
+        )
+        for name, shards in by_split.items()
+    ]
+    with place.naming_errors():
+        tfds.folder_dataset.write_metadata(
+            data_dir=place.records,
+            features=features(),
+            split_infos=split_infos,
+            version=SCHEMA_VERSION,
+            check_data=False,
+            description=f"Clips of {info.classes.name} for TMANet-JAX.",
+            metadata=tfds.core.MetadataDict(info.to_json()),
+            disable_shuffling=True,
+        )

@@ -4,14 +4,13 @@ A record holds one annotated frame (the query), the R frames before it, and the 
 `codec`. R is the *memory range*: a network with T <= R memory frames reads any T of them. Records
 lie in ArrayRecord files that a TFDS builder (`record_writer`) describes:
 
-    DATA_DIR/clip_records/1.0.0/clip_records-train.array_record-00000-of-00093
+    DATA_DIR/clip_records/2.0.0/clip_records-train.array_record-00000-of-00093
                                 dataset_info.json  features.json  metadata.json
 """
 
 import contextlib
-import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,14 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tmanet_jax.data.classes import IGNORE, ClassSet
-from tmanet_jax.data.codec import DAMAGE, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
+from tmanet_jax.data.codec import DAMAGE, Buffer, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.examples import parse_example
+from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
 from tmanet_jax.errors import UserError
 
 BUILDER_NAME = "clip_records"
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "2.0.0"
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -60,56 +61,6 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class SplitInfo:
-    """What is known of a split without reading it.
-
-    Attributes:
-        labelled: whether its clips have labels.
-        ids: the clips' ids, in the order of the records.
-        groups: the clips' groups, in the same order.
-    """
-
-    labelled: bool
-    ids: tuple[str, ...]
-    groups: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RecordsInfo:
-    """What all records of a directory share.
-
-    Attributes:
-        classes: the data set's classes; their name is the data set's.
-        memory_range: number of frames before the query in each record.
-        splits: the splits by name.
-    """
-
-    classes: ClassSet
-    memory_range: int
-    splits: Mapping[str, SplitInfo]
-
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON can hold."""
-        return {
-            "classes": dataclasses.asdict(self.classes),
-            "memory_range": self.memory_range,
-            "splits": {name: dataclasses.asdict(split) for name, split in self.splits.items()},
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "RecordsInfo":
-        """Inverse of `to_json`; raises KeyError or TypeError on anything else."""
-        classes = dict(values["classes"])
-        classes["names"] = tuple(classes["names"])
-        classes["palette_Cx3"] = tuple(tuple(colour) for colour in classes["palette_Cx3"])
-        splits = {
-            name: SplitInfo(split["labelled"], tuple(split["ids"]), tuple(split["groups"]))
-            for name, split in values["splits"].items()
-        }
-        return cls(ClassSet(**classes), values["memory_range"], splits)
-
-
-@dataclass(frozen=True)
 class EncodedClip:
     """A record as it was read, nothing decoded yet.
 
@@ -124,9 +75,9 @@ class EncodedClip:
 
     id: str
     group: str
-    memory: tuple[bytes, ...]
-    query: bytes
-    labels: bytes
+    memory: tuple[Buffer, ...]
+    query: Buffer
+    labels: Buffer
     where: str
 
     @property
@@ -143,30 +94,26 @@ class EncodedClip:
             return decode_labels(self.labels)
 
     def decode_window(
-        self, memory_offsets: Sequence[int], top: int, left: int, height: int, width: int
+        self, offset: int, top: int, left: int, height: int, width: int
     ) -> np.ndarray:
-        """The same window of some memory frames and of the query, in the order of time.
+        """Decodes a window of one frame, and only the tiles it touches.
 
         Args:
-            memory_offsets: how many frames before the query each memory frame lies, in the order
-                wanted: oldest first, thus descending.
+            offset: how many frames before the query the frame lies; 0: the query itself.
             top: the window's first row.
             left: the window's first column.
             height: the window's height.
             width: the window's width.
 
         Returns:
-            uint8 S x height x width x 3, the query last.
+            uint8 height x width x 3.
 
         Raises:
-            UserError: a frame is damaged.
+            UserError: the frame is damaged.
         """
-        frames = [self.memory[len(self.memory) - offset] for offset in memory_offsets]
-        window_SxHxWx3 = np.empty((len(frames) + 1, height, width, 3), np.uint8)
+        frame = self.memory[len(self.memory) - offset] if offset else self.query
         with self._naming_damage():
-            for window_HxWx3, frame in zip(window_SxHxWx3, [*frames, self.query], strict=True):
-                window_HxWx3[:] = decode_window(frame, top, left, height, width)
-        return window_SxHxWx3
+            return decode_window(frame, top, left, height, width)
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
@@ -197,6 +144,21 @@ class ClipSource:
         """Whether the clips have labels."""
         return self._split_info.labelled
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all clips, without reading them."""
+        return self._split_info.ids
+
+    @property
+    def skipped(self) -> tuple[SkippedClip, ...]:
+        """The clips that could not be read when the records were made, and are not in them."""
+        return self._split_info.skipped
+
+    @property
+    def class_pixels(self) -> tuple[int, ...]:
+        """How many pixels each class has in all clips together, without reading them."""
+        return self._split_info.class_pixels
+
     def clip_id(self, index: int) -> str:
         """The id of a clip, without reading it."""
         return self._split_info.ids[index]
@@ -213,13 +175,15 @@ class ClipSource:
         """
         where = self._where(index)
         try:
-            record = self._data_source[index]
+            record = parse_example(self._data_source[index])
+            (clip_id,), (group,) = record["id"], record["group"]
+            (query,), (labels,) = record["query"], record["labels"]
             clip = EncodedClip(
-                id=record["id"].decode(),
-                group=record["group"].decode(),
-                memory=tuple(record["memory"]),
-                query=record["query"],
-                labels=record["labels"],
+                id=bytes(clip_id).decode(),
+                group=bytes(group).decode(),
+                memory=tuple(record.get("memory", ())),
+                query=query,
+                labels=labels,
                 where=where,
             )
             if clip.id != self.clip_id(index):
@@ -239,7 +203,9 @@ class ClipSource:
             UserError: the record is damaged; names shard, index and clip.
         """
         encoded = self.read_encoded(index)
-        frames_SxHxWx3 = encoded.decode_window(memory_offsets, 0, 0, *encoded.size)
+        frames_SxHxWx3 = np.stack(
+            [encoded.decode_window(offset, 0, 0, *encoded.size) for offset in (*memory_offsets, 0)]
+        )
         return Clip(encoded.id, encoded.group, frames_SxHxWx3, encoded.decode_labels())
 
     def check_memory(self, num_memory: int, memory_range: int) -> None:
@@ -253,7 +219,8 @@ class ClipSource:
             raise UserError(
                 f"The records at {self.data_dir} hold {self.info.memory_range} frames before each "
                 f"query, fewer than the memory range {memory_range}. Lower it, or make the "
-                f"records again:\n  {_command(self.data_dir)} --memory-range={memory_range}"
+                f"records again:\n  {_command(self.data_dir, self.info.classes)} "
+                f"--memory-range={memory_range}"
             )
 
     def _where(self, index: int) -> str:
@@ -271,6 +238,15 @@ def has_records(data_dir: str | os.PathLike[str]) -> bool:
     return any(_versions(Path(data_dir)))
 
 
+def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
+    """What is known of records without reading them.
+
+    Raises:
+        UserError: there are no records, or those of another version.
+    """
+    return _open_directory(Path(data_dir))[0]
+
+
 def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     """Opens the records of one split.
 
@@ -282,9 +258,12 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     if split not in info.splits:
         raise UserError(
             f"The records at {data_dir} have no split {split!r}, only {', '.join(info.splits)}. "
-            f"Make them again with it:\n  {_command(data_dir)} --splits=...,{split}"
+            f"Make them again with it:\n  {_command(data_dir, info.classes)} --splits=...,{split}"
         )
-    return ClipSource(data_dir, split, info, builder.as_data_source(split))
+    undecoded = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    return ClipSource(data_dir, split, info, undecoded)
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
@@ -311,8 +290,13 @@ def _versions(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / BUILDER_NAME).glob("*.*.*"))
 
 
-def _command(data_dir: Path) -> str:
-    return f"python -m data_prep.cityscapes --source=DIR --out={data_dir}"
+def _command(data_dir: Path, classes: ClassSet | None = None) -> str:
+    """The command that makes records of these classes; the most likely if they are not known."""
+    known = {None: "cityscapes", CITYSCAPES: "cityscapes", CAMVID: "camvid"}
+    command = f"python -m data_prep.{known.get(classes, 'folder')} --source=DIR --out={data_dir}"
+    if classes is None:
+        return f"{command}\nor data_prep.camvid, or data_prep.folder for data of your own."
+    return command
 
 
 def _damaged(where: str, clip_id: str, error: Exception) -> UserError:

@@ -1,26 +1,20 @@
-"""Evaluation of a split: predictions clip by clip, one confusion matrix a group."""
+"""Evaluation of a split: one confusion matrix a clip, and the scores of their sums."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from tmanet_jax.data.classes import IGNORE, ClassSet
+from tmanet_jax.data.categories import categories_of, void_class
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pipeline import eval_clips
-from tmanet_jax.data.records import Clip, ClipSource
-from tmanet_jax.inference.overlays import comparison
-from tmanet_jax.inference.windows import segment_whole, segment_windows
-from tmanet_jax.metrics import ConfusionTotal, Scores, confusion_matrix, scores
-from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.normalize import normalize
-from tmanet_jax.settings import EvalConfig
-from tmanet_jax.sharding import batch_sharding, put_batch, replicated
+from tmanet_jax.data.records import ClipSource
+from tmanet_jax.inference.overlays import comparison_of
+from tmanet_jax.inference.segment import ClipSegmenter, SegmentedClip
+from tmanet_jax.metrics import Scores, merged, scores, scores_without
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,139 +23,133 @@ class Evaluation:
 
     Attributes:
         classes: names and colours of the classes.
-        confusion_of_group: pixels by (label, prediction), int64 CxC, for each group of clips.
-        num_clips: clips that were scored.
-        overlays: pictures (RGB uint8) by clip id.
+        clip_ids: the N clips that were scored.
+        clip_groups: the group of each, or ''.
+        confusion_NxCxC: pixels of each clip by (label, prediction), int32.
+        shown: some of the clips with their predictions, for pictures.
     """
 
     classes: ClassSet
-    confusion_of_group: Mapping[str, np.ndarray]
-    num_clips: int
-    overlays: Mapping[str, np.ndarray]
+    clip_ids: tuple[str, ...]
+    clip_groups: tuple[str, ...]
+    confusion_NxCxC: np.ndarray
+    shown: tuple[SegmentedClip, ...]
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that were scored."""
+        return len(self.clip_ids)
+
+    @property
+    def confusion_CxC(self) -> np.ndarray:  # noqa: N802  # the suffix is its shape
+        """Pixels of all clips by (label, prediction), int64."""
+        return self.confusion_NxCxC.sum(0, dtype=np.int64)
 
     @property
     def overall(self) -> Scores:
         """Scores over all clips."""
-        return scores(sum(self.confusion_of_group.values(), start=self._no_pixels()))
+        return scores(self.confusion_CxC)
 
     @property
     def groups(self) -> dict[str, Scores]:
         """Scores of each group that has a name."""
-        return {name: scores(c) for name, c in sorted(self.confusion_of_group.items()) if name}
+        group_N = np.array(self.clip_groups)
+        return {
+            name: scores(self.confusion_NxCxC[group_N == name].sum(0, dtype=np.int64))
+            for name in sorted(set(self.clip_groups))
+            if name
+        }
 
-    def _no_pixels(self) -> np.ndarray:
-        return np.zeros((self.classes.num_classes,) * 2, np.int64)
+    @property
+    def overlays(self) -> dict[str, np.ndarray]:
+        """Pictures (RGB uint8) of the clips to show, by id."""
+        return {shown.clip.id: comparison_of(shown, self.classes) for shown in self.shown}
 
+    @property
+    def categories(self) -> Scores | None:
+        """Scores of the data set's categories, if it has some."""
+        categories = categories_of(self.classes)
+        if categories is None:
+            return None
+        return scores(merged(self.confusion_CxC, categories.category_of_class_C))
 
-Predictor = Callable[[nnx.State, nnx.State, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(params, batch_stats, uint8 frames_BxSxHxWx3, labels_BxHxW) -> (labels_BxHxW, confusion_BxCxC)"""
+    @property
+    def without_void(self) -> Scores | None:
+        """Scores of all classes but void (CamVid's 11), if the data set has one."""
+        void = void_class(self.classes)
+        return None if void is None else scores_without(self.confusion_CxC, void)
 
+    @property
+    def mean_iou_N(self) -> np.ndarray:  # noqa: N802
+        """MIoU of each clip; nan for one without a labelled pixel."""
+        return np.array([scores(confusion).mean_iou for confusion in self.confusion_NxCxC])
 
-def compile_predictor(graphdef: nnx.GraphDef, config: EvalConfig, mesh: Mesh) -> Predictor:
-    """Segments a batch of clips that is spread over the mesh, and counts right and wrong pixels."""
-
-    def predict(
-        params: nnx.State,
-        batch_stats: nnx.State,
-        frames_BxSxHxWx3: jax.Array,
-        labels_BxHxW: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        model: TMANet = nnx.merge(graphdef, params, batch_stats)
-        logits_BxHxWxC = _segment(model, frames_BxSxHxWx3, config)
-        predicted_BxHxW = logits_BxHxWxC.argmax(-1).astype(jnp.uint8)
-        num_classes = logits_BxHxWxC.shape[-1]
-        confusion_BxCxC = jax.vmap(lambda p, y: confusion_matrix(p, y, num_classes))(
-            predicted_BxHxW, labels_BxHxW
-        )
-        return predicted_BxHxW, confusion_BxCxC
-
-    whole, spread = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(
-        predict, in_shardings=(whole, whole, spread, spread), out_shardings=(spread, spread)
-    )
-
-
-def _segment(model: TMANet, frames_BxSxHxWx3: jax.Array, config: EvalConfig) -> jax.Array:
-    b, _, height, width, _ = frames_BxSxHxWx3.shape
-    sizes_Bx2 = jnp.broadcast_to(jnp.array([height, width]), (b, 2))
-    frames_BxSxHxWx3 = normalize(frames_BxSxHxWx3, sizes_Bx2)
-    if config.mode == "whole":
-        return segment_whole(model, frames_BxSxHxWx3)
-    return segment_windows(
-        lambda windows: segment_whole(model, windows),
-        frames_BxSxHxWx3,
-        crop=config.crop_size,
-        stride=config.stride,
-        windows_per_call=config.windows_per_call,
-    )
+    def worst(self, count: int) -> list[int]:
+        """Indices of the clips with the lowest mIoU, the lowest first."""
+        mean_iou_N = self.mean_iou_N
+        order = np.argsort(mean_iou_N, kind="stable")
+        return [int(index) for index in order[:count] if not np.isnan(mean_iou_N[index])]
 
 
 def evaluate(
-    predict: Predictor,
-    params: nnx.State,
-    batch_stats: nnx.State,
+    segmenter: ClipSegmenter,
     source: ClipSource,
-    *,
-    num_memory: int,
-    config: EvalConfig,
-    mesh: Mesh,
+    on_clip: Callable[[SegmentedClip], None] = lambda segmented: None,
 ) -> Evaluation:
     """Scores the network on every clip of a split.
 
+    Each process of a run scores the clips i, i + n, ... on its own devices; their confusion
+    matrices are exchanged once, at the end. Clips to show are the process's own.
+
     Args:
-        predict: from `compile_predictor`, for the same `config` and `mesh`.
-        params: the network's parameters.
-        batch_stats: the network's running statistics.
+        segmenter: the network.
         source: the split; its clips have labels.
-        num_memory: memory frames that the network reads.
-        config: how frames are segmented.
-        mesh: the devices over which a batch is spread.
+        on_clip: called with each clip of this process.
     """
     classes = source.info.classes
-    totals: dict[str, ConfusionTotal] = {}
-    overlays: dict[str, np.ndarray] = {}
-    shown = _evenly_spread_ids(source, config.num_overlays)
-    batch_size = config.batch_size * mesh.size
-    clips = tqdm(
-        eval_clips(source, num_memory=num_memory),
-        total=len(source),
-        desc="evaluate",
+    confusion_NxCxC = np.zeros((len(source), *(classes.num_classes,) * 2), np.int32)
+    shown: list[SegmentedClip] = []
+    mine = range(jax.process_index(), len(source), jax.process_count())
+    wanted = evenly_spread(mine, segmenter.config.num_overlays)
+    for index, segmented in zip(mine, segment_split(segmenter, source), strict=True):
+        confusion_NxCxC[index] = segmented.confusion_CxC
+        if index in wanted:
+            shown.append(segmented)
+        on_clip(segmented)
+    return Evaluation(
+        classes=classes,
+        clip_ids=tuple(source.clip_id(index) for index in range(len(source))),
+        clip_groups=tuple(source.group(index) for index in range(len(source))),
+        confusion_NxCxC=_sum_over_processes(confusion_NxCxC),
+        shown=tuple(shown),
+    )
+
+
+def segment_split(
+    segmenter: ClipSegmenter, source: ClipSource, title: str = "evaluate"
+) -> "tqdm[SegmentedClip]":
+    """Segments this process's clips of a split, with a progress bar."""
+    index, count = jax.process_index(), jax.process_count()
+    clips = eval_clips(
+        source, num_memory=segmenter.num_memory, process_index=index, process_count=count
+    )
+    return tqdm(
+        segmenter.segment(clips),
+        total=len(range(index, len(source), count)),
+        desc=title,
         unit="clip",
         leave=False,
     )
-    for batch in _batches_of_one_size(clips, batch_size):
-        frames_BxSxHxWx3, labels_BxHxW = put_batch(_padded_arrays(batch, batch_size), mesh)
-        predicted_BxHxW, confusion_BxCxC = predict(
-            params, batch_stats, frames_BxSxHxWx3, labels_BxHxW
-        )
-        for index, clip in enumerate(batch):
-            total = totals.setdefault(clip.group, ConfusionTotal(classes.num_classes))
-            total.add(confusion_BxCxC[index], clip.labels_HxW.size)
-            if clip.id in shown:
-                predicted_HxW = np.asarray(predicted_BxHxW[index])
-                frame_HxWx3 = clip.frames_SxHxWx3[-1]
-                overlays[clip.id] = comparison(frame_HxWx3, clip.labels_HxW, predicted_HxW, classes)
-    confusions = {group: total.result() for group, total in totals.items()}
-    return Evaluation(classes, confusions, len(source), overlays)
 
 
-def _evenly_spread_ids(source: ClipSource, count: int) -> set[str]:
-    indices = np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)
-    return {source.clip_id(int(index)) for index in indices}
+def evenly_spread(indices: Sequence[int], count: int) -> list[int]:
+    """At most `count` of some indices, from the first to the last."""
+    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+    return [indices[place] for place in places]
 
 
-def _batches_of_one_size(clips: Iterable[Clip], batch_size: int) -> Iterator[list[Clip]]:
-    """Runs of at most `batch_size` clips whose frames have the same size, in order."""
-    for _, run in itertools.groupby(clips, key=lambda clip: clip.labels_HxW.shape):
-        while batch := list(itertools.islice(run, batch_size)):
-            yield batch
-
-
-def _padded_arrays(clips: list[Clip], batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames and labels, filled up to `batch_size` with clips whose every label is ignored."""
-    frames_BxSxHxWx3 = np.stack([clip.frames_SxHxWx3 for clip in clips])
-    labels_BxHxW = np.stack([clip.labels_HxW for clip in clips])
-    missing = batch_size - len(clips)
-    frames_BxSxHxWx3 = np.pad(frames_BxSxHxWx3, [(0, missing)] + [(0, 0)] * 4)
-    labels_BxHxW = np.pad(labels_BxHxW, [(0, missing), (0, 0), (0, 0)], constant_values=IGNORE)
-    return frames_BxSxHxWx3, labels_BxHxW
+def _sum_over_processes(counts: np.ndarray) -> np.ndarray:
+    """Sums int32 counts that are 0 in all processes but one."""
+    if jax.process_count() == 1:
+        return counts
+    return np.asarray(multihost_utils.process_allgather(counts)).sum(0, dtype=np.int32)

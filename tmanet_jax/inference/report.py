@@ -1,71 +1,151 @@
-"""What an evaluation leaves in the workdir: metrics.json and pictures of predictions."""
+"""What an evaluation leaves in the workdir: tables, pictures, and a page with all of it."""
 
+import csv
+import io
 import json
 import math
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
+from tmanet_jax.data.categories import categories_of, void_class
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
+from tmanet_jax.inference.charts import confusion_picture
 from tmanet_jax.inference.evaluate import Evaluation
+from tmanet_jax.inference.overlays import comparison_of
+from tmanet_jax.inference.report_page import Page, render_page
+from tmanet_jax.inference.segment import SegmentedClip
+from tmanet_jax.inference.temporal import TemporalScores
 from tmanet_jax.metrics import Scores
 
 METRICS_FILE = "metrics.json"
+PAGE_FILE = "report.html"
 PICTURES_DIR = "predictions"
+WORST_DIR = "worst"
 
 
-def write_report(evaluation: Evaluation, workdir: Path, *, step: int, split: str) -> str:
-    """Writes the metrics and the pictures; returns the table and where the pictures are.
+@dataclass(frozen=True)
+class Report:
+    """What is reported.
+
+    Attributes:
+        evaluation: the scores.
+        step: of the weights.
+        split: that was scored.
+        worst: the clips with the lowest mIoU, the lowest first.
+        player: neighbouring frames for the page's player; empty: the evaluation's clips to show.
+        temporal: consistency over time, of an evaluation of videos.
+    """
+
+    evaluation: Evaluation
+    step: int
+    split: str
+    worst: Sequence[SegmentedClip] = ()
+    player: Sequence[SegmentedClip] = ()
+    temporal: TemporalScores | None = None
+
+
+def write_report(report: Report, workdir: Path) -> str:
+    """Writes metrics, tables, pictures and the page; returns the table and where they are.
 
     Raises:
         UserError: the workdir cannot be written.
     """
+    evaluation = report.evaluation
+    classes = evaluation.classes
     try:
-        _write_atomically(workdir / METRICS_FILE, metrics_json(evaluation, step=step, split=split))
-        _write_pictures(evaluation, workdir / PICTURES_DIR)
+        _write(workdir / METRICS_FILE, metrics_json(report) + "\n")
+        _write(workdir / "confusion.csv", confusion_csv(evaluation))
+        _write(workdir / "classes.csv", classes_csv(evaluation))
+        confusion_png = _png(confusion_picture(evaluation.confusion_CxC, classes))
+        _write(workdir / "confusion.png", confusion_png)
+        _write_pictures(report.evaluation.shown, classes, workdir / PICTURES_DIR)
+        _write_pictures(report.worst, classes, workdir / WORST_DIR)
+        page = Page(
+            evaluation=evaluation,
+            title=f"step {report.step}, {evaluation.num_clips} clips of {report.split}",
+            other_scores={name: part for name, (part, _) in other_scores(evaluation).items()},
+            worst=report.worst,
+            player=report.player or evaluation.shown,
+            temporal=report.temporal,
+        )
+        _write(workdir / PAGE_FILE, render_page(page))
     except OSError as error:
         raise UserError(f"The report in {workdir} cannot be written: {error}.") from error
     return (
-        f"step {step}, {evaluation.num_clips} clips of {split}:\n\n{table(evaluation)}\n\n"
-        f"metrics:  {workdir / METRICS_FILE}\npictures: {workdir / PICTURES_DIR}/"
+        f"{page.title}:\n\n{table(report)}\n\n"
+        f"metrics:  {workdir / METRICS_FILE}\npictures: {workdir / PICTURES_DIR}/\n"
+        f"report:   {workdir / PAGE_FILE}"
     )
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def _write(path: Path, content: str | bytes) -> None:
+    """The file appears whole or not at all."""
     partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(partial, path)
 
 
-def _write_pictures(evaluation: Evaluation, directory: Path) -> None:
+def _write_pictures(shown: Iterable[SegmentedClip], classes: ClassSet, directory: Path) -> None:
     """The pictures of this evaluation, and none of an earlier one."""
     directory.mkdir(exist_ok=True)
     for old in directory.glob("*.png"):
         old.unlink()
-    for clip_id, picture_HxWx3 in evaluation.overlays.items():
-        _, png = cv2.imencode(".png", picture_HxWx3[:, :, ::-1])
-        (directory / f"{clip_id}.png").write_bytes(png.tobytes())
+    for segmented in shown:
+        picture = comparison_of(segmented, classes)
+        (directory / f"{segmented.clip.id}.png").write_bytes(_png(picture))
 
 
-def metrics_json(evaluation: Evaluation, *, step: int, split: str) -> str:
+def _png(picture_HxWx3: np.ndarray) -> bytes:
+    _, png = cv2.imencode(".png", picture_HxWx3[:, :, ::-1])
+    return png.tobytes()
+
+
+def metrics_json(report: Report) -> str:
     """All scores as fractions; one that no pixel defines is null."""
-    values = {
-        "split": split,
-        "step": step,
+    evaluation = report.evaluation
+    names = evaluation.classes.names
+    values: dict[str, Any] = {
+        "split": report.split,
+        "step": report.step,
         "clips": evaluation.num_clips,
-        **_score_values(evaluation.overall, evaluation.classes),
-        "groups": {
-            name: _score_values(group, evaluation.classes)
-            for name, group in evaluation.groups.items()
-        },
+        **_score_values(evaluation.overall, names),
+        "groups": {name: _score_values(group, names) for name, group in evaluation.groups.items()},
     }
+    for name, (part, part_names) in other_scores(evaluation).items():
+        values[name] = _score_values(part, part_names)
+    if report.temporal is not None:
+        values["temporal"] = {
+            name: _finite(value) for name, value in report.temporal.by_name().items()
+        }
+    values["confusion"] = evaluation.confusion_CxC.tolist()
+    values["mIoU_of_clip"] = {
+        clip_id: _finite(value)
+        for clip_id, value in zip(evaluation.clip_ids, evaluation.mean_iou_N, strict=True)
+    }
+    values["worst"] = [segmented.clip.id for segmented in report.worst]
     return json.dumps(values, indent=2, allow_nan=False)
 
 
-def _score_values(group: Scores, classes: ClassSet) -> dict[str, Any]:
+def other_scores(evaluation: Evaluation) -> dict[str, tuple[Scores, tuple[str, ...]]]:
+    """What a data set scores besides its classes, each with the names of what is scored."""
+    found: dict[str, tuple[Scores, tuple[str, ...]]] = {}
+    categories, void = categories_of(evaluation.classes), void_class(evaluation.classes)
+    if evaluation.categories is not None and categories is not None:
+        found["categories"] = (evaluation.categories, categories.names)
+    if evaluation.without_void is not None and void is not None:
+        names = evaluation.classes.names
+        found["without_void"] = (evaluation.without_void, names[:void] + names[void + 1 :])
+    return found
+
+
+def _score_values(group: Scores, names: Sequence[str]) -> dict[str, Any]:
     return {
         "mIoU": _finite(group.mean_iou),
         "mAcc": _finite(group.mean_accuracy),
@@ -78,7 +158,7 @@ def _score_values(group: Scores, classes: ClassSet) -> dict[str, Any]:
                 "Dice": _finite(group.dice_C[index]),
                 "frequency": _finite(group.frequency_C[index]),
             }
-            for index, name in enumerate(classes.names)
+            for index, name in enumerate(names)
         },
     }
 
@@ -87,8 +167,33 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def table(evaluation: Evaluation) -> str:
+def confusion_csv(evaluation: Evaluation) -> str:
+    """Pixels: labels in rows, predictions in columns."""
+    names = evaluation.classes.names
+    rows = zip(names, evaluation.confusion_CxC.tolist(), strict=True)
+    return _csv([("label", *names), *((name, *pixels) for name, pixels in rows)])
+
+
+def classes_csv(evaluation: Evaluation) -> str:
+    """Scores of each class as fractions; empty where no pixel defines one."""
+    overall = evaluation.overall
+    columns = (overall.iou_C, overall.accuracy_C, overall.dice_C, overall.frequency_C)
+    rows = [
+        (name, *("" if math.isnan(column[index]) else float(column[index]) for column in columns))
+        for index, name in enumerate(evaluation.classes.names)
+    ]
+    return _csv([("class", "IoU", "Acc", "Dice", "frequency"), *rows])
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def table(report: Report) -> str:
     """The scores as text, in percent: a row a class that occurs, then the means, a row a group."""
+    evaluation = report.evaluation
     overall = evaluation.overall
     lines = [f"{'class':<16}{'IoU':>8}{'Acc':>8}{'Dice':>8}{'pixels':>8}"]
     for index, name in enumerate(evaluation.classes.names):
@@ -96,9 +201,14 @@ def table(evaluation: Evaluation) -> str:
             columns = (overall.iou_C, overall.accuracy_C, overall.dice_C, overall.frequency_C)
             lines.append(f"{name:<16}" + "".join(_percent(column[index]) for column in columns))
     lines += ["", f"{'':<16}{'mIoU':>8}{'mAcc':>8}{'mDice':>8}{'aAcc':>8}"]
-    for name, group in {"all": overall, **evaluation.groups}.items():
+    others = {name: part for name, (part, _) in other_scores(evaluation).items()}
+    for name, group in {"all": overall, **others, **evaluation.groups}.items():
         means = (group.mean_iou, group.mean_accuracy, group.mean_dice, group.all_accuracy)
         lines.append(f"{name:<16}" + "".join(map(_percent, means)))
+    if report.temporal is not None:
+        values = report.temporal.by_name()
+        lines += ["", f"{'':<16}" + "".join(f"{name:>8}" for name in values)]
+        lines.append(f"{'over time':<16}" + "".join(map(_percent, values.values())))
     return "\n".join(lines)
 
 

@@ -13,9 +13,9 @@ from tmanet_jax import weights
 from tmanet_jax.checkpoints import Checkpoints
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import ClipSource
-from tmanet_jax.errors import UserError
-from tmanet_jax.inference.evaluate import Evaluation, Predictor, compile_predictor, evaluate
-from tmanet_jax.inference.report import write_report
+from tmanet_jax.inference.evaluate import Evaluation, evaluate
+from tmanet_jax.inference.report import Report, write_report
+from tmanet_jax.inference.segment import SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import check_batch_size, make_mesh, put_batch, replicated
@@ -65,7 +65,9 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             settings=settings,
             mesh=mesh,
             recipe=recipe,
-            predict=compile_predictor(recipe.graphdef, settings.evaluation, mesh),
+            segmenter=compile_segmenter(
+                recipe.graphdef, settings.model.head.num_memory, settings.evaluation
+            ),
             train_source=train_source,
             eval_source=eval_source,
             checkpoints=checkpoints,
@@ -77,40 +79,11 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             nnx.merge(recipe.graphdef, *state.network),
             train_source.info.classes,
         )
-        log.message(
-            write_report(evaluation, workdir, step=int(state.step), split=eval_source.split)
-        )
+        if jax.process_index() == 0:
+            report = Report(evaluation, int(state.step), eval_source.split)
+            log.message(write_report(report, workdir))
         log.message(f"weights:  {workdir / WEIGHTS_FILE}")
         return evaluation
-
-
-def evaluate_workdir(settings: Settings, workdir: Path) -> Evaluation:
-    """Scores `settings.init.checkpoint`, or else the best checkpoint of the workdir.
-
-    A file of weights says itself what network it is of.
-
-    Raises:
-        UserError: bad input, or nothing to score.
-    """
-    mesh = make_mesh()
-    if settings.init.checkpoint:
-        settings = start.with_model_of_file(settings)
-    source = start.open_split(
-        settings, settings.data.eval_split, memory_range=settings.model.head.num_memory
-    )
-    model = start.random_model(settings)
-    if load_report := start.load_weights(model, settings.init):
-        tqdm.write(str(load_report))
-    recipe, state = start.initial_state(settings, model, class_weights=None)
-    if settings.init.checkpoint:
-        state = jax.device_put(state, replicated(mesh))
-    else:
-        state = _best_state(settings, workdir, state, mesh)
-    start.prepare_workdir(workdir)
-    predict = compile_predictor(recipe.graphdef, settings.evaluation, mesh)
-    evaluation = _evaluate(settings, predict, state, source, mesh)
-    tqdm.write(write_report(evaluation, workdir, step=int(state.step), split=source.split))
-    return evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +93,7 @@ class _Run:
     settings: Settings
     mesh: Mesh
     recipe: Recipe
-    predict: Predictor
+    segmenter: SegmenterProgram
     train_source: ClipSource
     eval_source: ClipSource
     checkpoints: Checkpoints
@@ -145,16 +118,6 @@ def _newest_state(run: _Run, initial: TrainState) -> TrainState:
         return jax.device_put(initial, replicated(run.mesh))
     run.log.message(f"going on from step {step} of {run.settings.num_steps}")
     return run.checkpoints.restore(step, initial, replicated(run.mesh))
-
-
-def _best_state(settings: Settings, workdir: Path, like: TrainState, mesh: Mesh) -> TrainState:
-    if not start.has_checkpoint(workdir):
-        raise UserError(
-            f"There is no checkpoint in {workdir}: train first, with the same --config and "
-            "--workdir, or set --config.init.checkpoint to a file of weights."
-        )
-    with contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints:
-        return checkpoints.restore(checkpoints.best_step(), like, replicated(mesh))
 
 
 def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluation]:
@@ -198,7 +161,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
 
 def _score(run: _Run, state: TrainState, step: int) -> Evaluation:
     """Evaluates, and tells the log."""
-    evaluation = _evaluate(run.settings, run.predict, state, run.eval_source, run.mesh)
+    evaluation = evaluate(run.segmenter.with_weights(*state.network), run.eval_source)
     overall = evaluation.overall
     run.log.scalars(
         step,
@@ -214,16 +177,3 @@ def _score(run: _Run, state: TrainState, step: int) -> Evaluation:
         run.log.picture(step, f"prediction/{clip_id}", picture_HxWx3)
     run.log.message(f"step {step}: mIoU {100 * overall.mean_iou:.2f}")
     return evaluation
-
-
-def _evaluate(
-    settings: Settings, predict: Predictor, state: TrainState, source: ClipSource, mesh: Mesh
-) -> Evaluation:
-    return evaluate(
-        predict,
-        *state.network,
-        source,
-        num_memory=settings.model.head.num_memory,
-        config=settings.evaluation,
-        mesh=mesh,
-    )

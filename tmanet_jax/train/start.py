@@ -4,6 +4,9 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tmanet_jax.checkpoints import Checkpoints, DataStream
@@ -23,13 +26,22 @@ from tmanet_jax.weights import (
 CHECKPOINTS_DIR = "checkpoints"
 
 
-def open_split(settings: Settings, split: str, *, memory_range: int) -> ClipSource:
+def open_split(
+    settings: Settings,
+    split: str,
+    *,
+    memory_range: int,
+    num_memory: int | None = None,
+    unlabelled_ok: bool = False,
+) -> ClipSource:
     """The clips of a split, checked against the network.
 
     Args:
         settings: of the run.
         split: its name.
         memory_range: frames before the query that memory frames are drawn from.
+        num_memory: how many of them are read; by default as many as the network has.
+        unlabelled_ok: accept a split without labels.
 
     Raises:
         UserError: no such records, or ones that this network cannot use.
@@ -42,12 +54,15 @@ def open_split(settings: Settings, split: str, *, memory_range: int) -> ClipSour
             f"config.model.num_classes is {settings.model.head.num_classes}: set it to "
             f"{num_classes}, or choose another config.data.dir."
         )
-    if not source.labelled:
+    if not (source.labelled or unlabelled_ok):
         raise UserError(
             f"The split {split!r} in {settings.data.dir} has no labels: it can neither train nor "
-            "be scored; choose another config.data.train_split or config.data.eval_split."
+            "be scored; choose another config.data.train_split or config.data.eval_split, or let "
+            "mode eval write its predictions (--submit=DIR)."
         )
-    source.check_memory(settings.model.head.num_memory, memory_range)
+    if num_memory is None:
+        num_memory = settings.model.head.num_memory
+    source.check_memory(num_memory, memory_range)
     return source
 
 
@@ -115,6 +130,14 @@ def data_stream(settings: Settings, source: ClipSource) -> DataStream:
 def random_model(settings: Settings) -> TMANet:
     """The network with random weights, a function of the seed."""
     return TMANet(settings.model, rngs=nnx.Rngs(settings.seed))
+
+
+def blank_model(settings: Settings) -> TMANet:
+    """The network with zeros for weights, made at once, for weights to be loaded into."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: random_model(settings)))
+    return nnx.merge(
+        graphdef, jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state)
+    )
 
 
 def load_weights(model: TMANet, init: InitConfig) -> LoadReport | None:

@@ -1,0 +1,167 @@
+"""A data set as it was downloaded: folders, zip files that hold such folders, or both.
+
+Zip files are read in place. `leftImg8bit_trainvaltest.zip` in SOURCE, say, holds
+`leftImg8bit/train/...`, which is then found as if it were unpacked in SOURCE. Where a file is both
+unpacked and in a zip file, the unpacked one is taken.
+"""
+
+import os
+import zipfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tmanet_jax.errors import UserError
+
+
+class SourceFile(Protocol):
+    """A file of a data set. Its str() is for messages: where it is."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the file does, as far as can be told without reading it."""
+
+    def read_bytes(self) -> bytes:
+        """Its content, from any thread; raises UserError if it cannot be read."""
+
+
+@dataclass(frozen=True)
+class UnpackedFile:
+    """A file in a folder."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, size and time of the last change."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        return f"{self.path.name} {status.st_size} {status.st_mtime_ns}"
+
+    def read_bytes(self) -> bytes:
+        """Its content, from any thread; raises UserError if it cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
+
+@dataclass(frozen=True)
+class ZippedFile:
+    """A file in a zip file."""
+
+    archive: zipfile.ZipFile
+    member: zipfile.ZipInfo
+
+    def __str__(self) -> str:
+        return f"{self.archive.filename}/{self.member.filename}"
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.member.filename.rpartition("/")[2]
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, size and checksum."""
+        return f"{self.name} {self.member.file_size} {self.member.CRC:08x}"
+
+    def read_bytes(self) -> bytes:
+        """Its content, from any thread; raises UserError if it is torn."""
+        try:
+            return self.archive.read(self.member)
+        except _ZIP_DAMAGE as error:
+            raise UserError(
+                f"{self.member.filename} in {self.archive.filename} cannot be read: {error}. The "
+                "zip file is torn or was changed; get it again."
+            ) from error
+
+
+_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+"""What reading a zip file may raise."""
+
+
+class SourceTree:
+    """Folders and zip files below one directory. Each folder is listed once.
+
+    Attributes:
+        root: the directory.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Opens the zip files in `root`; raises UserError if one is torn, or there is no `root`."""
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise UserError(f"There is no directory {self.root}: give the one the data set is in.")
+        self._zipped: defaultdict[str, dict[str, SourceFile]] = defaultdict(dict)
+        self._zipped_folders: defaultdict[str, set[str]] = defaultdict(set)
+        self._listed: dict[str, Mapping[str, SourceFile]] = {}
+        for path in sorted(self.root.glob("*.zip")):
+            self._add(_open_zip(path))
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in a folder, sorted; empty if there is no such folder."""
+        unpacked = {entry.name for entry in _scan(self.root / folder) if entry.is_dir()}
+        return sorted(unpacked | self._zipped_folders[folder])
+
+    def files(self, folder: str) -> Mapping[str, SourceFile]:
+        """The files in a folder by name, sorted; empty if there is no such folder."""
+        if folder not in self._listed:
+            unpacked: dict[str, SourceFile] = {
+                entry.name: UnpackedFile(Path(entry.path))
+                for entry in _scan(self.root / folder)
+                if not entry.is_dir()
+            }
+            self._listed[folder] = dict(sorted({**self._zipped[folder], **unpacked}.items()))
+        return self._listed[folder]
+
+    def _add(self, archive: zipfile.ZipFile) -> None:
+        for member in archive.infolist():
+            folder, _, name = member.filename.rpartition("/")
+            if name:
+                self._zipped[folder][name] = ZippedFile(archive, member)
+            while folder:
+                parent, _, name = folder.rpartition("/")
+                self._zipped_folders[parent].add(name)
+                folder = parent
+
+
+def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except _ZIP_DAMAGE as error:
+        raise UserError(
+            f"{path} cannot be read as a zip file: {error}. The download was cut short, or it is "
+            "one part of a split archive; get it whole, or move it elsewhere if it is not wanted."
+        ) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read: {error.strerror}.")

@@ -1,0 +1,50 @@
+"""Evaluates a small random network, in one process or as one of several, and prints JSON.
+
+    python -m tests.evaluation_worker RECORDS MESHES [COORDINATOR COUNT INDEX]
+
+MESHES is e.g. '[[1, 4], [8, 1]]': devices, and clips at a time on each.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+from flax import nnx
+
+from tests import tiny_runs
+from tests.small_networks import untrained
+from tmanet_jax import settings
+from tmanet_jax.inference.evaluate import evaluate
+from tmanet_jax.inference.segment import compile_segmenter
+from tmanet_jax.sharding import make_mesh, replicated
+from tmanet_jax.train.start import open_split
+
+
+def main(data_dir: str, meshes: str, *distributed: str) -> None:
+    """One line a mesh: the confusion matrix of every clip."""
+    if distributed:
+        coordinator, count, index = distributed
+        jax.distributed.initialize(coordinator, int(count), int(index))
+    config = tiny_runs.config(
+        Path(data_dir), eval__ratios=(0.75, 1.0), eval__crop_size=(48, 80), eval__stride=(32, 64)
+    )
+    run = settings.from_config(config)
+    graphdef, *state = nnx.split(untrained(run.model), nnx.Param, nnx.BatchStat)
+    # on the devices of all processes, as after training
+    state = jax.device_put(state, replicated(make_mesh()))
+    source = open_split(run, "val", memory_range=2)
+    for num_devices, batch_size in json.loads(meshes):
+        program = compile_segmenter(
+            graphdef,
+            2,
+            dataclasses.replace(run.evaluation, batch_size=batch_size),
+            make_mesh(jax.local_devices()[:num_devices]),
+        )
+        evaluation = evaluate(program.with_weights(*state), source)
+        print(json.dumps(evaluation.confusion_NxCxC.tolist()), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,50 @@
+"""A report of a few rendered frames, and predictions that are wrong at the edges of things."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from data_prep.street.snippet import SnippetFrames
+from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID, ClassSet
+from tmanet_jax.data.records import Clip
+from tmanet_jax.inference.evaluate import Evaluation
+from tmanet_jax.inference.report import Report
+from tmanet_jax.inference.segment import SegmentedClip
+from tmanet_jax.metrics import confusion_of
+
+NUM_FRAMES = 6
+
+
+def street(num_frames: int = NUM_FRAMES, size: tuple[int, int] = (96, 192)) -> list[SegmentedClip]:
+    """Neighbouring frames of a street; the blurred label map is the prediction."""
+    frames = SnippetFrames("val", 0, size, seed=0, is_degraded=False)
+    return [_segmented(frames, number) for number in range(num_frames)]
+
+
+def _segmented(frames: SnippetFrames, number: int) -> SegmentedClip:
+    picture = frames.draw(number)
+    labels_HxW = CITYSCAPES_TRAIN_ID_OF_LABEL_ID[picture.labels_HxW]
+    predicted_HxW = np.where(labels_HxW == CITYSCAPES.ignore, 0, labels_HxW)
+    predicted_HxW = cv2.medianBlur(predicted_HxW, 9)
+    clip = Clip(
+        f"street_000000_{number:06d}",
+        "clean" if number % 2 else "degraded",
+        picture.image_HxWx3[None],
+        labels_HxW,
+    )
+    confusion = confusion_of(predicted_HxW, labels_HxW, CITYSCAPES.num_classes)
+    return SegmentedClip(clip, predicted_HxW, confusion)
+
+
+def report_of(shown: Sequence[SegmentedClip], classes: ClassSet = CITYSCAPES) -> Report:
+    """Two of the clips are the worst ones, all are played."""
+    evaluation = Evaluation(
+        classes=classes,
+        clip_ids=tuple(segmented.clip.id for segmented in shown),
+        clip_groups=tuple(segmented.clip.group for segmented in shown),
+        confusion_NxCxC=np.stack([segmented.confusion_CxC for segmented in shown]),
+        shown=tuple(shown[:2]),
+    )
+    worst = [shown[index] for index in evaluation.worst(2)]
+    return Report(evaluation, step=8, split="val", worst=worst, player=shown)

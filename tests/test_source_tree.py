@@ -1,0 +1,124 @@
+"""A data set in folders and zip files is found, listed once, and damage is named."""
+
+import os
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from data_prep.source_tree import SourceTree
+from tmanet_jax.errors import UserError
+
+
+def make_zip(path, files, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "a" / "train" / "aachen").mkdir(parents=True)
+    (tmp_path / "a" / "train" / "aachen" / "2.png").write_bytes(b"unpacked 2")
+    (tmp_path / "a" / "train" / "aachen" / "deep").mkdir()
+    make_zip(
+        tmp_path / "a_trainvaltest.zip",
+        {
+            "license.txt": b"terms",
+            "a/train/aachen/1.png": b"zipped 1",
+            "a/train/aachen/2.png": b"zipped 2",
+            "a/train/zurich/": b"",
+            "a/train/zurich/3.png": b"zipped 3",
+        },
+    )
+    make_zip(tmp_path / "a_part2.zip", {"a/val/ulm/4.png": b"zipped 4"}, zipfile.ZIP_STORED)
+    return tmp_path
+
+
+def contents(tree, folder):
+    return {name: file.read_bytes() for name, file in tree.files(folder).items()}
+
+
+def test_folders_and_zip_files_are_one_tree_and_the_unpacked_file_is_taken(root):
+    tree = SourceTree(root)
+    assert tree.folders("a") == ["train", "val"]
+    assert tree.folders("a/train") == ["aachen", "zurich"]
+    assert contents(tree, "a/train/aachen") == {"1.png": b"zipped 1", "2.png": b"unpacked 2"}
+    assert contents(tree, "a/train/zurich") == {"3.png": b"zipped 3"}
+    assert contents(tree, "a/val/ulm") == {"4.png": b"zipped 4"}
+    assert tree.folders("b") == []
+    assert tree.files("b/train") == {}
+
+
+def test_a_file_says_where_it_is(root):
+    files = SourceTree(root).files("a/train/aachen")
+    assert str(files["1.png"]) == f"{root}/a_trainvaltest.zip/a/train/aachen/1.png"
+    assert str(files["2.png"]) == f"{root}/a/train/aachen/2.png"
+    assert [file.name for file in files.values()] == ["1.png", "2.png"]
+
+
+def test_the_fingerprint_changes_with_the_file(root):
+    before = {n: f.fingerprint for n, f in SourceTree(root).files("a/train/aachen").items()}
+    again = {n: f.fingerprint for n, f in SourceTree(root).files("a/train/aachen").items()}
+    assert before == again
+    os.utime(root / "a" / "train" / "aachen" / "2.png", (1, 1))
+    make_zip(root / "a_trainvaltest.zip", {"a/train/aachen/1.png": b"zipped X"})
+    after = {n: f.fingerprint for n, f in SourceTree(root).files("a/train/aachen").items()}
+    assert before["1.png"] != after["1.png"]
+    assert before["2.png"] != after["2.png"]
+
+
+def test_each_folder_is_listed_once_and_no_file_is_looked_at(root, monkeypatch):
+    listed = []
+    scandir = os.scandir
+
+    def count(folder):
+        listed.append(os.path.relpath(folder, root))
+        return scandir(folder)
+
+    tree = SourceTree(root)
+    monkeypatch.setattr(os, "scandir", count)
+    monkeypatch.setattr(os, "stat", None)
+    for _ in range(3):
+        assert len(tree.files("a/train/aachen")) == 2
+    assert listed == ["a/train/aachen"]
+
+
+def test_many_threads_read_one_zip_file(tmp_path):
+    pictures = {f"a/{i}.png": np.random.default_rng(i).bytes(20_000) for i in range(30)}
+    make_zip(tmp_path / "a.zip", pictures)
+    files = [*SourceTree(tmp_path).files("a").values()] * 10
+    with ThreadPoolExecutor(8) as executor:
+        read = list(executor.map(lambda file: file.read_bytes(), files))
+    assert read == [pictures[f"a/{file.name}"] for file in files]
+
+
+def test_a_torn_zip_file_is_named(root):
+    path = root / "a_part2.zip"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"a_part2\.zip cannot be read as a zip file"):
+        SourceTree(root)
+
+
+def test_a_changed_member_is_named(tmp_path):
+    make_zip(tmp_path / "a.zip", {"a/1.png": b"x" * 1000}, zipfile.ZIP_STORED)
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[500] ^= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"a/1\.png in .*a\.zip cannot be read: Bad CRC-32"):
+        SourceTree(tmp_path).files("a")["1.png"].read_bytes()
+
+
+def test_a_file_that_is_gone_is_named(root):
+    file = SourceTree(root).files("a/train/aachen")["2.png"]
+    (root / "a" / "train" / "aachen" / "2.png").unlink()
+    with pytest.raises(UserError, match=r"2\.png cannot be read: No such file"):
+        file.read_bytes()
+    with pytest.raises(UserError, match=r"2\.png cannot be read: No such file"):
+        file.fingerprint  # noqa: B018
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"There is no directory .*nowhere"):
+        SourceTree(tmp_path / "nowhere")

@@ -1,0 +1,215 @@
+"""Where records are written before they take the place of older ones.
+
+    OUT/.unfinished-records/clip_records/VERSION/SHARD    whole shards, under their final names
+                            shards/SHARD.json             what each holds, and what it was made of
+                            shards/SHARD.partial          the one that is being written
+
+A shard counts once its JSON is there. What a killed preparation leaves is taken up by the next.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION
+from tmanet_jax.data.records_info import SplitInfo
+from tmanet_jax.errors import UserError
+
+_UNFINISHED = ".unfinished-"
+_STAGING = f"{_UNFINISHED}records"
+
+
+@dataclass(frozen=True)
+class StagedShard:
+    """A whole shard.
+
+    Attributes:
+        fingerprint: changes with what it was made of: files, options, schema.
+        num_bytes: the file's size.
+        info: what it holds.
+    """
+
+    fingerprint: str
+    num_bytes: int
+    info: SplitInfo
+
+
+class Staging:
+    """The staging directory of one preparation. Made by `staging`.
+
+    Attributes:
+        directory: the staging directory.
+        records: where in it the shards and their description lie.
+    """
+
+    def __init__(self, out: Path, directory: Path) -> None:
+        self._out = out
+        self.directory = directory
+        self.records = directory / BUILDER_NAME / SCHEMA_VERSION
+        self._manifests = directory / "shards"
+        self.records.mkdir(parents=True, exist_ok=True)
+        self._manifests.mkdir(exist_ok=True)
+
+    def naming_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Makes an error of writing here a UserError."""
+        return _naming(self._out)
+
+    def shards(self) -> dict[str, StagedShard]:
+        """The whole shards by name."""
+        shards = {}
+        for path in self._manifests.glob("*.json"):
+            shard = _read_manifest(path)
+            if shard is not None and _size(self.records / path.stem) == shard.num_bytes:
+                shards[path.stem] = shard
+        return shards
+
+    def keep_only(self, names: set[str]) -> None:
+        """Removes everything but the shards of these names."""
+        with self.naming_errors():
+            for path in self._manifests.iterdir():
+                if not (path.suffix == ".json" and path.stem in names):
+                    path.unlink()
+            for path in self.records.iterdir():
+                if path.name not in names:
+                    path.unlink()
+
+    def partial(self, name: str) -> Path:
+        """Where to write a shard."""
+        return self._manifests / f"{name}.partial"
+
+    def add(self, name: str, fingerprint: str, info: SplitInfo) -> StagedShard:
+        """Takes a shard that was written to `partial(name)`; from now on it survives a crash."""
+        partial = self.partial(name)
+        with self.naming_errors():
+            shard = StagedShard(fingerprint, partial.stat().st_size, info)
+            _write_through(partial)
+            partial.rename(self.records / name)
+            partial.write_text(json.dumps(dataclasses.asdict(shard)))
+            _write_through(partial)
+            partial.rename(self._manifests / f"{name}.json")
+        return shard
+
+    def replace(self, directory: Path) -> None:
+        """Puts the records in the directory's place; or leaves there what is there."""
+        replaced = _replaced(self.directory)
+        with self.naming_errors():
+            try:
+                if directory.exists():
+                    directory.rename(replaced)
+                (self.directory / BUILDER_NAME).rename(directory)
+            finally:
+                _restore(directory, replaced)
+
+
+@contextlib.contextmanager
+def staging(out: Path) -> Iterator[Staging]:
+    """The staging directory in `out`, for one preparation at a time.
+
+    Shards that are whole at the end stay for the next preparation; the directory is removed if
+    there are none.
+
+    Raises:
+        UserError: another preparation is writing to `out`, or the directory cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        with _naming(out):
+            out.mkdir(parents=True, exist_ok=True)
+            is_locked = stack.enter_context(_alone_in(out))
+            place = Staging(out, _staging_directory(out, is_locked))
+        try:
+            yield place
+        finally:
+            if not is_locked or not place.shards():
+                with _naming(out):
+                    shutil.rmtree(place.directory)
+
+
+def _staging_directory(out: Path, is_locked: bool) -> Path:
+    if not is_locked:  # another preparation may be at work in a directory that is there
+        return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=out))
+    directory = out / _STAGING
+    _restore(out / BUILDER_NAME, _replaced(directory))
+    for leftover in out.glob(f"{_UNFINISHED}*"):
+        if leftover != directory:
+            shutil.rmtree(leftover)
+    return directory
+
+
+@contextlib.contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Makes an error of writing a UserError; ArrayRecord reports a full disk as RuntimeError."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"Cannot write to {out}: {getattr(error, 'strerror', None) or error}. Is the disk "
+            "full? Make room or choose another directory, and prepare again."
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[bool]:
+    """Keeps other preparations out of a directory; False where that is impossible."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        yield _lock(descriptor, directory)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> bool:
+    """Locks until the descriptor is closed or the process ends; False where that is impossible."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"Another preparation is writing to {directory}. Wait until it ends, or choose another "
+            "directory."
+        ) from error
+    except OSError:  # some network file systems have no locks
+        return False
+    return True
+
+
+def _replaced(directory: Path) -> Path:
+    """Where the older records are while the new ones take their place."""
+    return directory / "replaced"
+
+
+def _restore(directory: Path, replaced: Path) -> None:
+    """Puts the older records back if the new ones are not in their place."""
+    if replaced.exists() and not directory.exists():
+        replaced.rename(directory)
+
+
+def _read_manifest(path: Path) -> StagedShard | None:
+    try:
+        values = json.loads(path.read_text())
+        return StagedShard(
+            values["fingerprint"], values["num_bytes"], SplitInfo.from_json(values["info"])
+        )
+    except (ValueError, KeyError, TypeError):  # of another version: it is written anew
+        return None
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _write_through(path: Path) -> None:
+    """Returns when the file's content is on the disk, whatever happens to the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,204 @@
+"""A page that shows an evaluation: one HTML file that needs no network.
+
+The look and the player's program are in `report_page.html`; here its gaps are filled.
+"""
+
+import base64
+import html
+import json
+import math
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.codec import Size
+from tmanet_jax.data.transforms import resize_frame, resize_labels
+from tmanet_jax.inference.charts import row_shares
+from tmanet_jax.inference.evaluate import Evaluation
+from tmanet_jax.inference.overlays import comparison_of
+from tmanet_jax.inference.segment import SegmentedClip
+from tmanet_jax.inference.temporal import TemporalScores
+from tmanet_jax.metrics import Scores
+
+_TEMPLATE = Path(__file__).with_suffix(".html")
+_MAX_WIDTH = 1024
+"""Pixels; wider frames are shown smaller, so that the page stays small."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows.
+
+    Attributes:
+        evaluation: the scores.
+        title: what was evaluated.
+        other_scores: what the data set scores besides its classes, by name.
+        worst: the clips with the lowest mIoU, the lowest first.
+        player: the player's frames.
+        temporal: consistency over time, or None.
+    """
+
+    evaluation: Evaluation
+    title: str
+    other_scores: dict[str, Scores]
+    worst: Sequence[SegmentedClip]
+    player: Sequence[SegmentedClip]
+    temporal: TemporalScores | None
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML."""
+    evaluation = page.evaluation
+    classes = evaluation.classes
+    frames = [_player_frame(segmented, classes) for segmented in page.player]
+    return string.Template(_TEMPLATE.read_text()).substitute(
+        title=html.escape(page.title),
+        cards=_cards(page),
+        means=_means({"all": evaluation.overall, **page.other_scores, **evaluation.groups}),
+        classes=_classes(evaluation.overall, classes),
+        confusion=_confusion(evaluation.confusion_CxC, classes),
+        worst=_worst(page.worst, evaluation),
+        last=max(len(frames) - 1, 0),
+        frames=json.dumps(frames).replace("<", "\\u003c"),  # no id can end the script
+    )
+
+
+def _cards(page: Page) -> str:
+    overall = page.evaluation.overall
+    values = {"mIoU": overall.mean_iou, "mAcc": overall.mean_accuracy, "aAcc": overall.all_accuracy}
+    values |= {f"mIoU, {_spelt(name)}": part.mean_iou for name, part in page.other_scores.items()}
+    if page.temporal is not None:
+        values |= page.temporal.by_name()
+    return "".join(
+        f'<div class="card"><b>{_percent(value)}</b>{html.escape(name)}</div>'
+        for name, value in values.items()
+    )
+
+
+def _means(groups: dict[str, Scores]) -> str:
+    return "".join(
+        f"<tr><td>{html.escape(_spelt(name))}</td>"
+        + _number(group.mean_iou)
+        + _number(group.mean_accuracy)
+        + _number(group.mean_dice)
+        + _number(group.all_accuracy)
+        + "</tr>"
+        for name, group in groups.items()
+    )
+
+
+def _classes(overall: Scores, classes: ClassSet) -> str:
+    """A row a class that occurs."""
+    return "".join(
+        f"<tr><td>{_chip(classes, index)}{html.escape(name)}</td>"
+        f'<td><div class="bar"><i style="width:{100 * overall.iou_C[index]:.1f}%"></i></div></td>'
+        + _number(overall.iou_C[index])
+        + _number(overall.accuracy_C[index])
+        + _number(overall.dice_C[index])
+        + _number(overall.frequency_C[index])
+        + "</tr>"
+        for index, name in enumerate(classes.names)
+        if not math.isnan(overall.iou_C[index])
+    )
+
+
+def _confusion(confusion_CxC: np.ndarray, classes: ClassSet) -> str:
+    """A row and a column for each class that is labelled or predicted."""
+    occurring = np.flatnonzero(confusion_CxC.sum(0) + confusion_CxC.sum(1))
+    names = [html.escape(classes.names[index]) for index in occurring]
+    shares_CxC = row_shares(confusion_CxC)
+    head = "".join(f"<th><span>{name}</span></th>" for name in names)
+    rows = [
+        f"<tr><th>{_chip(classes, int(row))}{name}</th>"
+        + "".join(
+            _cell(shares_CxC[row, column], f"{name} taken for {other}")
+            for column, other in zip(occurring, names, strict=True)
+        )
+        + "</tr>"
+        for row, name in zip(occurring, names, strict=True)
+    ]
+    return f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+
+
+def _cell(share: float, meaning: str) -> str:
+    ink = "#fff" if share > 0.5 else "inherit"
+    text = f"{100 * share:.0f}" if share >= 0.005 else ""
+    style = f"background:rgba(8,81,156,{0.04 + 0.96 * share:.3f});color:{ink}"
+    return f'<td style="{style}" title="{meaning}: {100 * share:.2f}%">{text}</td>'
+
+
+def _worst(worst: Sequence[SegmentedClip], evaluation: Evaluation) -> str:
+    if not worst:
+        return ""
+    iou_of_clip = dict(zip(evaluation.clip_ids, evaluation.mean_iou_N, strict=True))
+    figures = [
+        '<figure><img alt="frame, labels and prediction" '
+        f'src="{_jpeg(_comparison(clip, evaluation))}">'
+        f"<figcaption>{html.escape(clip.clip.id)}: mIoU {_percent(iou_of_clip[clip.clip.id])}"
+        "</figcaption></figure>"
+        for clip in worst
+    ]
+    return (
+        f'<section class="worst"><h2>The {len(worst)} clips with the lowest mIoU</h2>'
+        f"{''.join(figures)}</section>"
+    )
+
+
+def _comparison(segmented: SegmentedClip, evaluation: Evaluation) -> np.ndarray:
+    picture = comparison_of(segmented, evaluation.classes)
+    return resize_frame(picture, _shown_size(picture, 2 * _MAX_WIDTH))
+
+
+def _player_frame(segmented: SegmentedClip, classes: ClassSet) -> dict[str, str]:
+    """A frame for the player's program: an id and three data URIs."""
+    frame_HxWx3 = segmented.clip.frames_SxHxWx3[-1]
+    size = _shown_size(frame_HxWx3, _MAX_WIDTH)
+    return {
+        "id": segmented.clip.id,
+        "frame": _jpeg(resize_frame(frame_HxWx3, size)),
+        "labels": _mask(segmented.clip.labels_HxW, size, classes),
+        "prediction": _mask(segmented.predicted_HxW, size, classes),
+    }
+
+
+def _shown_size(picture_HxWx3: np.ndarray, max_width: int) -> Size:
+    height, width, _ = picture_HxWx3.shape
+    factor = min(1, max_width / width)
+    return Size(max(1, round(height * factor)), round(width * factor))
+
+
+def _mask(labels_HxW: np.ndarray, size: Size, classes: ClassSet) -> str:
+    picture = classes.paint(resize_labels(labels_HxW, size))
+    return _data_uri(".png", picture, [])
+
+
+def _jpeg(picture_HxWx3: np.ndarray) -> str:
+    return _data_uri(".jpg", picture_HxWx3, [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def _data_uri(suffix: str, picture_HxWx3: np.ndarray, options: list[int]) -> str:
+    _, encoded = cv2.imencode(suffix, picture_HxWx3[:, :, ::-1], options)
+    kind = {".jpg": "jpeg", ".png": "png"}[suffix]
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def _chip(classes: ClassSet, index: int) -> str:
+    red, green, blue = classes.palette_Cx3[index]
+    return f'<span class="chip" style="background:rgb({red},{green},{blue})"></span>'
+
+
+def _number(fraction: float) -> str:
+    return f'<td class="number">{_percent(fraction)}</td>'
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}" if math.isfinite(fraction) else "-"
+
+
+def _spelt(name: str) -> str:
+    return name.replace("_", " ")

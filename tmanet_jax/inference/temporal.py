@@ -1,0 +1,248 @@
+"""Temporal consistency of segmented videos: VC (video consistency) and TC (temporal consistency).
+
+Sources: VC_n, Miao et al., "VSPW: A Large-scale Dataset for Video Scene Parsing in the Wild", CVPR
+2021, and its published script `VC_perclip.py`. TC, Liu et al., "Efficient Semantic Video
+Segmentation with Per-frame Inference", ECCV 2020; the test for occlusion, Sundaram et al., "Dense
+Point Trajectories by GPU-accelerated Large Displacement Optical Flow", ECCV 2010.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.metrics import scores
+
+
+class VideoFrame(NamedTuple):
+    """A segmented frame of a video.
+
+    Attributes:
+        frame_HxWx3: uint8 RGB.
+        labels_HxW: uint8 train ids.
+        predicted_HxW: uint8 train ids.
+    """
+
+    frame_HxWx3: np.ndarray
+    labels_HxW: np.ndarray
+    predicted_HxW: np.ndarray
+
+
+class VideoConsistency:
+    """VC_n of one video, frame after frame; it keeps counters and no frames.
+
+    For each run of n frames, of the pixels whose label stays the same through all n, the share that
+    is predicted right in all n. Its mean over all runs of all videos is VC_n.
+
+    The published script differs, and `as_published` follows it: the last run of a video is left
+    out (so is a video of n frames), pixels of no class count as a class, and a prediction need not
+    be right, only stay the same.
+
+    Args:
+        length: n, frames of a run.
+        void: label values that are no class; they do not count.
+        as_published: compute what VSPW's script computes.
+    """
+
+    def __init__(self, length: int, void: Sequence[int] = (IGNORE,), as_published: bool = False):
+        self._length = length
+        self._void = () if as_published else tuple(void)
+        self._as_published = as_published
+        self._previous: VideoFrame | None = None
+        self._same_label_HxW = self._good_HxW = np.zeros(())
+        self._shares: list[float] = []
+
+    def add(self, frame: VideoFrame) -> None:
+        """Adds the next frame of the video."""
+        labels_HxW, predicted_HxW = frame.labels_HxW, frame.predicted_HxW
+        counts_HxW = ~np.isin(labels_HxW, self._void)
+        if self._as_published:
+            good_HxW = np.ones(labels_HxW.shape, bool)
+            goes_on_HxW = self._unchanged(predicted_HxW, "predicted_HxW")
+        else:
+            good_HxW = predicted_HxW == labels_HxW
+            goes_on_HxW = good_HxW
+        label_goes_on_HxW = self._unchanged(labels_HxW, "labels_HxW")
+        self._same_label_HxW = _run_length(self._same_label_HxW, label_goes_on_HxW, counts_HxW)
+        self._good_HxW = _run_length(self._good_HxW, goes_on_HxW, good_HxW)
+        self._previous = frame
+        same_label_HxW = self._same_label_HxW >= self._length
+        if same_label_HxW.any():
+            good_HxW = same_label_HxW & (self._good_HxW >= self._length)
+            self._shares.append(float(good_HxW.sum() / same_label_HxW.sum()))
+        else:
+            self._shares.append(float("nan"))
+
+    def shares(self) -> list[float]:
+        """The share of each run of n frames; nan where no label stays the same."""
+        runs = self._shares[self._length - 1 :]
+        return runs[:-1] if self._as_published else runs
+
+    def _unchanged(self, map_HxW: np.ndarray, name: str) -> np.ndarray:
+        if self._previous is None:
+            return np.zeros(map_HxW.shape, bool)
+        return map_HxW == getattr(self._previous, name)
+
+
+def _run_length(
+    length_HxW: np.ndarray, goes_on_HxW: np.ndarray, counts_HxW: np.ndarray
+) -> np.ndarray:
+    """For how many frames a pixel is as it is: one more, or 1 anew, or 0 if it does not count."""
+    return np.where(counts_HxW, np.where(goes_on_HxW, length_HxW, 0) + 1, 0)
+
+
+def temporal_consistency(frames: Iterable[VideoFrame], num_classes: int) -> list[float]:
+    """TC of each pair of neighbouring frames of a video.
+
+    The mIoU between the prediction of a frame and the prediction of the frame before it, carried
+    along by the optical flow between the two, where that flow can be trusted. No label is read.
+    TC of a video is the mean over its pairs; mTC is the mean over the videos.
+    """
+    return [_agreement(previous, current, num_classes) for previous, current in _neighbours(frames)]
+
+
+def _neighbours(frames: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, VideoFrame]]:
+    previous = None
+    for frame in frames:
+        if previous is not None:
+            yield previous, frame
+        previous = frame
+
+
+def _agreement(previous: VideoFrame, current: VideoFrame, num_classes: int) -> float:
+    backward_HxWx2 = optical_flow(current.frame_HxWx3, previous.frame_HxWx3)
+    forward_HxWx2 = optical_flow(previous.frame_HxWx3, current.frame_HxWx3)
+    visible_HxW = visible(backward_HxWx2, forward_HxWx2)
+    carried_HxW = warp(previous.predicted_HxW, backward_HxWx2)
+    cells_N = (carried_HxW.astype(np.int64) * num_classes + current.predicted_HxW)[visible_HxW]
+    confusion = np.bincount(cells_N, minlength=num_classes**2)
+    return scores(confusion.reshape(num_classes, num_classes)).mean_iou
+
+
+def optical_flow(from_HxWx3: np.ndarray, to_HxWx3: np.ndarray) -> np.ndarray:
+    """Where each pixel of one frame goes in another: float32 HxWx2, pixels right and down.
+
+    OpenCV's DIS flow (Kroeger et al., ECCV 2016), its medium preset, on grey pictures.
+    """
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2GRAY) for frame_HxWx3 in (from_HxWx3, to_HxWx3)]
+    return flow.calc(grey[0], grey[1], np.empty((*grey[0].shape, 2), np.float32))
+
+
+def warp(labels_HxW: np.ndarray, flow_HxWx2: np.ndarray) -> np.ndarray:
+    """At each pixel the label at the place that the flow points to, the nearest pixel's."""
+    height, width = labels_HxW.shape
+    x_HxW, y_HxW = _targets(flow_HxWx2)
+    rows_HxW = np.clip(np.rint(y_HxW), 0, height - 1).astype(int)
+    columns_HxW = np.clip(np.rint(x_HxW), 0, width - 1).astype(int)
+    return labels_HxW[rows_HxW, columns_HxW]
+
+
+def visible(flow_HxWx2: np.ndarray, back_HxWx2: np.ndarray) -> np.ndarray:
+    """Where a flow and the flow back agree, and stay inside the picture: bool HxW.
+
+    They disagree where something is hidden in one of the frames: |w + w'|^2 < 0.01 (|w|^2 + |w'|^2)
+    + 0.5, with w' read where w points to (Sundaram et al., equation 5).
+    """
+    height, width, _ = flow_HxWx2.shape
+    x_HxW, y_HxW = _targets(flow_HxWx2)
+    inside_HxW = (x_HxW >= 0) & (x_HxW <= width - 1) & (y_HxW >= 0) & (y_HxW <= height - 1)
+    back_there_HxWx2 = cv2.remap(
+        back_HxWx2, x_HxW, y_HxW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    gap_HxW = np.square(flow_HxWx2 + back_there_HxWx2).sum(-1)
+    length_HxW = np.square(flow_HxWx2).sum(-1) + np.square(back_there_HxWx2).sum(-1)
+    return inside_HxW & (gap_HxW < 0.01 * length_HxW + 0.5)
+
+
+def _targets(flow_HxWx2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and rows that a flow points to, float32."""
+    height, width, _ = flow_HxWx2.shape
+    y_HxW, x_HxW = np.mgrid[:height, :width].astype(np.float32)
+    return x_HxW + flow_HxWx2[..., 0], y_HxW + flow_HxWx2[..., 1]
+
+
+@dataclass(frozen=True)
+class TemporalScores:
+    """Consistency over time of a set of videos, as fractions; nan where nothing defines one.
+
+    Attributes:
+        vc_of_length: VC_n by n.
+        mean_tc: mTC.
+        num_videos: videos.
+    """
+
+    vc_of_length: Mapping[int, float]
+    mean_tc: float
+    num_videos: int
+
+    def by_name(self) -> dict[str, float]:
+        """The scores by the names that papers give them."""
+        return {
+            **{f"VC{length}": value for length, value in self.vc_of_length.items()},
+            "mTC": self.mean_tc,
+        }
+
+
+class TemporalTotal:
+    """The scores over time of videos, one after the other.
+
+    Args:
+        num_classes: classes of the predictions.
+        void: label values that are no class.
+        lengths: each n of VC_n.
+        as_published: see `VideoConsistency`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        void: Sequence[int] = (IGNORE,),
+        lengths: Sequence[int] = (8, 16),
+        as_published: bool = False,
+    ):
+        self._num_classes = num_classes
+        self._void = void
+        self._as_published = as_published
+        self._shares_of_length: dict[int, list[float]] = {length: [] for length in lengths}
+        self._tc_of_video: list[float] = []
+        self._num_videos = 0
+
+    def add_video(self, frames: Iterable[VideoFrame]) -> None:
+        """Adds a video; its frames are read once and not kept."""
+        counters = {
+            length: VideoConsistency(length, self._void, self._as_published)
+            for length in self._shares_of_length
+        }
+        tc = temporal_consistency(_seen_by(counters.values(), frames), self._num_classes)
+        for length, counter in counters.items():
+            self._shares_of_length[length] += counter.shares()
+        self._tc_of_video.append(_mean(tc))
+        self._num_videos += 1
+
+    def result(self) -> TemporalScores:
+        """The scores of all videos so far."""
+        return TemporalScores(
+            {length: _mean(shares) for length, shares in self._shares_of_length.items()},
+            _mean(self._tc_of_video),
+            self._num_videos,
+        )
+
+
+def _seen_by(
+    counters: Iterable[VideoConsistency], frames: Iterable[VideoFrame]
+) -> Iterator[VideoFrame]:
+    for frame in frames:
+        for counter in counters:
+            counter.add(frame)
+        yield frame
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Mean of the values that are defined; nan if none is."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")

@@ -1,0 +1,143 @@
+"""Modes `eval` and `consistency`: scores of a trained network, result files, a report."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+from flax import nnx
+from tqdm import tqdm
+
+from tmanet_jax.data.records import Clip, ClipSource
+from tmanet_jax.inference.consistency import evaluate_videos, frame_stream, segment_video
+from tmanet_jax.inference.evaluate import Evaluation, evaluate, segment_split
+from tmanet_jax.inference.report import Report, write_report
+from tmanet_jax.inference.segment import ClipSegmenter, compile_segmenter
+from tmanet_jax.inference.submission import Submission
+from tmanet_jax.inference.videos import clips_of, find_videos
+from tmanet_jax.settings import Settings
+from tmanet_jax.sharding import make_mesh, put_locally
+from tmanet_jax.train import start
+from tmanet_jax.train.trained import load_trained, model_settings
+
+CONSISTENCY_DIR = "consistency"
+MAX_PLAYER_FRAMES = 60
+"""Each takes some 300 kB of the page at Cityscapes' size."""
+
+
+def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = None) -> None:
+    """Scores `settings.init.checkpoint`, or else the best checkpoint of the workdir.
+
+    A file of weights says itself what network it is of. Process 0 writes the report.
+
+    Args:
+        settings: of the run.
+        workdir: of the run.
+        submit: a directory for the predictions, in the format of the data set's server; then the
+            split may be one without labels, which is segmented and not scored.
+
+    Raises:
+        UserError: bad input, or nothing to score.
+    """
+    settings = model_settings(settings)
+    source = start.open_split(
+        settings,
+        settings.data.eval_split,
+        memory_range=settings.model.head.num_memory,
+        unlabelled_ok=submit is not None,
+    )
+    player_clips = _player_clips(settings)
+    submission = None if submit is None else Submission.begin(submit, source)
+    trained = load_trained(settings, workdir)
+    start.prepare_workdir(workdir)
+    program = compile_segmenter(
+        trained.graphdef, settings.model.head.num_memory, settings.evaluation
+    )
+    segmenter = program.with_weights(*trained.state.network)
+    if not source.labelled:
+        assert submission is not None
+        for segmented in segment_split(segmenter, source, title="segment"):
+            submission.add(segmented)
+    else:
+        evaluation = evaluate(segmenter, source, *([] if submission is None else [submission.add]))
+        if jax.process_index() == 0:
+            step = int(trained.state.step)
+            report = _report(evaluation, segmenter, source, player_clips, step)
+            tqdm.write(write_report(report, workdir))
+    if submission is not None:
+        tqdm.write(str(submission))
+
+
+def evaluate_consistency(settings: Settings, workdir: Path) -> None:
+    """Scores a trained network on videos, every frame and over time, in WORKDIR/consistency.
+
+    The clips of the split are neighbouring frames with labels; the network is that of
+    `evaluate_workdir`. One stream runs on one device.
+
+    Raises:
+        UserError: bad input, or nothing to score.
+    """
+    settings = model_settings(settings)
+    source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
+    first = find_videos(source)[0]
+    trained = load_trained(settings, workdir)
+    one_device = make_mesh(jax.local_devices()[:1])
+    network = put_locally(trained.state.network, one_device)
+    stream = frame_stream(nnx.merge(trained.graphdef, *network), settings.evaluation)
+    start.prepare_workdir(workdir / CONSISTENCY_DIR)
+    evaluation, temporal = evaluate_videos(
+        stream,
+        source,
+        num_shown=settings.evaluation.num_overlays,
+        as_published=settings.evaluation.vspw_published,
+    )
+    clips = clips_of(source, first, num_memory=0)
+    report = Report(
+        evaluation=evaluation,
+        step=int(trained.state.step),
+        split=source.split,
+        player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
+        temporal=temporal,
+    )
+    tqdm.write(write_report(report, workdir / CONSISTENCY_DIR))
+
+
+def _report(
+    evaluation: Evaluation,
+    segmenter: ClipSegmenter,
+    source: ClipSource,
+    player: Iterable[Clip],
+    step: int,
+) -> Report:
+    """With the worst clips and the player's frames, which are segmented once more."""
+    worst = evaluation.worst(segmenter.config.num_worst)
+    offsets = range(segmenter.num_memory, 0, -1)
+    return Report(
+        evaluation=evaluation,
+        step=step,
+        split=source.split,
+        worst=list(segmenter.segment(source.read(index, offsets) for index in worst)),
+        player=list(segmenter.segment(player)),
+    )
+
+
+def _player_clips(settings: Settings) -> Iterable[Clip]:
+    """The first frames of the first video of `eval.video_dir`, if there is one.
+
+    Raises:
+        UserError: there are no videos, or ones of other classes.
+    """
+    video_dir, num_memory = settings.evaluation.video_dir, settings.model.head.num_memory
+    if not video_dir:
+        return ()
+    of_videos = dataclasses.replace(settings.data, dir=video_dir)
+    source = start.open_split(
+        dataclasses.replace(settings, data=of_videos),
+        settings.data.eval_split,
+        memory_range=0,
+        num_memory=0,
+        unlabelled_ok=True,
+    )
+    clips = clips_of(source, find_videos(source)[0], num_memory)
+    return itertools.islice(clips, MAX_PLAYER_FRAMES)

@@ -1,0 +1,65 @@
+"""The network that a run or a file of weights left, to be scored."""
+
+import contextlib
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+from tqdm import tqdm
+
+from tmanet_jax.errors import UserError
+from tmanet_jax.settings import Settings
+from tmanet_jax.sharding import make_mesh, replicated
+from tmanet_jax.train import start
+from tmanet_jax.train.step import TrainState
+
+
+class Trained(NamedTuple):
+    """A network with its weights on all devices.
+
+    Attributes:
+        settings: the run's; the network is the weights' own.
+        graphdef: the network's.
+        state: its weights, and the step that they are of.
+    """
+
+    settings: Settings
+    graphdef: nnx.GraphDef
+    state: TrainState
+
+
+def model_settings(settings: Settings) -> Settings:
+    """The settings with the network of `init.checkpoint`, if there is such a file.
+
+    Raises:
+        UserError: the file cannot be read or holds no whole network.
+    """
+    return start.with_model_of_file(settings) if settings.init.checkpoint else settings
+
+
+def load_trained(settings: Settings, workdir: Path) -> Trained:
+    """Loads `settings.init.checkpoint`, or else the best checkpoint of the workdir.
+
+    Args:
+        settings: from `model_settings`.
+        workdir: of the run.
+
+    Raises:
+        UserError: there is nothing to load, or it does not fit.
+    """
+    sharding = replicated(make_mesh())
+    model = start.blank_model(settings)
+    if load_report := start.load_weights(model, settings.init):
+        tqdm.write(str(load_report))
+    recipe, state = start.initial_state(settings, model, class_weights=None)
+    if settings.init.checkpoint:
+        return Trained(settings, recipe.graphdef, jax.device_put(state, sharding))
+    if not start.has_checkpoint(workdir):
+        raise UserError(
+            f"There is no checkpoint in {workdir}: train first, with the same --config and "
+            "--workdir, or set --config.init.checkpoint to a file of weights."
+        )
+    with contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints:
+        state = checkpoints.restore(checkpoints.best_step(), state, sharding)
+    return Trained(settings, recipe.graphdef, state)
