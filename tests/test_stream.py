@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.test_tmanet import small_config
-from tests.tiny_weights import network
+from tests.test_tmanet import small_config, trained
 from tmanet_jax.inference.stream import FrameStream, StreamConfig
 from tmanet_jax.inference.windows import segment_whole, segment_windows
 from tmanet_jax.models.heads import HeadConfig
@@ -80,20 +79,20 @@ def test_every_frame_is_that_of_the_whole_clip(num_memory: int, memory_stride: i
     length = num_memory * memory_stride + 4
     config = StreamConfig(memory_stride=memory_stride)
     frames = video(1, length, (33, 49))
-    assert_stream_is_clip(network(small_config(num_memory)), config, frames, no_resets(1, length))
+    assert_stream_is_clip(trained(small_config(num_memory)), config, frames, no_resets(1, length))
 
 
 @pytest.mark.parametrize("config", [StreamConfig(memory_stride=2), SLIDE], ids=["whole", "slide"])
 def test_streams_start_again_one_by_one(config: StreamConfig) -> None:
     resets_BxL = no_resets(3, 9)
     resets_BxL[0, 4] = resets_BxL[1, [0, 2, 3]] = True
-    model = network(small_config(align_corners=False))
+    model = trained(small_config(align_corners=False))
     assert_stream_is_clip(model, config, video(3, 9, (39, 50)), resets_BxL)
 
 
 def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
     frames = video(1, 3, (33, 49))
-    stream = FrameStream(network(small_config()), StreamConfig())
+    stream = FrameStream(trained(small_config()), StreamConfig())
 
     def logits(cut: bool) -> np.ndarray:
         state = stream.start(1, (33, 49))
@@ -106,13 +105,13 @@ def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
 
 
 def test_the_published_network_streams_as_it_segments_clips() -> None:
-    model = network(ModelConfig(ResNetConfig(), HeadConfig(num_memory=2)))
-    assert_stream_is_clip(model, StreamConfig(), video(1, 4, (25, 41)), no_resets(1, 4))
+    model = TMANet(ModelConfig(ResNetConfig(), HeadConfig(num_memory=2)), rngs=nnx.Rngs(0))
+    assert_stream_is_clip(model, StreamConfig(), video(1, 4, (41, 57)), no_resets(1, 4))
 
 
 def test_the_state_is_given_away_and_holds_no_more_than_it_must() -> None:
     config = small_config(4)
-    stream = FrameStream(network(config), dataclasses.replace(StreamConfig(), memory_stride=3))
+    stream = FrameStream(trained(config), dataclasses.replace(StreamConfig(), memory_stride=3))
     state = stream.start(2, (16, 24))
     assert [len(ring) for ring in state.keys] == [12, 9, 6, 3]
     stream.step(state, video(2, 1, (16, 24))[:, 0], np.zeros(2, bool))

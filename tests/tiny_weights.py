@@ -1,14 +1,13 @@
-"""Networks whose random weights are made at once, and keep the size of what passes through."""
+"""Files of a small network whose random weights are made at once."""
 
 from pathlib import Path
 
 import numpy as np
 
-from tests.small_networks import build
 from tests.test_tmanet import small_config
 from tmanet_jax import weight_files
 from tmanet_jax.data.classes import ClassSet, numbered_classes
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import Tensors, expected_dtype, expected_shapes
 
@@ -20,11 +19,6 @@ def write_weights(path: Path, *, seed: int = 0, classes: ClassSet | None = CLASS
     config = small_config(2)
     weight_files.write(path, WeightFile(_tensors(config, seed), config, classes))
     return path
-
-
-def network(config: ModelConfig) -> TMANet:
-    """A network of this configuration."""
-    return build(config, _tensors(config, seed=0))
 
 
 def _tensors(config: ModelConfig, seed: int) -> Tensors:
