@@ -119,8 +119,9 @@ def predict(prediction: Prediction) -> None:
         )
         writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
         stop = _write_results(prediction, segmenter, watch.over(frames), writers)
-        for writer in writers.values():
-            writer.close()
+        with _told_if_full(prediction.output):
+            for writer in writers.values():
+                writer.close()
     is_video_whole = manifest.is_video_whole or ("video" in writers and stop is None)
     dataclasses.replace(
         manifest, problems=tuple(watch.problems), is_video_whole=is_video_whole
@@ -188,6 +189,16 @@ def _open_outputs(
     return opened
 
 
+@contextlib.contextmanager
+def _told_if_full(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written ({error}). Make room; the same command goes on."
+        ) from error
+
+
 def _write_results(
     prediction: Prediction,
     segmenter: Segmenter,
@@ -212,9 +223,10 @@ def _write_results(
                     tqdm.write(f"{broken}: the labels before it are kept.")
                 if bar.n == 0:
                     bar.n = bar.initial = result.index  # what an earlier run has done
-                for writer in writers.values():
-                    if writer.wants(result.index):
-                        writer.write(result)
+                with _told_if_full(prediction.output):
+                    for writer in writers.values():
+                        if writer.wants(result.index):
+                            writer.write(result)
                 bar.update()
         except KeyboardInterrupt:
             return "Interrupted; the same command goes on."
