@@ -81,6 +81,10 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
     modes = (*MODES, PREDICT)
     if mode not in modes or len(words) > 1:
         raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(modes)}.")
+    if _SUBMIT.value and mode != "eval":
+        raise UserError(
+            f"--submit goes with mode eval, not {mode}: python run.py eval --submit=DIR."
+        )
     return mode, config
 
 
