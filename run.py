@@ -1,13 +1,16 @@
-"""Trains or evaluates a TMANet, or segments a video with it.
+"""Trains, scores, measures or uses a TMANet.
 
-    python run.py [train|eval|consistency] --config=configs/demo.py [--workdir=DIR]
-        [--config.FIELD=VALUE ...]
+    python run.py [train] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
+    python run.py eval|consistency --config=configs/demo.py [--workdir=DIR] [--submit=DIR]
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
+    python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
+    python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -16,20 +19,21 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
+from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream
 from tmanet_jax.errors import UserError, ends_with_message
-from tmanet_jax.inference.predict import Prediction, predict, prediction_of
+from tmanet_jax.inference.predict import predict, prediction_of
+from tmanet_jax.settings import Settings
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.loop import train
 
 CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
-PREDICT = "predict"
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Checkpoints, logs, metrics and pictures; default runs/NAME."
 )
 _SUBMIT = flags.DEFINE_string(
-    "submit", None, "Mode eval: a directory for predictions in the format of the data set's server."
+    "submit", None, "eval: a directory for predictions in the format of the data set's server."
 )
 _INPUT = flags.DEFINE_string("input", "", "predict: a video, folder or glob, or camera number.")
 _OUTPUT = flags.DEFINE_string("output", "", "predict: folder of the results.")
@@ -37,27 +41,77 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: weights; default t
 _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (overlays), labels.")
 _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
+_JSON = flags.DEFINE_string("json", None, "benchmark: a file for the report, too.")
+_SIZE = flags.DEFINE_string("size", "256x512", "benchmark stream: height x width of the frames.")
+_TURNS = flags.DEFINE_integer("turns", 10, "benchmark stream: counted frames.", lower_bound=1)
+_PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark stream: another program to compare.")
 
 
-def _evaluate(run_settings: settings.Settings, workdir: Path) -> None:
-    evaluate_workdir(run_settings, workdir, Path(_SUBMIT.value) if _SUBMIT.value else None)
+def _evaluate(run: Settings, workdir: Path) -> None:
+    evaluate_workdir(run, workdir, Path(_SUBMIT.value) if _SUBMIT.value else None)
 
 
-MODES = {"train": train, "eval": _evaluate, "consistency": evaluate_consistency}
+def _predict(run: Settings, workdir: Path) -> None:
+    prediction = prediction_of(
+        run,
+        workdir,
+        checkpoint=_CHECKPOINT.value,
+        source=_INPUT.value,
+        output=_OUTPUT.value,
+        formats=_FORMAT.value,
+        on_error=_ON_ERROR.value,
+        memory_stride=_MEMORY_STRIDE.value,
+    )
+    predict(prediction)
+
+
+def _benchmark_data(run: Settings, workdir: Path) -> None:
+    del workdir
+    benchmark.publish(benchmark_data.measure(run), _JSON.value)
+
+
+def _benchmark_stream(run: Settings, workdir: Path) -> None:
+    del workdir
+    report = benchmark_stream.measure(
+        run,
+        size=benchmark_stream.parse_size(_SIZE.value),
+        turns=_TURNS.value,
+        peer=_torch_peer() if _PEER.value else None,
+    )
+    benchmark.publish(report, _JSON.value)
+
+
+def _torch_peer() -> benchmark_stream.Peer:
+    """Raises UserError if torch is not installed."""
+    try:
+        from benchmarks.torch_video import video_sides  # torch is optional
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--peer=torch needs {error.name}: pip install -r requirements-torch.txt."
+        ) from error
+    return video_sides
+
+
+MODES: Mapping[str, Callable[[Settings, Path], object]] = {
+    "train": train,
+    "eval": _evaluate,
+    "consistency": evaluate_consistency,
+    "predict": _predict,
+    "benchmark data": _benchmark_data,
+    "benchmark stream": _benchmark_stream,
+}
+NEED_NO_RECORDS = ("predict", "benchmark stream")
 
 
 @ends_with_message
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     mode, config = _parse(argv)
-    workdir = Path(_WORKDIR.value or f"runs/{config.name}")
-    run_settings = settings.from_config(config)
+    run = settings.from_config(config)
+    if mode not in NEED_NO_RECORDS:
+        _ensure_demo_records(run.data)
     _use_compilation_cache()
-    if mode == PREDICT:
-        predict(_prediction(run_settings, workdir))
-        return 0
-    _ensure_demo_records(run_settings.data)
-    MODES[mode](run_settings, workdir)
+    MODES[mode](run, Path(_WORKDIR.value or f"runs/{config.name}"))
     return 0
 
 
@@ -77,28 +131,14 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
         ) from error
     if config is None:
         raise UserError("Which configuration? For example --config=configs/demo.py.")
-    mode = words[0] if words else "train"
-    modes = (*MODES, PREDICT)
-    if mode not in modes or len(words) > 1:
-        raise UserError(f"{' '.join(words)!r} is no mode: choose one of {', '.join(modes)}.")
+    mode = " ".join(words) or "train"
+    if mode not in MODES:
+        raise UserError(f"{mode!r} is no mode: choose one of {', '.join(MODES)}.")
     if _SUBMIT.value and mode != "eval":
         raise UserError(
             f"--submit goes with mode eval, not {mode}: python run.py eval --submit=DIR."
         )
     return mode, config
-
-
-def _prediction(run_settings: settings.Settings, workdir: Path) -> Prediction:
-    return prediction_of(
-        run_settings,
-        workdir,
-        checkpoint=_CHECKPOINT.value,
-        source=_INPUT.value,
-        output=_OUTPUT.value,
-        formats=_FORMAT.value,
-        on_error=_ON_ERROR.value,
-        memory_stride=_MEMORY_STRIDE.value,
-    )
 
 
 def _ensure_demo_records(data: settings.DataConfig) -> None:
@@ -108,6 +148,7 @@ def _ensure_demo_records(data: settings.DataConfig) -> None:
             size=data.render.size,
             num_train=data.render.num_train,
             num_eval=data.render.num_eval,
+            memory_range=data.render.memory_range,
         )
 
 

@@ -55,6 +55,7 @@ def get_config() -> ConfigDict:
     config.data.render_size = (128, 256)  # height, width in pixels
     config.data.render_train = 0  # clips
     config.data.render_eval = 0  # clips
+    config.data.render_memory_range = 4  # frames before each query: for networks with T up to 4
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 0.01

@@ -23,13 +23,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from data_prep.camvid_frames import VideoFrames, provide_frames
-from data_prep.camvid_labels import LABEL_FORMATS, LabelFormat, find_label_format, read_labels
+from data_prep.camvid_labels import LABEL_FORMATS, CamvidLabels, LabelFormat, find_label_format
 from data_prep.camvid_source import CamvidSource, find_source
 from data_prep.camvid_splits import SPLITS, Video, parse_name, split_names
-from data_prep.pictures import check_size, read_frame
+from data_prep.clip_files import FilesClip
 from data_prep.preparation import (
     Options,
     add_arguments,
@@ -38,53 +36,12 @@ from data_prep.preparation import (
     plan_clip,
     run,
 )
-from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import CAMVID
 from tmanet_jax.data.record_writer import SplitPlan
-from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError, ends_with_message
 
 MEMORY_RANGE = 4
 """As many memory frames as the published network has."""
-
-
-@dataclass(frozen=True)
-class CamvidClip:
-    """The files of a clip.
-
-    Attributes:
-        id: e.g. 'Seq05VD_f00030'.
-        query: the published still.
-        memory: the frames before it, oldest first; stand-ins where one is missing.
-        stand_ins: how many of the memory frames are stand-ins.
-        labels: file of its labels.
-        label_format: what that holds.
-        group: of no meaning here.
-    """
-
-    id: str
-    query: SourceFile
-    memory: tuple[SourceFile, ...]
-    stand_ins: int
-    labels: SourceFile
-    label_format: LabelFormat
-    group: str = ""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when a file does, or how labels are read."""
-        files = (*self.memory, self.query, self.labels)
-        return "\n".join([*(file.fingerprint for file in files), self.label_format])
-
-    def load(self) -> Clip:
-        """Reads the files; raises UserError if they are torn or do not go together."""
-        frames = [read_frame(file) for file in (*self.memory, self.query)]
-        size = frames[-1].shape[:2]
-        for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            check_size(frame_HxWx3, file, size, self.query)
-        labels_HxW = read_labels(self.labels, self.label_format)
-        check_size(labels_HxW, self.labels, size, self.query)
-        return Clip(self.id, self.group, np.stack(frames), labels_HxW)
 
 
 @dataclass(frozen=True)
@@ -146,7 +103,7 @@ def _find_clip(
     frames: Mapping[Video, VideoFrames],
     label_format: LabelFormat,
     options: Options,
-) -> CamvidClip:
+) -> FilesClip:
     video, number = parse_name(name)
     query, labels = source.stills.get(name), source.labels.get(name)
     if query is None:
@@ -163,15 +120,14 @@ def _find_clip(
         largest_gap=max(options.memory_offsets, default=1),
     )
     check_missing(name, [f"frame {absent} of {video.file}" for absent in memory.missing], options)
-    return CamvidClip(
+    return FilesClip(
         id=name,
         query=query,
         memory=tuple(
             query if taken == number else of_video.files[taken] for taken in memory.numbers
         ),
         stand_ins=len(memory.missing),
-        labels=labels,
-        label_format=label_format,
+        labels=CamvidLabels(labels, label_format),
     )
 
 

@@ -1,7 +1,7 @@
 """Provides the frames before CamVid's stills: extracted already, or now from the raw videos."""
 
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,10 @@ from data_prep.source_tree import SourceFile, UnpackedFile
 from data_prep.writing import write_whole
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
+
+_LARGEST_SHIFT = 3
+_SHIFT_SAMPLE = 40
+"""How many stills of a video are compared with the frames up to so many places away."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,17 @@ def _checked(
 ) -> VideoFrames:
     """Frames that somebody else extracted, compared with the stills of the same number."""
     common = sorted(files.keys() & stills.keys())
+    if shift := _shift(files, stills, common):
+        raise WrongSourceError(
+            f"The stills of {video.file} look like the extracted frames {abs(shift)} "
+            f"{'after' if shift > 0 else 'before'} those of their numbers, such as "
+            f"{files[common[0]]}. The frames are numbered otherwise; move them away and give the "
+            "video instead."
+        )
     faults = {}
     for number in common:
-        still, frame = (thumbnail(read_frame(item[number])) for item in (stills, files))
-        if (distance := difference(still, frame)) > MAX_DIFFERENCE:
+        distance = _distance(stills[number], files[number])
+        if distance is not None and distance > MAX_DIFFERENCE:
             faults[number] = (
                 f"it is {distance:.1f} grey levels away from {files[number]}, the same picture is "
                 f"at most {MAX_DIFFERENCE:.1f}"
@@ -152,6 +163,32 @@ def _checked(
         f"{video.file}: {len(files)} frames were there already; "
         + (f"{agreeing} of their number" if common else unchecked),
     )
+
+
+def _shift(
+    files: Mapping[int, SourceFile], stills: Mapping[int, SourceFile], common: Sequence[int]
+) -> int:
+    """How many frames away from their numbers a sample of stills fits clearly better; else 0."""
+    sample = common[:: len(common) // _SHIFT_SAMPLE + 1]
+    means = {}
+    for shift in range(-_LARGEST_SHIFT, _LARGEST_SHIFT + 1):
+        present = [number for number in sample if number + shift in files]
+        distances = [_distance(stills[number], files[number + shift]) for number in present]
+        known = [distance for distance in distances if distance is not None]
+        if 2 * len(known) > len(sample):
+            means[shift] = sum(known) / len(known)
+    if 0 not in means:
+        return 0
+    best = min(means, key=means.__getitem__)
+    return best if best and 1.5 * means[best] + 0.5 < means[0] else 0
+
+
+def _distance(still: SourceFile, frame: SourceFile) -> float | None:
+    """Grey levels between two pictures; None if one is torn: told when its clip is loaded."""
+    try:
+        return difference(*(thumbnail(read_frame(file)) for file in (still, frame)))
+    except UserError:
+        return None
 
 
 def _extracted(directory: Path, video: Video) -> dict[int, SourceFile]:

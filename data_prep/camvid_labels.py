@@ -9,6 +9,7 @@ the sky grey. Without one, the set tells: what lies before the camera is road, b
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -59,20 +60,37 @@ def find_label_format(files: Sequence[SourceFile]) -> LabelFormat:
     return form or _form_by_road(samples)
 
 
-def read_labels(file: SourceFile, form: LabelFormat) -> np.ndarray:
-    """Reads a label file as the 12 classes: uint8 HxW.
+@dataclass(frozen=True)
+class CamvidLabels:
+    """A label file.
 
-    Raises:
-        UserError: it cannot be read, or holds colours or indices that the form does not have.
+    Attributes:
+        file: the picture.
+        form: what it holds.
     """
-    if form == "colours":
-        return colours_to_train_ids(read_frame(file), str(file))
-    labels_HxW = read_indices(file)
-    if form == "indices11":
-        _check_indices11(labels_HxW, file)
-        labels_HxW = np.where(labels_HxW < 11, labels_HxW + 1, 0).astype(np.uint8)
-    CAMVID.check(labels_HxW, str(file))
-    return labels_HxW
+
+    file: SourceFile
+    form: LabelFormat
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the picture does, or how it is read."""
+        return f"{self.file.fingerprint} {self.form}"
+
+    def load(self) -> np.ndarray:
+        """The 12 classes: uint8 HxW.
+
+        Raises:
+            UserError: the file cannot be read, or holds colours or indices that the form lacks.
+        """
+        if self.form == "colours":
+            return colours_to_train_ids(read_frame(self.file), str(self.file))
+        labels_HxW = read_indices(self.file)
+        if self.form == "indices11":
+            _check_indices11(labels_HxW, self.file)
+            labels_HxW = np.where(labels_HxW < 11, labels_HxW + 1, 0).astype(np.uint8)
+        CAMVID.check(labels_HxW, str(self.file))
+        return labels_HxW
 
 
 def _form_by_palette(content: bytes) -> LabelFormat | None:

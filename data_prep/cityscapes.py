@@ -22,28 +22,24 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
-
 from data_prep import preparation
 from data_prep.cityscapes_labels import LabelsFile, labels_by_name, labels_folder
+from data_prep.clip_files import FilesClip
 from data_prep.naming import parse_frame_name
-from data_prep.pictures import check_size, read_frame
 from data_prep.preparation import Options, Summary
 from data_prep.source_tree import SourceFile, SourceTree
-from tmanet_jax.data.classes import CITYSCAPES, IGNORE
+from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.record_writer import PlannedClip, SplitPlan
-from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError, ends_with_message
 
 _SUFFIX = "_leftImg8bit.png"
 _SEQUENCE = "leftImg8bit_sequence"
 _UNLABELLED_SPLIT = "test"
 _LARGEST_GAP = 30
-"""Snippets of one city and sequence lie further apart: their annotated frames by 100 and more."""
+"""A snippet has 30 frames: after a longer gap comes another one of the same city and sequence."""
 
 
 class _Layout(NamedTuple):
@@ -55,57 +51,6 @@ class _Layout(NamedTuple):
 
 _ANNOTATED = _Layout("leftImg8bit", "gtFine")
 _EVERY_FRAME = _Layout(_SEQUENCE, "gtFine_sequence")
-
-
-@dataclass(frozen=True)
-class CityscapesClip:
-    """The files of a clip.
-
-    Attributes:
-        id: e.g. 'aachen_000000_000019'.
-        group: '' or its group of groups.json.
-        query: the annotated frame.
-        memory: the frames before it, oldest first; stand-ins where one is missing.
-        stand_ins: how many of the memory frames are stand-ins.
-        labels: None in a split without.
-    """
-
-    id: str
-    group: str
-    query: SourceFile
-    memory: tuple[SourceFile, ...]
-    stand_ins: int
-    labels: LabelsFile | None
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when one of the files does."""
-        fingerprints = [file.fingerprint for file in (*self.memory, self.query)]
-        if self.labels is not None:
-            fingerprints.append(self.labels.fingerprint)
-        return "\n".join(fingerprints)
-
-    def load(self) -> Clip:
-        """Reads the files; raises UserError if they are torn or do not go together."""
-        query_HxWx3 = read_frame(self.query)
-        size = query_HxWx3.shape[:2]
-        frames = []
-        for file in self.memory:
-            frames.append(read_frame(file))
-            check_size(frames[-1], file, size, self.query)
-        return Clip(
-            id=self.id,
-            group=self.group,
-            frames_SxHxWx3=np.stack([*frames, query_HxWx3]),
-            labels_HxW=self._load_labels(size),
-        )
-
-    def _load_labels(self, size: tuple[int, int]) -> np.ndarray:
-        if self.labels is None:
-            return np.full(size, IGNORE, np.uint8)
-        labels_HxW = self.labels.load()
-        check_size(labels_HxW, self.labels.file, size, self.query)
-        return labels_HxW
 
 
 def prepare(
@@ -203,7 +148,7 @@ class _CityFolder(NamedTuple):
     labels_at: str
 
 
-def _make_clip(name: str, group: str, city: _CityFolder, options: Options) -> CityscapesClip:
+def _make_clip(name: str, group: str, city: _CityFolder, options: Options) -> FilesClip:
     query = city.queries.get(name)
     if query is None:
         raise UserError(
@@ -222,7 +167,7 @@ def _make_clip(name: str, group: str, city: _CityFolder, options: Options) -> Ci
     memory = preparation.find_memory(parsed.number, list(video), options, _LARGEST_GAP)
     missing = [f"{parsed.at(number)}{_SUFFIX}" for number in memory.missing]
     preparation.check_missing(name, missing, options)
-    return CityscapesClip(
+    return FilesClip(
         id=name,
         group=group,
         query=query,

@@ -8,14 +8,13 @@ from data_prep.preparation import Options
 from tmanet_jax.data.records import has_records, open_clips
 from tmanet_jax.errors import UserError
 
-MEMORY_RANGE = 4
-"""Frames before the annotated one in each record: networks with T up to 4 can train on them."""
-
 DEGRADED = 0.5
 """Share of the annotated frames that the camera spoils: a memory learns to help only on these."""
 
 
-def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num_eval: int) -> None:
+def ensure_records(
+    data_dir: Path, *, size: tuple[int, int], num_train: int, num_eval: int, memory_range: int
+) -> None:
     """Makes the records unless they are there.
 
     Args:
@@ -23,6 +22,7 @@ def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num
         size: height and width of the frames in pixels.
         num_train: clips of the split `train`.
         num_eval: clips of the split `val`.
+        memory_range: frames before the annotated one in each record.
 
     Raises:
         UserError: there are records of another street, or the records cannot be written.
@@ -36,12 +36,12 @@ def ensure_records(data_dir: Path, *, size: tuple[int, int], num_train: int, num
             size=size,
             train=num_train,
             val=num_eval,
-            before=MEMORY_RANGE,
+            before=memory_range,
             after=0,
             degraded_train=DEGRADED,
             degraded_val=DEGRADED,
         )
-        cityscapes.prepare(Path(street), data_dir, Options(memory_range=MEMORY_RANGE))
+        cityscapes.prepare(Path(street), data_dir, Options(memory_range=memory_range))
 
 
 def _check_records(data_dir: Path, size: tuple[int, int], num_train: int, num_eval: int) -> None:

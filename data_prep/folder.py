@@ -35,15 +35,12 @@ A run needs to be told the number of classes:
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from data_prep.folder_classes import Classes, read_classes
-from data_prep.pictures import check_size, read_frame
+from data_prep.clip_files import FilesClip
+from data_prep.folder_classes import Classes, FolderLabels, read_classes
 from data_prep.preparation import (
     Options,
     add_arguments,
@@ -53,50 +50,10 @@ from data_prep.preparation import (
     run,
 )
 from data_prep.source_tree import SourceFile, SourceTree
-from tmanet_jax.data.record_writer import SplitPlan, WrongSourceError
-from tmanet_jax.data.records import Clip
+from tmanet_jax.data.record_writer import PlannedClip, SplitPlan, WrongSourceError
 from tmanet_jax.errors import UserError, ends_with_message
 
-_FRAME_TYPES = (".png", ".jpg", ".jpeg")
-
-
-@dataclass(frozen=True)
-class FolderClip:
-    """The files of a clip.
-
-    Attributes:
-        id: VIDEO_NAME.
-        query: the labelled frame.
-        memory: the frames before it, oldest first; stand-ins where one is missing.
-        stand_ins: how many of the memory frames are stand-ins.
-        labels: file of its labels.
-        classes: what those hold.
-        group: of no meaning here.
-    """
-
-    id: str
-    query: SourceFile
-    memory: tuple[SourceFile, ...]
-    stand_ins: int
-    labels: SourceFile
-    classes: Classes
-    group: str = ""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when a file does, or the classes."""
-        files = (*self.memory, self.query, self.labels)
-        return "\n".join([*(file.fingerprint for file in files), repr(self.classes)])
-
-    def load(self) -> Clip:
-        """Reads the files; raises UserError if they are torn or do not go together."""
-        frames = [read_frame(file) for file in (*self.memory, self.query)]
-        size = frames[-1].shape[:2]
-        for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            check_size(frame_HxWx3, file, size, self.query)
-        labels_HxW = self.classes.read_labels(self.labels)
-        check_size(labels_HxW, self.labels, size, self.query)
-        return Clip(self.id, self.group, np.stack(frames), labels_HxW)
+_PICTURE_TYPES = (".png", ".jpg", ".jpeg")
 
 
 def find_clips(
@@ -110,15 +67,9 @@ def find_clips(
     plans = {}
     for split in splits:
         clips = [
-            plan_clip(
-                f"{video}_{Path(labels.name).stem}",
-                "",
-                options,
-                partial(_find_clip, tree, f"{split}/{video}", labels, classes, options),
-            )
+            clip
             for video in tree.folders(f"labels/{split}")
-            for labels in tree.files(f"labels/{split}/{video}").values()
-            if labels.name.lower().endswith(".png")
+            for clip in _clips_of_video(tree, f"{split}/{video}", classes, options)
         ]
         if not clips:
             raise WrongSourceError(
@@ -129,33 +80,51 @@ def find_clips(
     return plans
 
 
-def _find_clip(
-    tree: SourceTree, video: str, labels: SourceFile, classes: Classes, options: Options
-) -> FolderClip:
+def _clips_of_video(
+    tree: SourceTree, video: str, classes: Classes, options: Options
+) -> Iterator[PlannedClip]:
     frames = _numbered_frames(tree, f"frames/{video}")
-    number = _number(labels)
+    existing = sorted(frames)
+    for labels in tree.files(f"labels/{video}").values():
+        if labels.name.lower().endswith(_PICTURE_TYPES):
+            clip_id = f"{video.rpartition('/')[2]}_{Path(labels.name).stem}"
+            find = partial(_find_clip, clip_id, video, frames, existing, options)
+            yield plan_clip(clip_id, "", options, partial(find, FolderLabels(labels, classes)))
+
+
+def _find_clip(
+    clip_id: str,
+    video: str,
+    frames: Mapping[int, SourceFile],
+    existing: Sequence[int],
+    options: Options,
+    labels: FolderLabels,
+) -> FilesClip:
+    if not labels.file.name.lower().endswith(".png"):
+        raise UserError(
+            f"The labels {labels.file} are no PNG: other formats change values on the way."
+        )
+    number = _number(labels.file)
     if number not in frames:
         raise UserError(
-            f"The labels {labels} have no frame: expected frames/{video}/{Path(labels.name).stem}"
-            ".png or .jpg."
+            f"The labels {labels.file} have no frame: expected frames/{video}/"
+            f"{Path(labels.file.name).stem}.png or .jpg."
         )
-    memory = find_memory(number, sorted(frames), options)
-    clip_id = f"{video.rpartition('/')[2]}_{Path(labels.name).stem}"
+    memory = find_memory(number, existing, options)
     check_missing(clip_id, [f"frame {absent} of {video}" for absent in memory.missing], options)
-    return FolderClip(
+    return FilesClip(
         id=clip_id,
         query=frames[number],
         memory=tuple(frames[taken] for taken in memory.numbers),
         stand_ins=len(memory.missing),
         labels=labels,
-        classes=classes,
     )
 
 
 def _numbered_frames(tree: SourceTree, folder: str) -> Mapping[int, SourceFile]:
     frames: dict[int, SourceFile] = {}
     for file in tree.files(folder).values():
-        if not file.name.lower().endswith(_FRAME_TYPES):
+        if not file.name.lower().endswith(_PICTURE_TYPES):
             continue
         number = _number(file)
         if number in frames:

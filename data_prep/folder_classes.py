@@ -29,19 +29,38 @@ class Classes:
     class_set: ClassSet
     ignored_colour: Colour | None
 
-    def read_labels(self, file: SourceFile) -> np.ndarray:
-        """Reads a label file of indices or colours as train ids: uint8 HxW.
+
+@dataclass(frozen=True)
+class FolderLabels:
+    """A label file of indices or colours.
+
+    Attributes:
+        file: the picture.
+        classes: what it holds.
+    """
+
+    file: SourceFile
+    classes: Classes
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the picture does, or the classes."""
+        return f"{self.file.fingerprint} {self.classes}"
+
+    def load(self) -> np.ndarray:
+        """Train ids: uint8 HxW.
 
         Raises:
-            UserError: it cannot be read, or holds an index or a colour of no class.
+            UserError: the file cannot be read, or holds an index or a colour of no class.
         """
-        if holds_colours(file):
-            colours = dict(zip(self.class_set.palette_Cx3, range(IGNORE), strict=False))
-            if self.ignored_colour is not None:
-                colours[self.ignored_colour] = IGNORE
-            return colours_to_indices(read_frame(file), colours, str(file), f"those of {FILE}")
-        indices_HxW = read_indices(file)
-        self.class_set.check(indices_HxW, str(file))
+        class_set, where = self.classes.class_set, str(self.file)
+        if holds_colours(self.file):
+            colours = dict(zip(class_set.palette_Cx3, range(IGNORE), strict=False))
+            if self.classes.ignored_colour is not None:
+                colours[self.classes.ignored_colour] = IGNORE
+            return colours_to_indices(read_frame(self.file), colours, where, f"those of {FILE}")
+        indices_HxW = read_indices(self.file)
+        class_set.check(indices_HxW, where)
         return indices_HxW
 
 

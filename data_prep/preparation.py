@@ -299,7 +299,8 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
         splits = (arguments.splits or arguments.default_splits).split(",")
         summary = prepare(arguments.out, classes, find_clips(options, splits), options)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        goes_on = "" if arguments.verify else " The same command goes on from here."
+        print(f"Stopped.{goes_on}", file=sys.stderr)
         return 130
     print(f"Wrote to {arguments.out}: {summary}")
     return 0

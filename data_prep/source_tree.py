@@ -51,8 +51,8 @@ class UnpackedFile:
         """Name, size and time of the last change."""
         try:
             status = self.path.stat()
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
+        except OSError:  # a link to nowhere, for instance: reading it tells
+            return self.path.name
         return f"{self.path.name} {status.st_size} {status.st_mtime_ns}"
 
     def read_bytes(self) -> bytes:
@@ -122,12 +122,15 @@ class SourceTree:
         return sorted(unpacked | self._zipped_folders[folder])
 
     def files(self, folder: str) -> Mapping[str, SourceFile]:
-        """The files in a folder by name, sorted; empty if there is no such folder."""
+        """The files in a folder by name, sorted, but not hidden ones such as macOS leaves.
+
+        Empty if there is no such folder.
+        """
         if folder not in self._listed:
             unpacked: dict[str, SourceFile] = {
                 entry.name: UnpackedFile(Path(entry.path))
                 for entry in _scan(self.root / folder)
-                if not entry.is_dir()
+                if not (entry.is_dir() or entry.name.startswith("."))
             }
             self._listed[folder] = dict(sorted({**self._zipped[folder], **unpacked}.items()))
         return self._listed[folder]
@@ -135,7 +138,7 @@ class SourceTree:
     def _add(self, archive: zipfile.ZipFile) -> None:
         for member in archive.infolist():
             folder, _, name = member.filename.rpartition("/")
-            if name:
+            if name and not name.startswith("."):
                 self._zipped[folder][name] = ZippedFile(archive, member)
             while folder:
                 parent, _, name = folder.rpartition("/")

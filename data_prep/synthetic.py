@@ -287,7 +287,8 @@ def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]
     return groups
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """A size as it is written on the command line; for argparse."""
     height, cross, width = text.partition("x")
     if not (cross and height.isdecimal() and width.isdecimal()):
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 128x256")
@@ -302,7 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", help="folder of the data set")
     add("--picture", help="write a contact sheet of a few frames to this PNG instead")
-    add("--size", type=_size, default=(128, 256), help="HEIGHTxWIDTH in pixels (128x256)")
+    add("--size", type=parse_size, default=(128, 256), help="HEIGHTxWIDTH in pixels (128x256)")
     add("--train", type=int, default=0, help="snippets in the training split")
     add("--val", type=int, default=0, help="snippets in the validation split")
     add("--test", type=int, default=0, help="snippets in the test split")

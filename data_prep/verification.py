@@ -116,17 +116,18 @@ def _compare(pair: _Pair) -> _Comparison:
     """Compares one record, decoded, with its files."""
     offsets = range(pair.source.info.memory_range, 0, -1)
     try:
-        encoded = pair.source.read_encoded(pair.record)
-        record = [*encoded.decode_window(offsets, 0, 0, *encoded.size), encoded.decode_labels()]
+        where = pair.source.read_encoded(pair.record).where
+        clip = pair.source.read(pair.record, offsets)
     except UserError as error:
         return _Comparison([str(error)], b"")
-    checksum = _checksum(record)
-    where = f"Clip {encoded.id} ({encoded.where})"
+    of_records = [*clip.frames_SxHxWx3, clip.labels_HxW]
+    checksum = _checksum(of_records)
+    where = f"Clip {clip.id} ({where})"
     try:
-        clip = pair.clip.load()
+        expected = pair.clip.load()
     except UserError as error:
         return _Comparison([f"{where} cannot be compared with its source: {error}"], checksum)
-    source = [*clip.frames_SxHxWx3, clip.labels_HxW]
+    of_sources = [*expected.frames_SxHxWx3, expected.labels_HxW]
     names = [
         *(f"frame {offset * pair.source.info.frame_stride} before the query" for offset in offsets),
         "query",
@@ -134,12 +135,12 @@ def _compare(pair: _Pair) -> _Comparison:
     ]
     differences = [
         f"{where}: {name}: {_difference(of_record, of_source)}"
-        for name, of_record, of_source in zip(names, record, source, strict=True)
+        for name, of_record, of_source in zip(names, of_records, of_sources, strict=True)
         if not np.array_equal(of_record, of_source)
     ]
-    if encoded.group != pair.clip.group:
+    if clip.group != expected.group:
         differences.append(
-            f"{where}: group {encoded.group!r} in the record, {pair.clip.group!r} in the source."
+            f"{where}: group {clip.group!r} in the record, {expected.group!r} in the source."
         )
     return _Comparison(differences, checksum)
 

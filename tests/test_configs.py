@@ -11,7 +11,7 @@ from tmanet_jax import settings
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import TMANet, feature_size
 
-NAMES = ("default", "cityscapes", "camvid", "demo")
+NAMES = ("default", "cityscapes", "camvid", "demo", "benchmark")
 
 
 def load(name: str):

@@ -104,7 +104,8 @@ def test_the_format_of_the_published_videos(tmp_path, monkeypatch):
     """DVCPRO HD in MXF at the published size; stills 6 and 10 are the frames of index 7 and 11."""
     monkeypatch.setattr(camvid_splits, "_SPLITS", {"test": ((SEQ05, range(6, 11, 4)),)})
     source, size = tmp_path / "source", (720, 960)
-    frames = [numbered(index, size) for index in range(12)]
+    reddish = np.array([40, 0, 0], np.uint8)
+    frames = [numbered(index, size) + reddish for index in range(12)]
     write_video(source / SEQ05.file, frames, "dvvideo", pixel_format="yuv422p", rate=60)
     for number in (6, 10):
         name = SEQ05.frame_name(number)
@@ -116,6 +117,9 @@ def test_the_format_of_the_published_videos(tmp_path, monkeypatch):
         [3, 4, 5, 6, 7],
         [7, 8, 9, 10, 11],
     ]
+    oldest_HxWx3 = clips_of(source, "test").read(0, (4, 3, 2, 1)).frames_SxHxWx3[0]
+    off_by_HxWx3 = oldest_HxWx3.astype(int) - frames[3]
+    assert np.abs(off_by_HxWx3.mean(axis=(0, 1))).max() < 2  # of 255, in each colour
 
 
 def test_only_the_frames_that_are_needed_are_written_and_none_is_negative(source):
@@ -226,6 +230,12 @@ def test_foreign_frames_of_another_numbering_are_refused(source, capsys):
         write_png(frames / f"Seq05VD_f{number:05d}.png", numbered(number))
     options = ("--splits=test", f"--frames={frames}")
     assert prepare(source, *options) == 2
+    assert "look like the extracted frames 1 after those of their numbers" in (
+        capsys.readouterr().err
+    )
+    for number in range(31):
+        write_png(frames / f"Seq05VD_f{number:05d}.png", numbered(3000 + number))
+    assert prepare(source, *options) == 2
     assert "4 of 4 stills do not show the extracted frame of their number" in (
         capsys.readouterr().err
     )
@@ -233,6 +243,8 @@ def test_foreign_frames_of_another_numbering_are_refused(source, capsys):
         write_png(frames / f"Seq05VD_f{number:05d}.png", numbered(shown(SEQ05, number)))
     assert prepare(source, *options) == 0
     assert "4 of 4 stills agree with the frame of their number" in capsys.readouterr().out
+    (frames / "Seq05VD_f00030.png").write_bytes(b"torn")  # no memory of any clip
+    assert prepare(source, *options) == 0
 
 
 def test_a_query_at_the_start_of_a_video_has_stand_ins(source, monkeypatch, capsys):

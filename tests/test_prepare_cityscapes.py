@@ -307,6 +307,12 @@ def no_labels(source):
     labels_path(source, NAMES[1]).unlink()
 
 
+def dangling_link(source):
+    path = paths(source, NAMES[1])[1][0]
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
 def no_query(source):
     paths(source, NAMES[1])[0].unlink()
 
@@ -342,6 +348,7 @@ def bad_groups(source):
         (shrink_memory, r"000018_leftImg8bit\.png is 40x58 .* its query .* is 40x60"),
         (shrink_labels, r"aachen_000001_000019_gtFine_labelIds\.png is 20x30 "),
         (no_labels, r"aachen_000001_000019 has no labels: expected aachen"),
+        (dangling_link, r"000001_000017_leftImg8bit\.png cannot be read: No such file"),
         (no_query, r"000001_000019 has labels but no frame: expected .*leftImg8bit/train/aachen/"),
         (torn_zip, r"leftImg8bit_trainvaltest\.zip cannot be read as a zip file"),
         (no_sequences, r"leftImg8bit_sequence/train is missing"),

@@ -1,6 +1,7 @@
 """Somebody's own data: from a folder to the first training step."""
 
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -124,6 +125,18 @@ def test_frames_may_be_jpeg_and_names_may_hold_text(source):
     assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
 
 
+def test_zip_files_are_read_in_place(source):
+    prepare(source)
+    expected = clips_of(source).read(1, (2, 1))
+    zipped = source.parent / "zipped"
+    zipped.mkdir()
+    shutil.make_archive(str(zipped / "mine"), "zip", source)
+    assert folder.main([f"--source={zipped}", f"--out={zipped / 'out'}", "--name=mine"]) == 0
+    clips = open_clips(zipped / "out", "train")
+    assert clips.info.classes == clips_of(source).info.classes
+    np.testing.assert_array_equal(clips.read(1, (2, 1)).frames_SxHxWx3, expected.frames_SxHxWx3)
+
+
 def no_classes(source):
     (source / "classes.csv").unlink()
 
@@ -138,6 +151,11 @@ def no_labels(source):
 
 def label_without_frame(source):
     (source / "frames/train/drive/000008.png").unlink()
+
+
+def jpeg_labels(source):
+    path = source / "labels/train/drive/000005.png"
+    path.rename(path.with_suffix(".jpg"))
 
 
 def double_frame(source):
@@ -178,6 +196,7 @@ def small_memory(source):
         (classes_are(CLASSES[:20] + "ignored,0,0,0\na,1,1,1\n"), "must be the last line"),
         (no_labels, r"no labels in .*: expected labels/train/VIDEO/NUMBER\.png"),
         (label_without_frame, r"labels .*000008\.png have no frame: expected frames/train/drive"),
+        (jpeg_labels, r"labels .*000005\.jpg are no PNG"),
         (double_frame, r"000007\.png and .*/7\.png are both frame 7"),
         (nameless_frame, r"no frame number in the name of .*first\.png"),
         (wrong_index, r"value 3 in .*000005\.png at row 0, column 0 .* 0\.\.2 or 255"),

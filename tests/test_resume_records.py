@@ -109,11 +109,12 @@ def test_all_in_one_go_gives_the_same_files_as_several_starts(tmp_path):
         ({"fingerprint": "newer"}, {}),
         ({"stand_ins": 1}, {}),
         ({}, {"classes": CAMVID}),
+        ({}, {"classes": dataclasses.replace(CITYSCAPES, names=(*CITYSCAPES.names, "tram"))}),
         ({}, {"frame_stride": 2}),
         ({"memory_range": 2}, {"memory_range": 2}),
         ({"size": (40, 50)}, {"split": "val"}),
     ],
-    ids=["group", "files", "stand-ins", "classes", "stride", "range", "split"],
+    ids=["group", "files", "stand-ins", "classes", "names of classes", "stride", "range", "split"],
 )
 def test_shards_of_other_files_or_options_are_removed_and_counted(tmp_path, fields, options):
     stopped(tmp_path)

@@ -112,11 +112,17 @@ def test_a_changed_member_is_named(tmp_path):
 
 def test_a_file_that_is_gone_is_named(root):
     file = SourceTree(root).files("a/train/aachen")["2.png"]
+    before = file.fingerprint
     (root / "a" / "train" / "aachen" / "2.png").unlink()
     with pytest.raises(UserError, match=r"2\.png cannot be read: No such file"):
         file.read_bytes()
-    with pytest.raises(UserError, match=r"2\.png cannot be read: No such file"):
-        file.fingerprint  # noqa: B018
+    assert file.fingerprint != before
+
+
+def test_hidden_files_are_not_part_of_the_data(root):
+    (root / "a" / "train" / "aachen" / "._2.png").write_bytes(b"left by macOS")
+    make_zip(root / "b.zip", {"a/train/aachen/._1.png": b"left by macOS"})
+    assert list(SourceTree(root).files("a/train/aachen")) == ["1.png", "2.png"]
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path):

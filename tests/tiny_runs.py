@@ -47,7 +47,7 @@ RENDER = (
 
 def render_records(data_dir: Path) -> None:
     """Records with four memory frames."""
-    ensure_records(data_dir, size=(64, 128), num_train=NUM_TRAIN, num_eval=NUM_EVAL)
+    ensure_records(data_dir, size=(64, 128), num_train=NUM_TRAIN, num_eval=NUM_EVAL, memory_range=4)
 
 
 def command(data_dir: Path, *arguments: str) -> list[str]:

@@ -44,11 +44,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RenderConfig:
-    """A synthetic data set: height and width in pixels, and clips of each split."""
+    """A synthetic data set: pixels, clips of each split, frames before each annotated one."""
 
     size: tuple[int, int]
     num_train: int
     num_eval: int
+    memory_range: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +188,7 @@ _AT_LEAST_ONE = """
 """
 _NOT_NEGATIVE = """
     seed model.num_memory data.num_workers data.render_train data.render_eval
+    data.render_memory_range
     optimizer.learning_rate optimizer.min_learning_rate optimizer.power optimizer.warmup_steps
     optimizer.weight_decay loss.aux_weight loss.class_weight_power eval.num_overlays
     eval.num_worst
@@ -269,6 +271,7 @@ def _data(config: ConfigDict) -> DataConfig:
         size=_size("data.render_size", data.render_size),
         num_train=data.render_train,
         num_eval=data.render_eval,
+        memory_range=data.render_memory_range,
     )
     return DataConfig(
         dir=data.dir,

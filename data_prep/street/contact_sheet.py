@@ -6,11 +6,11 @@ import numpy as np
 from data_prep.street.scene import ANNOTATED_FRAME
 from data_prep.street.snippet import SnippetFrames
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+from tmanet_jax.data.pictures import joined
 
 _SIZE = (256, 512)
 _SNIPPETS = ((41, False), (22, True), (31, False), (45, True))  # number, degraded
 _MEMORY = (4, 1)  # how many frames before the annotated one
-_GAP = 4  # pixels
 
 
 def contact_sheet(seed: int) -> np.ndarray:
@@ -22,14 +22,5 @@ def contact_sheet(seed: int) -> np.ndarray:
         annotated = frames.draw(ANNOTATED_FRAME)
         train_ids_HxW = CITYSCAPES_TRAIN_ID_OF_LABEL_ID[annotated.labels_HxW]
         labels_HxWx3 = CITYSCAPES.paint(train_ids_HxW)[..., ::-1]
-        rows.append(_joined([*memory, annotated.image_HxWx3, labels_HxWx3], axis=1))
-    return cv2.resize(_joined(rows, axis=0), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-
-
-def _joined(pictures: list[np.ndarray], axis: int) -> np.ndarray:
-    """Pictures side by side (axis 1) or one above the other (axis 0), white between them."""
-    gap = list(pictures[0].shape)
-    gap[axis] = _GAP
-    white = np.full(gap, 255, np.uint8)
-    parts = [part for picture in pictures for part in (picture, white)]
-    return np.concatenate(parts[:-1], axis=axis)
+        rows.append(joined([*memory, annotated.image_HxWx3, labels_HxWx3], axis=1))
+    return cv2.resize(joined(rows, axis=0), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)

@@ -11,11 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import zstandard
 
+from tmanet_jax.data.kernels import undo_differences
+
 TILE_HEIGHT, TILE_WIDTH = 64, 256
 _FRAME_LEVEL, _LABEL_LEVEL = 1, 15
 _HEADER = struct.Struct("<4sHHH")
 _FRAME_MAGIC, _LABEL_MAGIC = b"TMAf", b"TMAl"
 _CODEC_VERSION = 1
+
+Buffer = bytes | memoryview
 
 DAMAGE = (ValueError, struct.error, zstandard.ZstdError, MemoryError)
 """What reading damaged bytes may raise."""
@@ -44,21 +48,21 @@ def encode_frame(frame_HxWx3: np.ndarray) -> bytes:
     return b"".join([header, ends.tobytes(), *tiles])
 
 
-def frame_size(encoded: bytes) -> Size:
+def frame_size(encoded: Buffer) -> Size:
     """Size of an encoded frame, without decoding it."""
     return _size(encoded, _FRAME_MAGIC)
 
 
-def decode_frame(encoded: bytes) -> np.ndarray:
+def decode_frame(encoded: Buffer) -> np.ndarray:
     """Decodes a whole frame: uint8 HxWx3. Raises ValueError or ZstdError if it is damaged."""
     return decode_window(encoded, 0, 0, *frame_size(encoded))
 
 
-def decode_window(encoded: bytes, top: int, left: int, height: int, width: int) -> np.ndarray:
+def decode_window(encoded: Buffer, top: int, left: int, height: int, width: int) -> np.ndarray:
     """Decodes frame[top : top + height, left : left + width], and only the tiles it touches.
 
     Returns:
-        uint8 height x width x 3, possibly a view of a larger array.
+        uint8 height x width x 3.
 
     Raises:
         ValueError: the window is empty or leaves the frame, or the bytes are not a frame.
@@ -69,28 +73,29 @@ def decode_window(encoded: bytes, top: int, left: int, height: int, width: int) 
     if not (0 <= top < bottom <= size.height and 0 <= left < right <= size.width):
         raise ValueError(f"Window {top}:{bottom}, {left}:{right} is not inside a frame of {size}.")
     tile_rows, tile_columns = -(-size.height // TILE_HEIGHT), -(-size.width // TILE_WIDTH)
-    num_tiles = tile_rows * tile_columns
-    ends = np.frombuffer(encoded, "<u4", num_tiles, _HEADER.size)
-    first_byte = _HEADER.size + ends.nbytes
-    decompressor = zstandard.ZstdDecompressor()
+    ends = np.frombuffer(encoded, "<u4", tile_rows * tile_columns, _HEADER.size)
+    limits = [0, *ends.tolist()]
+    tiles = memoryview(encoded)[_HEADER.size + ends.nbytes :]
+    decompress = zstandard.ZstdDecompressor().decompress
 
-    origin_y, origin_x = top - top % TILE_HEIGHT, left - left % TILE_WIDTH
-    limit_y = min(bottom + -bottom % TILE_HEIGHT, size.height)
-    limit_x = min(right + -right % TILE_WIDTH, size.width)
-    canvas_hxwx3 = np.empty((limit_y - origin_y, limit_x - origin_x, 3), np.uint8)
-    for y in range(origin_y, limit_y, TILE_HEIGHT):
-        for x in range(origin_x, limit_x, TILE_WIDTH):
+    window_hxw3 = np.empty((height, 3 * width), np.uint8)
+    for y in range(top - top % TILE_HEIGHT, bottom, TILE_HEIGHT):
+        tile_height, first_y = min(TILE_HEIGHT, size.height - y), max(top, y)
+        for x in range(left - left % TILE_WIDTH, right, TILE_WIDTH):
+            tile_width, first_x = min(TILE_WIDTH, size.width - x), max(left, x)
             index = y // TILE_HEIGHT * tile_columns + x // TILE_WIDTH
-            start = first_byte + (int(ends[index - 1]) if index else 0)
-            tile = decompressor.decompress(encoded[start : first_byte + int(ends[index])])
-            place_hxwx3 = canvas_hxwx3[
-                y - origin_y : y - origin_y + TILE_HEIGHT, x - origin_x : x - origin_x + TILE_WIDTH
-            ]
-            place_hxwx3[:] = np.frombuffer(tile, np.uint8).reshape(place_hxwx3.shape)
-    for row in range(1, min(TILE_HEIGHT, len(canvas_hxwx3))):  # the same row of all tiles at once
-        rows = canvas_hxwx3[row::TILE_HEIGHT]
-        np.add(rows, canvas_hxwx3[row - 1 :: TILE_HEIGHT][: len(rows)], out=rows)
-    return canvas_hxwx3[top - origin_y : bottom - origin_y, left - origin_x : right - origin_x]
+            tile = decompress(tiles[limits[index] : limits[index + 1]])
+            undo_differences(
+                np.frombuffer(tile, np.uint8).reshape(tile_height, 3 * tile_width),
+                first_y - y,
+                3 * (first_x - x),
+                window_hxw3,
+                first_y - top,
+                3 * (first_x - left),
+                min(y + tile_height, bottom) - first_y,
+                3 * (min(x + tile_width, right) - first_x),
+            )
+    return window_hxw3.reshape(height, width, 3)
 
 
 def encode_labels(labels_HxW: np.ndarray) -> bytes:
@@ -99,14 +104,14 @@ def encode_labels(labels_HxW: np.ndarray) -> bytes:
     return header + zstandard.ZstdCompressor(level=_LABEL_LEVEL).compress(labels_HxW.tobytes())
 
 
-def decode_labels(encoded: bytes) -> np.ndarray:
+def decode_labels(encoded: Buffer) -> np.ndarray:
     """Decodes labels: uint8 HxW. Raises ValueError or ZstdError if they are damaged."""
     size = _size(encoded, _LABEL_MAGIC)
-    content = zstandard.ZstdDecompressor().decompress(encoded[_HEADER.size :])
+    content = zstandard.ZstdDecompressor().decompress(memoryview(encoded)[_HEADER.size :])
     return np.frombuffer(content, np.uint8).reshape(size)
 
 
-def _size(encoded: bytes, expected_magic: bytes) -> Size:
+def _size(encoded: Buffer, expected_magic: bytes) -> Size:
     magic, version, height, width = _HEADER.unpack_from(encoded)
     if (magic, version) != (expected_magic, _CODEC_VERSION):
         raise ValueError(

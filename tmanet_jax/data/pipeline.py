@@ -12,34 +12,24 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple
 
 import cv2
 import grain
 import numpy as np
 from absl import flags
 
-from tmanet_jax.data import transforms
-from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.data.records import Clip, ClipSource
+from tmanet_jax.data.allocator import keep_freed_memory
+from tmanet_jax.data.records import Clip, ClipSource, EncodedClip
+from tmanet_jax.data.samples import (
+    Batch,
+    ClipDraw,
+    Sampling,
+    draw_clip,
+    empty_batch,
+    make_clip,
+)
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
-
-
-class Batch(NamedTuple):
-    """Training clips; also one of them, without the B dimension.
-
-    Attributes:
-        frames: BxSxHxWx3 uint8 RGB in the order of time, the query last; padding is 0.
-        labels: BxHxW uint8 train ids; ignored pixels and padding are 255.
-        sizes: Bx2 int32, height and width of the picture inside the padding.
-        indices: B int64, which record each clip is.
-    """
-
-    frames: np.ndarray
-    labels: np.ndarray
-    sizes: np.ndarray
-    indices: np.ndarray
 
 
 class BatchIterator(Iterator[Batch]):
@@ -77,38 +67,38 @@ class BatchIterator(Iterator[Batch]):
 
 
 @dataclass(frozen=True)
-class _LoadTrainingClip(grain.transforms.RandomMap):
-    source: ClipSource
-    augmentation: Augmentation
-    num_memory: int
-    memory_range: int
+class _DrawnClip:
+    """A clip that is read and drawn, its pixels still to be made."""
 
-    def random_map(self, index: int, rng: np.random.Generator) -> Batch:
+    index: int
+    clip: EncodedClip
+    labels_HxW: np.ndarray
+    draw: ClipDraw
+
+
+@dataclass(frozen=True)
+class _DrawClip(grain.transforms.RandomMap):
+    source: ClipSource
+    sampling: Sampling
+
+    def random_map(self, index: int, rng: np.random.Generator) -> _DrawnClip:
         clip = self.source.read_encoded(index)
         labels_HxW = clip.decode_labels()
-        offsets = transforms.draw_memory_offsets(rng, self.num_memory, self.memory_range)
-        geometry = transforms.draw_geometry(rng, labels_HxW, self.augmentation)
-        photometry = transforms.draw_clip_photometry(
-            rng, self.num_memory + 1, self.augmentation.photometric
-        )
-        window = transforms.source_window(clip.size, geometry)
-        windows_SxHxWx3 = clip.decode_window(offsets, *window)
-        crops = [
-            transforms.apply_photometry(
-                transforms.apply_geometry_to_window(window_hxwx3, window, clip.size, geometry),
-                colours,
-            )
-            for window_hxwx3, colours in zip(windows_SxHxWx3, photometry, strict=True)
-        ]
-        crop_size = self.augmentation.crop_size
-        return Batch(
-            frames=np.stack([transforms.pad(crop_hxwx3, crop_size, 0) for crop_hxwx3 in crops]),
-            labels=transforms.pad(
-                transforms.apply_geometry_to_labels(labels_HxW, geometry), crop_size, IGNORE
-            ),
-            sizes=np.array(crops[0].shape[:2], np.int32),
-            indices=np.array(index, np.int64),
-        )
+        return _DrawnClip(index, clip, labels_HxW, draw_clip(rng, labels_HxW, self.sampling))
+
+
+@dataclass(frozen=True)
+class _MakeBatch:
+    """Makes the pixels of drawn clips, each where it lies in the batch."""
+
+    crop_size: tuple[int, int]
+
+    def __call__(self, drawn: Sequence[_DrawnClip]) -> Batch:
+        batch = empty_batch(len(drawn), len(drawn[0].draw.photometry), self.crop_size)
+        for place, clip in enumerate(drawn):
+            make_clip(clip.clip, clip.labels_HxW, clip.draw, batch, place)
+            batch.indices[place] = clip.index
+        return batch
 
 
 @dataclass(frozen=True)
@@ -165,18 +155,22 @@ def train_batches(
         )
     if num_workers and not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # grain reads flags when it starts workers
-    load = _LoadTrainingClip(source, augmentation, num_memory, memory_range)
+    if not num_workers:
+        keep_freed_memory()
+    sampling = Sampling(augmentation, num_memory, memory_range)
     first_part = start_step * process_count + process_index
     batches = (
         grain.MapDataset.source(range(len(source)))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(load)
+        .random_map(_DrawClip(source, sampling))
         # An endless stream has no remainder; grain would round its length up, beyond an index.
-        .batch(batch_size // process_count, drop_remainder=True, batch_fn=_stack)[
-            first_part::process_count
-        ]
+        .batch(
+            batch_size // process_count,
+            drop_remainder=True,
+            batch_fn=_MakeBatch(augmentation.crop_size),
+        )[first_part::process_count]
         .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads))
         .mp_prefetch(grain.MultiprocessingOptions(num_workers), worker_init_fn=_begin_worker)
     )
@@ -206,13 +200,10 @@ def eval_clips(
     return iter(clips)
 
 
-def _stack(clips: Sequence[Batch]) -> Batch:
-    return Batch(*(np.stack(arrays) for arrays in zip(*clips, strict=True)))
-
-
 def _begin_worker(worker_index: int, worker_count: int) -> None:
     del worker_index, worker_count
     cv2.setNumThreads(1)
+    keep_freed_memory()
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 

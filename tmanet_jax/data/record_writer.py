@@ -1,6 +1,7 @@
 """Writes clip records on all cores, shard by shard; what is whole survives whatever happens."""
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -130,10 +131,9 @@ def write_records(
     plans = {name: plan for name, plan in plans.items() if plan.clips}
     if not plans:
         raise UserError(f"There are no clips to write to {out}.")
+    options = [dataclasses.asdict(classes), memory_range, frame_stride]
     shards = [
-        shard
-        for name, plan in plans.items()
-        for shard in _planned_shards(name, plan, [classes.name, memory_range, frame_stride])
+        shard for name, plan in plans.items() for shard in _planned_shards(name, plan, options)
     ]
     with staging(out) as place:
         whole = _kept_shards(place, shards, skip_unreadable, on_start)
@@ -178,7 +178,7 @@ class _PlannedShard(NamedTuple):
     fingerprint: str
 
 
-def _planned_shards(split: str, plan: SplitPlan, options: list[str | int]) -> list[_PlannedShard]:
+def _planned_shards(split: str, plan: SplitPlan, options: Sequence[object]) -> list[_PlannedShard]:
     num_shards = -(-len(plan.clips) // CLIPS_PER_SHARD)
     shards = []
     for index in range(num_shards):

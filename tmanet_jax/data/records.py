@@ -19,7 +19,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
-from tmanet_jax.data.codec import DAMAGE, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.codec import DAMAGE, Buffer, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.examples import parse_example
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
 from tmanet_jax.errors import UserError
 
@@ -74,9 +75,9 @@ class EncodedClip:
 
     id: str
     group: str
-    memory: tuple[bytes, ...]
-    query: bytes
-    labels: bytes
+    memory: tuple[Buffer, ...]
+    query: Buffer
+    labels: Buffer
     where: str
 
     @property
@@ -93,30 +94,26 @@ class EncodedClip:
             return decode_labels(self.labels)
 
     def decode_window(
-        self, memory_offsets: Sequence[int], top: int, left: int, height: int, width: int
+        self, offset: int, top: int, left: int, height: int, width: int
     ) -> np.ndarray:
-        """The same window of some memory frames and of the query, in the order of time.
+        """Decodes a window of one frame, and only the tiles it touches.
 
         Args:
-            memory_offsets: how many frames before the query each memory frame lies, in the order
-                wanted: oldest first, thus descending.
+            offset: how many frames before the query the frame lies; 0: the query itself.
             top: the window's first row.
             left: the window's first column.
             height: the window's height.
             width: the window's width.
 
         Returns:
-            uint8 S x height x width x 3, the query last.
+            uint8 height x width x 3.
 
         Raises:
-            UserError: a frame is damaged.
+            UserError: the frame is damaged.
         """
-        frames = [self.memory[len(self.memory) - offset] for offset in memory_offsets]
-        window_SxHxWx3 = np.empty((len(frames) + 1, height, width, 3), np.uint8)
+        frame = self.memory[len(self.memory) - offset] if offset else self.query
         with self._naming_damage():
-            for window_HxWx3, frame in zip(window_SxHxWx3, [*frames, self.query], strict=True):
-                window_HxWx3[:] = decode_window(frame, top, left, height, width)
-        return window_SxHxWx3
+            return decode_window(frame, top, left, height, width)
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
@@ -178,13 +175,15 @@ class ClipSource:
         """
         where = self._where(index)
         try:
-            record = self._data_source[index]
+            record = parse_example(self._data_source[index])
+            (clip_id,), (group,) = record["id"], record["group"]
+            (query,), (labels,) = record["query"], record["labels"]
             clip = EncodedClip(
-                id=record["id"].decode(),
-                group=record["group"].decode(),
-                memory=tuple(record["memory"]),
-                query=record["query"],
-                labels=record["labels"],
+                id=bytes(clip_id).decode(),
+                group=bytes(group).decode(),
+                memory=tuple(record.get("memory", ())),
+                query=query,
+                labels=labels,
                 where=where,
             )
             if clip.id != self.clip_id(index):
@@ -204,7 +203,9 @@ class ClipSource:
             UserError: the record is damaged; names shard, index and clip.
         """
         encoded = self.read_encoded(index)
-        frames_SxHxWx3 = encoded.decode_window(memory_offsets, 0, 0, *encoded.size)
+        frames_SxHxWx3 = np.stack(
+            [encoded.decode_window(offset, 0, 0, *encoded.size) for offset in (*memory_offsets, 0)]
+        )
         return Clip(encoded.id, encoded.group, frames_SxHxWx3, encoded.decode_labels())
 
     def check_memory(self, num_memory: int, memory_range: int) -> None:
@@ -259,7 +260,10 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
             f"The records at {data_dir} have no split {split!r}, only {', '.join(info.splits)}. "
             f"Make them again with it:\n  {_command(data_dir, info.classes)} --splits=...,{split}"
         )
-    return ClipSource(data_dir, split, info, builder.as_data_source(split))
+    undecoded = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    return ClipSource(data_dir, split, info, undecoded)
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:

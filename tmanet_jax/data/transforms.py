@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
+from tmanet_jax.data import kernels
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 
@@ -23,6 +24,8 @@ MEAN_RGB = np.array([123.675, 116.28, 103.53], np.float32)
 STD_RGB = np.array([58.395, 57.12, 57.375], np.float32)
 
 CROP_TRIES = 10
+
+_EXACT_COUNT = 2**23  # pixels; OpenCV's histograms are float32, which counts to 2**24
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,9 @@ def resize_labels_in_box(labels_HxW: np.ndarray, size: Size, box: Box) -> np.nda
     """The part of the resized labels inside the box, without resizing the rest."""
     rows = _nearest(labels_HxW.shape[0], size.height)[box.top : box.top + box.height]
     columns = _nearest(labels_HxW.shape[1], size.width)[box.left : box.left + box.width]
-    return labels_HxW[rows[:, None], columns]
+    window_hxw = labels_HxW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # Whole rows are gathered at the speed of memory, single pixels are not.
+    return cv2.transpose(cv2.transpose(window_hxw)[columns - columns[0]])[rows - rows[0]]
 
 
 def _nearest(length: int, resized_length: int) -> np.ndarray:
@@ -150,7 +155,9 @@ def _nearest(length: int, resized_length: int) -> np.ndarray:
 
 def is_varied(labels_HxW: np.ndarray, cat_max_ratio: float) -> bool:
     """Whether several classes are seen and none has the share `cat_max_ratio`, 255 not counting."""
-    counts_256 = np.bincount(labels_HxW.ravel(), minlength=256)
+    counts_256 = np.zeros(256)
+    for rows in np.array_split(labels_HxW, -(-labels_HxW.size // _EXACT_COUNT)):
+        counts_256 += cv2.calcHist([rows], [0], None, [256], [0, 256]).ravel()
     counts_256[IGNORE] = 0
     if np.count_nonzero(counts_256) < 2:
         return False
@@ -222,34 +229,65 @@ def _source_range(length: int, scaled_length: int, start: int, extent: int) -> t
 
 
 def apply_geometry_to_window(
-    window_hxwx3: np.ndarray, window: Box, size: Size, draw: GeometricDraw
+    window_hxwx3: np.ndarray,
+    window: Box,
+    size: Size,
+    draw: GeometricDraw,
+    out_HxWx3: np.ndarray | None = None,
 ) -> np.ndarray:
     """Resizes, crops and mirrors a frame of which only a window is known.
 
-    Bilinear as cv2.INTER_LINEAR, and bit-equal to resizing the whole frame: the window stays in its
-    place, so that OpenCV computes the same coefficients, and what lies outside is left undefined.
+    Bilinear, and bit-equal to cv2.INTER_LINEAR of the whole frame. OpenCV itself would have to
+    resize the frame from its origin to the window's end: its coefficients depend on the place.
 
     Args:
         window_hxwx3: uint8 RGB, at least the pixels inside `source_window`.
         window: where it lies in the frame.
         size: the frame's size.
         draw: how the frame is resized and cropped.
+        out_HxWx3: where the result goes, if anywhere: contiguous, of the crop's size or larger.
 
     Returns:
-        uint8 RGB, smaller than the crop's box if the resized frame is.
+        uint8 RGB, smaller than the crop's box if the resized frame is; a view of `out_HxWx3`.
     """
-    scaled = draw.scaled_size
-    known = Size(window.top + window.height, window.left + window.width)
-    factor_y, factor_x = scaled.height / size.height, scaled.width / size.width
-    if scaled != size and known == (round(known.height * factor_y), round(known.width * factor_x)):
-        known = size  # OpenCV only copies what keeps its size
-    canvas_hxwx3 = np.empty((*known, 3), np.uint8)
-    window.of(canvas_hxwx3)[:] = window_hxwx3
-    resized_hxwx3 = cv2.resize(
-        canvas_hxwx3, None, fx=factor_x, fy=factor_y, interpolation=cv2.INTER_LINEAR
+    scaled, box = draw.scaled_size, draw.box
+    height = min(box.height, scaled.height - box.top)
+    width = min(box.width, scaled.width - box.left)
+    rows_2xH, row_weights_2xH = _linear(size.height, scaled.height, box.top, height)
+    columns_2xW, column_weights_2xW = _linear(size.width, scaled.width, box.left, width)
+    outside = columns_2xW[0] == columns_2xW[1]  # OpenCV: all of one pixel, along a row only
+    column_weights_2xW[:, outside] = [[kernels.COEFFICIENT_ONE], [0]]
+    if draw.flip:
+        columns_2xW = columns_2xW[:, ::-1]
+        column_weights_2xW = np.ascontiguousarray(column_weights_2xW[:, ::-1])
+    if out_HxWx3 is None:
+        out_HxWx3 = np.empty((height, width, 3), np.uint8)
+    kernels.resize(
+        np.ascontiguousarray(window_hxwx3).reshape(window.height, -1),
+        (rows_2xH - window.top).astype(np.uint64),
+        row_weights_2xH,
+        (3 * (columns_2xW - window.left)).astype(np.uint64, order="C"),
+        column_weights_2xW,
+        out_HxWx3.reshape(len(out_HxWx3), -1),
     )
-    crop_hxwx3 = draw.box.of(resized_hxwx3)
-    return flip(crop_hxwx3) if draw.flip else crop_hxwx3
+    return out_HxWx3[:height, :width]
+
+
+def _linear(
+    length: int, scaled_length: int, start: int, extent: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which two positions INTER_LINEAR makes each resized one of, and their weights.
+
+    Returns:
+        2 x extent int64 and 2 x extent int32, of COEFFICIENT_ONE, rounded as OpenCV does.
+    """
+    scale = 1.0 / (scaled_length / length)
+    positions = ((np.arange(start, start + extent) + 0.5) * scale - 0.5).astype(np.float32)
+    firsts = np.floor(positions)
+    second_weights = positions - firsts
+    weights = np.stack([1 - second_weights, second_weights]) * np.float32(kernels.COEFFICIENT_ONE)
+    places = np.stack([firsts, firsts + 1]).astype(np.int64).clip(0, length - 1)
+    return places, np.rint(weights).astype(np.int32)
 
 
 def apply_geometry_to_frame(frame_HxWx3: np.ndarray, draw: GeometricDraw) -> np.ndarray:
@@ -269,6 +307,12 @@ def pad(picture_HxW: np.ndarray, size: tuple[int, int], value: int) -> np.ndarra
     padded = np.full((*size, *picture_HxW.shape[2:]), value, picture_HxW.dtype)
     padded[: picture_HxW.shape[0], : picture_HxW.shape[1]] = picture_HxW
     return padded
+
+
+def fill_padding(padded_HxW: np.ndarray, size: Size, value: int) -> None:
+    """Sets what lies below and to the right of a picture (HxW or HxWxC) of that size."""
+    padded_HxW[size.height :] = value
+    padded_HxW[: size.height, size.width :] = value
 
 
 # Colours.
@@ -301,21 +345,27 @@ def draw_clip_photometry(
 
 
 def apply_photometry(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
-    """Distorts the colours of a uint8 RGB frame.
+    """The colours of a uint8 RGB frame, distorted; see `distort`."""
+    distorted_HxWx3 = frame_HxWx3.copy()
+    distort(distorted_HxWx3, draw)
+    return distorted_HxWx3
+
+
+def distort(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> None:
+    """Distorts the colours of a uint8 RGB frame where it lies.
 
     Saturation and hue each convert to OpenCV's uint8 HSV and back, as the original does: one
     conversion for both would differ by up to 2. OpenCV's way back depends, by 1, on the width of
     the rows and on the processor.
     """
-    frame_HxWx3 = _apply_linear(frame_HxWx3, 1.0, draw.brightness)
-    frame_HxWx3 = _apply_linear(frame_HxWx3, draw.contrast_before, 0.0)
+    _apply_linear(frame_HxWx3, draw.brightness, draw.contrast_before)
     if draw.saturation is not None:
         table_256 = _linear_table(draw.saturation, 0.0)
-        frame_HxWx3 = _apply_in_hsv(frame_HxWx3, channel=1, table_256=table_256)
+        _apply_in_hsv(frame_HxWx3, channel=1, table_256=table_256)
     if draw.hue is not None:
         table_256 = ((np.arange(256) + draw.hue) % 180).astype(np.uint8)
-        frame_HxWx3 = _apply_in_hsv(frame_HxWx3, channel=0, table_256=table_256)
-    return _apply_linear(frame_HxWx3, draw.contrast_after, 0.0)
+        _apply_in_hsv(frame_HxWx3, channel=0, table_256=table_256)
+    _apply_linear(frame_HxWx3, None, draw.contrast_after)
 
 
 def _maybe(rng: np.random.Generator, value: float) -> float | None:
@@ -329,14 +379,20 @@ def _linear_table(factor: float, offset: float) -> np.ndarray:
 
 
 def _apply_linear(
-    frame_HxWx3: np.ndarray, factor: float | None, offset: float | None
-) -> np.ndarray:
-    if factor is None or offset is None:
-        return frame_HxWx3
-    return cv2.LUT(frame_HxWx3, _linear_table(factor, offset))
+    frame_HxWx3: np.ndarray, brightness: float | None, contrast: float | None
+) -> None:
+    """Applies one after the other, with one table for both."""
+    if brightness is None and contrast is None:
+        return
+    table_256 = np.arange(256, dtype=np.uint8)
+    if brightness is not None:
+        table_256 = _linear_table(1.0, brightness)
+    if contrast is not None:
+        table_256 = _linear_table(contrast, 0.0)[table_256]
+    cv2.LUT(frame_HxWx3, table_256, dst=frame_HxWx3)
 
 
-def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> np.ndarray:
+def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> None:
     hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
-    hsv_HxWx3[..., channel] = cv2.LUT(hsv_HxWx3[..., channel], table_256)
-    return cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB)
+    kernels.look_up_channel(hsv_HxWx3, channel, table_256)
+    cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB, dst=frame_HxWx3)

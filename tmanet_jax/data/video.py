@@ -210,7 +210,8 @@ class _Losses:
     def __init__(self, every_packet_is_a_frame: bool, every_pts_is_a_frame: bool) -> None:
         self._expects_packets = every_packet_is_a_frame
         self._expects_pts = every_pts_is_a_frame
-        self._next_pts: int | None = None
+        self._last_pts: int | None = None
+        self._comes_one_by_one = False
         self._waiting: dict[int, str] = {}
         self._cut_off: set[int] = set()
 
@@ -239,10 +240,18 @@ class _Losses:
             self._expects_packets = False
             self._waiting = {k: text for k, text in self._waiting.items() if text != _NO_FRAME}
         if self._expects_pts:
-            for missing in range(pts if self._next_pts is None else self._next_pts, pts):
-                self._waiting.setdefault(missing, _NO_FRAME)
-            self._next_pts = max(pts + 1, self._next_pts or 0)
+            self._expect_from(self._last_pts, pts)
+            self._last_pts = pts if self._last_pts is None else max(pts, self._last_pts)
         return self._told(sorted(waiting for waiting in self._waiting if waiting < pts))
+
+    def _expect_from(self, last_pts: int | None, pts: int) -> None:
+        """Once frames have come one by one, none may be left out between two."""
+        if last_pts is None:
+            return
+        self._comes_one_by_one |= pts == last_pts + 1
+        if self._comes_one_by_one:
+            for missing in range(last_pts + 1, pts):
+                self._waiting.setdefault(missing, _NO_FRAME)
 
     def rest(self) -> Iterable[_Event]:
         """What is lost after the last frame."""

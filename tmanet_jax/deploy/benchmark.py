@@ -96,6 +96,17 @@ class Report:
             raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 
 
+def publish(report: Report, json_path: str | None) -> None:
+    """Prints a report and, if there is a path, writes its JSON there.
+
+    Raises:
+        UserError: the file cannot be written; the report has been printed.
+    """
+    print(report)
+    if json_path:
+        report.write_json(Path(json_path))
+
+
 def take_turns(
     sides: Mapping[str, Callable[[], object]], *, turns: int, warm_up: int = 1
 ) -> dict[str, list[Turn]]:

@@ -1,0 +1,263 @@
+"""TMANet in PyTorch, as strong as a user would write it today: the other side of a benchmark.
+
+Written from the paper and from the original's names, so that `load_state_dict` takes the original's
+weights and those that `tmanet_jax.weights` writes, strictly. Inference alone; `torch_video` runs it
+over a video.
+
+Needs requirements-torch.txt; nothing outside this folder imports torch at the top of a module.
+
+Source: Wang et al. 2021 (arXiv 2102.08643), `mmseg/models/decode_heads/tma_head.py`.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.resnet import (
+    BLOCKS_OF_DEPTH,
+    DEEPEST_BASIC,
+    DILATIONS,
+    STRIDES,
+    ResNetConfig,
+)
+from tmanet_jax.models.tmanet import ModelConfig
+
+
+class KeyValue(NamedTuple):
+    """An encoded frame: key BxKxhxw, what is compared, and value BxVxhxw, what is read."""
+
+    key: Tensor
+    value: Tensor
+
+
+class ConvModule(nn.Module):
+    """Convolution, batch norm, ReLU; padded so that the size stays."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
+        )
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x_NxCxHxW: Tensor) -> Tensor:
+        """NxCxHxW -> NxC'xHxW."""
+        return functional.relu(self.bn(self.conv(x_NxCxHxW)), inplace=True)
+
+
+class Block(nn.Module):
+    """A bottleneck (1x1, 3x3, 1x1) or a basic block (3x3, 3x3), and its shortcut."""
+
+    def __init__(
+        self, in_channels: int, channels: int, *, is_basic: bool, stride: int, dilation: int
+    ):
+        super().__init__()
+        out_channels = channels if is_basic else 4 * channels
+        spatial = {"kernel_size": 3, "stride": stride, "padding": dilation, "dilation": dilation}
+        point = {"kernel_size": 1}
+        kinds = [spatial, {"kernel_size": 3, "padding": 1}] if is_basic else [point, spatial, point]
+        widths = [in_channels, *[channels] * (len(kinds) - 1), out_channels]
+        self.num_convs = len(kinds)
+        for index, kind in enumerate(kinds):
+            conv = nn.Conv2d(widths[index], widths[index + 1], bias=False, **kind)
+            self.add_module(f"conv{index + 1}", conv)
+            self.add_module(f"bn{index + 1}", nn.BatchNorm2d(widths[index + 1]))
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x_NxCxHxW: Tensor) -> Tensor:
+        """NxCxHxW -> NxC'xH'xW'."""
+        y = x_NxCxHxW
+        for index in range(1, self.num_convs + 1):
+            y = getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(y))
+            if index < self.num_convs:
+                y = functional.relu(y, inplace=True)
+        identity = x_NxCxHxW if self.downsample is None else self.downsample(x_NxCxHxW)
+        return functional.relu(y + identity, inplace=True)
+
+
+class ResNet(nn.Module):
+    """Dilated ResNet of output stride 8; `contract_dilation` as in the original."""
+
+    def __init__(self, config: ResNetConfig):
+        super().__init__()
+        self.is_deep = config.deep_stem
+        width, half = config.width, config.width // 2
+        if config.deep_stem:
+            layers: list[nn.Module] = []
+            for channels, stride in (((3, half), 2), ((half, half), 1), ((half, width), 1)):
+                conv = nn.Conv2d(*channels, 3, stride=stride, padding=1, bias=False)
+                layers += [conv, nn.BatchNorm2d(channels[1]), nn.ReLU(inplace=True)]
+            self.stem = nn.Sequential(*layers)
+        else:
+            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+            self.bn1 = nn.BatchNorm2d(width)
+        in_channels = width
+        for stage, num_blocks in enumerate(config.blocks or BLOCKS_OF_DEPTH[config.depth]):
+            blocks = []
+            for index in range(num_blocks):
+                dilation = DILATIONS[stage] if index else max(DILATIONS[stage] // 2, 1)
+                block = Block(
+                    in_channels,
+                    width * 2**stage,
+                    is_basic=config.depth <= DEEPEST_BASIC,
+                    stride=STRIDES[stage] if index == 0 else 1,
+                    dilation=dilation,
+                )
+                blocks.append(block)
+                in_channels = config.stage_channels[stage]
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+
+    def forward(self, frames_Nx3xHxW: Tensor) -> Tensor:
+        """Normalised RGB frames Nx3xHxW -> stage-4 features NxCxhxw."""
+        if self.is_deep:
+            x = self.stem(frames_Nx3xHxW)
+        else:
+            x = functional.relu(self.bn1(self.conv1(frames_Nx3xHxW)), inplace=True)
+        x = functional.max_pool2d(x, 3, stride=2, padding=1)
+        for stage in range(1, 5):
+            x = getattr(self, f"layer{stage}")(x)
+        return x
+
+
+class TMAHead(nn.Module):
+    """The memory head; every position of the memory has convolutions of its own, 0 the oldest."""
+
+    def __init__(self, in_channels: int, config: HeadConfig):
+        super().__init__()
+        self.scale = config.key_channels**-0.5 if config.scale_scores else 1.0
+        key, value = config.key_channels, config.value_channels
+        self.query_key_conv = _branch(in_channels, key)
+        self.query_value_conv = _branch(in_channels, value)
+        self.memory_key_conv = _branches(in_channels, key, config.num_memory)
+        self.memory_value_conv = _branches(in_channels, value, config.num_memory)
+        self.bottleneck = ConvModule((2 if config.num_memory else 1) * value, config.channels, 3)
+        self.conv_seg = nn.Conv2d(config.channels, config.num_classes, 1)
+
+    def encode_query(self, features_BxCxhxw: Tensor) -> KeyValue:
+        """Stage-4 features -> the query's key and value."""
+        return KeyValue(
+            self.query_key_conv(features_BxCxhxw), self.query_value_conv(features_BxCxhxw)
+        )
+
+    def encode_memory(self, features_BxCxhxw: Tensor, position: int) -> KeyValue:
+        """Stage-4 features -> key and value as the memory frame at this position."""
+        key = value = features_BxCxhxw
+        for layers in self.memory_key_conv:
+            key = layers[position](key)
+        for layers in self.memory_value_conv:
+            value = layers[position](value)
+        return KeyValue(key, value)
+
+    def classify(
+        self, query: KeyValue, memory: Sequence[KeyValue], query_chunk: int | None = None
+    ) -> Tensor:
+        """The query's value beside what it reads from the memory -> logits BxCxhxw."""
+        read = query.value
+        if memory:
+            read_BxVxhxw = read_memory(query, memory, self.scale, query_chunk)
+            read = torch.cat([query.value, read_BxVxhxw], dim=1)
+        return self.conv_seg(self.bottleneck(read))
+
+
+class FCNHead(nn.Module):
+    """The auxiliary head of training: its weights are loaded, inference does not use them."""
+
+    def __init__(self, in_channels: int, config: HeadConfig):
+        super().__init__()
+        self.convs = nn.Sequential(ConvModule(in_channels, config.aux_channels, 3))
+        self.conv_seg = nn.Conv2d(config.aux_channels, config.num_classes, 1)
+
+
+class TMANet(nn.Module):
+    """The whole network, with the original's `state_dict` names, for inference."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        channels = config.backbone.stage_channels
+        self.backbone = ResNet(config.backbone)
+        self.decode_head = TMAHead(channels[3], config.head)
+        self.auxiliary_head = FCNHead(channels[2], config.head)
+        self.eval()
+
+    def forward(self, frames_BxSx3xHxW: Tensor) -> Tensor:
+        """The original's way: the whole clip -> logits BxCxhxw of its last frame.
+
+        The query, and then each memory frame, goes through the backbone by itself.
+        """
+        query = self.decode_head.encode_query(self.backbone(frames_BxSx3xHxW[:, -1]))
+        memory = [
+            self.decode_head.encode_memory(self.backbone(frames_BxSx3xHxW[:, t]), t)
+            for t in range(self.config.head.num_memory)
+        ]
+        return self.decode_head.classify(query, memory)
+
+    def encode(self, frame_Bx3xHxW: Tensor) -> tuple[KeyValue, list[KeyValue]]:
+        """A new frame, once through the backbone: as the query, and as each memory position."""
+        features = self.backbone(frame_Bx3xHxW)
+        head = self.decode_head
+        positions = range(self.config.head.num_memory)
+        return head.encode_query(features), [head.encode_memory(features, t) for t in positions]
+
+    def full_logits(self, logits_BxCxhxw: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits at stride 8 -> logits of a frame of this size, BxCxHxW."""
+        return functional.interpolate(
+            logits_BxCxhxw, size, mode="bilinear", align_corners=self.config.align_corners
+        )
+
+
+def read_memory(
+    query: KeyValue, memory: Sequence[KeyValue], scale: float, query_chunk: int | None = None
+) -> Tensor:
+    """Memory values weighted by softmax(scale * query . key) over all positions: BxVxhxw.
+
+    Args:
+        query: of the frame that is segmented.
+        memory: T frames, oldest first.
+        scale: of the scores.
+        query_chunk: positions whose scores exist at one time; None is all, as in the original.
+    """
+    query_BxNxK = query.key.flatten(2).transpose(1, 2)
+    key_BxKxM = torch.stack([frame.key for frame in memory], dim=2).flatten(2)
+    value_BxMxV = torch.stack([frame.value for frame in memory], dim=2).flatten(2).transpose(1, 2)
+    read_BxNxV = torch.cat(
+        [
+            torch.softmax(scale * (chunk_BxQxK @ key_BxKxM), dim=-1) @ value_BxMxV
+            for chunk_BxQxK in query_BxNxK.split(query_chunk or query_BxNxK.shape[1], dim=1)
+        ],
+        dim=1,
+    )
+    return read_BxNxV.transpose(1, 2).reshape(query.value.shape)
+
+
+def _branch(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(ConvModule(in_channels, channels, 1), ConvModule(channels, channels, 3))
+
+
+def _branches(in_channels: int, channels: int, num_memory: int) -> nn.ModuleList:
+    """As the original orders them: layer first, then position."""
+    return nn.ModuleList(
+        nn.ModuleList(ConvModule(width, channels, kernel_size) for _ in range(num_memory))
+        for width, kernel_size in ((in_channels, 1), (channels, 3))
+    )
+
+
+def fold_batch_norm(model: TMANet) -> None:
+    """Batch norm with its running statistics becomes part of the convolution before it."""
+    for module in list(model.modules()):
+        children = list(module.named_children())
+        for (name, conv), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, norm_name, nn.Identity())

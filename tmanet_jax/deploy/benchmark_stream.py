@@ -1,0 +1,270 @@
+"""Frames a second of a video: streaming against T + 1 backbone passes, and against a peer.
+
+    python run.py benchmark stream --config=configs/cityscapes.py [--size=256x512] [--peer=torch]
+
+All sides are given the same weights and frames, and must agree before any time is taken.
+"""
+
+import collections
+import re
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tmanet_jax.deploy.benchmark import (
+    Report,
+    Target,
+    Turn,
+    median_cpu,
+    median_ratio,
+    median_wall,
+    take_turns,
+)
+from tmanet_jax.errors import UserError
+from tmanet_jax.inference.stream import FrameStream, StreamConfig
+from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.normalize import normalize
+from tmanet_jax.settings import Settings
+from tmanet_jax.weight_names import (
+    Tensors,
+    expected_dtype,
+    expected_shapes,
+    to_tensors,
+    with_tensors,
+)
+
+SPEED_UP_OF_MEMORY = {2: 2.5, 4: 3.8}
+"""By T: how many times the frames a second of T + 1 passes streaming is to reach."""
+
+TOLERANCE = 1e-3
+"""Of the logits, relative to the largest: different programs round differently."""
+
+RESIDUAL_GAIN = 0.25
+"""Of the bottlenecks' last batch norms; with 1 the sums of a deep network would explode."""
+
+STREAMING, WHOLE_CLIP = "JAX, streaming", "JAX, T + 1 passes"
+PEER_WHOLE_CLIP, PEER_CACHED = "peer, T + 1 passes", "peer, cached"
+
+
+class Segmented(NamedTuple):
+    """What a side says of a frame."""
+
+    labels_HxW: np.ndarray
+    """uint8"""
+    logits_hxwxC: np.ndarray
+    """At stride 8."""
+
+
+class VideoSide(Protocol):
+    """One way to segment a video, frame by frame, from its first one."""
+
+    def step(self, frame_HxWx3: np.ndarray) -> Segmented:
+        """Segments the next frame, uint8 RGB; all work is done when it returns."""
+
+    def state_bytes(self) -> int:
+        """Size of what is kept from frame to frame."""
+
+
+Peer = Callable[[Tensors, ModelConfig, tuple[int, int]], tuple[VideoSide, VideoSide]]
+"""Weights, configuration and frame size -> another program's T + 1 passes, and its cached way."""
+
+
+class Streaming:
+    """`inference.stream`: one backbone pass a frame."""
+
+    def __init__(self, model: TMANet, size: tuple[int, int]):
+        self._stream = FrameStream(model, StreamConfig())
+        self._state = self._stream.start(1, size)
+
+    def step(self, frame_HxWx3: np.ndarray) -> Segmented:
+        """Segments the next frame."""
+        self._state, output = self._stream.step(
+            self._state, frame_HxWx3[None], np.zeros(1, np.bool_)
+        )
+        labels_BxHxW, logits_NxhxwxC = jax.device_get(output)
+        return Segmented(labels_BxHxW[0], logits_NxhxwxC[0])
+
+    def state_bytes(self) -> int:
+        """Of the rings of keys and values."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._state))
+
+
+class WholeClip:
+    """The clip of each frame through the whole network, as evaluation does it."""
+
+    def __init__(self, model: TMANet):
+        graphdef, self._weights = nnx.split(model)
+        length = model.config.head.num_memory + 1
+        self._clip: collections.deque[np.ndarray] = collections.deque(maxlen=length)
+
+        @jax.jit
+        def segment(weights: nnx.State, frames_SxHxWx3: jax.Array) -> tuple[jax.Array, jax.Array]:
+            network: TMANet = nnx.merge(graphdef, weights)
+            size = frames_SxHxWx3.shape[1:3]
+            clip = normalize(frames_SxHxWx3[None], jnp.array([size]))
+            logits_1xhxwxC = network(clip).main
+            full = resize_bilinear(logits_1xhxwxC, size, align_corners=network.config.align_corners)
+            return full.argmax(-1).astype(jnp.uint8)[0], logits_1xhxwxC[0]
+
+        self._segment = segment
+
+    def step(self, frame_HxWx3: np.ndarray) -> Segmented:
+        """Segments the next frame."""
+        missing = (self._clip.maxlen or 0) if not self._clip else 1
+        self._clip.extend([frame_HxWx3] * missing)
+        return Segmented(*jax.device_get(self._segment(self._weights, np.stack(self._clip))))
+
+    def state_bytes(self) -> int:
+        """Of the frames that are kept."""
+        return sum(frame.nbytes for frame in self._clip)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """As in 256x512. Raises UserError for anything else."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or min(int(match[1]), int(match[2])) < 8:
+        raise UserError(f"--size is {text!r}: height x width in pixels, as in 256x512.")
+    return int(match[1]), int(match[2])
+
+
+def measure(
+    settings: Settings, *, size: tuple[int, int], turns: int, peer: Peer | None = None
+) -> Report:
+    """Runs all sides in turns over the same frames.
+
+    Args:
+        settings: its network, with random weights, on which speed does not depend.
+        size: height and width of the frames.
+        turns: frames that count.
+        peer: another program of the same network.
+
+    Raises:
+        UserError: two sides say different things of a frame.
+    """
+    model = random_model(settings.model, settings.seed)
+    sides: dict[str, VideoSide] = {STREAMING: Streaming(model, size), WHOLE_CLIP: WholeClip(model)}
+    if peer is not None:
+        tensors = to_tensors(nnx.state(model))
+        sides[PEER_WHOLE_CLIP], sides[PEER_CACHED] = peer(tensors, settings.model, size)
+    return measure_sides(settings.model, size, sides, turns=turns)
+
+
+def measure_sides(
+    config: ModelConfig, size: tuple[int, int], sides: Mapping[str, VideoSide], *, turns: int
+) -> Report:
+    """Checks that the sides agree, then lets them take turns with one more frame each.
+
+    Raises:
+        UserError: two sides say different things of a frame.
+    """
+    shape = (config.head.num_memory + 2, *size, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    difference = check_agreement(sides, frames)
+    calls = {name: lambda side=side: side.step(frames[-1]) for name, side in sides.items()}
+    taken = take_turns(calls, turns=turns)
+    return _report(config, size, sides, taken, difference)
+
+
+def random_model(config: ModelConfig, seed: int) -> TMANet:
+    """Random convolutions that keep the size of what passes through them; identity batch norms."""
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
+    for name, shape in expected_shapes(config).items():
+        if len(shape) == 4:
+            fan_out = shape[0] * shape[2] * shape[3]
+            tensors[name] = rng.normal(0, (2 / fan_out) ** 0.5, shape).astype(np.float32)
+        else:
+            is_one = name.endswith((".weight", ".running_var"))
+            tensors[name] = np.full(shape, is_one, expected_dtype(name))
+            if name.endswith(".bn3.weight"):
+                tensors[name] *= RESIDUAL_GAIN
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    return nnx.merge(graphdef, with_tensors(state, tensors))
+
+
+def check_agreement(sides: Mapping[str, VideoSide], frames: np.ndarray) -> float:
+    """The largest difference between the logits of two sides, relative to the largest logit.
+
+    Raises:
+        UserError: it is above the tolerance.
+    """
+    largest = 0.0
+    for frame_HxWx3 in frames:
+        reference, *others = [side.step(frame_HxWx3).logits_hxwxC for side in sides.values()]
+        for name, logits in zip(list(sides)[1:], others, strict=True):
+            difference = float(np.abs(logits - reference).max() / np.abs(reference).max())
+            if not difference <= TOLERANCE:
+                raise UserError(
+                    f"{name!r} computes something else than {next(iter(sides))!r}: their logits "
+                    f"differ by {difference:.1e} of the largest. No time was taken."
+                )
+            largest = max(largest, difference)
+    return largest
+
+
+def _report(
+    config: ModelConfig,
+    size: tuple[int, int],
+    sides: Mapping[str, VideoSide],
+    taken: Mapping[str, list[Turn]],
+    difference: float,
+) -> Report:
+    wall = {name: [turn.wall for turn in turns] for name, turns in taken.items()}
+    speed_up = {name: median_ratio(wall[name], wall[STREAMING]) for name in sides}
+    cpu = {
+        name: median_ratio([turn.cpu for turn in turns], [turn.cpu for turn in taken[STREAMING]])
+        for name, turns in taken.items()
+    }
+    rows = [
+        (
+            name,
+            f"{1 / median_wall(taken[name]):.3g}",
+            f"{median_wall(taken[name]):.3g}",
+            f"{median_cpu(taken[name]):.3g}",
+            f"{speed_up[name]:.2f}",
+            f"{cpu[name]:.2f}",
+            f"{side.state_bytes() / 1e6:.1f}",
+        )
+        for name, side in sides.items()
+    ]
+    num_memory = config.head.num_memory
+    targets = []
+    for name in (WHOLE_CLIP, PEER_WHOLE_CLIP):
+        if name in sides and num_memory in SPEED_UP_OF_MEMORY:
+            text = f"frames/s of {STREAMING}, times those of {name}"
+            targets.append(Target(text, speed_up[name], SPEED_UP_OF_MEMORY[num_memory]))
+    if PEER_CACHED in sides:
+        text = f"frames/s of {STREAMING}, times those of {PEER_CACHED}"
+        targets.append(Target(text, speed_up[PEER_CACHED], 1.0))
+    return Report(
+        title=f"Segmentation of a video, {size[0]}x{size[1]}, ResNet-{config.backbone.depth}, "
+        f"T={num_memory}, {config.dtype}",
+        columns=(
+            "",
+            "frames/s",
+            "s a frame",
+            "CPU s a frame",
+            "times streaming's s",
+            "times streaming's CPU s",
+            "state, MB",
+        ),
+        rows=rows,
+        targets=targets,
+        notes=(
+            f"Medians of {len(taken[STREAMING])} turns; ratios turn by turn. Random weights.",
+            f"Logits of all sides agree to {difference:.1e} of the largest on {num_memory + 2} "
+            f"frames. Peak memory of all sides together: {_peak_megabytes():.0f} MB.",
+        ),
+    )
+
+
+def _peak_megabytes() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
