@@ -134,6 +134,10 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
     mode = " ".join(words) or "train"
     if mode not in MODES:
         raise UserError(f"{mode!r} is no mode: choose one of {', '.join(MODES)}.")
+    if _SUBMIT.value and mode != "eval":
+        raise UserError(
+            f"--submit goes with mode eval, not {mode}: python run.py eval --submit=DIR."
+        )
     return mode, config
 
 

@@ -44,7 +44,9 @@ def refused(data_dir: Path, workdir: Path, *arguments: str, num_devices: int = 1
         (["--config.data.eval_split=test"], ["'test'", "train"]),
         (["--config.loss.average=some"], ["config.loss.average", "'some'", "valid"]),
         (["predict"], ["'predict'", "train, eval"]),
+        (["--submit=results"], ["--submit", "mode eval"]),
         (["eval"], ["no checkpoint", "train first"]),
+        (["consistency"], ["no two neighbouring frames", "--every-frame"]),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_named(

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from tmanet_jax import settings
+from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import TMANet, feature_size
 
 NAMES = ("default", "cityscapes", "camvid", "demo", "benchmark")
@@ -73,3 +74,11 @@ def test_a_config_adds_no_field_to_the_default(name: str) -> None:
         return names
 
     assert fields(load(name)) == fields(load("default"))
+
+
+@pytest.mark.parametrize("ratios", [(), (0.5, 0.0), (-1.0,), (float("inf"),), ("1",)])
+def test_ratios_that_are_no_factors_are_refused(ratios: tuple[object, ...]) -> None:
+    config = load("demo")
+    config.eval.ratios = ratios
+    with pytest.raises(UserError, match=r"config\.eval\.ratios"):
+        settings.from_config(config)

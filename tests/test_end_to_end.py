@@ -73,6 +73,8 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
     pictures = sorted((workdir / "predictions").glob("*.png"))
     assert len(pictures) == 2
     assert all(cv2.imread(str(picture)) is not None for picture in pictures)
+    for name in ("confusion.csv", "confusion.png", "classes.csv", "report.html"):
+        assert (workdir / name).stat().st_size > 0
     log = (workdir / "train.log").read_text()
     assert [f"step {step}  train/loss" in log for step in (1, 5, 8)] == [True] * 3
     assert list((workdir / "tensorboard").iterdir())
@@ -107,7 +109,7 @@ def test_eval_scores_the_best_checkpoint(data_dir: Path, workdir: Path) -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--config.eval.mode=whole"],
+        ["--config.eval.mode=whole", "--config.eval.ratios=(0.5,1.0)", "--config.eval.flip=True"],
         [
             "--config.eval.crop_size=(40,72)",
             "--config.eval.stride=(24,56)",
@@ -118,8 +120,10 @@ def test_eval_scores_the_best_checkpoint(data_dir: Path, workdir: Path) -> None:
 def test_whole_frames_and_other_windows_score_too(
     data_dir: Path, workdir: Path, flags: list[str]
 ) -> None:
-    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}", *flags)
+    results = workdir / "results"
+    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}", f"--submit={results}", *flags)
     assert done.returncode == 0, done.stderr
+    assert len(list(results.glob("*_leftImg8bit.png"))) == tiny_runs.NUM_EVAL
     assert 0 < json.loads((workdir / "metrics.json").read_text())["mIoU"] < 1
 
 

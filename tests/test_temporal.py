@@ -122,6 +122,14 @@ def test_predictions_that_move_with_the_picture_are_consistent_and_others_are_no
     assert np.mean(temporal_consistency(flickering, num_classes=2)) < 0.4
 
 
+@pytest.mark.parametrize("size", [(8, 64), (32, 32), (5, 7)])
+def test_small_pictures_have_a_flow_too(size: tuple[int, int]) -> None:
+    picture = textured(size)
+    flow = optical_flow(picture, picture)
+    assert flow.shape == (*size, 2)
+    np.testing.assert_allclose(flow, 0, atol=0.1)
+
+
 def test_what_is_hidden_or_comes_from_outside_is_not_visible() -> None:
     flow = np.zeros((8, 10, 2), np.float32)
     flow[..., 0] = 2

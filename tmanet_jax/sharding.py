@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -56,3 +57,12 @@ def put_locally(tree: Any, mesh: Mesh) -> Any:
         return jax.device_put(mine, replicated(mesh))
 
     return jax.tree.map(put, tree)
+
+
+def to_default_device(tree: Any) -> Any:
+    """Arrays that are whole on every device -> the same on this process's first device, unbound.
+
+    A program whose weights are bound to a device gives results that are, and is compiled once more
+    when they are handed back to it.
+    """
+    return jax.tree.map(lambda array: jnp.asarray(np.asarray(array.addressable_data(0))), tree)

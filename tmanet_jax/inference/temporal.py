@@ -16,6 +16,9 @@ import numpy as np
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.metrics import scores
 
+_MIN_FLOW_SIZE = 64
+"""Pixels each way; OpenCV 5.0 segfaults on pictures of 8x64 and of 32x32."""
+
 
 class VideoFrame(NamedTuple):
     """A segmented frame of a video.
@@ -127,9 +130,18 @@ def optical_flow(from_HxWx3: np.ndarray, to_HxWx3: np.ndarray) -> np.ndarray:
 
     OpenCV's DIS flow (Kroeger et al., ECCV 2016), its medium preset, on grey pictures.
     """
+    height, width, _ = from_HxWx3.shape
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    grey = [cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2GRAY) for frame_HxWx3 in (from_HxWx3, to_HxWx3)]
-    return flow.calc(grey[0], grey[1], np.empty((*grey[0].shape, 2), np.float32))
+    before, after = (_grey(frame_HxWx3) for frame_HxWx3 in (from_HxWx3, to_HxWx3))
+    return flow.calc(before, after, np.empty((*before.shape, 2), np.float32))[:height, :width]
+
+
+def _grey(frame_HxWx3: np.ndarray) -> np.ndarray:
+    """A grey picture, continued beyond its edges if it is so small that DIS ends the process."""
+    height, width, _ = frame_HxWx3.shape
+    below, right = max(_MIN_FLOW_SIZE - height, 0), max(_MIN_FLOW_SIZE - width, 0)
+    grey_HxW = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2GRAY)
+    return cv2.copyMakeBorder(grey_HxW, 0, below, 0, right, cv2.BORDER_REPLICATE)
 
 
 def warp(labels_HxW: np.ndarray, flow_HxWx2: np.ndarray) -> np.ndarray:

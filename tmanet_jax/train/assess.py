@@ -17,7 +17,7 @@ from tmanet_jax.inference.segment import ClipSegmenter, compile_segmenter
 from tmanet_jax.inference.submission import Submission
 from tmanet_jax.inference.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import make_mesh, put_locally
+from tmanet_jax.sharding import to_default_device
 from tmanet_jax.train import start
 from tmanet_jax.train.trained import load_trained, model_settings
 
@@ -82,8 +82,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
     first = find_videos(source)[0]
     trained = load_trained(settings, workdir)
-    one_device = make_mesh(jax.local_devices()[:1])
-    network = put_locally(trained.state.network, one_device)
+    network = to_default_device(trained.state.network)
     stream = frame_stream(nnx.merge(trained.graphdef, *network), settings.evaluation)
     start.prepare_workdir(workdir / CONSISTENCY_DIR)
     evaluation, temporal = evaluate_videos(
