@@ -24,7 +24,7 @@ def run(records, out, *options):
 def test_the_png_shows_each_clip_as_recorded_and_as_trained(records, tmp_path):
     out = tmp_path / "new" / "clips.png"
     assert run(records, out, "--clips=2") == 0
-    sheet = cv2.imread(str(out))
+    sheet = np.asarray(cv2.imread(str(out)))
     panel = round(100 / 70 * 192)  # the width of a frame at the height of a panel
     assert sheet.shape[1] == 5 * panel + 4 * 4  # three memory frames, query, labels, gaps
     assert sheet.shape[0] > 2 * 2 * 192
@@ -61,7 +61,7 @@ def test_ids_and_groups_are_text_not_html(tmp_path):
 def test_clips_without_labels_are_shown(tmp_path):
     write_records(tmp_path, CITYSCAPES, 3, {"test": SplitPlan([NoiseClip(0)], labelled=False)})
     assert run(tmp_path, tmp_path / "clips.png", "--split=test") == 0
-    assert np.any(cv2.imread(str(tmp_path / "clips.png")) < 255)
+    assert np.any(np.asarray(cv2.imread(str(tmp_path / "clips.png"))) < 255)
 
 
 @pytest.mark.parametrize(
