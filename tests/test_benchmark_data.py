@@ -9,15 +9,16 @@ import pytest
 from tests.small_clips import NoiseClip
 from tests.test_configs import load
 from tmanet_jax import settings
-from tmanet_jax.data import samples, transforms
+from tmanet_jax.data import transforms
 from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.codec import Size
 from tmanet_jax.data.record_writer import SplitPlan, write_records
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.data.samples import Sampling
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.deploy import benchmark_data, original_order
 
-SIZE = (100, 170)
+SIZE = Size(100, 170)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _number_of_boxes(source, seed, sampling):
     rng = np.random.default_rng(seed)
     labels = source.read_encoded(1).decode_labels()
     transforms.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
-    size = transforms.scaled_size(SIZE_OF_LABELS, rng.uniform(0.5, 2.0))
+    size = transforms.scaled_size(SIZE, rng.uniform(0.5, 2.0))
     drawn = []
 
     def boxes():
@@ -74,9 +75,6 @@ def _number_of_boxes(source, seed, sampling):
 
     transforms.choose_box(labels, size, boxes(), sampling.augmentation.cat_max_ratio)
     return len(drawn)
-
-
-SIZE_OF_LABELS = samples.Size(*SIZE)
 
 
 def test_the_report_tells_stages_pipeline_and_reading(source, monkeypatch):
