@@ -129,6 +129,34 @@ def test_two_processes_together_see_what_one_sees(source):
     assert_equal(together, take(4, source)[1:])
 
 
+def test_two_processes_together_see_each_clip_once_an_epoch(source):
+    parts = [
+        take(NUM_CLIPS, source, batch_size=2, process_index=index, process_count=2)
+        for index in range(2)
+    ]
+    pairs = zip(*parts, strict=True)
+    indices = np.concatenate([batch.indices for pair in pairs for batch in pair])
+    for epoch in indices.reshape(2, NUM_CLIPS):
+        assert sorted(epoch) == list(range(NUM_CLIPS))
+
+
+def test_memory_frames_are_drawn_anew_each_time_from_the_whole_range(tmp_path):
+    class NumberedClip(NoiseClip):
+        """Each frame's pixels are how many frames it lies before the query."""
+
+        def load(self):
+            clip = super().load()
+            clip.frames_SxHxWx3[:] = np.arange(3, -1, -1)[:, None, None, None]
+            return clip
+
+    plans = {"train": SplitPlan([NumberedClip(0)], labelled=True)}
+    write_records(tmp_path, CITYSCAPES, 3, plans)
+    plain = Augmentation((32, 32), (1.0, 1.0), photometric="off")
+    epochs = take(30, open_clips(tmp_path, "train"), plain, batch_size=1)
+    offsets = [tuple(batch.frames[0, :, 0, 0, 0].tolist()) for batch in epochs]
+    assert set(offsets) == {(3, 2, 0), (3, 1, 0), (2, 1, 0)}  # oldest first, the query last
+
+
 def test_a_batch_may_be_larger_than_the_data_set(source):
     (batch,) = take(1, source, batch_size=3 * NUM_CLIPS)
     assert np.bincount(batch.indices).tolist() == [3] * NUM_CLIPS
@@ -216,10 +244,9 @@ def test_closing_ends_the_workers(source):
 
 
 def test_a_killed_worker_is_an_error_not_a_hang(source):
-    with batches(source, num_workers=1) as iterator:
+    with batches(source, num_workers=2) as iterator:
         next(iterator)
-        for worker in multiprocessing.active_children():
-            worker.kill()
+        multiprocessing.active_children()[0].kill()
         with pytest.raises(UserError, match=r"has died: .*exit code -9.*num_workers"):
             for _ in range(20):
                 next(iterator)

@@ -163,18 +163,26 @@ def check_flip_normalize_pad(case: Case) -> None:
         rgb = arrays[what][..., ::-1]
         np.testing.assert_array_equal(_normalized(rgb), arrays[f"norm_{what}"])
         np.testing.assert_array_equal(_normalized(rgb, pad_size), arrays[f"pad_{what}"])
-    labels = transforms.pad(arrays["seg"], pad_size, IGNORE)
+    labels = _padded(arrays["seg"], pad_size, IGNORE)
     np.testing.assert_array_equal(labels, arrays["pad_seg"])
     np.testing.assert_array_equal(labels[None], arrays["bundle_seg"])
     network_input = np.moveaxis(_normalized(arrays["img"][..., ::-1], pad_size), -1, 0)
     np.testing.assert_array_equal(network_input, arrays["bundle_img"])
 
 
+def _padded(picture_HxW: np.ndarray, size: tuple[int, ...], value: int) -> np.ndarray:
+    """The picture in the corner of a larger one, as it lies in a batch."""
+    padded = np.empty((*size, *picture_HxW.shape[2:]), np.uint8)
+    padded[: picture_HxW.shape[0], : picture_HxW.shape[1]] = picture_HxW
+    transforms.fill_padding(padded, Size(*picture_HxW.shape[:2]), value)
+    return padded
+
+
 def _normalized(frame_HxWx3: np.ndarray, pad_size: tuple[int, ...] | None = None) -> np.ndarray:
     """Padded as uint8, then normalised and blanked, as training does."""
     size = frame_HxWx3.shape[:2]
     height, width = pad_size or size
-    padded_1x1xHxWx3 = transforms.pad(frame_HxWx3, (height, width), 0)[None, None]
+    padded_1x1xHxWx3 = _padded(frame_HxWx3, (height, width), 0)[None, None]
     normalized = normalize(jnp.asarray(padded_1x1xHxWx3), jnp.array([size]))
     return np.asarray(normalized)[0, 0]
 
@@ -240,9 +248,7 @@ def check_pipeline(case: Case) -> None:
             rng = LegacyGenerator(facts["legacy_seed"])
             augmentation = Augmentation(crop_size, RATIO_RANGE, CAT_MAX_RATIO)
             assert transforms.draw_geometry(rng, labels, augmentation) == draw
-        padded = transforms.pad(
-            transforms.apply_geometry_to_labels(labels, draw), crop_size, IGNORE
-        )
+        padded = _padded(transforms.apply_geometry_to_labels(labels, draw), crop_size, IGNORE)
         outputs = case.expected(f"{config}_out{index}_")
         np.testing.assert_array_equal(padded[None], outputs["seg"])
         frames = [case.arrays[f"{config}_img"], *case.arrays[f"{config}_seq"]]

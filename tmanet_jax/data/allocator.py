@@ -2,7 +2,7 @@
 
 A clip takes tens of megabytes for milliseconds. By default glibc maps each large array anew and
 unmaps it when it is freed, so that the system clears, and the processor faults in, every page for
-every clip: about half of the time of preparing one.
+every clip: reading a record of 18 MB alone took 51 ms of CPU instead of 15.
 """
 
 import ctypes

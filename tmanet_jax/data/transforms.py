@@ -130,7 +130,7 @@ def scaled_size(size: Size, ratio: float) -> Size:
 
 def resize_frame(frame_HxWx3: np.ndarray, size: Size) -> np.ndarray:
     """Resizes a uint8 frame bilinearly (cv2.INTER_LINEAR, no antialiasing)."""
-    return apply_geometry_to_frame(frame_HxWx3, GeometricDraw(size, Box(0, 0, *size), flip=False))
+    return cv2.resize(frame_HxWx3, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
 
 
 def resize_labels(labels_HxW: np.ndarray, size: Size) -> np.ndarray:
@@ -290,23 +290,10 @@ def _linear(
     return places, np.rint(weights).astype(np.int32)
 
 
-def apply_geometry_to_frame(frame_HxWx3: np.ndarray, draw: GeometricDraw) -> np.ndarray:
-    """Resizes, crops and mirrors a whole frame; see `apply_geometry_to_window`."""
-    size = Size(*frame_HxWx3.shape[:2])
-    return apply_geometry_to_window(frame_HxWx3, Box(0, 0, *size), size, draw)
-
-
 def apply_geometry_to_labels(labels_HxW: np.ndarray, draw: GeometricDraw) -> np.ndarray:
     """Resizes, crops and mirrors labels; the crop may come out smaller than its box."""
     crop_hxw = resize_labels_in_box(labels_HxW, draw.scaled_size, draw.box)
     return flip(crop_hxw) if draw.flip else crop_hxw
-
-
-def pad(picture_HxW: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
-    """Pads a picture (HxW or HxWxC) at the bottom and right to (height, width)."""
-    padded = np.full((*size, *picture_HxW.shape[2:]), value, picture_HxW.dtype)
-    padded[: picture_HxW.shape[0], : picture_HxW.shape[1]] = picture_HxW
-    return padded
 
 
 def fill_padding(padded_HxW: np.ndarray, size: Size, value: int) -> None:

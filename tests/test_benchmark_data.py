@@ -1,0 +1,97 @@
+"""The two sides of the data benchmark make the same clips; its report holds what it promises."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests.small_clips import NoiseClip
+from tests.test_configs import load
+from tmanet_jax import settings
+from tmanet_jax.data import transforms
+from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.codec import Size
+from tmanet_jax.data.record_writer import SplitPlan, write_records
+from tmanet_jax.data.records import open_clips
+from tmanet_jax.data.samples import Sampling
+from tmanet_jax.data.transforms import Augmentation
+from tmanet_jax.deploy import benchmark_data, original_order
+
+SIZE = Size(100, 170)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchyClip(NoiseClip):
+    """Noise, whose labels are of one class but for a corner: most crops are drawn again."""
+
+    size: tuple[int, int] = SIZE
+
+    def load(self):
+        clip = super().load()
+        labels_HxW = np.zeros(SIZE, np.uint8)
+        labels_HxW[:60, :70] = 1
+        labels_HxW[20:40, 30:50] = 255
+        return dataclasses.replace(clip, labels_HxW=labels_HxW)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("patchy")
+    plans = {"train": SplitPlan([PatchyClip(number) for number in range(2)], labelled=True)}
+    write_records(directory, CITYSCAPES, 3, plans)
+    return open_clips(directory, "train")
+
+
+@pytest.mark.parametrize("crop_size", [(64, 96), (97, 131)])
+def test_both_sides_make_the_same_clip_of_the_same_draws(source, tmp_path, crop_size):
+    sampling = Sampling(Augmentation(crop_size), num_memory=2, memory_range=3)
+    png = original_order.write_pngs(source.read(1, (3, 2, 1)), tmp_path)
+    laps = benchmark_data.Laps()
+    tries = set()
+    for seed in range(40):
+        frames, labels = original_order.make_clip(png, np.random.default_rng(seed), sampling, laps)
+        own_frames, own_labels = benchmark_data.make_from_record(
+            source, 1, np.random.default_rng(seed), sampling, laps
+        )
+        np.testing.assert_array_equal(own_frames, frames)
+        np.testing.assert_array_equal(own_labels, labels)
+        tries.add(_number_of_boxes(source, seed, sampling))
+    assert {1, 11} <= tries  # first crops that were taken, and last ones
+
+
+def _number_of_boxes(source, seed, sampling):
+    """How many crops are drawn before one is taken."""
+    rng = np.random.default_rng(seed)
+    labels = source.read_encoded(1).decode_labels()
+    transforms.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+    size = transforms.scaled_size(SIZE, rng.uniform(0.5, 2.0))
+    drawn = []
+
+    def boxes():
+        for box in transforms.draw_boxes(rng, size, sampling.augmentation.crop_size):
+            drawn.append(box)
+            yield box
+
+    transforms.choose_box(labels, size, boxes(), sampling.augmentation.cat_max_ratio)
+    return len(drawn)
+
+
+def test_the_report_tells_stages_pipeline_and_reading(source, monkeypatch):
+    monkeypatch.setattr(benchmark_data, "_TURNS", 1)
+    monkeypatch.setattr(benchmark_data, "_WORKERS", (0,))
+    config = load("cityscapes")
+    config.data.dir = str(source.data_dir)
+    config.data.crop_size = (64, 96)
+    config.batch_size = 1
+    report = json.loads(benchmark_data.measure(settings.from_config(config)).to_json())
+    stages = [row[0] for row in report["rows"]]
+    assert stages == [
+        *("read", "decode", "labels and draws", "resize, crop", "colours", "batch"),
+        *("to the uint8 batch", "normalise"),
+    ]
+    assert all(float(row[2]) >= 0 for row in report["rows"])
+    assert [target["target"] for target in report["targets"]] == [6, 20]
+    notes = " ".join(report["notes"])
+    assert "0 workers:" in notes
+    assert "TFDS" in notes
