@@ -138,5 +138,6 @@ def compiled(module: nn.Module, *examples: object) -> Callable[..., Any]:
     """
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # the size is meant to be fixed
         traced = torch.jit.trace(module.eval(), examples, check_trace=False)
         return torch.jit.optimize_for_inference(torch.jit.freeze(traced))
