@@ -1,10 +1,10 @@
 """TMANet-JAX: video semantic segmentation with a temporal memory (arXiv 2102.08643).
 
-import tmanet_jax
+In three lines, from a file of weights to any video:
 
-segmenter = tmanet_jax.Segmenter.load("tmanet.safetensors")
-for result in segmenter.stream("drive.mp4"):
-    show(result.overlay)
+    segmenter = tmanet_jax.Segmenter.load("tmanet.safetensors")
+    for result in segmenter.stream("drive.mp4"):
+        show(result.overlay)
 """
 
 from typing import TYPE_CHECKING, Any
