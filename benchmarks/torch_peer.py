@@ -9,6 +9,7 @@ Needs requirements-torch.txt; nothing outside this folder imports torch at the t
 Source: Wang et al. 2021 (arXiv 2102.08643), `mmseg/models/decode_heads/tma_head.py`.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,14 +37,22 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1
+) -> nn.Conv2d:
+    """Without bias, padded so that stride 1 keeps the size."""
+    padding = dilation * (kernel_size // 2)
+    return nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding, dilation=dilation, bias=False
+    )
+
+
 class ConvModule(nn.Module):
     """Convolution, batch norm, ReLU; padded so that the size stays."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
-        )
+        self.conv = _conv(in_channels, out_channels, kernel_size)
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
 
     def forward(self, x_NxCxHxW: Tensor) -> Tensor:
@@ -59,19 +68,19 @@ class Block(nn.Module):
     ):
         super().__init__()
         out_channels = channels if is_basic else 4 * channels
-        spatial = {"kernel_size": 3, "stride": stride, "padding": dilation, "dilation": dilation}
-        point = {"kernel_size": 1}
-        kinds = [spatial, {"kernel_size": 3, "padding": 1}] if is_basic else [point, spatial, point]
+        spatial = functools.partial(_conv, kernel_size=3, stride=stride, dilation=dilation)
+        point = functools.partial(_conv, kernel_size=1)
+        second = functools.partial(_conv, kernel_size=3)
+        kinds = [spatial, second] if is_basic else [point, spatial, point]
         widths = [in_channels, *[channels] * (len(kinds) - 1), out_channels]
         self.num_convs = len(kinds)
-        for index, kind in enumerate(kinds):
-            conv = nn.Conv2d(widths[index], widths[index + 1], bias=False, **kind)
-            self.add_module(f"conv{index + 1}", conv)
+        for index, make in enumerate(kinds):
+            self.add_module(f"conv{index + 1}", make(widths[index], widths[index + 1]))
             self.add_module(f"bn{index + 1}", nn.BatchNorm2d(widths[index + 1]))
         self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                _conv(in_channels, out_channels, 1, stride=stride),
                 nn.BatchNorm2d(out_channels),
             )
 
@@ -130,6 +139,14 @@ class ResNet(nn.Module):
         return x
 
 
+def _through(layers: nn.ModuleList, position: int, features_BxCxhxw: Tensor) -> Tensor:
+    """Each layer's module of a position, one after the other."""
+    for modules_T in layers:
+        assert isinstance(modules_T, nn.ModuleList)
+        features_BxCxhxw = modules_T[position](features_BxCxhxw)
+    return features_BxCxhxw
+
+
 class TMAHead(nn.Module):
     """The memory head; every position of the memory has convolutions of its own, 0 the oldest."""
 
@@ -152,12 +169,10 @@ class TMAHead(nn.Module):
 
     def encode_memory(self, features_BxCxhxw: Tensor, position: int) -> KeyValue:
         """Stage-4 features -> key and value as the memory frame at this position."""
-        key = value = features_BxCxhxw
-        for layers in self.memory_key_conv:
-            key = layers[position](key)
-        for layers in self.memory_value_conv:
-            value = layers[position](value)
-        return KeyValue(key, value)
+        return KeyValue(
+            _through(self.memory_key_conv, position, features_BxCxhxw),
+            _through(self.memory_value_conv, position, features_BxCxhxw),
+        )
 
     def classify(
         self, query: KeyValue, memory: Sequence[KeyValue], query_chunk: int | None = None

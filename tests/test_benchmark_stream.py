@@ -35,7 +35,7 @@ def test_the_sides_agree_and_their_states_are_as_large_as_the_design_says():
     streaming = benchmark_stream.Streaming(model, SIZE)
     whole = benchmark_stream.WholeClip(model)
     frames = random_frames(4)
-    sides = {"streaming": streaming, "whole": whole}
+    sides: dict[str, benchmark_stream.VideoSide] = {"streaming": streaming, "whole": whole}
     assert benchmark_stream.check_agreement(sides, frames) < 1e-5
     encodings = 3 * 5 * 7 * (SMALL.head.key_channels + SMALL.head.value_channels)
     assert streaming.state_bytes() == 4 * (encodings + 1)  # and the age of the stream

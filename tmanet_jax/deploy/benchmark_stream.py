@@ -107,7 +107,8 @@ class WholeClip:
         @jax.jit
         def segment(weights: nnx.State, frames_SxHxWx3: jax.Array) -> tuple[jax.Array, jax.Array]:
             network: TMANet = nnx.merge(graphdef, weights)
-            size = frames_SxHxWx3.shape[1:3]
+            _, height, width, _ = frames_SxHxWx3.shape
+            size = (height, width)
             clip = normalize(frames_SxHxWx3[None], jnp.array([size]))
             logits_1xhxwxC = network(clip).main
             full = resize_bilinear(logits_1xhxwxC, size, align_corners=network.config.align_corners)
