@@ -156,6 +156,10 @@ def browse(
         raise UserError(f"{out} ends in neither .png nor .html: which shall it be?")
     if num_clips < 1:
         raise UserError(f"{num_clips} clips are nothing to show: ask for 1 or more.")
+    if seed < 0:
+        raise UserError(f"The seed is {seed}; it must be 0 or more.")
+    if crop_size is not None and min(crop_size) < 1:
+        raise UserError(f"A crop of {crop_size[0]}x{crop_size[1]} pixels holds none.")
     source = open_clips(records, split)
     memory_range = source.info.memory_range
     num_memory = min(_MEMORY, memory_range) if num_memory is None else num_memory
