@@ -214,6 +214,17 @@ def test_a_shard_that_is_not_whole_is_written_again(tmp_path, harm):
     assert_whole(tmp_path)
 
 
+def test_a_finished_shard_whose_manifest_cannot_be_read_is_written_again(tmp_path):
+    write(tmp_path, clips()[0])
+    manifest = next(tmp_path.glob("clip_records/shards/*-00001-of-*.json"))
+    manifest.unlink()
+    manifest.mkdir()
+    made, loaded = clips()
+    write(tmp_path, made)
+    assert sorted(loaded) == [2, 3]
+    assert_whole(tmp_path)
+
+
 def test_a_skipped_clip_leaves_no_hole(tmp_path):
     made, _ = clips(bad=[0, 3, 4, 5])  # one shard has no clip at all
     info = write(tmp_path, made, skip_unreadable=True).info
