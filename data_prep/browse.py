@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from data_prep.synthetic import parse_size
+from data_prep.writing import encoded, write_whole
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pictures import blend, joined, legend, under_caption
 from tmanet_jax.data.records import ClipSource, open_clips
@@ -77,11 +78,11 @@ def show_clip(
     """
     classes = source.info.classes
     memory_range = source.info.memory_range
-    clip = source.read(index, range(memory_range, 0, -1))
-    encoded = source.read_encoded(index)
+    record = source.read_encoded(index)
+    clip = record.decode(range(memory_range, 0, -1))
     draw = draw_clip(rng, clip.labels_HxW, sampling)
     batch = empty_batch(1, sampling.num_memory + 1, sampling.augmentation.crop_size)
-    make_clip(encoded, clip.labels_HxW, draw, batch, 0)
+    make_clip(record, clip.labels_HxW, draw, batch, 0)
     rows = [
         _row(clip.frames_SxHxWx3, clip.labels_HxW, range(memory_range, 0, -1), classes),
         _row(batch.frames[0], batch.labels[0], draw.memory_offsets, classes),
@@ -155,6 +156,10 @@ def browse(
         raise UserError(f"{out} ends in neither .png nor .html: which shall it be?")
     if num_clips < 1:
         raise UserError(f"{num_clips} clips are nothing to show: ask for 1 or more.")
+    if seed < 0:
+        raise UserError(f"The seed is {seed}; it must be 0 or more.")
+    if crop_size is not None and min(crop_size) < 1:
+        raise UserError(f"A crop of {crop_size[0]}x{crop_size[1]} pixels holds none.")
     source = open_clips(records, split)
     memory_range = source.info.memory_range
     num_memory = min(_MEMORY, memory_range) if num_memory is None else num_memory
@@ -166,11 +171,11 @@ def browse(
     clips = [show_clip(source, int(index), sampling, rng) for index in indices]
     classes = source.info.classes
     if out.suffix == ".png":
-        content = _encoded(".png", contact_sheet(clips, classes))
+        content = encoded(".png", contact_sheet(clips, classes)[..., ::-1])
     else:
         title = f"{len(clips)} of {len(source)} clips of {split}, {records}"
         content = page(clips, classes, title).encode()
-    _write_whole(out, content)
+    write_whole(out, content)
 
 
 def _row(
@@ -218,26 +223,7 @@ def _in_words(draw: ClipDraw) -> str:
 
 def _base64_jpeg(picture_HxWx3: np.ndarray) -> str:
     options = (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY)
-    return base64.b64encode(_encoded(".jpg", picture_HxWx3, options)).decode()
-
-
-def _encoded(kind: str, picture_HxWx3: np.ndarray, options: Sequence[int] = ()) -> bytes:
-    bgr_HxWx3 = cv2.cvtColor(picture_HxWx3, cv2.COLOR_RGB2BGR)
-    is_encoded, data = cv2.imencode(kind, bgr_HxWx3, list(options))
-    if not is_encoded:
-        raise RuntimeError(f"OpenCV could not encode a {kind}")
-    return data.tobytes()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is never seen half-written."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+    return base64.b64encode(encoded(".jpg", picture_HxWx3[..., ::-1], options)).decode()
 
 
 @ends_with_message

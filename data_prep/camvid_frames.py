@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -23,6 +24,8 @@ from data_prep.source_tree import SourceFile, UnpackedFile
 from data_prep.writing import write_whole
 from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
+
+_File = TypeVar("_File", bound=SourceFile)
 
 _LARGEST_SHIFT = 3
 _SHIFT_SAMPLE = 40
@@ -101,16 +104,19 @@ def _provide(
         )
     note = directory / f"{video.file}.json"
     path = source.videos.get(video)
-    files = _of_video(source.frames, video) | _extracted(directory, video)
+    given, extracted = _of_video(source.frames, video), _extracted(directory, video)
+    files = given | extracted
     targets = {number: directory / f"{video.frame_name(number)}.png" for number in wanted}
     noted = read_numbering(note)
     numbering = noted if noted is not None and noted.is_of(path, stills) else None
+    # Without a note, somebody else extracted the frames in the directory too.
+    checked = _checked(video, given if noted is not None and path is not None else files, stills)
     if path is not None and (targets.keys() - files.keys() or noted != numbering):
         if numbering is None:
             numbering = number_frames(path, stills, watch)
             if noted is not None and noted.first_number != numbering.first_number:
-                _remove(targets.values())
-                files = _of_video(source.frames, video) | _extracted(directory, video)
+                _remove(file.path for file in extracted.values())
+                files = given
             write_whole(note, numbering.to_json())
         lacking = {number: targets[number] for number in targets.keys() - files.keys()}
         extract_frames(path, numbering, lacking, watch)
@@ -118,8 +124,8 @@ def _provide(
     elif wanted and not files:
         raise WrongSourceError(_nothing_found(source, directory, video))
     if numbering is None:
-        return _checked(video, files, stills)
-    return VideoFrames(files, numbering.faults, _report(video, numbering))
+        return checked
+    return VideoFrames(files, {**checked.faults, **numbering.faults}, _report(video, numbering))
 
 
 def _remove(paths: Iterable[Path]) -> None:
@@ -191,12 +197,12 @@ def _distance(still: SourceFile, frame: SourceFile) -> float | None:
         return None
 
 
-def _extracted(directory: Path, video: Video) -> dict[int, SourceFile]:
+def _extracted(directory: Path, video: Video) -> dict[int, UnpackedFile]:
     paths = directory.glob(f"{video.prefix}*.png")
     return _of_video({path.stem: UnpackedFile(path) for path in paths}, video)
 
 
-def _of_video(files: Mapping[str, SourceFile], video: Video) -> dict[int, SourceFile]:
+def _of_video(files: Mapping[str, _File], video: Video) -> dict[int, _File]:
     """The files of one video by their number; names that are no frame's are left."""
     numbered = {}
     for name, file in files.items():

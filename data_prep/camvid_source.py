@@ -6,7 +6,7 @@ were extracted (`images_sequence`, `image_sequence`) and label pictures of the s
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def find_source(root: Path, ignored: Path) -> CamvidSource:
         kind: defaultdict(list) for kind in ("video", "still", "label", "frame")
     }
     tree = SourceTree(root)
-    for folder in _folders(tree, "", ignored.resolve()):
+    for folder in _folders(tree, "", {ignored.resolve()}):
         for file in tree.files(folder).values():
             if (known := _recognise(folder, file.name)) is not None:
                 kind, name = known
@@ -84,14 +84,16 @@ def find_source(root: Path, ignored: Path) -> CamvidSource:
     )
 
 
-def _folders(tree: SourceTree, folder: str, ignored: Path) -> Iterator[str]:
-    """A folder and all below it, in sorted order."""
-    if (tree.root / folder).resolve() == ignored:
+def _folders(tree: SourceTree, folder: str, left_out: Set[Path]) -> Iterator[str]:
+    """A folder and all below it, in sorted order; a link back to a folder above is not followed."""
+    path = (tree.root / folder).resolve()
+    if path in left_out:
         return
     yield folder
     for name in tree.folders(folder):
         if name != BUILDER_NAME and not name.startswith("."):
-            yield from _folders(tree, f"{folder}/{name}" if folder else name, ignored)
+            below = f"{folder}/{name}" if folder else name
+            yield from _folders(tree, below, {*left_out, path})
 
 
 def _recognise(folder: str, file_name: str) -> tuple[str, str] | None:

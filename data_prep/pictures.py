@@ -24,7 +24,7 @@ def read_frame(file: SourceFile) -> np.ndarray:
 
 
 def read_indices(file: SourceFile) -> np.ndarray:
-    """Reads a grey or palette PNG of 8 bits, whose values are indices: uint8 HxW.
+    """Reads a grey or palette PNG of 8 bits or fewer, whose values are indices: uint8 HxW.
 
     Raises:
         UserError: the file cannot be decoded or holds something else.
@@ -40,7 +40,7 @@ def read_indices(file: SourceFile) -> np.ndarray:
             f"Labels {file} have {indices_HxW.ndim} dimensions of {indices_HxW.dtype}: expected "
             "one channel of 8 bits, each value a class."
         )
-    return indices_HxW
+    return indices_HxW // _spread(content)
 
 
 def holds_colours(file: SourceFile) -> bool:
@@ -78,8 +78,14 @@ def _read(file: SourceFile) -> np.ndarray:
     return np.frombuffer(content, np.uint8)
 
 
+def _spread(content: bytes) -> int:
+    """How far apart OpenCV puts the values of a grey PNG of fewer than 8 bits, to reach 255."""
+    is_shallow = content.startswith(_PNG_SIGNATURE) and content[24] < 8
+    return 255 // (2 ** content[24] - 1) if is_shallow else 1
+
+
 def _palette_png_as_grey(content: bytes) -> bytes:
-    """Calls an 8-bit palette PNG grey: OpenCV would give the palette's colours, not the indices."""
+    """Calls a palette PNG grey: OpenCV would give the palette's colours, not the indices."""
     if not content.startswith(_PNG_SIGNATURE):
         return content
     chunks = []
@@ -89,7 +95,7 @@ def _palette_png_as_grey(content: bytes) -> bytes:
         chunk = content[position : position + length + 12]
         position += len(chunk)
         if kind == b"IHDR":
-            if chunk[16:18] != bytes([8, _PALETTE]):  # depth and colour type; a torn file ends here
+            if chunk[17:18] != bytes([_PALETTE]):  # a torn file ends here
                 return content
             chunk = png_chunk(kind, chunk[8:17] + bytes([_GREY]) + chunk[18:21])
         if kind not in (b"PLTE", b"tRNS"):

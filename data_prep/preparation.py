@@ -295,7 +295,7 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
             missing=arguments.missing,
             on_error=arguments.on_error,
         )
-        splits = (arguments.splits or arguments.default_splits).split(",")
+        splits = _split_names(arguments.splits or arguments.default_splits)
         summary = prepare(arguments.out, classes, find_clips(options, splits), options)
     except KeyboardInterrupt:
         goes_on = "" if arguments.verify else " The same command goes on from here."
@@ -303,6 +303,11 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
         return 130
     print(f"Wrote to {arguments.out}: {summary}")
     return 0
+
+
+def _split_names(text: str) -> list[str]:
+    """The names in e.g. 'train, val'."""
+    return [name.strip() for name in text.split(",")]
 
 
 def _run_verification(arguments: argparse.Namespace, find_clips: FindClips) -> int:
@@ -315,7 +320,7 @@ def _run_verification(arguments: argparse.Namespace, find_clips: FindClips) -> i
                 f"The records at {arguments.out} have {name.replace('_', ' ')} {found}, "
                 f"not {asked}."
             )
-    splits = arguments.splits.split(",") if arguments.splits else list(info.splits)
+    splits = _split_names(arguments.splits) if arguments.splits else list(info.splits)
     options = Options(info.memory_range, info.frame_stride, on_error="skip")
     compared = verify(arguments.out, find_clips(options, splits))
     for difference in compared.differences:

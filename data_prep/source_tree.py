@@ -5,6 +5,7 @@ Zip files are read in place. `leftImg8bit_trainvaltest.zip` in SOURCE, say, hold
 unpacked and in a zip file, the unpacked one is taken.
 """
 
+import lzma
 import os
 import zipfile
 import zlib
@@ -94,8 +95,11 @@ class ZippedFile:
             ) from error
 
 
-_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
-"""What reading a zip file may raise."""
+_ZIP_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, RuntimeError, ValueError),
+)
+"""What reading a zip file may raise; NotImplementedError is a RuntimeError."""
 
 
 class SourceTree:

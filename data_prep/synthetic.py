@@ -30,12 +30,12 @@ import sys
 import threading
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 from data_prep.street.contact_sheet import contact_sheet
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
 from data_prep.street.snippet import SnippetFrames
+from data_prep.writing import encoded, write_whole
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.errors import UserError, ends_with_message
 
@@ -100,9 +100,9 @@ def write_snippet(snippet: Snippet) -> None:
             "label_ids": picture.labels_HxW,
             "train_ids": CITYSCAPES_TRAIN_ID_OF_LABEL_ID[picture.labels_HxW],
         }
-        encoded = {kind: _encode_png(contents[kind]) for kind in {kind for _, kind in files}}
+        content_of = {kind: encoded(".png", contents[kind]) for kind in {kind for _, kind in files}}
         for path, kind in files:
-            _write_whole(path, encoded[kind])
+            write_whole(path, content_of[kind])
 
 
 def _is_written(path: pathlib.Path) -> bool:
@@ -110,27 +110,6 @@ def _is_written(path: pathlib.Path) -> bool:
         return path.stat().st_size > 0
     except FileNotFoundError:
         return False
-
-
-def _encode_png(pixels: np.ndarray) -> bytes:
-    is_encoded, data = cv2.imencode(".png", pixels)
-    if not is_encoded:
-        raise RuntimeError("OpenCV could not encode a PNG")
-    return data.tobytes()
-
-
-def _write_whole(path: pathlib.Path, data: bytes) -> None:
-    """Writes a file so that it is never seen half-written."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}. What is written stays and need not be "
-            "rendered again."
-        ) from error
 
 
 def render_dataset(
@@ -187,7 +166,7 @@ def render_dataset(
     with bar:
         for _ in _write_all(snippets, workers):
             bar.update()
-    _write_whole(root / "groups.json", json.dumps(_groups(root, shares), indent=1).encode())
+    write_whole(root / "groups.json", json.dumps(_groups(root, shares), indent=1).encode())
 
 
 def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterator[None]:
@@ -273,7 +252,7 @@ def _mark(root: pathlib.Path, rendered_with: dict[str, object]) -> None:
             f"{root} holds a data set rendered with {found}, not with {rendered_with}: "
             "choose another folder or delete this one."
         )
-    _write_whole(path, json.dumps(rendered_with).encode())
+    write_whole(path, json.dumps(rendered_with).encode())
 
 
 def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]]:
@@ -326,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
     if (out is None) == (picture is None):
         parser.error("give either --out or --picture")
     if picture is not None:
-        _write_whole(pathlib.Path(picture), _encode_png(contact_sheet(options["seed"])))
+        write_whole(pathlib.Path(picture), encoded(".png", contact_sheet(options["seed"])))
     else:
         render_dataset(out, **options)
     return 0

@@ -116,13 +116,13 @@ def _compare(pair: _Pair) -> _Comparison:
     """Compares one record, decoded, with its files."""
     offsets = range(pair.source.info.memory_range, 0, -1)
     try:
-        where = pair.source.read_encoded(pair.record).where
-        clip = pair.source.read(pair.record, offsets)
+        record = pair.source.read_encoded(pair.record)
+        clip = record.decode(offsets)
     except UserError as error:
         return _Comparison([str(error)], b"")
     of_records = [*clip.frames_SxHxWx3, clip.labels_HxW]
     checksum = _checksum(of_records)
-    where = f"Clip {clip.id} ({where})"
+    where = f"Clip {clip.id} ({record.where})"
     try:
         expected = pair.clip.load()
     except UserError as error:

@@ -1,6 +1,7 @@
 """Writes files that are never seen half-written."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,15 @@ from tmanet_jax.errors import UserError
 
 def write_frame(path: Path, frame_HxWx3: np.ndarray) -> None:
     """Writes an RGB frame as PNG; raises UserError if it cannot be written."""
-    is_encoded, content = cv2.imencode(
-        ".png", frame_HxWx3[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    )
-    assert is_encoded
-    write_whole(path, content.tobytes())
+    write_whole(path, encoded(".png", frame_HxWx3[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 1)))
+
+
+def encoded(kind: str, picture_HxW: np.ndarray, options: Sequence[int] = ()) -> bytes:
+    """A picture, uint8 HxW or BGR HxWx3, as the content of a file of a kind, such as '.png'."""
+    is_encoded, content = cv2.imencode(kind, picture_HxW, list(options))
+    if not is_encoded:
+        raise RuntimeError(f"OpenCV could not encode a {kind}")
+    return content.tobytes()
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -27,6 +32,6 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(part, path)
     except OSError as error:
         raise UserError(
-            f"Cannot write {path}: {error.strerror}. What is written already stays; make room, or "
-            "choose another directory, and prepare again."
+            f"{path} cannot be written: {error.strerror}. What is written already stays and need "
+            "not be made again. Make room, or choose another directory."
         ) from error

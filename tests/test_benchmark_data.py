@@ -17,6 +17,7 @@ from tmanet_jax.data.records import open_clips
 from tmanet_jax.data.samples import Sampling
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.deploy import benchmark_data, original_order
+from tmanet_jax.errors import UserError
 
 SIZE = Size(100, 170)
 
@@ -95,3 +96,13 @@ def test_the_report_tells_stages_pipeline_and_reading(source, monkeypatch):
     notes = " ".join(report["notes"])
     assert "0 workers:" in notes
     assert "TFDS" in notes
+
+
+def test_a_split_without_labels_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    plans = {"train": SplitPlan([PatchyClip(0)], labelled=False)}
+    write_records(tmp_path, CITYSCAPES, 3, plans)
+    monkeypatch.setattr(benchmark_data, "Comparison", None)
+    config = load("cityscapes")
+    config.data.dir = str(tmp_path)
+    with pytest.raises(UserError, match="no labels to train on"):
+        benchmark_data.measure(settings.from_config(config))

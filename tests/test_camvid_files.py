@@ -197,6 +197,13 @@ def test_what_an_earlier_preparation_wrote_below_the_source_does_not_count(tmp_p
     assert len(find(tmp_path).stills) == 1
 
 
+def test_links_back_to_a_folder_above_are_not_followed(tmp_path):
+    write(tmp_path, STILL, LABEL)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "up").symlink_to("..")
+    assert str(find(tmp_path).stills["Seq05VD_f00030"]) == str(tmp_path / STILL)
+
+
 def test_the_published_folder_is_preferred_and_other_doubles_are_refused(tmp_path):
     write(tmp_path, STILL, LABEL, "copy/Seq05VD_f00030.png")
     assert str(find(tmp_path).stills["Seq05VD_f00030"]) == str(tmp_path / STILL)

@@ -285,12 +285,25 @@ def test_frames_that_turn_out_to_be_numbered_wrongly_are_extracted_again(source)
     right = {name: still_path(source, name).read_bytes() for name in val}
     for name in val:
         write_png(still_path(source, name), numbered(int(name[-5:]) + 1))
-    assert prepare(source, "--splits=val") == 0
+    assert prepare(source, "--splits=val", "--memory-range=6") == 0
     assert shown_numbers(clips_of(source, "val"), 0) == [17, 18, 19, 20, 21]
     for name in val:
         still_path(source, name).write_bytes(right[name])
     assert prepare(source, "--splits=val") == 0
     assert shown_numbers(clips_of(source, "val"), 0) == [16, 17, 18, 19, 20]
+    assert prepare(source, "--splits=val", "--memory-range=6") == 0
+    assert shown_numbers(clips_of(source, "val"), 0, 6) == [14, 15, 16, 17, 18, 19, 20]
+
+
+def test_foreign_frames_of_another_numbering_are_refused_beside_the_video_too(source, capsys):
+    for number in range(17, 31):  # the video has to give 16
+        path = source / "images_sequence" / f"{SEQ16.frame_name(number)}.png"
+        write_png(path, numbered(shown(SEQ16, number) + 1))
+    for _ in range(2):
+        assert prepare(source, "--splits=val") == 2
+        assert "The frames are numbered otherwise" in capsys.readouterr().err
+    shutil.rmtree(source / "images_sequence")
+    assert prepare(source, "--splits=val") == 0
 
 
 def test_a_still_under_another_number_is_named_with_its_own(source, capsys):

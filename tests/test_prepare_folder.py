@@ -125,6 +125,11 @@ def test_frames_may_be_jpeg_and_names_may_hold_text(source):
     assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
 
 
+def test_names_of_splits_may_have_spaces_between_them(source):
+    assert prepare(source, "--splits=val, train") == 0
+    assert len(clips_of(source, "train")) == len(clips_of(source, "val")) == 2
+
+
 def test_zip_files_are_read_in_place(source):
     prepare(source)
     expected = clips_of(source).read(1, (2, 1))

@@ -111,6 +111,29 @@ def test_of_finished_records_only_deleted_and_outdated_shards_are_written_again(
     assert_whole(tmp_path)
 
 
+def test_outdated_and_half_written_shards_do_not_keep_finished_ones_from_being_taken(tmp_path):
+    write(tmp_path, clips()[0])
+    with pytest.raises(UserError, match="2 clips are kept"):
+        write(tmp_path, clips(bad=[2], fingerprint="other")[0])
+    half = next(tmp_path.glob("clip_records/*.*.*/*-00003-of-*")).name
+    (next(tmp_path.glob(f"{UNFINISHED}/clip_records/*.*.*")) / half).write_bytes(b"half")
+    made, loaded = clips()
+    starts: list[Start] = []
+    write(tmp_path, made, on_start=starts.append)
+    assert loaded == []
+    assert starts == [(NUM_CLIPS, 4, 1)]
+    assert_whole(tmp_path)
+
+
+def test_two_clips_of_one_name_are_refused(tmp_path):
+    made, loaded = clips()
+    made[5] = dataclasses.replace(made[5], number=1)
+    with pytest.raises(WrongSourceError, match="several clips called noise_000001"):
+        write(tmp_path, made, skip_unreadable=True)
+    assert loaded == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_finished_records_stay_as_they_are_while_others_are_written(tmp_path):
     write(tmp_path, clips()[0])
     before = {path: path.read_bytes() for path in tmp_path.glob("clip_records/*/*")}
@@ -188,6 +211,17 @@ def test_a_shard_that_is_not_whole_is_written_again(tmp_path, harm):
     made, loaded = clips()
     write(tmp_path, made)
     assert sorted(loaded) == [2, 3, 4, 5, 6]
+    assert_whole(tmp_path)
+
+
+def test_a_finished_shard_whose_manifest_cannot_be_read_is_written_again(tmp_path):
+    write(tmp_path, clips()[0])
+    manifest = next(tmp_path.glob("clip_records/shards/*-00001-of-*.json"))
+    manifest.unlink()
+    manifest.mkdir()
+    made, loaded = clips()
+    write(tmp_path, made)
+    assert sorted(loaded) == [2, 3]
     assert_whole(tmp_path)
 
 

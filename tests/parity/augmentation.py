@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.parity.goldens import Case, at_least_one, every_nth
-from tmanet_jax.data import transforms
+from tmanet_jax.data import photometry, transforms
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.photometry import PhotometricDraw
 from tmanet_jax.data.transforms import (
     MEAN_RGB,
     STD_RGB,
     Augmentation,
     Box,
     GeometricDraw,
-    PhotometricDraw,
     keep_ratio_size,
 )
 from tmanet_jax.normalize import normalize
@@ -203,7 +203,7 @@ def check_photometric(case: Case) -> None:
 
 
 def _check_distorted(frame_bgr: np.ndarray, draw: PhotometricDraw, expected: np.ndarray) -> None:
-    distorted = transforms.apply_photometry(np.ascontiguousarray(frame_bgr[..., ::-1]), draw)
+    distorted = photometry.apply_photometry(np.ascontiguousarray(frame_bgr[..., ::-1]), draw)
     difference = np.abs(distorted[..., ::-1].astype(int) - expected).max()
     assert difference <= _grey_levels(draw, frame_bgr.shape[1]), f"{draw} off by {difference}"
 
@@ -274,7 +274,7 @@ def _check_network_input(
     size = Size(*frame_HxWx3.shape[:2])
     window = transforms.source_window(size, draw)
     crop = transforms.apply_geometry_to_window(window.of(frame_HxWx3), window, size, draw)
-    distorted = transforms.apply_photometry(crop, colours)
+    distorted = photometry.apply_photometry(crop, colours)
     network_input_3xHxW = np.moveaxis(_normalized(distorted, crop_size), -1, 0)
     grey_levels = _grey_levels(colours, crop.shape[1])
     if grey_levels:

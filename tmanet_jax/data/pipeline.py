@@ -146,8 +146,7 @@ def train_batches(
             divided; while iterating, a record is damaged or a worker process has died.
     """
     source.check_memory(num_memory, memory_range)
-    if not source.labelled:
-        raise UserError(f"Split {source.split!r} of {source.data_dir} has no labels to train on.")
+    source.check_labelled()
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
             f"A batch of {batch_size} clips cannot be divided among {process_count} processes: "

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,7 +92,7 @@ class Written(NamedTuple):
 
     Attributes:
         info: the description of the records.
-        num_bytes: their size.
+        num_bytes: size of their shards.
     """
 
     info: RecordsInfo
@@ -153,7 +154,7 @@ def write_records(
         info = RecordsInfo(classes, memory_range, frame_stride, _joined(by_split))
         _describe(place, info, by_split)
         place.replace(out / BUILDER_NAME)
-    return Written(info, sum(path.stat().st_size for path in (out / BUILDER_NAME).rglob("*")))
+    return Written(info, sum(shard.num_bytes for shard in whole.values()))
 
 
 @contextlib.contextmanager
@@ -180,6 +181,7 @@ class _PlannedShard(NamedTuple):
 
 def _planned_shards(split: str, plan: SplitPlan, options: Sequence[object]) -> list[_PlannedShard]:
     num_shards = -(-len(plan.clips) // CLIPS_PER_SHARD)
+    _check_ids(split, plan.clips)
     shards = []
     for index in range(num_shards):
         clips = plan.clips[index * CLIPS_PER_SHARD : (index + 1) * CLIPS_PER_SHARD]
@@ -195,6 +197,15 @@ def _planned_shards(split: str, plan: SplitPlan, options: Sequence[object]) -> l
             )
         )
     return shards
+
+
+def _check_ids(split: str, clips: Sequence[PlannedClip]) -> None:
+    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        raise WrongSourceError(
+            f"Split {split!r} has several clips called {twice[0]}: files are named after clips, so "
+            "that each needs a name of its own. Rename its frames and labels, or their video."
+        )
 
 
 def _kept_shards(
@@ -213,13 +224,15 @@ def _kept_shards(
     current = {
         name: shard for name, shard in found.items() if fingerprints.get(name) == shard.fingerprint
     }
-    current |= place.adopt(finished, {n: f for n, f in fingerprints.items() if n not in found})
+    num_outdated = len(found) - len(current)
+    place.keep_only(set(current))  # what is outdated or half there would be in the way of links
+    current |= place.adopt(finished, {n: f for n, f in fingerprints.items() if n not in current})
     kept = {
         name: shard for name, shard in current.items() if skip_unreadable or not shard.info.skipped
     }
     place.keep_only(set(kept))
     num_clips = sum(len(shard.info.ids) + len(shard.info.skipped) for shard in kept.values())
-    on_start(Start(num_clips, len(kept), len(found.keys() - current.keys())))
+    on_start(Start(num_clips, len(kept), num_outdated))
     return kept
 
 

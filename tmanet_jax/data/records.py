@@ -115,6 +115,20 @@ class EncodedClip:
         with self._naming_damage():
             return decode_window(frame, top, left, height, width)
 
+    def decode(self, memory_offsets: Sequence[int]) -> Clip:
+        """Decodes whole frames and labels.
+
+        Args:
+            memory_offsets: how many frames before the query each memory frame lies, oldest first.
+
+        Raises:
+            UserError: the record is damaged.
+        """
+        frames_SxHxWx3 = np.stack(
+            [self.decode_window(offset, 0, 0, *self.size) for offset in (*memory_offsets, 0)]
+        )
+        return Clip(self.id, self.group, frames_SxHxWx3, self.decode_labels())
+
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
         try:
@@ -202,11 +216,12 @@ class ClipSource:
         Raises:
             UserError: the record is damaged; names shard, index and clip.
         """
-        encoded = self.read_encoded(index)
-        frames_SxHxWx3 = np.stack(
-            [encoded.decode_window(offset, 0, 0, *encoded.size) for offset in (*memory_offsets, 0)]
-        )
-        return Clip(encoded.id, encoded.group, frames_SxHxWx3, encoded.decode_labels())
+        return self.read_encoded(index).decode(memory_offsets)
+
+    def check_labelled(self) -> None:
+        """Raises UserError unless the clips have labels."""
+        if not self.labelled:
+            raise UserError(f"Split {self.split!r} of {self.data_dir} has no labels to train on.")
 
     def check_memory(self, num_memory: int, memory_range: int) -> None:
         """Raises UserError unless `num_memory` of `memory_range` frames can be drawn here."""

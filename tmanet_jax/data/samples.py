@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tmanet_jax.data import transforms
+from tmanet_jax.data import photometry, transforms
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.photometry import PhotometricDraw
 from tmanet_jax.data.records import EncodedClip
-from tmanet_jax.data.transforms import Augmentation, GeometricDraw, PhotometricDraw
+from tmanet_jax.data.transforms import Augmentation, GeometricDraw
 
 Lap = Callable[[str], None]
 """Is told the name of each stage of the work when it has ended."""
@@ -67,7 +68,7 @@ def draw_clip(rng: np.random.Generator, labels_HxW: np.ndarray, sampling: Sampli
     return ClipDraw(
         transforms.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range),
         transforms.draw_geometry(rng, labels_HxW, sampling.augmentation),
-        transforms.draw_clip_photometry(
+        photometry.draw_clip_photometry(
             rng, sampling.num_memory + 1, sampling.augmentation.photometric
         ),
     )
@@ -106,7 +107,7 @@ def make_frames(
             window_hxwx3, window, clip.size, draw.geometry, out_HxWx3
         )
         lap("resize, crop")
-        transforms.distort(crop_hxwx3, colours)
+        photometry.distort(crop_hxwx3, colours)
         lap("colours")
         transforms.fill_padding(out_HxWx3, Size(*crop_hxwx3.shape[:2]), 0)
         lap("batch")

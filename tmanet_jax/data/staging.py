@@ -225,7 +225,7 @@ def _read_manifest(path: Path) -> StagedShard | None:
         return StagedShard(
             values["fingerprint"], values["num_bytes"], SplitInfo.from_json(values["info"])
         )
-    except (ValueError, KeyError, TypeError):  # of another version: it is written anew
+    except (OSError, ValueError, KeyError, TypeError):  # torn, or of another version: written anew
         return None
 
 

@@ -65,6 +65,7 @@ def measure(settings: Settings) -> Report:
         settings.data.augmentation, settings.model.head.num_memory, settings.data.memory_range
     )
     source.check_memory(sampling.num_memory, sampling.memory_range)
+    source.check_labelled()
     keep_freed_memory()
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

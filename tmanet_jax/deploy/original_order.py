@@ -18,9 +18,10 @@ from PIL import Image
 from tmanet_jax.data import transforms
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.photometry import PhotometricDraw, draw_clip_photometry
 from tmanet_jax.data.records import Clip
 from tmanet_jax.data.samples import Lap, Sampling
-from tmanet_jax.data.transforms import Box, PhotometricDraw
+from tmanet_jax.data.transforms import Box
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def make_clip(
     frames = [_cropped(frame_HxWx3, box, flip=is_flipped) for frame_HxWx3 in frames]
     labels_HxW = _cropped(labels_HxW, box, flip=is_flipped)
     lap("resize, crop")
-    photometry = transforms.draw_clip_photometry(rng, len(frames), augmentation.photometric)
+    photometry = draw_clip_photometry(rng, len(frames), augmentation.photometric)
     frames = [
         _distorted(frame_HxWx3, draw) for frame_HxWx3, draw in zip(frames, photometry, strict=True)
     ]
