@@ -145,6 +145,17 @@ def test_finished_records_stay_as_they_are_while_others_are_written(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("clip_records/*/*")} == before
 
 
+def test_records_of_other_splits_are_not_lost(tmp_path):
+    write(tmp_path, clips()[0])
+    with pytest.raises(UserError, match=r"holds train.*train would be lost.*--splits=train,val"):
+        write(tmp_path, clips()[0], split="val")
+    assert_whole(tmp_path)
+    plans = {name: SplitPlan(clips()[0], labelled=True) for name in ("train", "val")}
+    write_records(tmp_path, CITYSCAPES, 3, plans)
+    assert len(open_clips(tmp_path, "val")) == NUM_CLIPS
+    assert_whole(tmp_path)
+
+
 def test_all_in_one_go_gives_the_same_files_as_several_starts(tmp_path):
     stopped(tmp_path / "several")
     write(tmp_path / "several", clips()[0])

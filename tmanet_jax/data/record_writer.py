@@ -20,7 +20,14 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import encode_frame, encode_labels
 from tmanet_jax.data.parallel import computed_ahead
-from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, Clip, features
+from tmanet_jax.data.records import (
+    BUILDER_NAME,
+    SCHEMA_VERSION,
+    Clip,
+    features,
+    has_records,
+    read_info,
+)
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo
 from tmanet_jax.data.staging import StagedShard, Staging, staging
 from tmanet_jax.errors import UserError
@@ -132,6 +139,7 @@ def write_records(
     plans = {name: plan for name, plan in plans.items() if plan.clips}
     if not plans:
         raise UserError(f"There are no clips to write to {out}.")
+    _check_that_no_split_is_lost(out, plans)
     options = [dataclasses.asdict(classes), memory_range, frame_stride]
     shards = [
         shard for name, plan in plans.items() for shard in _planned_shards(name, plan, options)
@@ -169,6 +177,23 @@ def _telling_what_is_kept(whole: Mapping[str, StagedShard]) -> Iterator[None]:
         raise UserError(
             f"{error}\n{num_clips} clips are kept: the same command goes on from there."
         ) from error
+
+
+def _check_that_no_split_is_lost(out: Path, plans: Mapping[str, SplitPlan]) -> None:
+    """Raises UserError if the records that would be replaced have splits beside the planned."""
+    if not has_records(out):
+        return
+    try:
+        there = read_info(out).splits
+    except UserError:  # of another version, or damaged: nobody can use them
+        return
+    if lost := there.keys() - plans.keys():
+        every = ",".join([*there, *(name for name in plans if name not in there)])
+        raise UserError(
+            f"{out} holds {', '.join(there)}, and records are replaced as a whole: "
+            f"{', '.join(sorted(lost))} would be lost. Prepare all of them, --splits={every} (what "
+            "is there and has not changed is not done again), or choose another --out."
+        )
 
 
 class _PlannedShard(NamedTuple):
