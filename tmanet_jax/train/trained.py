@@ -48,8 +48,8 @@ def load_trained(settings: Settings, workdir: Path) -> Trained:
     """
     sharding = replicated(make_mesh())
     model = start.blank_model(settings)
-    if load_report := start.load_weights(model, settings.init):
-        tqdm.write(str(load_report))
+    if settings.init.checkpoint:
+        tqdm.write(str(start.load_weights(model, settings.init)))
     recipe, state = start.initial_state(settings, model, class_weights=None)
     if settings.init.checkpoint:
         return Trained(recipe.graphdef, jax.device_put(state, sharding))
