@@ -1,6 +1,7 @@
 """Two runs side by side."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def test_other_clips_and_missing_runs_are_refused(
 ) -> None:
     write_report(report_of(street(3, (64, 128))), tmp_path)
     with pytest.raises(UserError, match=r"number of clips is 2 in .* and 3 in"):
+        compare(workdirs[0], tmp_path)
+    others = [
+        one._replace(clip=dataclasses.replace(one.clip, id=f"other_{one.clip.id}"))
+        for one in street(2, (64, 128))
+    ]
+    write_report(report_of(others), tmp_path)
+    with pytest.raises(UserError, match="are of different clips"):
         compare(workdirs[0], tmp_path)
     assert baseline.main([f"--workdirs={workdirs[0]},{tmp_path / 'nowhere'}"]) == 2
     assert "nowhere/metrics.json cannot be read" in capsys.readouterr().err

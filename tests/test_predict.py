@@ -142,14 +142,14 @@ def test_going_on_gives_the_same_files_and_redoes_nothing(
     assert all(path.stat().st_mtime_ns == when for path, when in written.items())
 
 
-def test_a_missing_picture_is_made_again(
-    weights: Path, video: Path, once: Path, tmp_path: Path
+@pytest.mark.parametrize("missing", ["labels/000013.png", "overlay.mp4"])
+def test_what_is_missing_is_made_again(
+    weights: Path, video: Path, once: Path, tmp_path: Path, missing: str
 ) -> None:
-    predict(asked(weights, video, tmp_path, formats=["labels"]))
-    (tmp_path / "labels" / "000013.png").unlink()
-    predict(asked(weights, video, tmp_path, formats=["labels"]))
-    expected = (once / "labels" / "000013.png").read_bytes()
-    assert (tmp_path / "labels" / "000013.png").read_bytes() == expected
+    predict(asked(weights, video, tmp_path, formats=["video", "labels"]))
+    (tmp_path / missing).unlink()
+    predict(asked(weights, video, tmp_path, formats=["video", "labels"]))
+    assert (tmp_path / missing).read_bytes() == (once / missing).read_bytes()
 
 
 def test_a_killed_process_goes_on(weights: Path, tmp_path: Path) -> None:
@@ -293,6 +293,14 @@ def test_two_inputs_or_networks_are_never_mixed(
     (tmp_path / "out" / "predict.json").unlink()
     with pytest.raises(UserError, match="of nobody knows what"):
         predict(asked(weights, tmp_path / "frames", tmp_path / "out"))
+    (tmp_path / "killed" / "segments").mkdir(parents=True)
+    with pytest.raises(UserError, match="killed holds segments of nobody knows what"):
+        predict(asked(weights, tmp_path / "frames", tmp_path / "killed"))
+    (tmp_path / "blocked").mkdir()
+    predict(asked(weights, tmp_path / "frames", tmp_path / "blocked", formats=["png"]))
+    (tmp_path / "blocked" / "labels").touch()
+    with pytest.raises(UserError, match="blocked cannot be written"):
+        predict(asked(weights, tmp_path / "frames", tmp_path / "blocked", formats=["labels"]))
 
 
 def test_bad_input_is_told(weights: Path, tmp_path: Path) -> None:

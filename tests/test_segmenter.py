@@ -90,6 +90,20 @@ def test_folder_and_glob_in_natural_order_and_any_iterable(
         assert_same(found[-1], results[-1])
 
 
+def test_an_array_may_be_filled_again(
+    segmenter: Segmenter, frames: list[np.ndarray], results: list[FrameResult]
+) -> None:
+    def refilled() -> Iterator[np.ndarray]:
+        array = np.empty_like(frames[0])
+        for frame in frames:
+            array[:] = frame
+            yield array
+
+    for result, expected in zip(segmenter.stream(refilled()), results, strict=True):
+        np.testing.assert_array_equal(result.frame, expected.frame)
+        assert_same(result, expected)
+
+
 def test_a_video_is_read_with_its_times(segmenter: Segmenter, tmp_path: Path) -> None:
     path = write_video(tmp_path / "drive.mp4", map(numbered, range(5)), "libx264", rate=10)
     found = list(segmenter.stream(path))
@@ -171,9 +185,15 @@ def test_a_broken_frame_repeats_the_one_before_and_does_not_enter_the_memory(
 def test_before_the_first_whole_frame_labels_are_unknown(
     segmenter: Segmenter, frames: list[np.ndarray], tmp_path: Path
 ) -> None:
-    found = list(segmenter.stream(broken_pictures(tmp_path / "a", frames[:4], {0, 1})))
+    source = broken_pictures(tmp_path / "a", frames[:4], {0, 1})
+    found = list(segmenter.stream(source))
     assert [result.index for result in found] == [0, 1, 2, 3]
     assert (found[0].labels == CLASSES.ignore).all()
+    for wanted in ({0}, {1, 3}):
+        some = list(segmenter.stream(source, wanted=wanted.__contains__))
+        assert {result.index for result in some} == wanted
+        for result in some:
+            np.testing.assert_array_equal(result.labels, found[result.index].labels)
     with pytest.raises(UserError, match="Not one frame can be read: 0"):
         list(segmenter.stream(broken_pictures(tmp_path / "b", frames[:2], {0, 1})))
 

@@ -1,6 +1,7 @@
 """Streaming says of every frame what the whole clip says of it."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,17 @@ import pytest
 from flax import nnx
 
 from tests.test_tmanet import small_config, trained
+from tests.tiny_weights import write_weights
+from tmanet_jax import weights
 from tmanet_jax.inference.stream import FrameStream, StreamConfig
 from tmanet_jax.inference.windows import segment_whole, segment_windows
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.normalize import normalize
+
+FLOAT32_ABSOLUTE = 1e-5
+FLOAT64_ABSOLUTE = 1e-12
 
 SLIDE = StreamConfig(mode="slide", crop_size=(24, 32), stride=(16, 24))
 
@@ -56,7 +62,11 @@ def whole_clip_logits(
 
 
 def assert_stream_is_clip(
-    model: TMANet, config: StreamConfig, frames_BxLxHxWx3: np.ndarray, resets_BxL: np.ndarray
+    model: TMANet,
+    config: StreamConfig,
+    frames_BxLxHxWx3: np.ndarray,
+    resets_BxL: np.ndarray,
+    absolute: float = FLOAT32_ABSOLUTE,
 ) -> None:
     batch, length, height, width, _ = frames_BxLxHxWx3.shape
     starts_BxL = np.maximum.accumulate(np.where(resets_BxL, np.arange(length), 0), axis=1)
@@ -68,7 +78,7 @@ def assert_stream_is_clip(
     for step in range(length):
         state, output = stream.step(state, frames_BxLxHxWx3[:, step], resets_BxL[:, step])
         probabilities = np.asarray(stream.probabilities(output))
-        np.testing.assert_allclose(probabilities, expected[:, step], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(probabilities, expected[:, step], rtol=0, atol=absolute)
         np.testing.assert_array_equal(output.labels_BxHxW, expected[:, step].argmax(-1))
     assert jax.tree.map(jnp.shape, state) == shapes
 
@@ -88,6 +98,18 @@ def test_streams_start_again_one_by_one(config: StreamConfig) -> None:
     resets_BxL[0, 4] = resets_BxL[1, [0, 2, 3]] = True
     model = trained(small_config(align_corners=False))
     assert_stream_is_clip(model, config, video(3, 9, (39, 50)), resets_BxL)
+
+
+def test_what_differs_is_rounding(tmp_path: Path) -> None:
+    """Logits of up to 30, on which float32 differs by more than 1e-5: nothing is left of it."""
+    path = write_weights(tmp_path / "tmanet.safetensors")
+    resets_BxL = no_resets(2, 6)
+    resets_BxL[0, 4] = True
+    with jax.enable_x64(True):
+        model, _ = weights.load_model(path, dtype="float64")
+        config = dataclasses.replace(SLIDE, memory_stride=2)
+        frames = video(2, 6, (24, 41))
+        assert_stream_is_clip(model, config, frames, resets_BxL, FLOAT64_ABSOLUTE)
 
 
 def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:

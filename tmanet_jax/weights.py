@@ -38,6 +38,9 @@ from tmanet_jax.weight_names import (
 
 T = TypeVar("T")
 
+OF_WORKDIR = "tmanet.safetensors"
+"""The file that training leaves in a run's workdir."""
+
 BACKBONE = "backbone."
 CLASSIFIERS = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
 TORCHVISION_CLASSIFIER = ("fc.weight", "fc.bias")

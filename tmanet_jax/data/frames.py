@@ -108,7 +108,8 @@ def _read_picture(path: Path) -> np.ndarray | str:
 
 
 def _checked(array_HxWx3: np.ndarray) -> np.ndarray:
-    array_HxWx3 = np.asarray(array_HxWx3)
+    """A copy: who gives arrays may fill the same one again while frames are read ahead."""
+    array_HxWx3 = np.array(array_HxWx3)
     if array_HxWx3.dtype != np.uint8 or array_HxWx3.ndim != 3 or array_HxWx3.shape[2] != 3:
         raise UserError(
             f"A frame is an array HxWx3 of uint8, RGB; found {array_HxWx3.dtype} of shape "

@@ -49,6 +49,11 @@ def compare(first: Path, second: Path) -> list[Row]:
                 f"The {meaning} is {one[field]} in {first} and {two[field]} in {second}: scores "
                 "can be compared only on the same clips. Evaluate both with the same records."
             )
+    if one["mIoU_of_clip"].keys() != two["mIoU_of_clip"].keys():
+        raise UserError(
+            f"{first} and {second} are of different clips: scores can be compared only on the same "
+            "clips. Evaluate both with the same records."
+        )
     pairs = [("mean", _means(one), _means(two)), ("group", _groups(one), _groups(two))]
     pairs += [("class", _classes(one), _classes(two))]
     pairs += [("over time", one.get("temporal", {}), two.get("temporal", {}))]
@@ -90,7 +95,13 @@ def _read(workdir: Path) -> Mapping[str, Any]:
         raise UserError(
             f"{path} cannot be read ({error}): train there, or evaluate with --workdir={workdir}."
         ) from error
-    if not isinstance(metrics, dict) or not {"split", "clips", "mIoU", "classes"} <= set(metrics):
+    if not isinstance(metrics, dict) or not {
+        "split",
+        "clips",
+        "mIoU",
+        "classes",
+        "mIoU_of_clip",
+    } <= set(metrics):
         raise UserError(f"{path} holds no scores of an evaluation: evaluate again.")
     return metrics
 

@@ -22,6 +22,8 @@ VIDEO_FILE = "overlay.mp4"
 OVERLAYS_DIR = "overlays"
 LABELS_DIR = "labels"
 SEGMENTS_DIR = "segments"
+NAMES = (VIDEO_FILE, OVERLAYS_DIR, LABELS_DIR, SEGMENTS_DIR)
+"""What a folder may hold besides its manifest."""
 
 _NARROWEST_VIDEO = 512
 

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from tqdm import tqdm
 
+from tmanet_jax import weights
 from tmanet_jax.data.frames import Frames, open_frames
 from tmanet_jax.data.video import VideoFrame
 from tmanet_jax.errors import UserError
@@ -31,9 +32,6 @@ from tmanet_jax.settings import Settings
 
 Format = Literal["video", "png", "labels"]
 OnError = Literal["keep", "stop"]
-
-WEIGHTS_FILE = "tmanet.safetensors"
-"""In a run's workdir."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +84,7 @@ def prediction_of(
     is_camera = source.isdecimal() and not Path(source).exists()
     evaluation = settings.evaluation
     return Prediction(
-        checkpoint=Path(checkpoint) if checkpoint else workdir / WEIGHTS_FILE,
+        checkpoint=Path(checkpoint) if checkpoint else workdir / weights.OF_WORKDIR,
         source=int(source) if is_camera else source,
         output=Path(output),
         formats=tuple(name for name in get_args(Format) if name in formats),
@@ -112,14 +110,16 @@ def predict(prediction: Prediction) -> None:
     )
     watch = _Watch()
     with open_frames(prediction.source) as frames:
-        names = (outputs.VIDEO_FILE, outputs.OVERLAYS_DIR, outputs.LABELS_DIR)
-        manifest = open_manifest(prediction.output, wanted, names)
+        manifest = open_manifest(prediction.output, wanted, outputs.NAMES)
+        if not (prediction.output / outputs.VIDEO_FILE).exists():
+            manifest = dataclasses.replace(manifest, is_video_whole=False)
         segmenter = Segmenter.load(
             prediction.checkpoint, dtype=prediction.dtype, **dataclasses.asdict(prediction.stream)
         )
-        writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
+        with _told_if_unwritable(prediction.output):
+            writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
         stop = _write_results(prediction, segmenter, watch.over(frames), writers)
-        with _told_if_full(prediction.output):
+        with _told_if_unwritable(prediction.output):
             for writer in writers.values():
                 writer.close()
     is_video_whole = manifest.is_video_whole or ("video" in writers and stop is None)
@@ -190,12 +190,12 @@ def _open_outputs(
 
 
 @contextlib.contextmanager
-def _told_if_full(output: Path) -> Iterator[None]:
+def _told_if_unwritable(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"{output} cannot be written ({error}). Make room; the same command goes on."
+            f"{output} cannot be written ({error}). Once it can, the same command goes on."
         ) from error
 
 
@@ -223,7 +223,7 @@ def _write_results(
                     tqdm.write(f"{broken}: the labels before it are kept.")
                 if bar.n == 0:
                     bar.n = bar.initial = result.index  # what an earlier run has done
-                with _told_if_full(prediction.output):
+                with _told_if_unwritable(prediction.output):
                     for writer in writers.values():
                         if writer.wants(result.index):
                             writer.write(result)

@@ -4,7 +4,7 @@ import tmanet_jax
 
 segmenter = tmanet_jax.Segmenter.load("tmanet.safetensors")
 for result in segmenter.stream("drive.mp4"):
-show(result.overlay)
+    show(result.overlay)
 """
 
 import collections
@@ -33,7 +33,7 @@ _COMPUTED_AHEAD = 2
 _GOES_ON = np.zeros(1, bool)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FrameResult:
     """A frame of a video and what the network says of it.
 
@@ -217,11 +217,11 @@ def _turns(
     """Leaves out the frames on which nothing that is wanted depends.
 
     A wanted frame depends on the `reach` whole frames before it. If it is broken it repeats the one
-    before it, which depends on as many more.
+    before it, which depends on as many more; before the first whole frame, it has that one's size.
     """
     waiting: collections.deque[VideoFrame] = collections.deque(maxlen=reach + 1)
     size: tuple[int, ...] = ()
-    is_start = True
+    is_start, is_size_wanted = True, False
     for frame in frames:
         is_whole = frame.pixels_HxWx3 is not None
         if frame.pixels_HxWx3 is not None and frame.pixels_HxWx3.shape != size:
@@ -235,6 +235,10 @@ def _turns(
             waiting.clear()
             yield _Turn(frame, is_start and is_whole, is_wanted=True)
             is_start &= not is_whole
+            is_size_wanted = not size
+        elif is_whole and is_size_wanted:
+            yield _Turn(frame, is_start, is_wanted=False)
+            is_start = is_size_wanted = False
         elif is_whole:
             is_start |= len(waiting) == waiting.maxlen
             waiting.append(frame)

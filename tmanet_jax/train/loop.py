@@ -18,15 +18,19 @@ from tmanet_jax.inference.report import Report, write_report
 from tmanet_jax.inference.segment import SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import check_batch_size, make_mesh, put_batch, replicated
+from tmanet_jax.sharding import (
+    check_batch_size,
+    make_mesh,
+    put_batch,
+    replicated,
+    to_default_device,
+)
 from tmanet_jax.train import start
 from tmanet_jax.train.class_weights import class_weights
 from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.optimizer import poly_schedule
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
 from tmanet_jax.train.watch import LossWatch
-
-WEIGHTS_FILE = "tmanet.safetensors"
 
 
 def train(settings: Settings, workdir: Path) -> Evaluation:
@@ -74,15 +78,15 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             log=log,
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
-        weights.save(
-            workdir / WEIGHTS_FILE,
-            nnx.merge(recipe.graphdef, *state.network),
-            train_source.info.classes,
-        )
         if jax.process_index() == 0:
+            weights.save(
+                workdir / weights.OF_WORKDIR,
+                nnx.merge(recipe.graphdef, *to_default_device(state.network)),
+                train_source.info.classes,
+            )
             report = Report(evaluation, int(state.step), eval_source.split)
             log.message(write_report(report, workdir))
-        log.message(f"weights:  {workdir / WEIGHTS_FILE}")
+        log.message(f"weights:  {workdir / weights.OF_WORKDIR}")
         return evaluation
 
 

@@ -19,12 +19,10 @@ class Trained(NamedTuple):
     """A network with its weights on all devices.
 
     Attributes:
-        settings: the run's; the network is the weights' own.
         graphdef: the network's.
         state: its weights, and the step that they are of.
     """
 
-    settings: Settings
     graphdef: nnx.GraphDef
     state: TrainState
 
@@ -50,11 +48,11 @@ def load_trained(settings: Settings, workdir: Path) -> Trained:
     """
     sharding = replicated(make_mesh())
     model = start.blank_model(settings)
-    if load_report := start.load_weights(model, settings.init):
-        tqdm.write(str(load_report))
+    if settings.init.checkpoint:
+        tqdm.write(str(start.load_weights(model, settings.init)))
     recipe, state = start.initial_state(settings, model, class_weights=None)
     if settings.init.checkpoint:
-        return Trained(settings, recipe.graphdef, jax.device_put(state, sharding))
+        return Trained(recipe.graphdef, jax.device_put(state, sharding))
     if not start.has_checkpoint(workdir):
         raise UserError(
             f"There is no checkpoint in {workdir}: train first, with the same --config and "
@@ -62,4 +60,4 @@ def load_trained(settings: Settings, workdir: Path) -> Trained:
         )
     with contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints:
         state = checkpoints.restore(checkpoints.best_step(), state, sharding)
-    return Trained(settings, recipe.graphdef, state)
+    return Trained(recipe.graphdef, state)
