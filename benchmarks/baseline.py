@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.baseline",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", default="configs/demo.py", help="of both runs")
     parser.add_argument("--out", type=Path, default=Path("runs/baseline"))

@@ -160,12 +160,12 @@ def test_a_failure_leaves_the_old_records_and_nothing_else(tmp_path):
 
 
 def test_new_records_replace_the_old_ones(tmp_path):
-    write_noise(tmp_path, 2, "train")
-    write_noise(tmp_path, 1, "val")
+    write_noise(tmp_path, 2)
+    write_noise(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
-    assert len(open_clips(tmp_path, "val")) == 1
-    with pytest.raises(UserError, match="no split 'train'"):
-        open_clips(tmp_path, "train")
+    assert len(open_clips(tmp_path, "train")) == 1
+    with pytest.raises(UserError, match="no split 'val'"):
+        open_clips(tmp_path, "val")
 
 
 def test_nothing_to_write_is_an_error(tmp_path):

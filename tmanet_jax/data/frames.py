@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import glob
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -156,7 +157,9 @@ def _camera(number: int) -> Iterator[Frames]:
     try:
         if not capture.isOpened():
             raise UserError(f"Camera {number} cannot be opened: is it there, and free?")
-        rate = Fraction(capture.get(cv2.CAP_PROP_FPS)).limit_denominator(1001) or _RATE
+        claimed = capture.get(cv2.CAP_PROP_FPS)
+        is_rate = math.isfinite(claimed) and claimed > 0
+        rate = Fraction(claimed).limit_denominator(1001) if is_rate else _RATE
         time_base = Fraction(1, 1000)
 
         def frames() -> Iterator[VideoFrame]:

@@ -80,7 +80,7 @@ def _read(path: Path) -> Manifest | None:
         fields = json.loads(path.read_text())
         problems = tuple((index, reason) for index, reason in fields.pop("problems"))
         return Manifest(**fields, problems=problems)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete the folder, and predict again."
         ) from error

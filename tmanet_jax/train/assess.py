@@ -10,6 +10,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from tmanet_jax.data.records import Clip, ClipSource
+from tmanet_jax.errors import UserError
 from tmanet_jax.inference.consistency import evaluate_videos, frame_stream, segment_video
 from tmanet_jax.inference.evaluate import Evaluation, evaluate, segment_split
 from tmanet_jax.inference.report import Report, write_report
@@ -76,8 +77,10 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     `evaluate_workdir`. One stream runs on one device.
 
     Raises:
-        UserError: bad input, or nothing to score.
+        UserError: bad input, nothing to score, or several processes.
     """
+    if jax.process_count() > 1:
+        raise UserError("Videos are scored by one process: start mode consistency in one alone.")
     settings = model_settings(settings)
     source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
     first = find_videos(source)[0]
