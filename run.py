@@ -12,6 +12,7 @@ Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from absl import app, flags
@@ -92,15 +93,32 @@ def _torch_peer() -> benchmark_stream.Peer:
     return video_sides
 
 
-MODES: Mapping[str, Callable[[Settings, Path], object]] = {
-    "train": train,
-    "eval": _evaluate,
-    "consistency": evaluate_consistency,
-    "predict": _predict,
-    "benchmark data": _benchmark_data,
-    "benchmark stream": _benchmark_stream,
+class Mode(NamedTuple):
+    """What the first words of a command line choose.
+
+    Attributes:
+        start: with the settings and the workdir.
+        options: flags that go with this mode; others that are given are refused.
+        needs_records: whether a configuration's street is rendered if there are no records.
+    """
+
+    start: Callable[[Settings, Path], object]
+    options: tuple[flags.FlagHolder, ...] = ()
+    needs_records: bool = True
+
+
+MODES: Mapping[str, Mode] = {
+    "train": Mode(train),
+    "eval": Mode(_evaluate, (_SUBMIT,)),
+    "consistency": Mode(evaluate_consistency),
+    "predict": Mode(
+        _predict,
+        (_INPUT, _OUTPUT, _CHECKPOINT, _FORMAT, _ON_ERROR, _MEMORY_STRIDE),
+        needs_records=False,
+    ),
+    "benchmark data": Mode(_benchmark_data, (_JSON,)),
+    "benchmark stream": Mode(_benchmark_stream, (_JSON, _SIZE, _TURNS, _PEER), needs_records=False),
 }
-NEED_NO_RECORDS = ("predict", "benchmark stream")
 
 
 @ends_with_message
@@ -108,10 +126,10 @@ def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     mode, config = _parse(argv)
     run = settings.from_config(config)
-    if mode not in NEED_NO_RECORDS:
+    if MODES[mode].needs_records:
         _ensure_demo_records(run.data)
     _use_compilation_cache()
-    MODES[mode](run, Path(_WORKDIR.value or f"runs/{config.name}"))
+    MODES[mode].start(run, Path(_WORKDIR.value or f"runs/{config.name}"))
     return 0
 
 
@@ -134,11 +152,18 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
     mode = " ".join(words) or "train"
     if mode not in MODES:
         raise UserError(f"{mode!r} is no mode: choose one of {', '.join(MODES)}.")
-    if _SUBMIT.value and mode != "eval":
-        raise UserError(
-            f"--submit goes with mode eval, not {mode}: python run.py eval --submit=DIR."
-        )
+    _refuse_options_of_other_modes(mode)
     return mode, config
+
+
+def _refuse_options_of_other_modes(mode: str) -> None:
+    for other, (_, options, _) in MODES.items():
+        for option in options:
+            if option.present and option not in MODES[mode].options:
+                raise UserError(
+                    f"--{option.name} goes with mode {other}, not {mode}: python run.py {other} "
+                    f"--{option.name}=..."
+                )
 
 
 def _ensure_demo_records(data: settings.DataConfig) -> None:

@@ -43,7 +43,9 @@ def refused(data_dir: Path, workdir: Path, *arguments: str, num_devices: int = 1
         ([*tiny_runs.RENDER, "--config.data.render_train=9"], ["6 and 5 clips", "9 and 5"]),
         (["--config.data.eval_split=test"], ["'test'", "train"]),
         (["--config.loss.average=some"], ["config.loss.average", "'some'", "valid"]),
-        (["predict"], ["'predict'", "train, eval"]),
+        (["forecast"], ["'forecast'", "train, eval"]),
+        (["predict"], ["--input", "--output"]),
+        (["--peer=torch"], ["--peer", "mode benchmark stream, not train"]),
         (["--submit=results"], ["--submit", "mode eval"]),
         (["eval"], ["no checkpoint", "train first"]),
         (["consistency"], ["no two neighbouring frames", "--every-frame"]),
@@ -66,7 +68,7 @@ def test_no_records_names_the_command_that_makes_them(tmp_path: Path) -> None:
 
 def test_records_of_another_version(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, tmp_path / "records")
-    (version,) = (tmp_path / "records" / "clip_records").iterdir()
+    (version,) = (tmp_path / "records" / "clip_records").glob("*.*.*")
     version.rename(version.with_name("0.9.0"))
     message = refused(tmp_path / "records", tmp_path / "run")
     assert "version 0.9.0" in message and version.name in message
