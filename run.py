@@ -157,9 +157,10 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
 
 
 def _refuse_options_of_other_modes(mode: str) -> None:
+    own = {option.name for option in MODES[mode].options}
     for other, (_, options, _) in MODES.items():
         for option in options:
-            if option.present and option not in MODES[mode].options:
+            if option.present and option.name not in own:
                 raise UserError(
                     f"--{option.name} goes with mode {other}, not {mode}: python run.py {other} "
                     f"--{option.name}=..."

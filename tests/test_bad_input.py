@@ -45,6 +45,7 @@ def refused(data_dir: Path, workdir: Path, *arguments: str, num_devices: int = 1
         (["--config.loss.average=some"], ["config.loss.average", "'some'", "valid"]),
         (["forecast"], ["'forecast'", "train, eval"]),
         (["predict"], ["--input", "--output"]),
+        (["predict", "--input=drive.mp4"], ["--input", "--output"]),
         (["--peer=torch"], ["--peer", "mode benchmark stream, not train"]),
         (["--submit=results"], ["--submit", "mode eval"]),
         (["eval"], ["no checkpoint", "train first"]),
