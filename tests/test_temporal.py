@@ -130,6 +130,17 @@ def test_small_pictures_have_a_flow_too(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(flow, 0, atol=0.1)
 
 
+def test_the_flow_does_not_depend_on_what_memory_held_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DIS begins with the flow that it is given, and not-a-numbers there end the process."""
+    before, after = moving(3, 2)
+    expected = optical_flow(after.frame_HxWx3, before.frame_HxWx3)
+    monkeypatch.setattr(np, "empty", lambda shape, dtype=float: np.full(shape, -3, dtype))
+    found = optical_flow(after.frame_HxWx3, before.frame_HxWx3)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_what_is_hidden_or_comes_from_outside_is_not_visible() -> None:
     flow = np.zeros((8, 10, 2), np.float32)
     flow[..., 0] = 2

@@ -17,7 +17,7 @@ from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.metrics import scores
 
 _MIN_FLOW_SIZE = 64
-"""Pixels each way; OpenCV 5.0 segfaults on pictures of 8x64 and of 32x32."""
+"""Pixels each way; OpenCV 5.0 segfaults on pictures of 8x64."""
 
 
 class VideoFrame(NamedTuple):
@@ -133,7 +133,8 @@ def optical_flow(from_HxWx3: np.ndarray, to_HxWx3: np.ndarray) -> np.ndarray:
     height, width, _ = from_HxWx3.shape
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     before, after = (_grey(frame_HxWx3) for frame_HxWx3 in (from_HxWx3, to_HxWx3))
-    return flow.calc(before, after, np.empty((*before.shape, 2), np.float32))[:height, :width]
+    start_HxWx2 = np.zeros((*before.shape, 2), np.float32)  # DIS begins with what it is given
+    return flow.calc(before, after, start_HxWx2)[:height, :width]
 
 
 def _grey(frame_HxWx3: np.ndarray) -> np.ndarray:
