@@ -140,7 +140,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", type=Path, required=True, help="directory that holds all of the above")
     add_arguments(parser, splits=",".join(SPLITS), memory_range=MEMORY_RANGE)
     add("--frames", type=Path, help="directory of extracted frames (OUT/frames)")
     add("--label-format", choices=LABEL_FORMATS, help="what label files hold (found out)")

@@ -218,7 +218,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", required=True, help="directory that holds leftImg8bit and the others")
     add("--every-frame", action="store_true", help="all frames with labels in gtFine_sequence")
     preparation.add_arguments(parser, splits="train,val")
     parsed = parser.parse_args(arguments)

@@ -155,7 +155,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--source", type=Path, required=True, help="directory that holds all of the above")
     add_arguments(parser, splits="train,val")
     add("--name", help="of the data set (the source's)")
     options = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -249,6 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, splits: str, memory_range:
         memory_range: number of frames kept before each query if none is given.
     """
     add = parser.add_argument
+    add("--source", type=Path, required=True, help="directory that holds all of the above")
     add("--out", required=True, help="data directory to write the records to")
     add("--splits", help=f"which splits, separated by commas ({splits})")
     add(

@@ -27,9 +27,7 @@ import multiprocessing.connection
 import os
 import pathlib
 import sys
-import threading
 
-import cv2
 from tqdm import tqdm
 
 from data_prep.street.contact_sheet import contact_sheet
@@ -37,6 +35,7 @@ from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
 from data_prep.street.snippet import SnippetFrames
 from data_prep.writing import encoded, write_whole
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError, ends_with_message
 
 CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
@@ -178,7 +177,7 @@ def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterato
     with concurrent.futures.ProcessPoolExecutor(
         min(workers, max(1, len(snippets))),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
+        initializer=begin_worker,
     ) as pool:
         tasks = [pool.submit(write_snippet, snippet) for snippet in snippets]
         try:
@@ -187,19 +186,6 @@ def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterato
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends this worker when its parent dies, be it killed; it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _check_options(

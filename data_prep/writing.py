@@ -1,12 +1,12 @@
-"""Writes files that are never seen half-written."""
+"""Writes files that are never seen half-written, and says so if it cannot."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from tmanet_jax.data import files
 from tmanet_jax.errors import UserError
 
 
@@ -24,12 +24,10 @@ def encoded(kind: str, picture_HxW: np.ndarray, options: Sequence[int] = ()) -> 
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, in place of what is there; raises UserError if it cannot be written."""
-    part = path.with_name(f".{path.name}.part")
+    """Writes a file and its folders; raises UserError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
+        files.write_whole(path, content)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}. What is written already stays and need "

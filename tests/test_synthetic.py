@@ -205,7 +205,7 @@ def test_second_run_renders_only_what_is_missing(tmp_path):
     lost.unlink()
     empty = tmp_path / "gtFine/train/renderstadt/renderstadt_000000_000019_gtFine_labelIds.png"
     empty.write_bytes(b"")
-    lost.with_name(f".{lost.name}.part").write_bytes(b"\x89PNG half of a fil")
+    lost.with_name(f".{lost.name}.unfinished").write_bytes(b"\x89PNG half of a fil")
     age = kept.stat().st_mtime_ns
     render(tmp_path, train=2)
     assert contents(tmp_path) == before

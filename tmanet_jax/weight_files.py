@@ -21,6 +21,7 @@ import safetensors
 import safetensors.numpy
 
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
+from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
@@ -75,14 +76,10 @@ def write(path: str | os.PathLike[str], file: WeightFile) -> None:
     """
     path = Path(path)
     content = _ENCODERS[_suffix(path)](file)
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
+        write_whole(path, content)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _suffix(path: Path) -> str:

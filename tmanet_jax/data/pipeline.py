@@ -6,14 +6,10 @@ batches are the same for any number of workers and threads; the processes of a r
 exactly the clips that one process would see; and a run resumes by starting the stream later.
 """
 
-import multiprocessing
-import os
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-import cv2
 import grain
 import numpy as np
 from absl import flags
@@ -29,6 +25,7 @@ from tmanet_jax.data.samples import (
     make_clip,
 )
 from tmanet_jax.data.transforms import Augmentation
+from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError
 
 
@@ -201,14 +198,5 @@ def eval_clips(
 
 def _begin_worker(worker_index: int, worker_count: int) -> None:
     del worker_index, worker_count
-    cv2.setNumThreads(1)
+    begin_worker()
     keep_freed_memory()
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """Ends this worker when its parent ends without having ended it, killed for instance."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

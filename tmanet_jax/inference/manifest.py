@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from pathlib import Path
 
+from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.frames import picture_files
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import StreamConfig
@@ -34,9 +34,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes the file, whole or not at all."""
-        unfinished = folder / f".{MANIFEST_FILE}.unfinished"
-        unfinished.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-        os.replace(unfinished, folder / MANIFEST_FILE)
+        content = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        write_whole(folder / MANIFEST_FILE, content.encode())
 
 
 def open_manifest(folder: Path, wanted: Manifest, outputs: tuple[str, ...]) -> Manifest:

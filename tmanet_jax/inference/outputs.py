@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.classes import ClassSet, palette_png
+from tmanet_jax.data.files import write_whole
 from tmanet_jax.inference.overlays import legend
 from tmanet_jax.inference.segmenter import FrameResult
 from tmanet_jax.inference.video_writer import SegmentWriter, join
@@ -67,9 +68,7 @@ class PictureOutput:
     def write(self, result: FrameResult) -> None:
         """Writes the file; it is there when it is whole."""
         path = self._folder / f"{self._name_of(result.index)}.png"
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_bytes(self._encode(result))
-        os.replace(unfinished, path)
+        write_whole(path, self._encode(result))
 
     def close(self) -> None:
         """Everything is written."""

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from tmanet_jax.data.categories import categories_of, void_class
 from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.charts import confusion_picture
 from tmanet_jax.inference.evaluate import Evaluation
@@ -60,11 +60,11 @@ def write_report(report: Report, workdir: Path) -> str:
     evaluation = report.evaluation
     classes = evaluation.classes
     try:
-        _write(workdir / METRICS_FILE, metrics_json(report) + "\n")
-        _write(workdir / "confusion.csv", confusion_csv(evaluation))
-        _write(workdir / "classes.csv", classes_csv(evaluation))
+        write_whole(workdir / METRICS_FILE, (metrics_json(report) + "\n").encode())
+        write_whole(workdir / "confusion.csv", confusion_csv(evaluation).encode())
+        write_whole(workdir / "classes.csv", classes_csv(evaluation).encode())
         confusion_png = _png(confusion_picture(evaluation.confusion_CxC, classes))
-        _write(workdir / "confusion.png", confusion_png)
+        write_whole(workdir / "confusion.png", confusion_png)
         _write_pictures(report.evaluation.shown, classes, workdir / PICTURES_DIR)
         _write_pictures(report.worst, classes, workdir / WORST_DIR)
         page = Page(
@@ -75,7 +75,7 @@ def write_report(report: Report, workdir: Path) -> str:
             player=report.player or evaluation.shown,
             temporal=report.temporal,
         )
-        _write(workdir / PAGE_FILE, render_page(page))
+        write_whole(workdir / PAGE_FILE, render_page(page).encode())
     except OSError as error:
         raise UserError(f"The report in {workdir} cannot be written: {error}.") from error
     return (
@@ -83,13 +83,6 @@ def write_report(report: Report, workdir: Path) -> str:
         f"metrics:  {workdir / METRICS_FILE}\npictures: {workdir / PICTURES_DIR}/\n"
         f"report:   {workdir / PAGE_FILE}"
     )
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    """The file appears whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
 
 
 def _write_pictures(shown: Iterable[SegmentedClip], classes: ClassSet, directory: Path) -> None:

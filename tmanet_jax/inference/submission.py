@@ -5,7 +5,6 @@ Cityscapes: 8-bit palette PNGs of label ids, each named as its frame
 Other data sets: palette PNGs of train ids, named by the clip.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tmanet_jax.data.classes import (
     palette_png,
     train_ids_to_label_ids,
 )
+from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.segment import SegmentedClip
@@ -65,10 +65,8 @@ class Submission:
             UserError: it cannot be written.
         """
         path = self.directory / result_name(segmented.clip.id, self.classes)
-        partial = path.with_suffix(".partial")
         try:
-            partial.write_bytes(result_png(segmented.predicted_HxW, self.classes))
-            os.replace(partial, path)
+            write_whole(path, result_png(segmented.predicted_HxW, self.classes))
         except OSError as error:
             raise _unwritable(self.directory, error) from error
 
