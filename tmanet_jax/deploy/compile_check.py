@@ -13,7 +13,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from jax.experimental import topologies
 
 from tmanet_jax.deploy.chips import EXAMPLES, Topology, parse_topology
 from tmanet_jax.deploy.hlo import Collective, Program
-from tmanet_jax.deploy.programs import PROGRAMS, LoweredProgram, num_bytes
+from tmanet_jax.deploy.programs import PROGRAMS, LoweredProgram
 from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 
@@ -41,12 +41,14 @@ class Memory:
 
     Attributes:
         arguments: what goes in, by name.
+        padding: what the chip's layout adds to those, less what the program does not use.
         outputs: what comes out and does not take the place of an argument.
         temporaries: the most that activations and the like need at a time.
         code: the program itself.
     """
 
     arguments: tuple[tuple[str, int], ...]
+    padding: int
     outputs: int
     temporaries: int
     code: int
@@ -54,7 +56,8 @@ class Memory:
     @property
     def total(self) -> int:
         """The peak, with everything at once."""
-        return sum(size for _, size in self.arguments) + self.outputs + self.temporaries + self.code
+        arguments = sum(size for _, size in self.arguments) + self.padding
+        return arguments + self.outputs + self.temporaries + self.code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,22 +245,25 @@ def _compile(program: LoweredProgram) -> Compiled | Shortage:
         if shortage is None:
             raise
         return shortage
-    hlo = Program(executable.as_text())
-    costs = executable.cost_analysis()
+    text, costs, memory = (
+        executable.as_text(),
+        executable.cost_analysis(),
+        executable.memory_analysis(),
+    )
+    assert text and costs and memory, "the TPU compiler answers all three"
+    hlo = Program(text)
     return Compiled(
-        memory=_memory(executable, program.arguments),
+        memory=_memory(memory, program.arguments),
         compiler_flops=costs["flops"],
         memory_traffic=hlo.memory_traffic(),
         collectives=hlo.collectives(),
     )
 
 
-def _memory(executable: jax.stages.Compiled, arguments: Any) -> Memory:
-    """Arguments that the program does not use have no place in it."""
-    analysis = executable.memory_analysis()
-    named = [(name, num_bytes(shapes)) for name, shapes in arguments.items()]
+def _memory(analysis: Any, arguments: Mapping[str, int]) -> Memory:
     return Memory(
-        arguments=tuple(named),
+        arguments=tuple(arguments.items()),
+        padding=analysis.argument_size_in_bytes - sum(arguments.values()),
         outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         temporaries=analysis.temp_size_in_bytes,
         code=analysis.generated_code_size_in_bytes,

@@ -72,7 +72,7 @@ def advice(result: CompileResult) -> str:
 def _compiled_lines(result: CompileResult, compiled: Compiled) -> list[str]:
     chip = parse_topology(result.topology).chip
     memory = compiled.memory
-    rows = [*memory.arguments, ("outputs", memory.outputs)]
+    rows = [*memory.arguments, ("layout", memory.padding), ("outputs", memory.outputs)]
     rows += [("activations, temporaries", memory.temporaries), ("program", memory.code)]
     fits = memory.total <= chip.memory
     verdict = "fits" if fits else f"too much by {(memory.total - chip.memory) / GIB:.2f} GiB"
@@ -84,8 +84,8 @@ def _compiled_lines(result: CompileResult, compiled: Compiled) -> list[str]:
     lines += [] if fits else [advice(result)]
     lines += [
         "work, each chip:",
-        f"  {result.flops / 1e12:.3f} TFLOP by formula ({compiled.compiler_flops / 1e12:.3f} by the "
-        "compiler, which counts the body of a loop once)",
+        f"  {result.flops / 1e12:.3f} TFLOP by formula; {compiled.compiler_flops / 1e12:.3f} by the "
+        "compiler, which counts the body of a loop once",
         f"  {compiled.memory_traffic / 1e9:.2f} GB from and to HBM",
         "collectives, each chip:" if compiled.collectives else "collectives: none",
     ]

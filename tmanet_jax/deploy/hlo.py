@@ -1,8 +1,8 @@
 """Reads a compiler's optimised HLO text: which collectives a program runs, and what it moves.
 
-An instruction counts once for each time it runs: those in a loop's body times the loop's trip
-count. That is the constant with which the loop's condition compares, as in all loops that `lax.scan`
-and `lax.map` make; the branches of a conditional all count.
+An instruction counts once for each time it runs, so that those in a loop's body count times the
+loop's trip count: the constant with which its condition compares, as in all loops that `lax.scan`
+and `lax.map` make. The branches of a conditional all count.
 """
 
 import dataclasses

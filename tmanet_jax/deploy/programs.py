@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
+from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.data.transforms import scaled_size
 from tmanet_jax.deploy.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.inference.segment import compile_segmenter
 from tmanet_jax.inference.stream import FrameStream, StreamConfig
 from tmanet_jax.inference.windows import place_windows
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import check_batch_size, make_mesh
+from tmanet_jax.sharding import DATA_AXIS, check_batch_size, make_mesh
 from tmanet_jax.train.start import blank_model, initial_state
 from tmanet_jax.train.step import compile_train_step
 
@@ -29,7 +31,7 @@ class LoweredProgram:
 
     Attributes:
         lowered: for the devices of a topology.
-        arguments: what goes in, by name, in order.
+        arguments: bytes of what goes into one chip, by name.
         mesh: size of each axis, by name.
         batch_size: clips or frames of one call, over all chips.
         frame_size: height and width of what goes in, in pixels.
@@ -37,7 +39,7 @@ class LoweredProgram:
     """
 
     lowered: jax.stages.Lowered
-    arguments: Mapping[str, Shapes]
+    arguments: Mapping[str, int]
     mesh: Mapping[str, int]
     batch_size: int
     frame_size: tuple[int, int]
@@ -53,8 +55,8 @@ def lower_train(
         UserError: the devices do not divide the batch.
     """
     del frame_size
-    mesh = make_mesh(devices)
-    check_batch_size(run.batch_size, mesh)
+    mesh = make_mesh(devices, run.mesh)
+    check_batch_size(run.batch_size, mesh, run.accumulate)
     recipe, arrays = initial_state(run, blank_model(run), None)
     state = _shapes(arrays)
     batch_size, size = run.batch_size, run.data.augmentation.crop_size
@@ -67,10 +69,10 @@ def lower_train(
     return LoweredProgram(
         lowered=_lower(compile_train_step(recipe, mesh), state, batch),
         arguments={
-            "parameters": state.params,
-            "statistics": state.batch_stats,
-            "optimiser": state.opt_state,
-            "batch": batch,
+            "parameters": _num_bytes(state.params),
+            "statistics": _num_bytes(state.batch_stats),
+            "optimiser": _num_bytes(state.opt_state),
+            "batch": _num_bytes(batch) // mesh.shape[DATA_AXIS],
         },
         mesh=dict(mesh.shape),
         batch_size=batch_size,
@@ -83,35 +85,27 @@ def lower_eval(
     run: Settings, devices: Sequence[jax.Device], frame_size: tuple[int, int]
 ) -> LoweredProgram:
     """A batch of whole clips, segmented and scored as the run's evaluation does it."""
-    mesh = make_mesh(devices)
+    mesh = make_mesh(devices, run.mesh)
     config = run.evaluation
-    batch_size = config.batch_size * mesh.size
+    batch_size = config.batch_size * mesh.shape[DATA_AXIS]
     recipe, arrays = initial_state(run, blank_model(run), None)
     state = _shapes(arrays)
     num_memory = run.model.head.num_memory
-    resized = tuple(
-        _array((batch_size, num_memory + 1, *size, 3), jnp.uint8)
-        for size in _resized(frame_size, config.ratios)
-    )
+    sizes = [scaled_size(Size(*frame_size), ratio) for ratio in config.ratios]
+    resized = tuple(_array((batch_size, num_memory + 1, *size, 3), jnp.uint8) for size in sizes)
     labels = _array((batch_size, *frame_size), jnp.uint8)
     predict = compile_segmenter(recipe.graphdef, num_memory, config, mesh).predict
-    flops = 0
-    for size in _resized(frame_size, config.ratios):
-        windows = place_windows(size, config.crop_size, config.stride)
-        whole = config.mode == "whole"
-        clip = clip_flops(run.model, size if whole else windows.crop)
-        flops += clip * (1 if whole else len(windows)) * (2 if config.flip else 1)
     return LoweredProgram(
         lowered=_lower(predict, state.params, state.batch_stats, resized, labels),
         arguments={
-            "parameters": state.params,
-            "statistics": state.batch_stats,
-            "batch": (resized, labels),
+            "parameters": _num_bytes(state.params),
+            "statistics": _num_bytes(state.batch_stats),
+            "batch": _num_bytes((resized, labels)) // mesh.shape[DATA_AXIS],
         },
         mesh=dict(mesh.shape),
         batch_size=batch_size,
         frame_size=frame_size,
-        flops=batch_size * flops,
+        flops=batch_size * _clip_flops(run, sizes),
     )
 
 
@@ -121,17 +115,16 @@ def lower_stream(
     """The newest frame of one video, seen whole, on the first device: streams use one each."""
     model = blank_model(run)
     stream = FrameStream(model, StreamConfig())
-    recipe, arrays = initial_state(run, model, None)
-    del recipe
+    _, arrays = initial_state(run, model, None)
     state = _shapes(arrays)
     memory = jax.eval_shape(lambda: stream.start(1, frame_size))
     return LoweredProgram(
         lowered=stream.lower(1, frame_size, SingleDeviceSharding(devices[0])),
         arguments={
-            "parameters": state.params,
-            "statistics": state.batch_stats,
-            "memory": memory,
-            "batch": _array((1, *frame_size, 3), jnp.uint8),
+            "parameters": _num_bytes(state.params),
+            "statistics": _num_bytes(state.batch_stats),
+            "memory": _num_bytes(memory),
+            "batch": _num_bytes(_array((1, *frame_size, 3), jnp.uint8)),
         },
         mesh={},
         batch_size=1,
@@ -149,22 +142,20 @@ PROGRAMS: Mapping[str, Lower] = {
 }
 
 
-def num_bytes(shapes: Shapes) -> int:
-    """Of all arrays of a tree, each whole."""
+def _num_bytes(shapes: Shapes) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
-def bytes_on_a_chip(shapes: Shapes, shardings: Any) -> int:
-    """Of all arrays of a tree, what lies on one chip."""
-
-    def part(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
-        return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-
-    return sum(jax.tree.leaves(jax.tree.map(part, shapes, shardings)))
-
-
-def _resized(size: tuple[int, int], ratios: Sequence[float]) -> list[tuple[int, int]]:
-    return [(round(size[0] * ratio), round(size[1] * ratio)) for ratio in ratios]
+def _clip_flops(run: Settings, frame_sizes: Sequence[Size]) -> int:
+    """Of a clip in all its views; the windows of one size all cost the same."""
+    config, flops = run.evaluation, 0
+    for size in frame_sizes:
+        if config.mode == "whole":
+            flops += clip_flops(run.model, size)
+        else:
+            windows = place_windows(size, config.crop_size, config.stride)
+            flops += len(windows) * clip_flops(run.model, windows.crop)
+    return flops * (2 if config.flip else 1)
 
 
 def _lower(jitted: Callable[..., object], *arguments: Shapes) -> jax.stages.Lowered:
@@ -175,5 +166,5 @@ def _shapes(tree: Any) -> Shapes:
     return jax.tree.map(lambda x: _array(x.shape, x.dtype), tree)
 
 
-def _array(shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
+def _array(shape: Sequence[int], dtype: Any) -> Shapes:
     return jax.ShapeDtypeStruct(shape, dtype)
