@@ -1,22 +1,28 @@
-"""Trains and evaluates on meshes of 1, 2 and 8 devices, and prints what came out as JSON."""
+"""Trains and evaluates on several meshes, and prints what came out of each as JSON."""
 
+import dataclasses
 import json
 import sys
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from configs import demo
 from tests import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
+from tmanet_jax.deploy import hlo
 from tmanet_jax.inference.evaluate import evaluate
 from tmanet_jax.inference.segment import compile_segmenter
-from tmanet_jax.sharding import make_mesh, put_batch, replicated
+from tmanet_jax.sharding import MeshConfig, make_mesh, put_batch, replicated
 from tmanet_jax.train.start import initial_state, open_split, random_model
 from tmanet_jax.train.step import compile_train_step
 
 NUM_STEPS = 3
+
+MESHES = ((1, 1), (8, 1), (8, 2), (8, 4), (8, 8))
+"""Devices, and how many of them share an image."""
 
 
 def main(data_dir: str) -> None:
@@ -27,16 +33,15 @@ def main(data_dir: str) -> None:
     config.data.crop_size = (48, 80)
     config.model.width = tiny_runs.WIDTH
     run = settings.from_config(config)
-    for num_devices in (1, 2, 8):
-        print(json.dumps(results(run, num_devices)))
+    for num_devices, space in MESHES:
+        mesh = make_mesh(jax.devices()[:num_devices], MeshConfig(space))
+        print(json.dumps(results(run, mesh)), flush=True)
 
 
-def results(run: settings.Settings, num_devices: int) -> dict[str, object]:
+def results(run: settings.Settings, mesh: Mesh) -> dict[str, object]:
     """Trains a few steps from the same weights, then scores."""
-    mesh = make_mesh(jax.devices()[:num_devices])
     recipe, state = initial_state(run, random_model(run), class_weights=None)
     state = jax.device_put(state, replicated(mesh))
-    step_fn = compile_train_step(recipe, mesh)
     source = open_split(run, "train", memory_range=2)
     batches = train_batches(
         source,
@@ -46,9 +51,12 @@ def results(run: settings.Settings, num_devices: int) -> dict[str, object]:
         batch_size=run.batch_size,
         seed=0,
     )
+    batch = put_batch(next(batches), mesh)
+    step_fn = compile_train_step(recipe, mesh).lower(state, batch).compile()  # type: ignore[attr-defined]
     losses = []
     for _ in range(NUM_STEPS):
-        state, metrics = step_fn(state, put_batch(next(batches), mesh))
+        state, metrics = step_fn(state, batch)
+        batch = put_batch(next(batches), mesh)
         losses.append(float(metrics.losses.total))
     batches.close()
     program = compile_segmenter(recipe.graphdef, 2, run.evaluation, mesh)
@@ -57,10 +65,13 @@ def results(run: settings.Settings, num_devices: int) -> dict[str, object]:
     )
     statistics = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.batch_stats)])
     return {
-        "devices": num_devices,
         "losses": losses,
         "statistics": statistics.tolist(),
         "confusion": evaluation.confusion_CxC.tolist(),
+        "flops": step_fn.cost_analysis()["flops"],
+        "collectives": [
+            dataclasses.asdict(one) for one in hlo.Program(step_fn.as_text()).collectives()
+        ],
     }
 
 
