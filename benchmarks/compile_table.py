@@ -146,8 +146,8 @@ def write_table(folder: Path, *, extrapolate: bool) -> None:
     lines = [
         "# The published runs on TPU chips, compiled without one",
         "",
-        "Memory and collectives are what the TPU's compiler answers; step times are projections",
-        "by the formula below, from published figures: nothing here ran on a chip. All in bfloat16.",
+        "Memory and collectives are what the TPU's compiler answers, in bfloat16. Step times are",
+        "projections by the formula below, from published figures: nothing here ran on a chip.",
         "",
         *("| " + " | ".join(line) + " |" for line in (COLUMNS, ["---"] * len(COLUMNS), *cells)),
         "",

@@ -84,9 +84,9 @@ def _compiled_lines(result: CompileResult, compiled: Compiled) -> list[str]:
     lines += [] if fits else [advice(result)]
     lines += [
         "work, each chip:",
-        f"  {result.flops / 1e12:.3f} TFLOP by formula; {compiled.compiler_flops / 1e12:.3f} by "
+        f"  {result.flops / 1e12:.4g} TFLOP by formula; {compiled.compiler_flops / 1e12:.4g} by "
         "the compiler, which counts the body of a loop once",
-        f"  {compiled.memory_traffic / 1e9:.2f} GB from and to HBM",
+        f"  {compiled.memory_traffic / 1e9:.4g} GB from and to HBM",
         "collectives, each chip:" if compiled.collectives else "collectives: none",
     ]
     lines += [f"  {collective_line(one)}" for one in compiled.collectives]
