@@ -57,11 +57,10 @@ def test_what_does_not_fit_says_by_how_much_and_what_to_change() -> None:
 
 def test_the_compilers_refusal_is_read() -> None:
     message = (
-        "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
-        "hbm. Used 25.04G of 15.75G hbm. Exceeded hbm capacity by 9.29G."
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+        "required for HLO temporaries (25.04G) exceeds available HBM (15.75G). HLO module: jit_f."
     )
     assert parse_shortage(message) == Shortage(round(25.04 * GIB), round(15.75 * GIB))
-    assert parse_shortage("INTERNAL: Used 25.04G of 15.75G hbm") is None
     assert parse_shortage("RESOURCE_EXHAUSTED: scoped vmem") is None
 
 

