@@ -11,7 +11,14 @@ from tests.small_compile_results import FITS, GRADIENTS, HALO, TOO_LARGE, result
 from tmanet_jax import settings
 from tmanet_jax.deploy import compile_check
 from tmanet_jax.deploy.chips import CHIPS, EXAMPLES, GIB, parse_topology
-from tmanet_jax.deploy.compile_check import CompileResult, Shortage, parse_shortage, request_of
+from tmanet_jax.deploy.compile_check import (
+    Compiled,
+    CompileRequest,
+    CompileResult,
+    Shortage,
+    parse_shortage,
+    request_of,
+)
 from tmanet_jax.deploy.compile_report import publish, report
 from tmanet_jax.deploy.hlo import Collective
 from tmanet_jax.deploy.projection import (
@@ -28,7 +35,7 @@ V5E = parse_topology("v5e:4x4")
 
 @pytest.mark.parametrize("outcome", [FITS, TOO_LARGE])
 def test_a_result_survives_its_file(
-    outcome: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    outcome: Compiled | Shortage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "result.json"
     publish(result(outcome), str(file))
@@ -78,13 +85,21 @@ def test_the_topologies_that_messages_name_exist() -> None:
 def test_clips_per_chip_set_the_batch() -> None:
     config = demo.get_config()
     run = settings.from_config(config)
-    words = {"topology": "v5p:2x2x4", "program": "train", "frame_size": "720x960"}
-    assert request_of(run, **words).run.batch_size == config.batch_size
-    request = request_of(run, **words, clips_per_chip=2)
-    assert request.run.batch_size == 32
-    assert request.frame_size == (720, 960)
+
+    def request(frame_size: str, clips_per_chip: int | None = None) -> CompileRequest:
+        return request_of(
+            run,
+            topology="v5p:2x2x4",
+            program="train",
+            frame_size=frame_size,
+            clips_per_chip=clips_per_chip,
+        )
+
+    assert request("720x960").run.batch_size == config.batch_size
+    assert request("720x960").frame_size == (720, 960)
+    assert request("720x960", clips_per_chip=2).run.batch_size == 32
     with pytest.raises(UserError, match="--frame-size is '720'"):
-        request_of(run, **words | {"frame_size": "720"})
+        request("720")
 
 
 def test_without_the_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_the_table_has_what_is_there_and_marks_what_is_extrapolated(tmp_path: Pa
     of_16, of_256, of_64 = table(tmp_path, "--extrapolate")
     assert of_16 == line
     assert "256 v5e:16x16 (data 256)" in of_256
-    assert "256 of 3 x 769x769" in of_256
+    assert "256 clips of 3 frames 769x769" in of_256
     assert (
         of_256.count("extrapolated from v5e:4x4") == of_64.count("extrapolated from v5e:4x4") == 3
     )

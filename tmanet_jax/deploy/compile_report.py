@@ -32,15 +32,22 @@ def report(result: CompileResult) -> str:
     """All of it, one fact a line."""
     topology = parse_topology(result.topology)
     axes = " x ".join(f"{name} {size}" for name, size in result.mesh) or "one chip"
-    height, width = result.frame_size
     lines = [
         f"{result.program} on {result.topology} ({math.prod(topology.axes)} chips; mesh {axes})",
-        f"  {result.batch_size} clips of {result.num_memory + 1} frames {height}x{width}, "
+        f"  {clips(result)}, "
         f"{result.dtype}; compiled in {result.seconds:.0f} s by {result.versions}",
     ]
     if isinstance(result.outcome, Shortage):
         return "\n".join([*lines, *_shortage_lines(result, result.outcome)])
     return "\n".join([*lines, *_compiled_lines(result, result.outcome)])
+
+
+def clips(result: CompileResult) -> str:
+    """What goes in at each call."""
+    height, width = result.frame_size
+    if result.program == "stream":
+        return f"{result.batch_size} new frame of {height}x{width}, T = {result.num_memory}"
+    return f"{result.batch_size} clips of {result.num_memory + 1} frames {height}x{width}"
 
 
 def projection_of(result: CompileResult, compiled: Compiled) -> Projection:
