@@ -19,7 +19,7 @@ from pathlib import Path
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.deploy.chips import GIB, parse_topology
 from tmanet_jax.deploy.compile_check import Compiled, CompileResult, Shortage
-from tmanet_jax.deploy.compile_report import collective_line, projection_of
+from tmanet_jax.deploy.compile_report import clips, collective_line, projection_of
 from tmanet_jax.deploy.projection import FORMULA, on_more_chips
 from tmanet_jax.errors import UserError, ends_with_message
 
@@ -27,7 +27,7 @@ TABLE = "table.md"
 COLUMNS = (
     "run",
     "chips",
-    "clips",
+    "a call",
     "peak, GiB a chip",
     "TFLOP a chip",
     "HBM traffic, GB a chip",
@@ -146,8 +146,8 @@ def write_table(folder: Path, *, extrapolate: bool) -> None:
     lines = [
         "# The published runs on TPU chips, compiled without one",
         "",
-        "Memory and collectives are what the TPU's compiler answers; step times are projections",
-        "by the formula below, from published figures: nothing here ran on a chip. All in bfloat16.",
+        "Memory and collectives are what the TPU's compiler answers, in bfloat16. Step times are",
+        "projections by the formula below, from published figures: nothing here ran on a chip.",
         "",
         *("| " + " | ".join(line) + " |" for line in (COLUMNS, ["---"] * len(COLUMNS), *cells)),
         "",
@@ -166,12 +166,10 @@ def table_cells(row: Row, result: CompileResult, source: str) -> list[str]:
     """A row of the table; `source` is the topology that it was extrapolated from, or ''."""
     topology = parse_topology(result.topology)
     shape = " x ".join(f"{name} {size}" for name, size in result.mesh if size > 1)
-    height, width = result.frame_size
-    clips = f"{result.batch_size} of {result.num_memory + 1} x {height}x{width}"
     cells = [
         f"{row.config}, {row.program}",
         f"{math.prod(topology.axes)} {result.topology}" + (f" ({shape})" if shape else ""),
-        clips,
+        clips(result),
     ]
     if isinstance(result.outcome, Shortage):
         needed, available = result.outcome.needed / GIB, result.outcome.available / GIB

@@ -60,7 +60,9 @@ def _flops_of(jaxpr: Any) -> int:
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
     network = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
-    return nnx.split(network, nnx.Param, nnx.BatchStat)
+    graphdef, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
+    params, batch_stats = states
+    return graphdef, params, batch_stats
 
 
 def clips(config: ModelConfig, batch_size: int) -> jax.ShapeDtypeStruct:

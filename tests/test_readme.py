@@ -46,6 +46,8 @@ def test_the_settings_of_a_run_are_accepted(command: str) -> None:
     misses = ["There are no records at /nowhere", ".safetensors", "There is nothing to segment at"]
     if "benchmark stream" in command:
         without_data, misses = ["--size=wrong"], ["--size"]
+    if command.startswith("python run.py compile"):
+        without_data, misses = ["--topology=wrong"], ["--topology"]
     done = subprocess.run(
         [sys.executable, "run.py", *shlex.split(command)[2:], *without_data],
         cwd=tiny_runs.PROJECT,

@@ -197,7 +197,7 @@ def compile_for(request: CompileRequest) -> CompileResult:
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program cannot be read
     start = time.perf_counter()
     program = PROGRAMS[request.program](request.run, devices, request.frame_size)
-    outcome = _compile(program)
+    outcome = compile_program(program)
     return CompileResult(
         program=request.program,
         topology=request.topology.name,
@@ -237,13 +237,18 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
     return devices
 
 
-def _compile(program: LoweredProgram) -> Compiled | Shortage:
+def compile_program(program: LoweredProgram) -> Compiled | Shortage:
+    """Compiles a program, or finds out how much memory is missing.
+
+    Raises:
+        UserError: the compiler refuses it for another reason.
+    """
     try:
         executable = program.lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         shortage = parse_shortage(str(error))
         if shortage is None:
-            raise
+            raise UserError(f"The TPU compiler refuses the program: {error}") from error
         return shortage
     text, costs, memory = (
         executable.as_text(),
@@ -271,10 +276,14 @@ def _memory(analysis: Any, arguments: Mapping[str, int]) -> Memory:
 
 
 def parse_shortage(message: str) -> Shortage | None:
-    """What the compiler says of a program that is too large; None if it says something else."""
-    if "RESOURCE_EXHAUSTED" not in message:
-        return None
-    match = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    """What the compiler says of a program that is too large; None if it says something else.
+
+    What it calls HLO temporaries is everything, arguments and results as well.
+    """
+    match = re.search(
+        r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
+        message,
+    )
     if match is None:
         return None
     needed, needed_unit, available, available_unit = match.groups()

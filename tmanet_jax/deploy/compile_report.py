@@ -32,15 +32,22 @@ def report(result: CompileResult) -> str:
     """All of it, one fact a line."""
     topology = parse_topology(result.topology)
     axes = " x ".join(f"{name} {size}" for name, size in result.mesh) or "one chip"
-    height, width = result.frame_size
     lines = [
         f"{result.program} on {result.topology} ({math.prod(topology.axes)} chips; mesh {axes})",
-        f"  {result.batch_size} clips of {result.num_memory + 1} frames {height}x{width}, "
+        f"  {clips(result)}, "
         f"{result.dtype}; compiled in {result.seconds:.0f} s by {result.versions}",
     ]
     if isinstance(result.outcome, Shortage):
         return "\n".join([*lines, *_shortage_lines(result, result.outcome)])
     return "\n".join([*lines, *_compiled_lines(result, result.outcome)])
+
+
+def clips(result: CompileResult) -> str:
+    """What goes in at each call."""
+    height, width = result.frame_size
+    if result.program == "stream":
+        return f"{result.batch_size} new frame of {height}x{width}, T = {result.num_memory}"
+    return f"{result.batch_size} clips of {result.num_memory + 1} frames {height}x{width}"
 
 
 def projection_of(result: CompileResult, compiled: Compiled) -> Projection:
@@ -59,8 +66,8 @@ def advice(result: CompileResult) -> str:
     if result.program == "train":
         changes += [
             "the height of the frames over several chips (--config.mesh.space=2)",
-            "activations computed again in the backward pass (--config.model.remat)",
-            "a batch in several parts (--config.accumulate)",
+            "activations computed again in the backward pass (--config.model.remat=True)",
+            "a batch in several parts (--config.accumulate=2)",
         ]
     if result.program == "eval":
         changes = ["windows (--config.eval.mode=slide)", "fewer of them at a time"]
@@ -74,19 +81,15 @@ def _compiled_lines(result: CompileResult, compiled: Compiled) -> list[str]:
     memory = compiled.memory
     rows = [*memory.arguments, ("layout", memory.padding), ("outputs", memory.outputs)]
     rows += [("activations, temporaries", memory.temporaries), ("program", memory.code)]
-    fits = memory.total <= chip.memory
-    verdict = "fits" if fits else f"too much by {(memory.total - chip.memory) / GIB:.2f} GiB"
+    rows.append(("peak", memory.total))
     lines = ["memory, each chip:"]
     lines += [f"  {name:<26}{size / MIB:>10,.1f} MiB" for name, size in rows]
-    lines.append(
-        f"  {'peak':<26}{memory.total / MIB:>10,.1f} MiB of {chip.memory / MIB:,.0f}: {verdict}"
-    )
-    lines += [] if fits else [advice(result)]
+    lines[-1] += f" of {chip.memory / MIB:,.0f}: fits"
     lines += [
         "work, each chip:",
-        f"  {result.flops / 1e12:.3f} TFLOP by formula; {compiled.compiler_flops / 1e12:.3f} by "
+        f"  {result.flops / 1e12:.4g} TFLOP by formula; {compiled.compiler_flops / 1e12:.4g} by "
         "the compiler, which counts the body of a loop once",
-        f"  {compiled.memory_traffic / 1e9:.2f} GB from and to HBM",
+        f"  {compiled.memory_traffic / 1e9:.4g} GB from and to HBM",
         "collectives, each chip:" if compiled.collectives else "collectives: none",
     ]
     lines += [f"  {collective_line(one)}" for one in compiled.collectives]
@@ -98,8 +101,9 @@ def collective_line(one: Collective) -> str:
     unknown = ""
     if one.in_unknown_loops:
         unknown = f"; {one.in_unknown_loops} in loops of unknown length, counted once"
+    groups = "" if one.kind == "collective-permute" else f" among {one.group_size}"
     return (
-        f"{one.count} {one.kind} among {one.group_size}, {one.bytes / MIB:.2f} MiB "
+        f"{one.count} {one.kind}{groups}, {one.bytes / MIB:.2f} MiB "
         f"({', '.join(one.element_types)}){unknown}"
     )
 

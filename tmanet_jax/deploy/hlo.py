@@ -27,7 +27,7 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
 _SHAPE = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
 _OPERAND = re.compile(r"%([\w.\-]+)")
-_CALLED = re.compile(r"\b(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_CALLED = re.compile(r"\b(?:calls|body|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _NO_TRAFFIC = {
     "after-all",
@@ -259,6 +259,8 @@ def _closing(text: str, start: int) -> int:
 
 def _called(instruction: _Instruction) -> list[str]:
     called = _CALLED.findall(instruction.attributes)
+    if instruction.opcode == "call":  # in others it is what a reduction adds up with
+        called += re.findall(r"\bto_apply=%?([\w.\-]+)", instruction.attributes)
     for names in _BRANCHES.findall(instruction.attributes):
         called += re.findall(r"[\w.\-]+", names)
     return called

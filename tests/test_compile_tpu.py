@@ -1,0 +1,96 @@
+"""A narrow network through the TPU's own compiler, for four chips that are not there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from tests import tiny_runs
+from tmanet_jax.deploy.chips import GIB, parse_topology
+from tmanet_jax.deploy.compile_check import (
+    Compiled,
+    CompileResult,
+    Shortage,
+    compile_program,
+    topology_devices,
+)
+from tmanet_jax.deploy.programs import LoweredProgram
+from tmanet_jax.errors import UserError
+
+pytestmark = pytest.mark.tpu
+
+NARROW = (
+    "--config=configs/cityscapes.py",
+    "--config.model.dtype=bfloat16",
+    "--config.model.width=4",
+    "--config.model.blocks=(1,1,1,1)",
+    "--config.model.key_channels=4",
+    "--config.model.value_channels=8",
+    "--config.model.head_channels=8",
+    "--config.model.aux_channels=8",
+    "--config.model.num_memory=1",
+    "--config.data.crop_size=(97,97)",
+)
+
+
+def compile_narrow(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "run.py", "compile", *NARROW, *arguments],
+        cwd=tiny_runs.PROJECT,
+        env=tiny_runs.environment(),
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+def compiled(file: Path, *arguments: str) -> tuple[CompileResult, Compiled]:
+    done = compile_narrow("--topology=v5e:2x2", f"--json={file}", *arguments)
+    assert done.returncode == 0, done.stderr
+    result = CompileResult.from_json(file.read_text())
+    assert isinstance(result.outcome, Compiled), done.stdout
+    return result, result.outcome
+
+
+def test_a_step_with_a_clip_a_chip_sums_and_gathers_nothing(tmp_path: Path) -> None:
+    result, outcome = compiled(tmp_path / "data.json", "--clips-per-chip=1")
+    assert (result.mesh, result.batch_size) == ((("data", 4), ("space", 1)), 4)
+    assert {one.kind for one in outcome.collectives} == {"all-reduce"}
+    (sums,) = outcome.collectives
+    assert sums.group_size == 4
+    assert sums.in_unknown_loops == 0
+    parameters = dict(outcome.memory.arguments)["parameters"]
+    assert sums.bytes >= parameters / 2  # gradients in bfloat16, and the sums of the batch norms
+    assert outcome.memory.total < 2**30
+
+
+def test_a_step_whose_images_are_shared_exchanges_rows(tmp_path: Path) -> None:
+    shared = ("--config.batch_size=2", "--config.mesh.space=2")
+    result, outcome = compiled(tmp_path / "space.json", *shared)
+    assert result.mesh == (("data", 2), ("space", 2))
+    kinds = {one.kind: one for one in outcome.collectives}
+    assert kinds["collective-permute"].count > 0
+    assert all(one.in_unknown_loops == 0 for one in outcome.collectives)
+    gathered = kinds["all-gather"]
+    assert gathered.group_size == 2
+    assert gathered.bytes < 2**20  # keys and values, not features of every block
+
+
+def test_a_program_that_is_too_large_says_what_it_needs() -> None:
+    (device,) = topology_devices(parse_topology("v5e:1x1"))
+    x = jax.ShapeDtypeStruct((5 * GIB // 4,), jnp.float32, sharding=SingleDeviceSharding(device))
+    lowered = jax.jit(lambda x: (x + 1, x * 2, x - 3)).lower(x)
+    outcome = compile_program(LoweredProgram(lowered, {}, {}, 1, (1, 1), 0))
+    assert isinstance(outcome, Shortage)
+    assert 20 <= outcome.needed / GIB < 21
+    assert 15 < outcome.available / GIB < 16
+
+
+def test_a_topology_that_the_compiler_refuses_is_named() -> None:
+    with pytest.raises(UserError, match=r"v5e:3x3.*v5e:4x4"):
+        topology_devices(parse_topology("v5e:3x3"))
