@@ -23,7 +23,9 @@ def state(value: float) -> dict[str, jnp.ndarray]:
 def save_all(directory: Path, scores: dict[int, float | None]) -> Checkpoints:
     checkpoints = Checkpoints(directory, keep=2, model=MODEL)
     for step, score in scores.items():
-        checkpoints.save(step, state(step), mean_iou=score)
+        checkpoints.save(step, state(step))
+        if score is not None:
+            checkpoints.add_score(step, score)
     checkpoints.close()
     return Checkpoints(directory, keep=2, model=MODEL)
 

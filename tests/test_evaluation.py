@@ -1,17 +1,16 @@
 """Every clip is scored once, and the same, for any batch size, devices and processes."""
 
-import contextlib
 import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import tiny_runs
+from tests import processes, tiny_runs
 
 
 @pytest.fixture(scope="module")
@@ -22,27 +21,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@contextlib.contextmanager
 def started(
     data_dir: Path, meshes: list[tuple[int, int]], *distributed: str, num_devices: int
-) -> Iterator[subprocess.Popen[str]]:
+) -> AbstractContextManager[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.evaluation_worker", str(data_dir), json.dumps(meshes)]
-    process = subprocess.Popen(
-        [*command, *distributed],
-        cwd=tiny_runs.PROJECT,
-        env={
-            **tiny_runs.environment(num_devices),
-            "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    return processes.started([*command, *distributed], num_devices=num_devices)
 
 
 def confusions(process: subprocess.Popen[str]) -> list[np.ndarray]:
