@@ -7,8 +7,8 @@
     python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
 
 Exit status: 0 done; 2 bad input or a full disk (the message says what, where, and what to do); 143
-or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, its clip)
-and wrote a checkpoint: the same command goes on from there, bit for bit.
+or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, the clip
+in hand) and wrote a checkpoint: the same command goes on from there, bit for bit.
 """
 
 import sys

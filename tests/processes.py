@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,3 +60,10 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
         assert process.poll() is None, f"it ended with status {process.returncode} before"
         assert time.monotonic() < deadline, f"{SECONDS} seconds were not enough"
         time.sleep(0.005)
+
+
+def free_address() -> str:
+    """Of this machine, for a coordinator of several processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"localhost:{free.getsockname()[1]}"

@@ -13,7 +13,7 @@ from tests import processes, tiny_runs
 from tmanet_jax.checkpoint_damage import steps_in
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Sharding info not provided"  # `assert_same_state` restores as it was saved, on one device
+    "ignore:Sharding info not provided"  # `assert_same_state` restores on one device
 )
 
 

@@ -1,7 +1,6 @@
 """Every clip is scored once, and the same, for any batch size, devices and processes."""
 
 import json
-import socket
 import subprocess
 import sys
 from contextlib import AbstractContextManager
@@ -52,9 +51,7 @@ def test_devices_and_batch_sizes_change_nothing(alone: list[np.ndarray]) -> None
 def test_two_processes_score_every_clip_once_and_both_know_all(
     data_dir: Path, alone: list[np.ndarray]
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
+    coordinator = processes.free_address()
     with (
         started(data_dir, [(2, 1)], coordinator, "2", "0", num_devices=2) as first,
         started(data_dir, [(2, 1)], coordinator, "2", "1", num_devices=2) as second,
