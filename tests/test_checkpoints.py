@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tmanet_jax.checkpoint_damage import damage_of, set_damaged_aside, steps_in
+from tmanet_jax.checkpoint_damage import Damaged, damage_of, set_damaged_aside, steps_in
 from tmanet_jax.checkpoints import Checkpoints, DataStream
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
@@ -92,7 +92,7 @@ def torn_by(how: str, path: Path) -> None:
 def test_whichever_file_is_torn_a_checkpoint_is_set_aside_or_restored_as_it_was_saved(
     two: Path, tmp_path: Path, how: str
 ) -> None:
-    found = []
+    found: list[Damaged] = []
     for number, file in enumerate(path for path in (two / "2").rglob("*") if path.is_file()):
         directory = shutil.copytree(two, tmp_path / str(number))
         torn_by(how, directory / file.relative_to(two))
