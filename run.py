@@ -5,6 +5,7 @@
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
     python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
+    python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
 
 Exit status: 0 done; 2 bad input or a full disk (the message says what, where, and what to do); 143
 or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, the clip
@@ -22,7 +23,8 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
-from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream
+from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream, compile_report
+from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.settings import Settings
@@ -44,10 +46,18 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: weights; default t
 _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (overlays), labels.")
 _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
-_JSON = flags.DEFINE_string("json", None, "benchmark: a file for the report, too.")
+_JSON = flags.DEFINE_string("json", None, "benchmark, compile: a file for the report, too.")
 _SIZE = flags.DEFINE_string("size", "256x512", "benchmark stream: height x width of the frames.")
 _TURNS = flags.DEFINE_integer("turns", 10, "benchmark stream: counted frames.", lower_bound=1)
 _PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark stream: another program to compare.")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "compile: TPU chips, as in v5e:4x4.")
+_PROGRAM = flags.DEFINE_enum("program", "train", ["train", "eval", "stream"], "compile: which.")
+_FRAME_SIZE = flags.DEFINE_string(
+    "frame-size", "1024x2048", "compile: height x width of the frames of eval and stream."
+)
+_CLIPS_PER_CHIP = flags.DEFINE_integer(
+    "clips-per-chip", None, "compile: the batch that has so many on each.", lower_bound=1
+)
 
 
 def _evaluate(run: Settings, workdir: Path) -> None:
@@ -82,6 +92,18 @@ def _benchmark_stream(run: Settings, workdir: Path) -> None:
         peer=_torch_peer() if _PEER.value else None,
     )
     benchmark.publish(report, _JSON.value)
+
+
+def _compile(run: Settings, workdir: Path) -> None:
+    del workdir
+    request = request_of(
+        run,
+        topology=_TOPOLOGY.value,
+        program=_PROGRAM.value,
+        frame_size=_FRAME_SIZE.value,
+        clips_per_chip=_CLIPS_PER_CHIP.value,
+    )
+    compile_report.publish(compile_for(request), _JSON.value)
 
 
 def _torch_peer() -> benchmark_stream.Peer:
@@ -119,6 +141,11 @@ MODES: Mapping[str, Mode] = {
         needs_records=False,
     ),
     "benchmark data": Mode(_benchmark_data, (_JSON,)),
+    "compile": Mode(
+        _compile,
+        (_TOPOLOGY, _PROGRAM, _FRAME_SIZE, _CLIPS_PER_CHIP, _JSON),
+        needs_records=False,
+    ),
     "benchmark stream": Mode(_benchmark_stream, (_JSON, _SIZE, _TURNS, _PEER), needs_records=False),
 }
 
