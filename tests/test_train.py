@@ -1,5 +1,8 @@
 """Parts of training that a whole run would not show wrong: weights, warm-up, watch, first keys."""
 
+import dataclasses
+import functools
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,14 +13,15 @@ import pytest
 from flax import nnx
 
 from tests.small_clips import write_noise
+from tests.small_networks import SMALL, untrained
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.errors import UserError
-from tmanet_jax.losses import Losses
+from tmanet_jax.losses import LossConfig, Losses
 from tmanet_jax.models.heads import HeadConfig, TMAHead
 from tmanet_jax.settings import OptimizerConfig
 from tmanet_jax.train.class_weights import class_weights
-from tmanet_jax.train.optimizer import poly_schedule
-from tmanet_jax.train.step import StepMetrics
+from tmanet_jax.train.optimizer import make_sgd, poly_schedule
+from tmanet_jax.train.step import Recipe, StepMetrics, init_state, train_step
 from tmanet_jax.train.watch import LossWatch
 
 
@@ -78,6 +82,10 @@ class NoCheckpoints:
 class Curves:
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self.steps.append(step)
@@ -88,10 +96,47 @@ def test_the_watch_names_step_clips_and_what_is_safe(
     tmp_path: Path, loss: float, grad_norm: float
 ) -> None:
     source, curves = write_noise(tmp_path, 3), Curves()
-    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves)  # type: ignore[arg-type]  # stand-ins
+    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves, max_skipped=1)  # type: ignore[arg-type]  # stand-ins
     watch.add(0, *step_with(1.0, 1.0, index=0))
     assert "loss 1.000" in watch.log_newest()
     assert curves.steps == [1]
     watch.add(1, *step_with(loss, grad_norm, index=2))
-    with pytest.raises(UserError, match=r"Step 2: .*noise_000002.*checkpoint is of step 7"):
+    watch.check_all()
+    (skipped,) = curves.messages
+    assert all(words in skipped for words in ("Step 2: ", "noise_000002", "1 of at most 1"))
+    watch.add(2, *step_with(loss, grad_norm, index=1))
+    with pytest.raises(UserError, match=r"Step 3: .*noise_000001.*checkpoint is of step 7"):
         watch.check_all()
+
+
+def test_a_step_that_is_not_finite_changes_counters_alone() -> None:
+    """A class of infinite weight makes the loss of a batch that has its pixels infinite."""
+    backbone = dataclasses.replace(SMALL.backbone, depth=18, blocks=(1, 1, 1, 1))
+    model = untrained(dataclasses.replace(SMALL, backbone=backbone))
+    optimizer = make_sgd(OptimizerConfig(), num_steps=10)
+    graphdef, state = init_state(model, optimizer)
+    loss = LossConfig(class_weights=(1.0, 1.0, 1.0, 1.0, math.inf))
+    recipe = Recipe(graphdef, optimizer, loss, False, seed=0, skips_not_finite=True)
+    step_fn = jax.jit(functools.partial(train_step, recipe=recipe))
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, (2, 16, 24), np.uint8)
+    fine = Batch(
+        frames=rng.integers(0, 256, (2, 3, 16, 24, 3), np.uint8),
+        labels=labels,
+        sizes=np.full((2, 2), (16, 24), np.int32),
+        indices=np.arange(2),
+    )
+
+    after_fine, metrics = step_fn(state, fine)
+    assert np.isfinite(metrics.losses.total)
+    after_bad, metrics = step_fn(after_fine, fine._replace(labels=labels + np.uint8(1)))
+    assert not np.isfinite(metrics.losses.total)
+    counters = 0
+    for old, fine_leaf, bad_leaf in zip(
+        *map(jax.tree.leaves, (state, after_fine, after_bad)), strict=True
+    ):
+        is_counter = jnp.issubdtype(old.dtype, jnp.integer)
+        np.testing.assert_array_equal(bad_leaf, fine_leaf + 1 if is_counter else fine_leaf)
+        assert (np.asarray(fine_leaf) != old).any()
+        counters += is_counter
+    assert counters == 2  # the step, and the place in the schedule

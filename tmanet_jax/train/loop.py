@@ -148,7 +148,9 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     ends_unscored = _is_scored_after(first, settings) and run.checkpoints.mean_iou(first) is None
     evaluation = _score(run, state, first) if ends_unscored else None
     schedule = poly_schedule(settings.optimizer, settings.num_steps)
-    watch = LossWatch(run.train_source, run.checkpoints, schedule, run.log)
+    watch = LossWatch(
+        run.train_source, run.checkpoints, schedule, run.log, settings.max_skipped_steps
+    )
     step_fn = compile_train_step(run.recipe, run.mesh)
     part = batch_part(run.mesh)
     batches = train_batches(
