@@ -212,3 +212,23 @@ def test_several_processes_stop_after_the_same_step_whichever_is_told(
     (newest,) = set(checkpoints(workdir)[:1])
     for output in outputs:
         assert f"Stopped by SIGTERM after step {newest} of {num_steps}." in output.read_text()
+
+
+@pytest.mark.drills
+def test_steps_that_are_not_finite_are_skipped_as_often_as_allowed(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    """A first update beyond all measure makes every step after it not finite."""
+    done = tiny_runs.run(
+        data_dir,
+        f"--workdir={tmp_path}",
+        *flags(40),
+        "--config.optimizer.learning_rate=1e30",
+        "--config.max_skipped_steps=2",
+    )
+    assert done.returncode == 2, done.stderr
+    for step in (2, 3):
+        assert f"Step {step}: the loss is " in done.stdout
+        assert f"Skipped: {step - 1} of at most 2." in done.stdout
+    assert "Step 4: the loss is " in done.stderr
+    assert "config.max_skipped_steps, now 2" in done.stderr

@@ -93,10 +93,10 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
     params = optax.apply_updates(state.params, updates)
     metrics = StepMetrics(result.losses, optax.global_norm(result.grads))
     new = TrainState(params, result.batch_stats, opt_state, state.step + 1)
-    return (_if_finite(metrics, new, state) if recipe.skips_not_finite else new), metrics
+    return (if_finite(metrics, new, state) if recipe.skips_not_finite else new), metrics
 
 
-def _if_finite(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
+def if_finite(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
     """The new state; or the old one, but for counters: the step's and the schedule's go on."""
     is_finite = jnp.isfinite(metrics.losses.total) & jnp.isfinite(metrics.grad_norm)
 
