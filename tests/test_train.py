@@ -120,7 +120,7 @@ def test_a_step_that_is_not_finite_changes_counters_alone(
         params, statistics = (jax.tree.map(lambda x: x * value, weights) for _ in range(2))
         *rest, schedule = optimizer.init(params)
         opt_state = (*rest, schedule._replace(count=jnp.asarray(step)))
-        return TrainState(params, statistics, opt_state, jnp.asarray(step))  # type: ignore[arg-type]  # plain trees do
+        return TrainState(params, statistics, opt_state, jnp.asarray(step))
 
     old, new = state(1.0, step=4), state(np.nan if np.isnan(loss) else 2.0, step=5)
     kept = jax.jit(if_finite)(step_with(loss, grad_norm, index=0).metrics, new, old)
