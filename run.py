@@ -7,7 +7,9 @@
     python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
     python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
 
-Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
+Exit status: 0 done; 2 bad input or a full disk (the message says what, where, and what to do); 143
+or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, the clip
+in hand) and wrote a checkpoint: the same command goes on from there, bit for bit.
 """
 
 import sys

@@ -16,6 +16,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initial weights, shuffling, augmentation and dropout
     config.batch_size = 8  # clips a step, over all devices
     config.num_steps = 80_000  # updates
+    config.max_skipped_steps = 0  # steps of one start whose loss or gradient is not finite and that
+    # change nothing but the counters of steps; the next one stops the run, and so does the first: 0
     config.accumulate = 1  # parts of a batch that go through the network one after the other
 
     config.mesh = ConfigDict()

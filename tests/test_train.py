@@ -16,8 +16,8 @@ from tmanet_jax.losses import Losses
 from tmanet_jax.models.heads import HeadConfig, TMAHead
 from tmanet_jax.settings import OptimizerConfig
 from tmanet_jax.train.class_weights import class_weights
-from tmanet_jax.train.optimizer import poly_schedule
-from tmanet_jax.train.step import StepMetrics
+from tmanet_jax.train.optimizer import make_sgd, poly_schedule
+from tmanet_jax.train.step import StepMetrics, TrainState, if_finite
 from tmanet_jax.train.watch import LossWatch
 
 
@@ -78,6 +78,10 @@ class NoCheckpoints:
 class Curves:
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self.steps.append(step)
@@ -88,10 +92,37 @@ def test_the_watch_names_step_clips_and_what_is_safe(
     tmp_path: Path, loss: float, grad_norm: float
 ) -> None:
     source, curves = write_noise(tmp_path, 3), Curves()
-    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves)  # type: ignore[arg-type]  # stand-ins
+    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves, max_skipped=1)  # type: ignore[arg-type]  # stand-ins
     watch.add(0, *step_with(1.0, 1.0, index=0))
     assert "loss 1.000" in watch.log_newest()
     assert curves.steps == [1]
     watch.add(1, *step_with(loss, grad_norm, index=2))
-    with pytest.raises(UserError, match=r"Step 2: .*noise_000002.*checkpoint is of step 7"):
+    watch.check_all()
+    (skipped,) = curves.messages
+    assert all(words in skipped for words in ("Step 2: ", "noise_000002", "1 of at most 1"))
+    watch.add(2, *step_with(loss, grad_norm, index=1))
+    with pytest.raises(UserError, match=r"Step 3: .*noise_000001.*checkpoint is of step 7"):
         watch.check_all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "grad_norm", "is_finite"),
+    [(1.0, 1.0, True), (np.nan, 1.0, False), (1.0, np.inf, False)],
+)
+def test_a_step_that_is_not_finite_changes_counters_alone(
+    loss: float, grad_norm: float, is_finite: bool
+) -> None:
+    """The step's counter and the schedule's: the learning rate follows the step."""
+    optimizer = make_sgd(OptimizerConfig(), num_steps=10)
+    weights = {"kernel": jnp.ones(3)}
+
+    def state(value: float, step: int) -> TrainState:
+        params, statistics = (jax.tree.map(lambda x: x * value, weights) for _ in range(2))
+        *rest, schedule = optimizer.init(params)
+        opt_state = (*rest, schedule._replace(count=jnp.asarray(step)))
+        return TrainState(params, statistics, opt_state, jnp.asarray(step))
+
+    old, new = state(1.0, step=4), state(np.nan if np.isnan(loss) else 2.0, step=5)
+    kept = jax.jit(if_finite)(step_with(loss, grad_norm, index=0).metrics, new, old)
+    expected = new if is_finite else state(1.0, step=5)
+    jax.tree.map(np.testing.assert_array_equal, kept, expected)

@@ -128,6 +128,7 @@ class Settings:
         seed: of initial weights, shuffling, augmentation and dropout.
         batch_size: clips a step, over all devices.
         num_steps: updates.
+        max_skipped_steps: steps of one start that may be skipped because they are not finite.
         accumulate: parts of a batch that go through the network one after the other.
         mesh: how the devices are divided.
         model: shape of the network.
@@ -145,6 +146,7 @@ class Settings:
     seed: int
     batch_size: int
     num_steps: int
+    max_skipped_steps: int
     accumulate: int
     mesh: MeshConfig
     model: ModelConfig
@@ -170,6 +172,7 @@ def from_config(config: ConfigDict) -> Settings:
         seed=config.seed,
         batch_size=config.batch_size,
         num_steps=config.num_steps,
+        max_skipped_steps=config.max_skipped_steps,
         accumulate=config.accumulate,
         mesh=MeshConfig(**config.mesh),
         model=_model(config.model),
@@ -195,7 +198,7 @@ _AT_LEAST_ONE = """
     checkpoint.every checkpoint.keep log.every
 """
 _NOT_NEGATIVE = """
-    seed model.num_memory data.num_workers data.render_train data.render_eval
+    seed max_skipped_steps model.num_memory data.num_workers data.render_train data.render_eval
     data.render_memory_range
     optimizer.learning_rate optimizer.min_learning_rate optimizer.power optimizer.warmup_steps
     optimizer.weight_decay loss.aux_weight loss.class_weight_power eval.num_overlays

@@ -166,6 +166,7 @@ def initial_state(
         align_corners=settings.model.align_corners,
         seed=settings.seed,
         accumulate=settings.accumulate,
+        skips_not_finite=settings.max_skipped_steps > 0,
     )
     return recipe, state
 

@@ -60,6 +60,7 @@ class Recipe:
         align_corners: how logits are up-sampled to the labels.
         seed: of the dropout.
         accumulate: parts of a batch that go through the network one after the other.
+        skips_not_finite: a step whose loss or gradient is not finite changes counters alone.
     """
 
     graphdef: nnx.GraphDef
@@ -68,6 +69,7 @@ class Recipe:
     align_corners: bool
     seed: int
     accumulate: int = 1
+    skips_not_finite: bool = False
 
 
 def init_state(
@@ -90,7 +92,19 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
     updates, opt_state = recipe.optimizer.update(result.grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = StepMetrics(result.losses, optax.global_norm(result.grads))
-    return TrainState(params, result.batch_stats, opt_state, state.step + 1), metrics
+    new = TrainState(params, result.batch_stats, opt_state, state.step + 1)
+    return (if_finite(metrics, new, state) if recipe.skips_not_finite else new), metrics
+
+
+def if_finite(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:
+    """The new state; or the old one, but for counters: the step's and the schedule's go on."""
+    is_finite = jnp.isfinite(metrics.losses.total) & jnp.isfinite(metrics.grad_norm)
+
+    def choose(new: jax.Array, old: jax.Array) -> jax.Array:
+        is_counter = jnp.issubdtype(new.dtype, jnp.integer)
+        return new if is_counter else jnp.where(is_finite, new, old)
+
+    return jax.tree.map(choose, new, old)
 
 
 class _Gradients(NamedTuple):

@@ -1,4 +1,4 @@
-"""The losses of a run: logged, and never allowed to be anything but finite."""
+"""The losses of a run: logged, and watched for one that is not finite."""
 
 import collections
 import math
@@ -22,17 +22,25 @@ class LossWatch:
         checkpoints: says what is safe when a run must stop.
         schedule: learning rate of a step.
         log: takes the curves.
+        max_skipped: steps that are not finite and that the program has skipped; one more stops.
     """
 
     _LAG = 2
 
     def __init__(
-        self, source: ClipSource, checkpoints: Checkpoints, schedule: optax.Schedule, log: RunLog
+        self,
+        source: ClipSource,
+        checkpoints: Checkpoints,
+        schedule: optax.Schedule,
+        log: RunLog,
+        max_skipped: int,
     ):
         self._source = source
         self._checkpoints = checkpoints
         self._schedule = schedule
         self._log = log
+        self._max_skipped = max_skipped
+        self._num_skipped = 0
         self._pending: collections.deque[tuple[int, np.ndarray, StepMetrics]] = collections.deque()
         self._newest: tuple[int, StepMetrics] | None = None
 
@@ -46,13 +54,13 @@ class LossWatch:
         """Waits for every step so far.
 
         Raises:
-            UserError: a loss or a gradient is not finite.
+            UserError: a loss or a gradient is not finite, and no more steps may be skipped.
         """
         while self._pending:
             self._check_oldest()
 
     def log_newest(self) -> str:
-        """Waits for every step so far and logs the newest; returns a short text of it.
+        """Waits for every step so far and logs the newest that is finite; a short text of it.
 
         Steps are counted from 1 in what people read.
         """
@@ -80,10 +88,20 @@ class LossWatch:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             clip_ids = ", ".join(self._source.clip_id(int(index)) for index in indices)
             newest = self._checkpoints.latest_step()
-            raise UserError(
+            found = (
                 f"Step {step + 1}: the loss is {loss} and the gradient's norm {grad_norm}, with "
-                f"the clips {clip_ids}. Nothing of this step was saved; the newest checkpoint is "
-                f"{'none' if newest is None else f'of step {newest}'}. Look at these clips, or "
-                "lower config.optimizer.learning_rate."
+                f"the clips {clip_ids}."
+            )
+            if self._num_skipped < self._max_skipped:
+                self._num_skipped += 1
+                self._log.message(
+                    f"{found} Skipped: {self._num_skipped} of at most {self._max_skipped}."
+                )
+                return
+            raise UserError(
+                f"{found} Nothing of this step was saved; the newest checkpoint is "
+                f"{'none' if newest is None else f'of step {newest}'}. Look at these clips, "
+                "lower config.optimizer.learning_rate, or have a few such steps skipped "
+                f"(config.max_skipped_steps, now {self._max_skipped})."
             )
         self._newest = (step, metrics)
