@@ -6,7 +6,13 @@
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
     python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
 
-Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
+Several processes as one (docs/pods.md), each started with
+
+    python run.py [train]|eval --config=... --distributed
+    python run.py [train]|eval --config=... --coordinator=HOST:PORT --num-processes=N --process-id=I
+
+Exit status: 0 done, 2 bad input (the message says what, where, and what to do), 75 another process
+of the run is lost (the message says which; start all again).
 """
 
 import sys
@@ -19,7 +25,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
-from tmanet_jax import settings
+from tmanet_jax import distributed, settings
 from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
@@ -46,6 +52,25 @@ _JSON = flags.DEFINE_string("json", None, "benchmark: a file for the report, too
 _SIZE = flags.DEFINE_string("size", "256x512", "benchmark stream: height x width of the frames.")
 _TURNS = flags.DEFINE_integer("turns", 10, "benchmark stream: counted frames.", lower_bound=1)
 _PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark stream: another program to compare.")
+
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes; TPU pod, SLURM or Kubernetes tell which."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where all meet.")
+_NUM_PROCESSES = flags.DEFINE_integer("num-processes", None, "With --coordinator: how many.")
+_PROCESS_ID = flags.DEFINE_integer("process-id", None, "With --coordinator: which one, from 0.")
+_START_TIMEOUT = flags.DEFINE_integer(
+    "start-timeout", distributed.START_TIMEOUT_S, "Seconds for all to come.", lower_bound=1
+)
+_PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer-timeout",
+    distributed.PEER_TIMEOUT_S,
+    "Seconds of silence after which a process is lost and the others end.",
+    lower_bound=1,
+)
+_PROCESSES = (
+    _DISTRIBUTED, _COORDINATOR, _NUM_PROCESSES, _PROCESS_ID, _START_TIMEOUT, _PEER_TIMEOUT
+)
 
 
 def _evaluate(run: Settings, workdir: Path) -> None:
@@ -108,8 +133,8 @@ class Mode(NamedTuple):
 
 
 MODES: Mapping[str, Mode] = {
-    "train": Mode(train),
-    "eval": Mode(_evaluate, (_SUBMIT,)),
+    "train": Mode(train, _PROCESSES),
+    "eval": Mode(_evaluate, (_SUBMIT, *_PROCESSES)),
     "consistency": Mode(evaluate_consistency),
     "predict": Mode(
         _predict,
@@ -126,10 +151,11 @@ def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     mode, config = _parse(argv)
     run = settings.from_config(config)
-    if MODES[mode].needs_records:
-        _ensure_demo_records(run.data)
     _use_compilation_cache()
-    MODES[mode].start(run, Path(_WORKDIR.value or f"runs/{config.name}"))
+    with distributed.joined(_launch()):
+        if MODES[mode].needs_records:
+            distributed.in_turn(lambda: _ensure_demo_records(run.data))
+        MODES[mode].start(run, Path(_WORKDIR.value or f"runs/{config.name}"))
     return 0
 
 
@@ -165,6 +191,17 @@ def _refuse_options_of_other_modes(mode: str) -> None:
                     f"--{option.name} goes with mode {other}, not {mode}: python run.py {other} "
                     f"--{option.name}=..."
                 )
+
+
+def _launch() -> distributed.Launch | None:
+    return distributed.launch_of(
+        detected=_DISTRIBUTED.value,
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        start_timeout_s=_START_TIMEOUT.value,
+        peer_timeout_s=_PEER_TIMEOUT.value,
+    )
 
 
 def _ensure_demo_records(data: settings.DataConfig) -> None:

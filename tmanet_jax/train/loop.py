@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from tmanet_jax import weights
+from tmanet_jax import distributed, weights
 from tmanet_jax.checkpoints import Checkpoints
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import ClipSource
@@ -54,6 +54,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     goes_on = start.has_checkpoint(workdir)
     load_report = None if goes_on else start.load_weights(model, settings.init)
     start.prepare_workdir(workdir)
+    start.check_processes_agree(settings, train_source, workdir)
     stream = start.data_stream(settings, train_source)
     with (
         contextlib.closing(start.open_checkpoints(settings, workdir, stream)) as checkpoints,
@@ -78,7 +79,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             log=log,
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
-        if jax.process_index() == 0:
+        if distributed.is_first():
             weights.save(
                 workdir / weights.OF_WORKDIR,
                 nnx.merge(recipe.graphdef, *to_default_device(state.network)),
@@ -143,7 +144,13 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
         process_count=jax.process_count(),
         num_workers=settings.data.num_workers,
     )
-    progress = tqdm(total=settings.num_steps, initial=first, desc="train", unit="step")
+    progress = tqdm(
+        total=settings.num_steps,
+        initial=first,
+        desc="train",
+        unit="step",
+        disable=not distributed.is_first(),
+    )
     with contextlib.closing(batches), contextlib.closing(progress):
         for step in range(first, settings.num_steps):
             batch = next(batches)
