@@ -228,7 +228,9 @@ def _check_port(address: str) -> None:
 
 
 def _words_of_start(launch: Launch) -> str:
-    wanted = "all processes" if launch.num_processes is None else f"{launch.num_processes} processes"
+    wanted = (
+        "all processes" if launch.num_processes is None else f"{launch.num_processes} processes"
+    )
     where = launch.coordinator or "the coordinator of the cluster"
     reached = launch.coordinator is not None and peers.answers(launch.coordinator)
     return (

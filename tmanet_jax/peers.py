@@ -196,6 +196,6 @@ def _index_of(key: str) -> int:
 
 def _silent(limit_s: float) -> str:
     return (
-        f"has not answered for {limit_s:g} s (--peer-timeout): it was killed, hangs, or its machine "
-        "or network is down."
+        f"has not answered for {limit_s:g} s (--peer-timeout): it was killed, hangs, or its "
+        "machine or network is down."
     )

@@ -27,8 +27,10 @@ from tmanet_jax.sharding import (
 )
 from tmanet_jax.train import start
 from tmanet_jax.train.class_weights import class_weights
+from tmanet_jax.train.goodput import Part, RunClock
 from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.optimizer import poly_schedule
+from tmanet_jax.train.profiling import StepProfiler
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
 from tmanet_jax.train.watch import LossWatch
 
@@ -42,6 +44,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     Raises:
         UserError: bad input; or a loss that is not finite, naming the step and its clips.
     """
+    clock = RunClock()
     mesh = make_mesh()
     check_batch_size(settings.batch_size, mesh)
     memory_range = settings.data.memory_range
@@ -77,6 +80,8 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             eval_source=eval_source,
             checkpoints=checkpoints,
             log=log,
+            clock=clock,
+            profiler=StepProfiler(workdir, settings.profile),
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
         if distributed.is_first():
@@ -86,7 +91,9 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
                 train_source.info.classes,
             )
             report = Report(evaluation, int(state.step), eval_source.split)
-            log.message(write_report(report, workdir))
+            with clock.within(Part.EVALUATION):
+                log.message(write_report(report, workdir))
+        log.message(str(clock))
         log.message(f"weights:  {workdir / weights.OF_WORKDIR}")
         return evaluation
 
@@ -103,6 +110,8 @@ class _Run:
     eval_source: ClipSource
     checkpoints: Checkpoints
     log: RunLog
+    clock: RunClock
+    profiler: StepProfiler
 
 
 def _introduction(
@@ -151,22 +160,32 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
         unit="step",
         disable=not distributed.is_first(),
     )
-    with contextlib.closing(batches), contextlib.closing(progress):
+    clock, profiler = run.clock, run.profiler
+    with contextlib.closing(batches), contextlib.closing(progress), contextlib.closing(profiler):
         for step in range(first, settings.num_steps):
-            batch = next(batches)
-            state, metrics = step_fn(state, put_batch(batch, run.mesh))
+            done = step + 1
+            with profiler.step(done):
+                with clock.within(Part.DATA):
+                    batch = next(batches)
+                state, metrics = step_fn(state, put_batch(batch, run.mesh))
+            clock.begin_steps()
             watch.add(step, batch, metrics)
             progress.update()
-            done = step + 1
+            if trace := profiler.end_after(done, metrics):
+                run.log.message(trace)
             if done % settings.log_every == 0 or done == settings.num_steps:
                 progress.set_postfix_str(watch.log_newest())
+                run.log.scalars(done, clock.point())
             if done % settings.evaluation.every == 0 or done == settings.num_steps:
                 watch.check_all()
-                evaluation = _score(run, state, done)
-                run.checkpoints.save(done, state, mean_iou=evaluation.overall.mean_iou)
+                with clock.within(Part.EVALUATION):
+                    evaluation = _score(run, state, done)
+                with clock.within(Part.CHECKPOINT):
+                    run.checkpoints.save(done, state, mean_iou=evaluation.overall.mean_iou)
             elif done % settings.checkpoint_every == 0:
                 watch.check_all()
-                run.checkpoints.save(done, state)
+                with clock.within(Part.CHECKPOINT):
+                    run.checkpoints.save(done, state)
     return state, evaluation or _score(run, state, first)
 
 
