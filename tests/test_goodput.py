@@ -1,18 +1,11 @@
-"""Where a run's time goes, and what a trace of its steps holds."""
+"""Where a run's time goes, and which steps can be traced."""
 
-import gzip
-import json
-from pathlib import Path
-
-import jax
-import jax.numpy as jnp
 import pytest
 
 from configs import demo
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
 from tmanet_jax.train.goodput import Part, RunClock
-from tmanet_jax.train.profiling import StepProfiler
 
 
 class Seconds:
@@ -62,28 +55,6 @@ def test_a_part_ends_with_an_error() -> None:
         next(iter(()))
     seconds.now += 1
     assert clock.point()["time/steps"] == 1
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # jax leaves the trace's file open
-def test_a_trace_holds_the_steps_that_were_asked_for(tmp_path: Path) -> None:
-    double = jax.jit(lambda x: 2 * x)
-    profiler = StepProfiler(tmp_path, (2, 3))
-    result, messages = jnp.ones(()), []
-    for number in range(1, 6):
-        with profiler.step(number):
-            result = double(result)
-        messages.append(profiler.end_after(number, result))
-    profiler.close()
-    assert [message is not None for message in messages] == [False, False, True, False, False]
-    (directory,) = (tmp_path / "profile" / "plugins" / "profile").iterdir()
-    assert list(directory.glob("*.xplane.pb"))  # TensorBoard's
-    trace = json.loads(gzip.decompress((directory / "perfetto_trace.json.gz").read_bytes()))
-    steps = {
-        int(event["args"]["step_num"])
-        for event in trace["traceEvents"]
-        if event.get("name") == "train"
-    }
-    assert steps == {2, 3}
 
 
 @pytest.mark.parametrize("steps", [(0, 3), (3, 2), (3,), (1.5, 2)])

@@ -38,11 +38,11 @@ class Launch:
         peer_timeout_s: after so much silence a process is lost, and the others end.
     """
 
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    start_timeout_s: int = START_TIMEOUT_S
-    peer_timeout_s: int = PEER_TIMEOUT_S
+    coordinator: str | None
+    num_processes: int | None
+    process_id: int | None
+    start_timeout_s: int
+    peer_timeout_s: int
 
 
 def launch_of(
@@ -59,11 +59,10 @@ def launch_of(
     Raises:
         UserError: they contradict each other, or one is missing.
     """
-    timeouts = {"start_timeout_s": start_timeout_s, "peer_timeout_s": peer_timeout_s}
     if coordinator is None:
         if num_processes is not None or process_id is not None:
             raise UserError("--num-processes and --process-id go with --coordinator=HOST:PORT.")
-        return Launch(**timeouts) if detected else None
+        return Launch(None, None, None, start_timeout_s, peer_timeout_s) if detected else None
     if detected:
         raise UserError(
             "--distributed lets the cluster say what --coordinator says: give one of the two."
@@ -84,7 +83,7 @@ def launch_of(
             f"--process-id is {process_id}: with --num-processes={num_processes} it must be from 0 "
             f"to {num_processes - 1}."
         )
-    return Launch(coordinator, num_processes, process_id, **timeouts)
+    return Launch(coordinator, num_processes, process_id, start_timeout_s, peer_timeout_s)
 
 
 @contextlib.contextmanager

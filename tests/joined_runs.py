@@ -1,0 +1,98 @@
+"""A tiny run in several processes that find each other on this machine."""
+
+import contextlib
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests import tiny_runs
+
+SECONDS = 600
+"""That any run here may take."""
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    status: int
+    output: str
+    """Of stdout and stderr together."""
+
+    @property
+    def last_lines(self) -> str:
+        return "\n".join(self.output.strip().splitlines()[-2:])
+
+
+class JoinedRun:
+    """Processes that run; `outputs` are the files of what each prints."""
+
+    def __init__(self, processes: list[subprocess.Popen[bytes]], outputs: list[Path]):
+        self.processes = processes
+        self.outputs = outputs
+
+    def end(self, index: int, seconds: float = SECONDS) -> Ended:
+        """Waits for the end of one of them."""
+        status = self.processes[index].wait(seconds)
+        return Ended(status, self.outputs[index].read_text())
+
+    def wait_until_written(self, path: Path, text: str) -> None:
+        """Returns when a file holds the text; fails if a process ends before."""
+        deadline = time.monotonic() + SECONDS
+        while not (path.exists() and text in path.read_text()):
+            for process, output in zip(self.processes, self.outputs, strict=True):
+                assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, f"no {text!r} within {SECONDS} s"
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def started(
+    root: Path,
+    data_dir: Path,
+    *arguments: str,
+    count: int = 2,
+    num_devices: int = 1,
+    own: tuple[str, ...] = (),
+) -> Iterator[JoinedRun]:
+    """`run.py` in `count` processes, which are killed at the end of the context.
+
+    Args:
+        root: takes what they print.
+        data_dir: the records.
+        *arguments: of all of them.
+        count: of processes.
+        num_devices: of each.
+        own: of each process, one more argument.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    processes, outputs = [], [root / f"output{index}" for index in range(count)]
+    try:
+        for index, output in enumerate(outputs):
+            words = tiny_runs.command(
+                data_dir,
+                f"--coordinator=localhost:{port}",
+                f"--num-processes={count}",
+                f"--process-id={index}",
+                *arguments,
+                *own[index : index + 1],
+            )
+            with output.open("wb") as file:
+                processes.append(
+                    subprocess.Popen(
+                        words,
+                        cwd=tiny_runs.PROJECT,
+                        env=tiny_runs.environment(num_devices),
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        yield JoinedRun(processes, outputs)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
