@@ -11,8 +11,10 @@ Several processes as one (docs/pods.md), each started with
     python run.py [train]|eval --config=... --distributed
     python run.py [train]|eval --config=... --coordinator=HOST:PORT --num-processes=N --process-id=I
 
-Exit status: 0 done, 2 bad input (the message says what, where, and what to do), 75 another process
-of the run is lost (the message says which; start all again).
+Exit status: 0 done; 2 bad input or a full disk (the message says what, where, and what to do); 143
+or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, the clip
+in hand) and wrote a checkpoint: the same command goes on from there, bit for bit; 75 another
+process of the run is lost (the message says which): start all again.
 """
 
 import sys

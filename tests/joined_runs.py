@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import tiny_runs
+from tests import processes, tiny_runs
 
 SECONDS = 600
 """That any run here may take."""
@@ -85,8 +85,8 @@ def started(
                 processes.append(
                     subprocess.Popen(
                         words,
-                        cwd=tiny_runs.PROJECT,
-                        env=tiny_runs.environment(num_devices),
+                        cwd=processes.PROJECT,
+                        env=processes.environment(num_devices),
                         stdout=file,
                         stderr=subprocess.STDOUT,
                     )

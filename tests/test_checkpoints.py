@@ -1,13 +1,18 @@
 """Which checkpoints are kept, and what is refused."""
 
+import contextlib
 import dataclasses
+import resource
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tmanet_jax.checkpoints import Checkpoints
+from tmanet_jax.checkpoint_damage import Damaged, damage_of, set_damaged_aside, steps_in
+from tmanet_jax.checkpoints import Checkpoints, DataStream
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
@@ -17,24 +22,27 @@ MODEL = ModelConfig()
 
 
 def state(value: float) -> dict[str, jnp.ndarray]:
-    return {"weights": jnp.full(3, value)}
+    """Large enough for a file of its own."""
+    return {"weights": value + jnp.asarray(np.random.default_rng(0).normal(size=5000))}
 
 
 def save_all(directory: Path, scores: dict[int, float | None]) -> Checkpoints:
     checkpoints = Checkpoints(directory, keep=2, model=MODEL)
     for step, score in scores.items():
-        checkpoints.save(step, state(step), mean_iou=score)
+        checkpoints.save(step, state(step))
+        if score is not None:
+            checkpoints.add_score(step, score)
     checkpoints.close()
     return Checkpoints(directory, keep=2, model=MODEL)
 
 
-def steps(directory: Path) -> set[int]:
-    return {int(path.name) for path in directory.iterdir() if path.name.isdigit()}
+def restored(checkpoints: Checkpoints, step: int) -> np.ndarray:
+    return np.asarray(checkpoints.restore(step, state(0), replicated(make_mesh()))["weights"])
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     checkpoints = save_all(tmp_path, {1: 0.3, 2: 0.9, 3: None, 4: 0.5, 5: None, 6: 0.4})
-    assert steps(tmp_path) == {2, 5, 6}
+    assert steps_in(tmp_path) == [6, 5, 2]
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (6, 2)
 
 
@@ -45,8 +53,7 @@ def test_without_scores_the_newest_is_the_best(tmp_path: Path) -> None:
 
 def test_a_saved_state_comes_back(tmp_path: Path) -> None:
     checkpoints = save_all(tmp_path, {7: None})
-    restored = checkpoints.restore(7, state(0), replicated(make_mesh()))
-    np.testing.assert_array_equal(restored["weights"], [7.0, 7.0, 7.0])
+    np.testing.assert_array_equal(restored(checkpoints, 7), state(7)["weights"])
 
 
 def test_another_dropout_is_no_other_model(tmp_path: Path) -> None:
@@ -62,3 +69,108 @@ def test_another_model_is_refused_by_field(tmp_path: Path) -> None:
         Checkpoints(tmp_path, keep=2, model=model).restore(1, state(0), replicated(make_mesh()))
     assert "head.num_memory is 2 there and 4" in str(refusal.value)
     assert "align_corners is True there and False" in str(refusal.value)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whole checkpoints of steps 1 and 2, both scored."""
+    directory = tmp_path_factory.mktemp("two")
+    save_all(directory, {1: 0.3, 2: 0.4}).close()
+    return directory
+
+
+def torn_by(how: str, path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    if how == "half":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "zeros":
+        path.write_bytes(bytes(len(content)))
+
+
+@pytest.mark.parametrize("how", ["missing", "half", "zeros"])
+def test_whichever_file_is_torn_a_checkpoint_is_set_aside_or_restored_as_it_was_saved(
+    two: Path, tmp_path: Path, how: str
+) -> None:
+    found: list[Damaged] = []
+    for number, file in enumerate(path for path in (two / "2").rglob("*") if path.is_file()):
+        directory = shutil.copytree(two, tmp_path / str(number))
+        torn_by(how, directory / file.relative_to(two))
+        damaged = set_damaged_aside(directory)
+        found += damaged
+        checkpoints = Checkpoints(directory, keep=2, model=MODEL)
+        step = checkpoints.latest_step()
+        assert step == (1 if damaged else 2)
+        np.testing.assert_array_equal(restored(checkpoints, step), state(step)["weights"])
+        checkpoints.close()
+        assert [one.aside for one in damaged] == list(directory.glob("2.damaged"))
+    assert len(found) >= 6  # files of JSON, and of arrays
+
+
+def test_a_damaged_step_is_saved_again_and_set_aside_again(two: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(two, tmp_path / "checkpoints")
+    for name in ("2.damaged", "2.damaged-2"):
+        (directory / "2" / "model" / "metadata").write_text("{")
+        (damaged,) = set_damaged_aside(directory)
+        assert damaged.aside == directory / name
+        assert all(word in str(damaged) for word in ("step 2", "JSON", name))
+        checkpoints = Checkpoints(directory, keep=2, model=MODEL)
+        assert checkpoints.latest_step() == 1
+        checkpoints.save(2, state(2))
+        checkpoints.close()
+        assert damage_of(directory / "2") is None
+
+
+def test_if_none_is_whole_all_stay_where_they_are(two: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(two, tmp_path / "checkpoints")
+    for step in (1, 2):
+        (directory / str(step) / "stream" / "metadata").unlink()
+    with pytest.raises(UserError, match=r"None of the checkpoints.*step 2: .*step 1: "):
+        set_damaged_aside(directory)
+    assert steps_in(directory) == [2, 1]
+    assert set_damaged_aside(tmp_path / "nothing") == ()
+
+
+def test_another_stream_of_batches_is_refused_and_not_set_aside(tmp_path: Path) -> None:
+    stream = DataStream(seed=0, batch_size=8, num_clips=5, memory_range=2)
+    with contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=stream)) as one:
+        one.save(1, state(1))
+    assert set_damaged_aside(tmp_path) == ()
+    other = dataclasses.replace(stream, batch_size=4)
+    with (
+        contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=other)) as two,
+        pytest.raises(UserError, match="batch_size is 8 there and 4"),
+    ):
+        restored(two, 1)
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Writing beyond fails, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_told_with_what_is_safe_and_leaves_earlier_checkpoints_whole(
+    two: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(two, tmp_path / "checkpoints")
+    checkpoints = Checkpoints(directory, keep=2, model=MODEL)
+    with files_of_at_most(10_000), pytest.raises(UserError) as refusal:
+        checkpoints.save(3, state(3))
+        checkpoints.wait()
+    assert all(
+        word in str(refusal.value)
+        for word in ("step 3 cannot be written", str(directory), "step: 1, 2.")
+    )
+    assert set_damaged_aside(directory) == ()
+    again = Checkpoints(directory, keep=2, model=MODEL)
+    assert again.latest_step() == 2
+    np.testing.assert_array_equal(restored(again, 2), state(2)["weights"])
+    again.save(3, state(3))
+    again.close()
+    assert damage_of(directory / "3") is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import tiny_runs
+from tests import processes
 from tmanet_jax import distributed
 from tmanet_jax.distributed import Launch, launch_of
 from tmanet_jax.errors import UserError
@@ -74,7 +74,7 @@ def test_an_abort_gets_last_words_and_a_status_if_there_are_any(words: str, stat
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=tiny_runs.PROJECT,
+        cwd=processes.PROJECT,
         capture_output=True,
         text=True,
         timeout=120,

@@ -3,21 +3,17 @@
 import json
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import jax
-import numpy as np
 import pytest
-from orbax import checkpoint as ocp
 
-from tests import tiny_runs
+from tests import processes, tiny_runs
+from tmanet_jax.checkpoint_damage import steps_in
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Sharding info not provided"  # `saved_state` restores as it was saved, on one device
+    "ignore:Sharding info not provided"  # `assert_same_state` restores on one device
 )
 
 
@@ -48,17 +44,6 @@ def workdir(finished: Finished, tmp_path: Path) -> Path:
     return shutil.copytree(finished.workdir, tmp_path / "run")
 
 
-def whole_checkpoints(workdir: Path) -> list[Path]:
-    """Those that are finished; one that is being written has a longer name."""
-    directory = workdir / "checkpoints"
-    return [p for p in directory.iterdir() if p.name.isdigit()] if directory.is_dir() else []
-
-
-def saved_state(workdir: Path, step: int) -> list[np.ndarray]:
-    checkpointer = ocp.PyTreeCheckpointer()
-    return jax.tree.leaves(checkpointer.restore(workdir / "checkpoints" / str(step) / "state"))
-
-
 def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Finished) -> None:
     workdir, output = finished.workdir, finished.output
     metrics = json.loads((workdir / "metrics.json").read_text())
@@ -78,7 +63,7 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
     log = (workdir / "train.log").read_text()
     assert [f"step {step}  train/loss" in log for step in (1, 5, 8)] == [True] * 3
     assert list((workdir / "tensorboard").iterdir())
-    kept = {int(path.name) for path in whole_checkpoints(workdir)}
+    kept = set(steps_in(workdir / "checkpoints"))
     assert {4, 6, 8} <= kept <= {2, 4, 6, 8}
     assert (workdir / "tmanet.safetensors").is_file()
 
@@ -135,26 +120,15 @@ def test_killed_and_started_again_equals_never_stopped_bit_for_bit(
     assert straight.returncode == 0, straight.stderr
 
     workdir = tmp_path / "killed"
-    process = subprocess.Popen(
-        tiny_runs.command(data_dir, f"--workdir={workdir}", *longer),
-        cwd=tiny_runs.PROJECT,
-        env=tiny_runs.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not whole_checkpoints(workdir) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    with tiny_runs.started(data_dir, workdir, *longer, output=tmp_path / "output") as process:
+        processes.wait_until(lambda: bool(steps_in(workdir / "checkpoints")), process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
 
     again = tiny_runs.run(data_dir, f"--workdir={workdir}", *longer)
     assert again.returncode == 0, again.stderr
     assert "going on from step" in again.stdout
-    for expected, got in zip(
-        saved_state(tmp_path / "straight", 40), saved_state(workdir, 40), strict=True
-    ):
-        np.testing.assert_array_equal(got, expected)
+    tiny_runs.assert_same_state(workdir, tmp_path / "straight", 40)
     metrics = [
         json.loads((path / "metrics.json").read_text()) for path in (tmp_path / "straight", workdir)
     ]
@@ -166,10 +140,7 @@ def test_the_same_batches_and_losses_with_worker_processes(
 ) -> None:
     done = tiny_runs.run(finished.data_dir, f"--workdir={tmp_path}", "--config.data.num_workers=2")
     assert done.returncode == 0, done.stderr
-    for expected, got in zip(
-        saved_state(finished.workdir, 8), saved_state(tmp_path, 8), strict=True
-    ):
-        np.testing.assert_array_equal(got, expected)
+    tiny_runs.assert_same_state(tmp_path, finished.workdir, 8)
 
 
 def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_of_the_network(

@@ -1,17 +1,15 @@
 """Every clip is scored once, and the same, for any batch size, devices and processes."""
 
-import contextlib
 import json
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests import tiny_runs
+from tests import processes, tiny_runs
 
 
 @pytest.fixture(scope="module")
@@ -22,27 +20,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@contextlib.contextmanager
 def started(
     data_dir: Path, meshes: list[tuple[int, int]], *distributed: str, num_devices: int
-) -> Iterator[subprocess.Popen[str]]:
+) -> AbstractContextManager[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.evaluation_worker", str(data_dir), json.dumps(meshes)]
-    process = subprocess.Popen(
-        [*command, *distributed],
-        cwd=tiny_runs.PROJECT,
-        env={
-            **tiny_runs.environment(num_devices),
-            "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    return processes.started([*command, *distributed], num_devices=num_devices)
 
 
 def confusions(process: subprocess.Popen[str]) -> list[np.ndarray]:
@@ -69,9 +51,7 @@ def test_devices_and_batch_sizes_change_nothing(alone: list[np.ndarray]) -> None
 def test_two_processes_score_every_clip_once_and_both_know_all(
     data_dir: Path, alone: list[np.ndarray]
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        coordinator = f"localhost:{free.getsockname()[1]}"
+    coordinator = processes.free_address()
     with (
         started(data_dir, [(2, 1)], coordinator, "2", "0", num_devices=2) as first,
         started(data_dir, [(2, 1)], coordinator, "2", "1", num_devices=2) as second,

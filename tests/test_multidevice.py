@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests import tiny_runs
+from tests import processes, tiny_runs
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +16,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[flo
     tiny_runs.render_records(data_dir)
     done = subprocess.run(
         [sys.executable, "-m", "tests.multidevice_worker", str(data_dir)],
-        cwd=tiny_runs.PROJECT,
-        env=tiny_runs.environment(num_devices=8),
+        cwd=processes.PROJECT,
+        env=processes.environment(num_devices=8),
         capture_output=True,
         text=True,
         timeout=600,

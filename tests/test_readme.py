@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_runs
+from tests import processes
 
-README = (tiny_runs.PROJECT / "README.md").read_text()
+README = (processes.PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [
     part.strip() for block in BLOCKS for line in block.splitlines() for part in line.split("&&")
@@ -23,7 +23,7 @@ def test_the_two_lines_of_the_start_are_there() -> None:
     lines = [line for block in BLOCKS for line in block.splitlines()]
     assert lines[0] == ("pip install -r requirements.txt && python run.py --config=configs/demo.py")
     assert lines[1] == "pip install -r requirements-dev.txt && python -m pytest"
-    continuous_integration = (tiny_runs.PROJECT / ".ci" / "run").read_text()
+    continuous_integration = (processes.PROJECT / ".ci" / "run").read_text()
     assert "pip install --quiet -r requirements-dev.txt" in continuous_integration
     assert "\npython -m pytest\n" in continuous_integration
 
@@ -32,7 +32,7 @@ def test_every_command_is_of_a_known_kind() -> None:
     installs = [command for command in COMMANDS if command.startswith("pip install -r")]
     assert set(COMMANDS) == set(RUNS) | set(MODULES) | set(installs)
     for command in installs:
-        assert (tiny_runs.PROJECT / command.split()[-1]).is_file(), command
+        assert (processes.PROJECT / command.split()[-1]).is_file(), command
 
 
 @pytest.mark.parametrize("command", RUNS)
@@ -48,8 +48,8 @@ def test_the_settings_of_a_run_are_accepted(command: str) -> None:
         without_data, misses = ["--size=wrong"], ["--size"]
     done = subprocess.run(
         [sys.executable, "run.py", *shlex.split(command)[2:], *without_data],
-        cwd=tiny_runs.PROJECT,
-        env=tiny_runs.environment(),
+        cwd=processes.PROJECT,
+        env=processes.environment(),
         capture_output=True,
         text=True,
         timeout=120,
@@ -66,7 +66,7 @@ def test_the_options_of_a_module_exist(command: str) -> None:
         return
     shown = subprocess.run(
         [sys.executable, "-m", module, "--help"],
-        cwd=tiny_runs.PROJECT,
+        cwd=processes.PROJECT,
         capture_output=True,
         text=True,
         timeout=120,
@@ -83,4 +83,4 @@ def test_nothing_is_left_to_be_filled_in() -> None:
 
 def test_every_file_that_is_linked_exists() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (tiny_runs.PROJECT / Path(target)).exists(), target
+        assert (processes.PROJECT / Path(target)).exists(), target

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests import tiny_runs
+from tests import processes, tiny_runs
 from tests.parity.goldens import OWN_GOLDENS
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
 from tmanet_jax import weight_files, weights
@@ -147,7 +147,7 @@ def test_a_trained_network_is_converted_and_scored_as_the_readme_says(torch, tmp
     torch.save(as_trained(torch, state_dict), source)
     converted = subprocess.run(
         [sys.executable, "-m", "tmanet_jax.weights", source, here],
-        cwd=tiny_runs.PROJECT,
+        cwd=processes.PROJECT,
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,17 +1,21 @@
 """The smallest run that has every part: a street of a few clips, a network of a few channels."""
 
 import ast
-import os
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
+from orbax import checkpoint as ocp
 
 from configs import demo
 from data_prep.demo import ensure_records
+from tests import processes
 
-PROJECT = Path(__file__).parents[1]
 NUM_TRAIN, NUM_EVAL = 6, 5
 WIDTH = 4
 
@@ -77,15 +81,32 @@ def run(data_dir: Path, *arguments: str, num_devices: int = 1) -> subprocess.Com
     """`run.py` in a process of its own."""
     return subprocess.run(
         command(data_dir, *arguments),
-        cwd=PROJECT,
-        env=environment(num_devices),
+        cwd=processes.PROJECT,
+        env=processes.environment(num_devices),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=processes.SECONDS,
         check=False,
     )
 
 
-def environment(num_devices: int = 1) -> dict[str, str]:
-    """This process's, with so many virtual devices."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(num_devices)}
+@contextlib.contextmanager
+def started(
+    data_dir: Path, workdir: Path, *arguments: str, output: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """The same, while it runs."""
+    words = command(data_dir, f"--workdir={workdir}", *arguments)
+    with processes.started(words, output) as process:
+        yield process
+
+
+def saved_state(workdir: Path, step: int) -> list[np.ndarray]:
+    """The arrays of a checkpoint. It warns that they come to one device."""
+    checkpointer = ocp.PyTreeCheckpointer()
+    return jax.tree.leaves(checkpointer.restore(workdir / "checkpoints" / str(step) / "state"))
+
+
+def assert_same_state(workdir: Path, other: Path, step: int) -> None:
+    """Bit for bit."""
+    for got, expected in zip(saved_state(workdir, step), saved_state(other, step), strict=True):
+        np.testing.assert_array_equal(got, expected)

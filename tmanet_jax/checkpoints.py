@@ -4,17 +4,20 @@ A checkpoint holds the training state, the network's configuration, and what dec
 batches. Its step is the position in that stream: the pipeline is a function of the step.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
+from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from tmanet_jax.checkpoint_damage import steps_in
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 
@@ -45,7 +48,10 @@ class Checkpoints:
         directory: made when it is not there.
         keep: how many of the newest are kept; the best by mIoU is kept besides.
         model: the configuration of the network whose states these are.
-        stream: of a run that trains; None reads only, whatever stream it was.
+        stream: of a run that trains, alone in its workdir; None reads only, whatever stream it was.
+
+    Raises:
+        UserError: what is there cannot be listed.
     """
 
     def __init__(
@@ -72,12 +78,25 @@ class Checkpoints:
             ),
             best_fn=_mean_iou,  # without it the scores are not written beside the checkpoints
             enable_async_checkpointing=True,
+            cleanup_tmp_directories=stream is not None,  # what a killed run left half-written
         )
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._being_written: int | None = None
+        try:
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"The checkpoints in {directory} cannot be listed ({error}): one is damaged. Mode "
+                "train sets it aside and goes on from the one before."
+            ) from error
 
     def latest_step(self) -> int | None:
-        """Step of the newest whole checkpoint."""
+        """Step of the newest checkpoint; `wait` tells whether it could be written."""
         return self._manager.latest_step()
+
+    def mean_iou(self, step: int) -> float | None:
+        """The score of a checkpoint, if it has one."""
+        metrics = self._manager.metrics(step)
+        return metrics["mIoU"] if metrics else None
 
     def best_step(self) -> int:
         """Step of the checkpoint with the highest mIoU, or the newest if none was scored.
@@ -86,28 +105,76 @@ class Checkpoints:
             UserError: there is no checkpoint.
         """
         scored = {
-            step: metrics["mIoU"]
+            step: mean_iou
             for step in self._manager.all_steps()
-            if (metrics := self._manager.metrics(step))
+            if (mean_iou := self.mean_iou(step)) is not None
         }
         newest = self.latest_step()
         if newest is None:
             raise UserError(f"There is no checkpoint in {self._directory}: train first.")
         return max(scored, key=lambda step: scored[step]) if scored else newest
 
-    def save(self, step: int, state: Any, *, mean_iou: float | None = None) -> None:
-        """Starts to save in the background; a step that is there already is left as it is."""
+    def save(self, step: int, state: Any) -> None:
+        """Starts to save in the background; a step that is there already is left as it is.
+
+        Raises:
+            UserError: this one, or the one before, cannot be written.
+        """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                model=ocp.args.JsonSave(self._model),
-                stream=ocp.args.JsonSave(self._stream),
-            ),
-            metrics=None if mean_iou is None else {"mIoU": mean_iou},
-        )
+        self.wait()
+        self._being_written = step
+        with self._telling_what_is_safe():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    model=ocp.args.JsonSave(self._model),
+                    stream=ocp.args.JsonSave(self._stream),
+                ),
+            )
+
+    def add_score(self, step: int, mean_iou: float) -> None:
+        """Scores a checkpoint once it is written; one that has a score keeps it.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self.wait()
+        if self.mean_iou(step) is not None:
+            return
+        self._being_written = step
+        path = self._directory.absolute() / str(step) / METRIC_ITEM_NAME
+        with (
+            self._telling_what_is_safe(),
+            ocp.Checkpointer(ocp.JsonCheckpointHandler(METRIC_ITEM_NAME)) as score,
+        ):
+            score.save(path, ocp.args.JsonSave({"mIoU": mean_iou}))
+            self._manager.reload()
+
+    def wait(self) -> None:
+        """Waits until everything is written.
+
+        Raises:
+            UserError: something cannot be written.
+        """
+        with self._telling_what_is_safe():
+            self._manager.wait_until_finished()
+        self._being_written = None
+
+    @contextlib.contextmanager
+    def _telling_what_is_safe(self) -> Iterator[None]:
+        """Makes an error of writing a UserError; a full disk is a ValueError to tensorstore."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            whole = ", ".join(map(str, reversed(steps_in(self._directory)))) or "none"
+            raise UserError(
+                f"The checkpoint of step {self._being_written} cannot be written to "
+                f"{self._directory} ({_reason(error)}). Is the disk full? Make room and start "
+                f"again: the run goes on from the newest whole checkpoint. Whole are those of "
+                f"step: {whole}."
+            ) from error
 
     def restore(self, step: int, like: State, sharding: Sharding) -> State:
         """Reads the state of a step onto the devices of `sharding`, whatever it was saved from.
@@ -137,8 +204,9 @@ class Checkpoints:
             return self._manager.restore(step, args=args)["state"]
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"The checkpoint {self._directory / str(step)} is damaged ({error}). Delete it, "
-                "and the run goes on from the one before."
+                f"The checkpoint {self._directory / str(step)} is damaged or of another state "
+                f"({_reason(error)}). Mode train sets a newest one that is damaged aside and goes "
+                "on from the one before; or move it away."
             ) from error
 
     def _check_fields(
@@ -157,9 +225,17 @@ class Checkpoints:
             )
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits until everything is written.
+
+        Raises:
+            UserError: something cannot be written.
+        """
+        with self._telling_what_is_safe():
+            self._manager.close()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _mean_iou(metrics: Mapping[str, float]) -> float:

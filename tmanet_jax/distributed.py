@@ -19,7 +19,7 @@ from jax._src import distributed as jax_distributed  # the key-value store has n
 from tqdm import tqdm
 
 from tmanet_jax import peers
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import Stopped, UserError
 
 START_TIMEOUT_S, PEER_TIMEOUT_S = 300, 60
 _NO_LIMIT_MS = 7 * 24 * 3600 * 1000  # the watch ends a wait for a process that is lost
@@ -98,6 +98,7 @@ def joined(launch: Launch | None) -> Iterator[None]:
 
     Raises:
         UserError: the processes do not find each other.
+        Stopped: all of them were told to stop.
     """
     if launch is None:
         yield
@@ -105,17 +106,21 @@ def joined(launch: Launch | None) -> Iterator[None]:
     members = _join(launch)
     watch = peers.PeerWatch(members, _client())
     watch.start()
+    stopped = None
     try:
-        yield
+        try:
+            yield
+        except Stopped as told:  # all of them, after the same step
+            stopped = told
         wait_for_all("end")
-    except SystemExit:
-        raise
     except BaseException as error:
         if _is_of_communication(error):
             watch.await_verdict()
         _end_with(error, watch)
     watch.stop()
     jax.distributed.shutdown()
+    if stopped is not None:
+        raise stopped
 
 
 def wait_for_all(place: str) -> None:

@@ -1,4 +1,4 @@
-"""The one error that is for the person at the keyboard."""
+"""How a program ends with a message and no trace: bad input, or told to stop."""
 
 import functools
 import sys
@@ -14,16 +14,30 @@ class UserError(Exception):
     Command lines print the message alone, without a trace, and exit with status 2.
     """
 
+    status = 2
+
+
+class Stopped(Exception):  # noqa: N818  # no error: it did as it was told
+    """A run was told to stop by a signal; the message says where the next start goes on.
+
+    Attributes:
+        status: what the process exits with, 128 + the signal's number, as shells report it.
+    """
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.status = 128 + signal_number
+
 
 def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:
-    """Makes the main function of a program print a UserError's message alone, and return 2."""
+    """Makes a program's main function print how it ended, and return the exit status."""
 
     @functools.wraps(main)
     def told(*args: _P.args, **kwargs: _P.kwargs) -> int:
         try:
             return main(*args, **kwargs)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            return 2
+        except (UserError, Stopped) as end:
+            print(end, file=sys.stderr)
+            return end.status
 
     return told

@@ -1,5 +1,6 @@
-"""Files that are never seen half-written."""
+"""Files that are never seen half-written, and files that are locked."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -16,3 +17,21 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def lock(descriptor: int) -> bool:
+    """Locks an open file or directory until it is closed or this process ends.
+
+    Returns:
+        Whether it is locked: some network file systems have no locks.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True

@@ -6,6 +6,7 @@ batches are the same for any number of workers and threads; the processes of a r
 exactly the clips that one process would see; and a run resumes by starting the stream later.
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -199,4 +200,6 @@ def eval_clips(
 def _begin_worker(worker_index: int, worker_count: int) -> None:
     del worker_index, worker_count
     begin_worker()
+    for told_to_stop in (signal.SIGINT, signal.SIGTERM):  # terminals and schedulers tell every
+        signal.signal(told_to_stop, signal.SIG_IGN)  # process; the run's own still wants batches
     keep_freed_memory()

@@ -10,7 +10,6 @@ so is what a finished one left in OUT/clip_records.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tmanet_jax.data.files import lock
 from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION
 from tmanet_jax.data.records_info import SplitInfo
 from tmanet_jax.errors import UserError
@@ -180,23 +180,16 @@ def _alone_in(directory: Path) -> Iterator[bool]:
     """Keeps other preparations out of a directory; False where that is impossible."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        yield _lock(descriptor, directory)
+        try:
+            is_locked = lock(descriptor)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another preparation is writing to {directory}. Wait until it ends, or choose "
+                "another directory."
+            ) from error
+        yield is_locked
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, directory: Path) -> bool:
-    """Locks until the descriptor is closed or the process ends; False where that is impossible."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"Another preparation is writing to {directory}. Wait until it ends, or choose another "
-            "directory."
-        ) from error
-    except OSError:  # some network file systems have no locks
-        return False
-    return True
 
 
 def _replaced(directory: Path) -> Path:

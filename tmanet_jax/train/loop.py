@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from flax import nnx
@@ -10,12 +11,14 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from tmanet_jax import distributed, weights
+from tmanet_jax.checkpoint_damage import set_damaged_aside
 from tmanet_jax.checkpoints import Checkpoints
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import ClipSource
+from tmanet_jax.errors import Stopped
 from tmanet_jax.inference.evaluate import Evaluation, evaluate
 from tmanet_jax.inference.report import Report, write_report
-from tmanet_jax.inference.segment import SegmenterProgram, compile_segmenter
+from tmanet_jax.inference.segment import SegmentedClip, SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import (
@@ -34,7 +37,9 @@ from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.optimizer import poly_schedule
 from tmanet_jax.train.profiling import StepProfiler
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
+from tmanet_jax.train.stop_signals import StopSignals
 from tmanet_jax.train.watch import LossWatch
+from tmanet_jax.train.workdir_lock import alone_in
 
 
 def train(settings: Settings, workdir: Path) -> Evaluation:
@@ -44,7 +49,9 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     the final weights in a file of their own.
 
     Raises:
-        UserError: bad input; or a loss that is not finite, naming the step and its clips.
+        UserError: bad input; another run in this workdir; a disk that is full; or a loss that is
+            not finite, naming the step and its clips.
+        Stopped: the process was told to stop, and a checkpoint is written.
     """
     clock = RunClock()
     mesh = make_mesh(config=settings.mesh)
@@ -61,13 +68,17 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     start.prepare_workdir(workdir)
     start.check_processes_agree(settings, train_source, workdir)
     stream = start.data_stream(settings, train_source)
-    with (
-        contextlib.closing(start.open_checkpoints(settings, workdir, stream)) as checkpoints,
-        RunLog(workdir, checkpoints.latest_step() or 0) as log,
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(alone_in(workdir))
+        damaged = set_damaged_aside(workdir / start.CHECKPOINTS_DIR)
+        checkpoints = stack.enter_context(
+            contextlib.closing(start.open_checkpoints(settings, workdir, stream))
+        )
+        log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
+        signals = stack.enter_context(StopSignals())
         log.message(_introduction(model, train_source, eval_source, mesh, workdir))
-        if load_report is not None:
-            log.message(str(load_report))
+        for found in (*damaged, *filter(None, [load_report])):
+            log.message(str(found))
         recipe, state = start.initial_state(
             settings, model, class_weights(train_source, settings.class_weight_power)
         )
@@ -87,6 +98,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             log=log,
             clock=clock,
             profiler=StepProfiler(workdir, settings.profile),
+            signals=signals,
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
         if distributed.is_first():
@@ -117,6 +129,7 @@ class _Run:
     log: RunLog
     clock: RunClock
     profiler: StepProfiler
+    signals: StopSignals
 
 
 def _introduction(
@@ -142,7 +155,8 @@ def _newest_state(run: _Run, initial: TrainState) -> TrainState:
 def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluation]:
     settings = run.settings
     first = int(state.step)
-    evaluation = None
+    ends_unscored = _is_scored_after(first, settings) and run.checkpoints.mean_iou(first) is None
+    evaluation = _score(run, state, first) if ends_unscored else None
     schedule = poly_schedule(settings.optimizer, settings.num_steps)
     watch = LossWatch(run.train_source, run.checkpoints, schedule, run.log)
     step_fn = compile_train_step(run.recipe, run.mesh)
@@ -169,6 +183,9 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     clock, profiler = run.clock, run.profiler
     with contextlib.closing(batches), contextlib.closing(progress), contextlib.closing(profiler):
         for step in range(first, settings.num_steps):
+            if run.signals.stops_before(step):
+                watch.check_all()
+                _stop(run, state, step)
             done = step + 1
             with profiler.step(done):
                 with clock.within(Part.DATA):
@@ -182,22 +199,43 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             if done % settings.log_every == 0 or done == settings.num_steps:
                 progress.set_postfix_str(watch.log_newest())
                 run.log.scalars(done, clock.point())
-            if done % settings.evaluation.every == 0 or done == settings.num_steps:
-                watch.check_all()
-                with clock.within(Part.EVALUATION):
-                    evaluation = _score(run, state, done)
-                with clock.within(Part.CHECKPOINT):
-                    run.checkpoints.save(done, state, mean_iou=evaluation.overall.mean_iou)
-            elif done % settings.checkpoint_every == 0:
+            is_scored = _is_scored_after(done, settings)
+            if is_scored or done % settings.checkpoint_every == 0:
                 watch.check_all()
                 with clock.within(Part.CHECKPOINT):
                     run.checkpoints.save(done, state)
+            if is_scored:
+                with clock.within(Part.EVALUATION):
+                    evaluation = _score(run, state, done)
     return state, evaluation or _score(run, state, first)
 
 
+def _is_scored_after(step: int, settings: Settings) -> bool:
+    return step > 0 and (step % settings.evaluation.every == 0 or step == settings.num_steps)
+
+
+def _stop(run: _Run, state: TrainState, step: int) -> NoReturn:
+    """Leaves a checkpoint; a step that is not scored yet is scored by the next start."""
+    run.checkpoints.save(step, state)
+    run.checkpoints.wait()
+    number = run.signals.number
+    raise Stopped(
+        f"Stopped by {number.name} after step {step} of {run.settings.num_steps}. Its checkpoint "
+        "is written: the same command goes on from there.",
+        number,
+    )
+
+
 def _score(run: _Run, state: TrainState, step: int) -> Evaluation:
-    """Evaluates, and tells the log."""
-    evaluation = evaluate(run.segmenter.with_weights(*state.network), run.eval_source)
+    """Evaluates a step whose checkpoint is saved, and tells the log and the checkpoint."""
+
+    def stop_if_told(segmented: SegmentedClip) -> None:
+        del segmented
+        if run.signals.stops_now():
+            _stop(run, state, step)
+
+    segmenter = run.segmenter.with_weights(*state.network)
+    evaluation = evaluate(segmenter, run.eval_source, stop_if_told)
     overall = evaluation.overall
     run.log.scalars(
         step,
@@ -212,4 +250,5 @@ def _score(run: _Run, state: TrainState, step: int) -> Evaluation:
     for clip_id, picture_HxWx3 in evaluation.overlays.items():
         run.log.picture(step, f"prediction/{clip_id}", picture_HxWx3)
     run.log.message(f"step {step}: mIoU {100 * overall.mean_iou:.2f}")
+    run.checkpoints.add_score(step, overall.mean_iou)
     return evaluation

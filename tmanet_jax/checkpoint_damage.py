@@ -1,0 +1,138 @@
+"""Damaged checkpoints: found by reading them whole, and set aside, never deleted.
+
+A checkpoint takes its name only when it is written, so that a killed process leaves none that is
+half there; a machine that loses power can. What is found: files that are missing, cut short or
+emptied. What is not: single bits that changed within an array.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import tensorstore as ts
+from jax.experimental import multihost_utils
+
+from tmanet_jax.errors import UserError
+
+_JSON_FILES = (
+    "_CHECKPOINT_METADATA",
+    "model/metadata",
+    "stream/metadata",
+    "state/_METADATA",
+    "state/_sharding",
+)
+
+
+class Damaged(NamedTuple):
+    """A checkpoint that cannot be read.
+
+    Attributes:
+        step: what it was of.
+        reason: what was wrong with it.
+        aside: where it is now.
+    """
+
+    step: int
+    reason: str
+    aside: Path
+
+    def __str__(self) -> str:
+        return (
+            f"The checkpoint of step {self.step} is damaged ({self.reason}): it is not used, and "
+            f"kept as {self.aside}."
+        )
+
+
+def set_damaged_aside(directory: Path) -> tuple[Damaged, ...]:
+    """Renames every checkpoint that is newer than the newest whole one.
+
+    Of several processes the first one looks and renames, and the others wait for it.
+
+    Args:
+        directory: of the checkpoints; not yet opened by anyone.
+
+    Returns:
+        Those that were renamed, the newest first; in the first process alone.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole; all stay where they are.
+    """
+    damaged = _set_aside(directory) if jax.process_index() == 0 else ()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+    return damaged
+
+
+def _set_aside(directory: Path) -> tuple[Damaged, ...]:
+    damaged = []
+    for step in steps_in(directory):
+        reason = damage_of(directory / str(step))
+        if reason is None:
+            break
+        damaged.append(Damaged(step, reason, _free_name(directory / f"{step}.damaged")))
+    else:
+        if damaged:
+            reasons = "; ".join(f"step {one.step}: {one.reason}" for one in damaged)
+            raise UserError(
+                f"None of the checkpoints in {directory} can be read ({reasons}). Choose another "
+                "--workdir, or move them away, and the run begins at step 0."
+            )
+    for one in damaged:
+        (directory / str(one.step)).rename(one.aside)
+    return tuple(damaged)
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Steps of the finished checkpoints in a directory, the newest first.
+
+    One that is being written has a longer name.
+    """
+    if not directory.is_dir():
+        return []
+    return sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None: every array and every file of JSON is read."""
+    try:
+        for name in _JSON_FILES:
+            json.loads((checkpoint / name).read_text())
+        for path in (
+            *(checkpoint / "metrics").glob("metrics"),  # of those that were scored
+            *(checkpoint / "state" / "array_metadatas").iterdir(),
+        ):
+            json.loads(path.read_text())
+        _read_arrays(checkpoint.absolute() / "state")
+    except Exception as error:  # whatever torn bytes make of their reader
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def _read_arrays(state: Path) -> None:
+    """Reads them to the host, in this process alone.
+
+    Orbax's own reader takes part in barriers between processes, and leaves coroutines behind when
+    a file is torn.
+    """
+    files = {"driver": "ocdbt", "base": f"file://{state}/"}
+    keys = ts.KvStore.open(files).result().list().result()
+    names = [key.decode() for key in keys if key.endswith(b"/.zarray")]
+    if not names:
+        raise FileNotFoundError("it holds no arrays")
+    for name in names:
+        array = {
+            "driver": "zarr",
+            "kvstore": {**files, "path": name.removesuffix(".zarray")},
+            "fill_missing_data_reads": False,
+        }
+        ts.open(array).result().read().result()
+
+
+def _free_name(path: Path) -> Path:
+    """The path, or with a number behind it if something is there."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
