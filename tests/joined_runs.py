@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import processes, tiny_runs
+from tests import tiny_runs
+from tests.processes import PROJECT, environment
 
 SECONDS = 600
 """That any run here may take."""
@@ -85,8 +86,8 @@ def started(
                 processes.append(
                     subprocess.Popen(
                         words,
-                        cwd=processes.PROJECT,
-                        env=processes.environment(num_devices),
+                        cwd=PROJECT,
+                        env=environment(num_devices),
                         stdout=file,
                         stderr=subprocess.STDOUT,
                     )
