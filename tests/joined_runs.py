@@ -5,6 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,39 +50,45 @@ class JoinedRun:
             time.sleep(0.05)
 
 
-@contextlib.contextmanager
 def started(
     root: Path,
     data_dir: Path,
     *arguments: str,
-    count: int = 2,
     num_devices: int = 1,
     own: tuple[str, ...] = (),
-) -> Iterator[JoinedRun]:
-    """`run.py` in `count` processes, which are killed at the end of the context.
+) -> AbstractContextManager[JoinedRun]:
+    """`run.py` in two processes.
 
     Args:
         root: takes what they print.
         data_dir: the records.
-        *arguments: of all of them.
-        count: of processes.
+        *arguments: of both of them.
         num_devices: of each.
-        own: of each process, one more argument.
+        own: one more argument of each.
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    processes, outputs = [], [root / f"output{index}" for index in range(count)]
+    port = free_port()
+    commands = [
+        tiny_runs.command(
+            data_dir,
+            f"--coordinator=localhost:{port}",
+            "--num-processes=2",
+            f"--process-id={index}",
+            *arguments,
+            *own[index : index + 1],
+        )
+        for index in range(2)
+    ]
+    return started_together(root, commands, num_devices)
+
+
+@contextlib.contextmanager
+def started_together(
+    root: Path, commands: list[list[str]], num_devices: int = 1
+) -> Iterator[JoinedRun]:
+    """Processes that are killed at the end of the context; `root` takes what they print."""
+    processes, outputs = [], [root / f"output{index}" for index in range(len(commands))]
     try:
-        for index, output in enumerate(outputs):
-            words = tiny_runs.command(
-                data_dir,
-                f"--coordinator=localhost:{port}",
-                f"--num-processes={count}",
-                f"--process-id={index}",
-                *arguments,
-                *own[index : index + 1],
-            )
+        for words, output in zip(commands, outputs, strict=True):
             with output.open("wb") as file:
                 processes.append(
                     subprocess.Popen(
@@ -97,3 +104,10 @@ def started(
         for process in processes:
             process.kill()
             process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]

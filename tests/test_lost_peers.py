@@ -1,6 +1,7 @@
 """A process of a run is killed, or hangs: the others end in time, say which, and leave nothing."""
 
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -15,14 +16,6 @@ pytestmark = pytest.mark.drills
 TIMEOUT_S = 15
 """Of the runs here. A process whose machine is busy must not look lost."""
 
-RUN = (
-    f"--peer-timeout={TIMEOUT_S}",
-    "--config.num_steps=100000",
-    "--config.eval.every=100000",
-    "--config.checkpoint.every=100000",
-    "--config.data.num_workers=1",
-)
-
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,11 +29,14 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_other_one_ends_in_time_and_names_it(
     data_dir: Path, tmp_path: Path, number: signal.Signals, lost: int
 ) -> None:
-    workdir, left = tmp_path / "run", 1 - lost
-    with joined_runs.started(tmp_path, data_dir, f"--workdir={workdir}", *RUN) as run:
-        run.wait_until_written(workdir / "train.log", "step 3  train/loss")
-        workers = psutil.Process(run.processes[left].pid).children(recursive=True)
-        assert workers
+    left, port = 1 - lost, joined_runs.free_port()
+    worker = [sys.executable, "-m", "tests.joined_worker", str(data_dir), f"localhost:{port}", "2"]
+    with joined_runs.started_together(
+        tmp_path, [[*worker, str(index), str(TIMEOUT_S)] for index in range(2)]
+    ) as run:
+        run.wait_until_written(run.outputs[left], "step 3: ")
+        children = psutil.Process(run.processes[left].pid).children(recursive=True)
+        assert children  # they prepare batches
         begun = time.monotonic()
         run.processes[lost].send_signal(number)
         ended = run.end(left)
@@ -49,7 +45,7 @@ def test_the_other_one_ends_in_time_and_names_it(
     assert ended.status == EXIT_STATUS, ended.output
     assert f"Process {lost} (" in ended.last_lines and f"pid {pid})" in ended.last_lines
     assert f"Process {left} ends too. Start all processes again" in ended.last_lines
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
 
