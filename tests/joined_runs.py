@@ -23,10 +23,6 @@ class Ended(NamedTuple):
     output: str
     """Of stdout and stderr together."""
 
-    @property
-    def last_lines(self) -> str:
-        return "\n".join(self.output.strip().splitlines()[-2:])
-
 
 class JoinedRun:
     """Processes that run; `outputs` are the files of what each prints."""

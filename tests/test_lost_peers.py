@@ -43,8 +43,8 @@ def test_the_other_one_ends_in_time_and_names_it(
         assert time.monotonic() - begun < 2 * TIMEOUT_S + 5
         pid = run.processes[lost].pid
     assert ended.status == EXIT_STATUS, ended.output
-    assert f"Process {lost} (" in ended.last_lines and f"pid {pid})" in ended.last_lines
-    assert f"Process {left} ends too. Start all processes again" in ended.last_lines
+    assert f"\nProcess {lost} (" in ended.output and f"pid {pid})" in ended.output
+    assert f"\nProcess {left} ends too. Start all processes again" in ended.output
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
@@ -75,4 +75,4 @@ def test_a_process_that_does_not_come_is_missed(data_dir: Path, tmp_path: Path) 
         for index in range(2):
             ended = run.end(index)
             assert ended.status == EXIT_STATUS, ended.output
-            assert "3 processes did not come together at localhost:" in ended.last_lines
+            assert "3 processes did not come together at localhost:" in ended.output
