@@ -22,6 +22,7 @@ EXIT_STATUS = 75
 _BEATS, _STOPPED = "tmanet/beat/", "tmanet/stopped/"
 _BEATS_PER_TIMEOUT = 10
 _LONGEST_BEAT_S = 2.0
+_BEATS_TO_HEAR = 3
 _PROBE_S = 5.0
 
 AGAIN = "Start all processes again: training goes on from the newest checkpoint."
@@ -87,11 +88,12 @@ class PeerWatch:
         )
         telling.start()
         telling.join(self._peers.timeout_s)
-        time.sleep(3 * self._interval_s)
+        last = self._peers.index == 0  # with it ends what the others hear by
+        time.sleep((_BEATS_TO_HEAR + 2 * last) * self._interval_s)
 
     def await_verdict(self) -> None:
         """Returns after so long that a lost process would have ended this one."""
-        self._quiet.wait(self._peers.timeout_s + 3 * self._interval_s)
+        self._quiet.wait(self._peers.timeout_s + _BEATS_TO_HEAR * self._interval_s)
 
     def _beat(self) -> None:
         number = 0
@@ -137,7 +139,7 @@ class PeerWatch:
 
 
 def end(message: str, status: int) -> NoReturn:
-    """Ends this process at once, from any thread: its last line is the message."""
+    """Ends this process at once, from any thread, with a message."""
     sys.stdout.flush()
     os.write(2, f"\n{message}\n".encode())
     os._exit(status)
