@@ -1,13 +1,16 @@
 """What the flags of a run in several processes may say, and what it does when a port is taken."""
 
+import re
 import socket
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+from ml_collections import ConfigDict
 
-from tests import processes
+from configs import default
+from tests.processes import PROJECT
 from tmanet_jax import distributed
 from tmanet_jax.distributed import Launch, launch_of
 from tmanet_jax.errors import UserError
@@ -53,6 +56,28 @@ def test_flags_that_do_not_go_together_are_refused(given: dict[str, Any], words:
         launch_of(**{**NOTHING, **given})
 
 
+def test_the_guide_names_fields_and_flags_that_are_there() -> None:
+    guide = (PROJECT / "docs" / "pods.md").read_text()
+    config = default.get_config()
+    fields = set(re.findall(r"config\.([a-z_]+(?:\.[a-z_]+)?)\b", guide))
+    assert {"batch_size", "mesh.space", "profile"} <= fields
+    assert fields <= {*config, *flatten(config)}
+    program = (PROJECT / "run.py").read_text()
+    for line in guide.splitlines():
+        if line.lstrip().startswith(("--", "| `--")) or "run.py" in line:
+            for flag in re.findall(r"--([a-z-]+)[=` ]", line):
+                assert f'"{flag}"' in program or flag in ("config", "kill-on-bad-exit"), line
+
+
+def flatten(config: ConfigDict) -> list[str]:
+    return [
+        f"{group}.{name}"
+        for group, part in config.items()
+        if isinstance(part, ConfigDict)
+        for name in part
+    ]
+
+
 def test_a_port_that_is_taken_is_told_before_jax_crashes_on_it() -> None:
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
@@ -74,7 +99,7 @@ def test_an_abort_gets_last_words_and_a_status_if_there_are_any(words: str, stat
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=processes.PROJECT,
+        cwd=PROJECT,
         capture_output=True,
         text=True,
         timeout=120,
