@@ -7,9 +7,15 @@
     python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
     python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
 
+Several processes as one (docs/pods.md), each started with
+
+    python run.py [train]|eval --config=... --distributed
+    python run.py [train]|eval --config=... --coordinator=HOST:PORT --num-processes=N --process-id=I
+
 Exit status: 0 done; 2 bad input or a full disk (the message says what, where, and what to do); 143
 or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, the clip
-in hand) and wrote a checkpoint: the same command goes on from there, bit for bit.
+in hand) and wrote a checkpoint: the same command goes on from there, bit for bit; 75 another
+process of the run is lost (the message says which): start all again.
 """
 
 import sys
@@ -22,7 +28,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
-from tmanet_jax import settings
+from tmanet_jax import distributed, settings
 from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream, compile_report
 from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
@@ -57,6 +63,30 @@ _FRAME_SIZE = flags.DEFINE_string(
 )
 _CLIPS_PER_CHIP = flags.DEFINE_integer(
     "clips-per-chip", None, "compile: the batch that has so many on each.", lower_bound=1
+)
+
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes; TPU pod, SLURM or Kubernetes tell which."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where all meet.")
+_NUM_PROCESSES = flags.DEFINE_integer("num-processes", None, "With --coordinator: how many.")
+_PROCESS_ID = flags.DEFINE_integer("process-id", None, "With --coordinator: which one, from 0.")
+_START_TIMEOUT = flags.DEFINE_integer(
+    "start-timeout", distributed.START_TIMEOUT_S, "Seconds for all to come.", lower_bound=1
+)
+_PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer-timeout",
+    distributed.PEER_TIMEOUT_S,
+    "Seconds of silence after which a process is lost and the others end.",
+    lower_bound=1,
+)
+_PROCESSES = (
+    _DISTRIBUTED,
+    _COORDINATOR,
+    _NUM_PROCESSES,
+    _PROCESS_ID,
+    _START_TIMEOUT,
+    _PEER_TIMEOUT,
 )
 
 
@@ -132,8 +162,8 @@ class Mode(NamedTuple):
 
 
 MODES: Mapping[str, Mode] = {
-    "train": Mode(train),
-    "eval": Mode(_evaluate, (_SUBMIT,)),
+    "train": Mode(train, _PROCESSES),
+    "eval": Mode(_evaluate, (_SUBMIT, *_PROCESSES)),
     "consistency": Mode(evaluate_consistency),
     "predict": Mode(
         _predict,
@@ -155,10 +185,11 @@ def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     mode, config = _parse(argv)
     run = settings.from_config(config)
-    if MODES[mode].needs_records:
-        _ensure_demo_records(run.data)
     _use_compilation_cache()
-    MODES[mode].start(run, Path(_WORKDIR.value or f"runs/{config.name}"))
+    with distributed.joined(_launch()):
+        if MODES[mode].needs_records:
+            distributed.in_turn(lambda: _ensure_demo_records(run.data))
+        MODES[mode].start(run, Path(_WORKDIR.value or f"runs/{config.name}"))
     return 0
 
 
@@ -194,6 +225,17 @@ def _refuse_options_of_other_modes(mode: str) -> None:
                     f"--{option.name} goes with mode {other}, not {mode}: python run.py {other} "
                     f"--{option.name}=..."
                 )
+
+
+def _launch() -> distributed.Launch | None:
+    return distributed.launch_of(
+        detected=_DISTRIBUTED.value,
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+        start_timeout_s=_START_TIMEOUT.value,
+        peer_timeout_s=_PEER_TIMEOUT.value,
+    )
 
 
 def _ensure_demo_records(data: settings.DataConfig) -> None:

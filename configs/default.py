@@ -98,4 +98,6 @@ def get_config() -> ConfigDict:
 
     config.log = ConfigDict()
     config.log.every = 50  # steps between lines of the log and points of the curves
+
+    config.profile = ()  # (first, last) step, from 1, of a trace in WORKDIR/profile; (): none
     return config

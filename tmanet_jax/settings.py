@@ -141,6 +141,7 @@ class Settings:
         checkpoint_every: steps between checkpoints.
         checkpoints_kept: the newest ones; the best by mIoU is kept besides.
         log_every: steps between lines of the log and points of the curves.
+        profile: first and last step, from 1, of a trace; None: none.
     """
 
     seed: int
@@ -159,6 +160,7 @@ class Settings:
     checkpoint_every: int
     checkpoints_kept: int
     log_every: int
+    profile: tuple[int, int] | None
 
 
 def from_config(config: ConfigDict) -> Settings:
@@ -188,6 +190,7 @@ def from_config(config: ConfigDict) -> Settings:
         checkpoint_every=config.checkpoint.every,
         checkpoints_kept=config.checkpoint.keep,
         log_every=config.log.every,
+        profile=_profile(config.profile),
     )
 
 
@@ -339,6 +342,17 @@ def _evaluation(config: ConfigDict) -> EvalConfig:
         video_dir=config.video_dir,
         vspw_published=config.vspw_published,
     )
+
+
+def _profile(steps: tuple[int, ...]) -> tuple[int, int] | None:
+    if not steps:
+        return None
+    if not (_are_positive_ints(steps, 2) and steps[0] <= steps[1]):
+        raise UserError(
+            f"config.profile must be the first and the last step of a trace, from 1, not {steps}: "
+            '--config.profile="(11,15)".'
+        )
+    return (steps[0], steps[1])
 
 
 def _ratios(values: tuple[float, ...]) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from tmanet_jax import distributed
 from tmanet_jax.data.categories import categories_of, void_class
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pipeline import eval_clips
@@ -139,6 +140,7 @@ def segment_split(
         desc=title,
         unit="clip",
         leave=False,
+        disable=not distributed.is_first(),
     )
 
 

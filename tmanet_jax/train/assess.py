@@ -5,10 +5,9 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
-import jax
 from flax import nnx
-from tqdm import tqdm
 
+from tmanet_jax import distributed
 from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.consistency import evaluate_videos, frame_stream, segment_video
@@ -65,12 +64,12 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
             submission.add(segmented)
     else:
         evaluation = evaluate(segmenter, source, *([] if submission is None else [submission.add]))
-        if jax.process_index() == 0:
+        if distributed.is_first():
             step = int(trained.state.step)
             report = _report(evaluation, segmenter, source, player_clips, step)
-            tqdm.write(write_report(report, workdir))
+            distributed.tell(write_report(report, workdir))
     if submission is not None:
-        tqdm.write(str(submission))
+        distributed.tell(str(submission))
 
 
 def evaluate_consistency(settings: Settings, workdir: Path) -> None:
@@ -82,7 +81,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     Raises:
         UserError: bad input, nothing to score, or several processes.
     """
-    if jax.process_count() > 1:
+    if distributed.count() > 1:
         raise UserError("Videos are scored by one process: start mode consistency in one alone.")
     settings = model_settings(settings)
     source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
@@ -105,7 +104,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
         player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
         temporal=temporal,
     )
-    tqdm.write(write_report(report, workdir / CONSISTENCY_DIR))
+    distributed.tell(write_report(report, workdir / CONSISTENCY_DIR))
 
 
 def _report(

@@ -7,14 +7,15 @@ from types import TracebackType
 
 import numpy as np
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
+
+from tmanet_jax import distributed
 
 
 class RunLog:
     """Log of one run; a context manager.
 
     Writes `train.log` and `tensorboard/` in the workdir. Messages also go to the terminal, above
-    the progress bar.
+    the progress bar. Of several processes the first one writes, and the others do nothing here.
 
     Args:
         workdir: of the run.
@@ -25,14 +26,17 @@ class RunLog:
         self._logger = logging.getLogger(f"tmanet_jax.run.{workdir}")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
-        self._file = logging.FileHandler(workdir / "train.log")
+        writes = distributed.is_first()
+        self._file = logging.FileHandler(workdir / "train.log") if writes else logging.NullHandler()
         self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._logger.addHandler(self._file)
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._tensorboard = SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=first_step + 1, write_to_disk=writes
+        )
 
     def message(self, text: str) -> None:
         """To the terminal and the file."""
-        tqdm.write(text)
+        distributed.tell(text)
         self._logger.info(text)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from tmanet_jax import weights
+from tmanet_jax import distributed, weights
 from tmanet_jax.checkpoint_damage import set_damaged_aside
 from tmanet_jax.checkpoints import Checkpoints
 from tmanet_jax.data.pipeline import train_batches
@@ -32,8 +32,10 @@ from tmanet_jax.sharding import (
 )
 from tmanet_jax.train import start
 from tmanet_jax.train.class_weights import class_weights
+from tmanet_jax.train.goodput import Part, RunClock
 from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.optimizer import poly_schedule
+from tmanet_jax.train.profiling import StepProfiler
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
 from tmanet_jax.train.stop_signals import StopSignals
 from tmanet_jax.train.watch import LossWatch
@@ -51,6 +53,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             not finite, naming the step and its clips.
         Stopped: the process was told to stop, and a checkpoint is written.
     """
+    clock = RunClock()
     mesh = make_mesh(config=settings.mesh)
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
     memory_range = settings.data.memory_range
@@ -63,6 +66,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     goes_on = start.has_checkpoint(workdir)
     load_report = None if goes_on else start.load_weights(model, settings.init)
     start.prepare_workdir(workdir)
+    start.check_processes_agree(settings, train_source, workdir)
     stream = start.data_stream(settings, train_source)
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone_in(workdir))
@@ -92,17 +96,21 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             eval_source=eval_source,
             checkpoints=checkpoints,
             log=log,
+            clock=clock,
+            profiler=StepProfiler(workdir, settings.profile),
             signals=signals,
         )
         state, evaluation = _train_to_the_end(run, _newest_state(run, state))
-        if jax.process_index() == 0:
+        if distributed.is_first():
             weights.save(
                 workdir / weights.OF_WORKDIR,
                 nnx.merge(recipe.graphdef, *to_default_device(state.network)),
                 train_source.info.classes,
             )
             report = Report(evaluation, int(state.step), eval_source.split)
-            log.message(write_report(report, workdir))
+            with clock.within(Part.EVALUATION):
+                log.message(write_report(report, workdir))
+        log.message(str(clock))
         log.message(f"weights:  {workdir / weights.OF_WORKDIR}")
         return evaluation
 
@@ -119,6 +127,8 @@ class _Run:
     eval_source: ClipSource
     checkpoints: Checkpoints
     log: RunLog
+    clock: RunClock
+    profiler: StepProfiler
     signals: StopSignals
 
 
@@ -165,25 +175,40 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
         process_count=part.count,
         num_workers=settings.data.num_workers,
     )
-    progress = tqdm(total=settings.num_steps, initial=first, desc="train", unit="step")
-    with contextlib.closing(batches), contextlib.closing(progress):
+    progress = tqdm(
+        total=settings.num_steps,
+        initial=first,
+        desc="train",
+        unit="step",
+        disable=not distributed.is_first(),
+    )
+    clock, profiler = run.clock, run.profiler
+    with contextlib.closing(batches), contextlib.closing(progress), contextlib.closing(profiler):
         for step in range(first, settings.num_steps):
             if run.signals.stops_before(step):
                 watch.check_all()
                 _stop(run, state, step)
-            batch = next(batches)
-            state, metrics = step_fn(state, put_batch(batch, run.mesh))
+            done = step + 1
+            with profiler.step(done):
+                with clock.within(Part.DATA):
+                    batch = next(batches)
+                state, metrics = step_fn(state, put_batch(batch, run.mesh))
+            clock.begin_steps()
             watch.add(step, batch, metrics)
             progress.update()
-            done = step + 1
+            if trace := profiler.end_after(done, metrics):
+                run.log.message(trace)
             if done % settings.log_every == 0 or done == settings.num_steps:
                 progress.set_postfix_str(watch.log_newest())
+                run.log.scalars(done, clock.point())
             is_scored = _is_scored_after(done, settings)
             if is_scored or done % settings.checkpoint_every == 0:
                 watch.check_all()
-                run.checkpoints.save(done, state)
+                with clock.within(Part.CHECKPOINT):
+                    run.checkpoints.save(done, state)
             if is_scored:
-                evaluation = _score(run, state, done)
+                with clock.within(Part.EVALUATION):
+                    evaluation = _score(run, state, done)
     return state, evaluation or _score(run, state, first)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tmanet_jax import distributed
 from tmanet_jax.checkpoints import Checkpoints, DataStream
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.errors import UserError
@@ -97,6 +98,27 @@ def prepare_workdir(workdir: Path) -> None:
         raise UserError(
             f"The workdir {workdir} cannot be written: {error.strerror}. Choose another --workdir."
         ) from error
+
+
+def check_processes_agree(settings: Settings, source: ClipSource, workdir: Path) -> None:
+    """The processes of a run share settings, clips and the workdir; records may lie anywhere.
+
+    Raises:
+        UserError: they do not.
+    """
+    if distributed.count() == 1:
+        return
+    anywhere = dataclasses.replace(settings.data, dir="")
+    distributed.check_same("configuration", dataclasses.replace(settings, data=anywhere))
+    distributed.check_same("clips", [source.clip_id(index) for index in range(len(source))])
+    mark = workdir / ".shared-by-all-processes"
+    if distributed.is_first():
+        mark.touch()
+    distributed.wait_for_all("mark made")
+    distributed.check_same("workdir", mark.exists())
+    distributed.wait_for_all("mark seen")
+    if distributed.is_first():
+        mark.unlink()
 
 
 def has_checkpoint(workdir: Path) -> bool:

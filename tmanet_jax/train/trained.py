@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import jax
 from flax import nnx
-from tqdm import tqdm
 
+from tmanet_jax import distributed
 from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import make_mesh, replicated
@@ -49,7 +49,7 @@ def load_trained(settings: Settings, workdir: Path) -> Trained:
     sharding = replicated(make_mesh())
     model = start.blank_model(settings)
     if settings.init.checkpoint:
-        tqdm.write(str(start.load_weights(model, settings.init)))
+        distributed.tell(str(start.load_weights(model, settings.init)))
     recipe, state = start.initial_state(settings, model, class_weights=None)
     if settings.init.checkpoint:
         return Trained(recipe.graphdef, jax.device_put(state, sharding))

@@ -1,0 +1,66 @@
+"""Where a run's time goes, and which steps can be traced."""
+
+import pytest
+
+from configs import demo
+from tmanet_jax import settings
+from tmanet_jax.errors import UserError
+from tmanet_jax.train.goodput import Part, RunClock
+
+
+class Seconds:
+    """A clock that goes when it is told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_every_second_counts_once_and_the_start_ends_with_the_first_step() -> None:
+    seconds = Seconds()
+    clock = RunClock(seconds)
+    for step in range(3):
+        with clock.within(Part.DATA):
+            seconds.now += 2
+        seconds.now += 10 if step == 0 else 1  # the first one compiles
+        clock.begin_steps()
+    with clock.within(Part.EVALUATION):
+        seconds.now += 2
+    assert clock.point() == pytest.approx(
+        {
+            "time/start": 12 / 20,
+            "time/steps": 2 / 20,
+            "time/data": 4 / 20,
+            "time/checkpoint": 0,
+            "time/evaluation": 2 / 20,
+        }
+    )
+    with clock.within(Part.CHECKPOINT):
+        seconds.now += 5
+    point = clock.point()
+    assert point["time/checkpoint"] == 1
+    assert sum(point.values()) == 1
+    assert str(clock) == (
+        "time:     25 s: start 48.0%, steps 8.0%, data 16.0%, checkpoint 20.0%, evaluation 8.0%"
+    )
+
+
+def test_a_part_ends_with_an_error() -> None:
+    seconds = Seconds()
+    clock = RunClock(seconds)
+    clock.begin_steps()
+    with pytest.raises(StopIteration), clock.within(Part.DATA):
+        next(iter(()))
+    seconds.now += 1
+    assert clock.point()["time/steps"] == 1
+
+
+@pytest.mark.parametrize("steps", [(0, 3), (3, 2), (3,), (1.5, 2)])
+def test_steps_that_cannot_be_traced_are_refused(steps: tuple[int, ...]) -> None:
+    config = demo.get_config()
+    with config.unlocked():
+        config.profile = steps
+    with pytest.raises(UserError, match=r"config\.profile must be the first and the last step"):
+        settings.from_config(config)
