@@ -6,18 +6,17 @@ comparison is one of programs and not of algorithms.
 """
 
 import collections
+import functools
 import os
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to other sides
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.torch_peer import KeyValue, TMANet, fold_batch_norm
+from benchmarks.torch_peer import KeyValue, TMANet, fold_batch_norm, read_memory
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.benchmark_stream import Segmented
 from tmanet_jax.models.tmanet import ModelConfig
@@ -126,7 +125,9 @@ class _Read(nn.Module):
 
     def forward(self, query: KeyValue, *memory: KeyValue) -> Tensor:
         return self.decode_head.classify(
-            KeyValue(*query), [KeyValue(*frame) for frame in memory], query_chunk=QUERY_CHUNK
+            KeyValue(*query),
+            [KeyValue(*frame) for frame in memory],
+            functools.partial(read_memory, query_chunk=QUERY_CHUNK),
         )
 
 
