@@ -1,0 +1,106 @@
+"""Operations by formula, against those of the program that jax makes of the network."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from tests.small_networks import untrained
+from tmanet_jax.deploy.flops import clip_flops, stream_flops, training_flops
+from tmanet_jax.inference.stream import FrameStream, StreamConfig
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tmanet import ModelConfig, TMANet, feature_size
+
+SIZE = (72, 104)
+"""Divisible by the strides, so that the gradient of a strided convolution is counted exactly."""
+HEAD = HeadConfig(
+    num_classes=5, num_memory=2, key_channels=6, value_channels=10, channels=14, aux_channels=7
+)
+NETWORKS = [
+    ModelConfig(ResNetConfig(depth=50, width=4, blocks=(1, 1, 2, 1)), HEAD),
+    ModelConfig(ResNetConfig(depth=18, width=6, blocks=(2, 1, 1, 1), deep_stem=False), HEAD),
+    ModelConfig(ResNetConfig(depth=50, width=4, blocks=(1, 1, 1, 1)), HEAD, memory_gradient=False),
+    ModelConfig(ResNetConfig(depth=18, width=4, blocks=(1, 1, 1, 1)), replace(HEAD, num_memory=0)),
+]
+
+
+def traced_flops(function: Callable[..., Any], *arguments: Any) -> int:
+    """Twice the multiply-adds of the convolutions and products that a function's result needs."""
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    needed, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _flops_of(needed)
+
+
+def _flops_of(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        parameters, out = equation.params, math.prod(equation.outvars[0].aval.shape)
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = parameters["dimension_numbers"]
+            total += 2 * out * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            out_channels = kernel[parameters["dimension_numbers"].rhs_spec[0]]
+            zeros = math.prod(parameters["lhs_dilation"])  # put between the input's rows
+            total += 2 * out * math.prod(kernel) // out_channels // zeros
+        else:
+            inner = (value for value in parameters.values() if hasattr(value, "jaxpr"))
+            total += sum(_flops_of(value.jaxpr) for value in inner)
+    return total
+
+
+def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
+    network = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+    return nnx.split(network, nnx.Param, nnx.BatchStat)
+
+
+def clips(config: ModelConfig, batch_size: int) -> jax.ShapeDtypeStruct:
+    shape = (batch_size, config.head.num_memory + 1, *SIZE, 3)
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_a_clip_costs_what_its_program_does(config: ModelConfig) -> None:
+    graphdef, params, batch_stats = abstract(config)
+
+    def forward(params: nnx.State, batch_stats: nnx.State, frames: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, params, batch_stats)(frames).main
+
+    traced = traced_flops(forward, params, batch_stats, clips(config, 1))
+    assert clip_flops(config, SIZE) == traced
+
+
+@pytest.mark.parametrize("config", NETWORKS)
+def test_a_step_of_training_costs_what_its_program_does(config: ModelConfig) -> None:
+    graphdef, params, batch_stats = abstract(config)
+
+    def loss(params: nnx.State, batch_stats: nnx.State, frames: jax.Array) -> jax.Array:
+        logits = nnx.merge(graphdef, params, batch_stats, copy=True)(frames, train=True)
+        return logits.main.sum() + logits.aux.sum()
+
+    traced = traced_flops(jax.grad(loss), params, batch_stats, clips(config, 3))
+    assert training_flops(config, SIZE, batch_size=3) == traced
+
+
+def test_a_frame_of_a_stream_costs_what_its_program_does() -> None:
+    stream = FrameStream(untrained(NETWORKS[0]), StreamConfig())
+    state, frame = stream.start(1, SIZE), np.zeros((1, *SIZE, 3), np.uint8)
+    traced = traced_flops(stream.step, state, frame, np.zeros(1, bool))
+    logits = jnp.zeros((1, *feature_size(SIZE), HEAD.num_classes))
+    traced -= traced_flops(lambda x: resize_bilinear(x, SIZE, align_corners=True), logits)
+    assert stream_flops(NETWORKS[0], SIZE) == traced
+
+
+def test_the_published_runs_cost_what_is_known_of_them() -> None:
+    camvid = ModelConfig(head=HeadConfig(num_classes=12, num_memory=4))
+    assert training_flops(ModelConfig(), (769, 769), 8) / 1e12 == pytest.approx(39.95, abs=0.01)
+    assert training_flops(camvid, (640, 640), 8) / 1e12 == pytest.approx(43.78, abs=0.01)
