@@ -19,7 +19,7 @@ from tmanet_jax.data.samples import empty_batch
 from tmanet_jax.deploy import comparison
 from tmanet_jax.deploy.benchmark import Report, Target, median_wall
 from tmanet_jax.deploy.benchmark_stream import random_model
-from tmanet_jax.deploy.chips import known_chip
+from tmanet_jax.deploy.peaks import peak_flops
 from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import Compilation, compile_twice
 from tmanet_jax.deploy.flops import training_flops
@@ -156,10 +156,10 @@ def random_batch(settings: Settings, case: Case) -> Batch:
 
 def _report(settings: Settings, case: Case, step: TrainSide, found: Comparison) -> Report:
     model = settings.model
-    chip = known_chip(jax.devices()[0].device_kind)
-    peak_flops = None if chip is None else chip.peak_flops * len(jax.devices())
+    devices = jax.devices()
+    peak = peak_flops(devices[0].device_kind)
     flops = training_flops(model, case.size, case.batch_size)
-    work = Work(flops, case.batch_size, peak_flops)
+    work = Work(flops, case.batch_size, None if peak is None else peak * len(devices))
     height, width = case.size
     notes = [
         step.compilation.told("A step", flops),
@@ -177,7 +177,7 @@ def _report(settings: Settings, case: Case, step: TrainSide, found: Comparison) 
         title=(
             f"Training step, {case.batch_size} clips of T={model.head.num_memory}, "
             f"{height}x{width}, ResNet-{model.backbone.depth}, {model.dtype}, on "
-            f"{len(jax.devices())} {jax.devices()[0].device_kind}"
+            f"{len(devices)} {devices[0].device_kind}"
         ),
         columns=comparison.COLUMNS,
         rows=comparison.table_rows(found, work),
