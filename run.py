@@ -56,7 +56,7 @@ _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame,
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
 _JSON = flags.DEFINE_string("json", None, "benchmark: a file for the report, too.")
 _SIZE = flags.DEFINE_string("size", None, "benchmark: height x width of frames or crops.")
-_BATCH = flags.DEFINE_integer("batch", None, "benchmark: clips at a time.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", None, "benchmark: clips or videos at a time.", lower_bound=1)
 _FULL = flags.DEFINE_bool("full", False, "benchmark: the configuration's sizes on a CPU, too.")
 _TURNS = flags.DEFINE_integer("turns", 10, "benchmark: counted calls of each side.", lower_bound=1)
 _PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark: another program to compare.")
@@ -91,6 +91,7 @@ def _benchmark_stream(run: Settings, workdir: Path) -> None:
         run,
         size=_size() or benchmark_stream.DEFAULT_SIZE,
         turns=_TURNS.value,
+        num_streams=_BATCH.value or 1,
         peer=_torch("torch_video").video_sides if _PEER.value else None,
     )
     benchmark.publish(report, _JSON.value)
@@ -158,7 +159,9 @@ MODES: Mapping[str, Mode] = {
     "benchmark inference": Mode(
         _benchmark_inference, (_JSON, _SIZE, _BATCH, _FULL, _TURNS, _PEER), needs_records=False
     ),
-    "benchmark stream": Mode(_benchmark_stream, (_JSON, _SIZE, _TURNS, _PEER), needs_records=False),
+    "benchmark stream": Mode(
+        _benchmark_stream, (_JSON, _SIZE, _BATCH, _TURNS, _PEER), needs_records=False
+    ),
 }
 
 

@@ -58,6 +58,14 @@ RUNS = (
     ),
     *(
         _benchmark(
+            f"train_remat_batch_{size}",
+            *("train", "cityscapes", _BFLOAT16, "--config.model.remat=True"),
+            *(f"--batch={size}", "--turns=5"),
+        )
+        for size in (8, 32, 64)
+    ),
+    *(
+        _benchmark(
             f"train_whole_frame_batch_{size}",
             *("train", "cityscapes", _BFLOAT16),
             *("--size=1024x2048", f"--batch={size}", "--turns=5"),

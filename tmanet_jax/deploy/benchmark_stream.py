@@ -6,6 +6,7 @@ All sides are given the same weights and frames, and must agree before any time 
 """
 
 import collections
+import dataclasses
 import re
 import resource
 import sys
@@ -83,16 +84,24 @@ Peer = Callable[[Tensors, ModelConfig, tuple[int, int]], tuple[VideoSide, VideoS
 
 
 class Streaming:
-    """`inference.stream`: one backbone pass a frame."""
+    """`inference.stream`: one backbone pass a frame.
 
-    def __init__(self, model: TMANet, size: tuple[int, int]):
+    Args:
+        model: the network.
+        size: height and width of the frames.
+        num_streams: videos that go side by side; all show the same.
+    """
+
+    def __init__(self, model: TMANet, size: tuple[int, int], num_streams: int = 1):
         self._stream = FrameStream(model, StreamConfig())
-        self._state = self._stream.start(1, size)
+        self._state = self._stream.start(num_streams, size)
+        self._num_streams = num_streams
 
     def step(self, frame_HxWx3: np.ndarray) -> Segmented:
         """Segments the next frame."""
+        frames_NxHxWx3 = np.broadcast_to(frame_HxWx3, (self._num_streams, *frame_HxWx3.shape))
         self._state, output = self._stream.step(
-            self._state, frame_HxWx3[None], np.zeros(1, np.bool_)
+            self._state, frames_NxHxWx3, np.zeros(self._num_streams, np.bool_)
         )
         labels_BxHxW, logits_NxhxwxC = jax.device_get(output)
         return Segmented(labels_BxHxW[0], logits_NxhxwxC[0])
@@ -142,14 +151,20 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def measure(
-    settings: Settings, *, size: tuple[int, int], turns: int, peer: Peer | None = None
+    settings: Settings,
+    *,
+    size: tuple[int, int],
+    turns: int,
+    num_streams: int = 1,
+    peer: Peer | None = None,
 ) -> Report:
-    """Runs all sides in turns over the same frames.
+    """Runs all sides in turns over the same frames; more streams at a time are measured after them.
 
     Args:
         settings: its network, with random weights, on which speed does not depend.
         size: height and width of the frames.
         turns: frames that count.
+        num_streams: videos that are segmented at a time, in one more measurement.
         peer: another program of the same network.
 
     Raises:
@@ -160,7 +175,22 @@ def measure(
     if peer is not None:
         tensors = to_tensors(nnx.state(model))
         sides[PEER_WHOLE_CLIP], sides[PEER_CACHED] = peer(tensors, settings.model, size)
-    return measure_sides(settings.model, size, sides, turns=turns)
+    report = measure_sides(settings.model, size, sides, turns=turns)
+    if num_streams == 1:
+        return report
+    note = _measure_streams(model, size, num_streams, turns)
+    return dataclasses.replace(report, notes=[*report.notes, note])
+
+
+def _measure_streams(model: TMANet, size: tuple[int, int], num_streams: int, turns: int) -> str:
+    """Frames of so many videos at a time through one program."""
+    side = Streaming(model, size, num_streams)
+    frame_HxWx3 = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    seconds = median_wall(take_turns({"": lambda: side.step(frame_HxWx3)}, turns=turns)[""])
+    return (
+        f"{num_streams} videos at a time: {num_streams / seconds:.3g} frames/s together, "
+        f"{1 / seconds:.3g} of each; state {side.state_bytes() / 1e6:.1f} MB."
+    )
 
 
 def measure_sides(

@@ -109,8 +109,8 @@ class TrainSide:
     """
 
     def __init__(self, settings: Settings, case: Case):
-        mesh = make_mesh()
-        check_batch_size(case.batch_size, mesh)
+        mesh = make_mesh(config=settings.mesh)
+        check_batch_size(case.batch_size, mesh, settings.accumulate)
         model = random_model(settings.model, settings.seed)
         self.tensors: Tensors = to_tensors(nnx.state(model))
         self.batch = random_batch(settings, case)
