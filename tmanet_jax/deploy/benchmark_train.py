@@ -93,9 +93,25 @@ def measure(settings: Settings, case: Case, *, turns: int, peer: Peer | None = N
         )
     step = TrainSide(settings, case)
     peers = {} if peer is None else peer(settings, step.tensors, step.batch)
-    found = comparison.compare(
-        OURS, step.side(), peers, turns=turns, tolerance=TOLERANCE[settings.model.dtype]
-    )
+    tolerance = TOLERANCE[settings.model.dtype]
+    return measure_step(settings, case, step, peers, turns=turns, tolerance=tolerance)
+
+
+def measure_step(
+    settings: Settings,
+    case: Case,
+    step: "TrainSide",
+    peers: Mapping[str, Side],
+    *,
+    turns: int,
+    tolerance: float,
+) -> Report:
+    """Checks that the first losses agree, then lets this project's step and the peers take turns.
+
+    Raises:
+        UserError: a peer computes another loss.
+    """
+    found = comparison.compare(OURS, step.side(), peers, turns=turns, tolerance=tolerance)
     return _report(settings, case, step, found)
 
 

@@ -125,7 +125,7 @@ def compare(
         try:
             found = peer.call()
         except Exception as error:  # another program can fail in any way
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            failed[name] = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
             continue
         difference = float(np.abs(found - reference).max() / np.abs(reference).max())
         if not difference <= tolerance:

@@ -1,41 +1,24 @@
-"""What accelerators can do, by the name that JAX gives them: the denominator of MFU."""
+"""What a device can do, by the name that JAX gives it: the denominator of MFU."""
 
 import re
-from typing import NamedTuple
 
-
-class Peak(NamedTuple):
-    """Dense bfloat16 operations a second of one device.
-
-    Attributes:
-        kind: the first words of `jax.Device.device_kind`.
-        flops: a second, as the vendor names it.
-    """
-
-    kind: str
-    flops: float
-
-
-PEAKS = (
-    Peak("NVIDIA H100", 989e12),
-    Peak("NVIDIA H200", 989e12),  # 790e12 measured with large products
-    Peak("NVIDIA A100", 312e12),
-    Peak("NVIDIA L4", 121e12),
-    Peak("TPU v4", 275e12),
-    Peak("TPU v5 lite", 197e12),
-    Peak("TPU v5e", 197e12),
-    Peak("TPU v5p", 459e12),
-    Peak("TPU v6 lite", 918e12),
-    Peak("TPU v6e", 918e12),
-)
-"""Source: the vendors' data sheets; JAX's own names for TPUs of the same kind differ."""
+_TFLOPS_OF_KIND = {
+    "NVIDIA H100": 989,
+    "NVIDIA H200": 989,  # of which large products reach 790
+    "NVIDIA A100": 312,
+    "NVIDIA L4": 121,
+    "TPU v4": 275,
+    "TPU v5 lite": 197,
+    "TPU v5": 459,  # v5p
+    "TPU v6 lite": 918,
+}
+"""Dense bfloat16, as the vendors name it, by the first words of `jax.Device.device_kind`."""
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Of one device, or None if it is not known (a CPU, another chip)."""
+    """Operations a second of one device in bfloat16; None if it is not known (a CPU, say)."""
     words = re.split(r"[ -]", device_kind)  # as in "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB"
-    for peak in PEAKS:
-        kind = peak.kind.split()
-        if words[: len(kind)] == kind:
-            return peak.flops
+    for kind, tflops in _TFLOPS_OF_KIND.items():
+        if words[: len(kind.split())] == kind.split():
+            return tflops * 1e12
     return None
