@@ -19,10 +19,11 @@ from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import compile_twice
 from tmanet_jax.deploy.peaks import peak_flops
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.resnet import ResNetConfig
 
 TINY = dataclasses.replace(
     SMALL,
-    backbone=dataclasses.replace(SMALL.backbone, blocks=(1, 1, 1, 1)),
+    backbone=ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 1)),
     head=dataclasses.replace(SMALL.head, num_memory=1),
 )
 CASE = Case((16, 24), 2)
@@ -139,7 +140,7 @@ def test_the_step_that_is_measured_trains(run):
     values = json.loads(report.to_json())
     assert [row[0] for row in values["rows"]] == [benchmark_train.OURS, "peer"]
     assert [target["target"] for target in values["targets"]] == [1.1]
-    assert "2 clips of T=1, 16x24, ResNet-50, float32" in values["title"]
+    assert "2 clips of T=1, 16x24, ResNet-18, float32" in values["title"]
 
 
 def test_the_forward_passes_are_the_networks(run):

@@ -8,10 +8,10 @@ import pytest
 from ml_collections import ConfigDict
 
 import run as program
-from benchmarks import curves, gpu, line_chart, start
+from benchmarks import cpu, curves, gpu, line_chart, start, suite
 from benchmarks.curves import Measured
-from benchmarks.gpu import Run
 from benchmarks.line_chart import Chart
+from benchmarks.suite import Run
 from configs import demo
 from tests import tiny_runs
 from tmanet_jax.errors import UserError
@@ -56,30 +56,32 @@ def test_what_failed_takes_nothing_with_it_and_what_ended_is_not_repeated(tmp_pa
         Run("breaks", ("-c", "import sys; sys.exit('out of memory')")),
         Run("hangs", ("-c", "import time; time.sleep(60)"), timeout=0.2, writes_json=False),
     ]
-    gpu.perform(runs, tmp_path)
+    suite.perform(runs, tmp_path)
     told = (tmp_path / "README.md").read_text()
     assert "| works | s | 0.5 | at most 1 | yes |" in told
     assert "FAILED: out of memory" in told
     assert "FAILED: took more than 0 s" in told
     marks = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.log")}
-    gpu.perform(runs, tmp_path)
+    suite.perform(runs, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.log")} == marks
     (tmp_path / "breaks.log").unlink()
-    gpu.perform(runs, tmp_path)
+    suite.perform(runs, tmp_path)
     assert "FAILED: out of memory" in (tmp_path / "README.md").read_text()
 
 
 def test_measurements_are_chosen_by_name():
-    assert [run.name for run in gpu.chosen("start,curves")] == ["start", "curves"]
+    assert [run.name for run in suite.chosen(gpu.RUNS, "start,curves")] == ["start", "curves"]
     with pytest.raises(UserError, match="'nothing' is no measurement"):
-        gpu.chosen("nothing")
-    assert len({run.name for run in gpu.RUNS}) == len(gpu.RUNS)
+        suite.chosen(gpu.RUNS, "nothing")
+    for runs in (cpu.RUNS, gpu.RUNS):
+        assert len({run.name for run in runs}) == len(runs)
 
 
 @pytest.mark.parametrize(
-    "arguments", [run.arguments for run in gpu.RUNS if run.arguments[1] == "benchmark"]
+    "arguments",
+    [run.arguments for run in (*cpu.RUNS, *gpu.RUNS) if run.arguments[1] == "benchmark"],
 )
-def test_the_command_lines_for_a_gpu_are_those_of_a_mode(arguments):
+def test_the_command_lines_are_those_of_a_mode(arguments):
     _, *words = [word for word in arguments if not word.startswith("--")]
     options = [word[2:].split("=") for word in arguments if word.startswith("--")]
     known = {option.name for option in program.MODES[" ".join(words)].options}
