@@ -6,6 +6,7 @@
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
     python run.py benchmark train|inference|stream --config=configs/cityscapes.py [--peer=torch]
         [--size=HxW] [--batch=N] [--full] [--turns=N] [--json=FILE]
+    python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
@@ -30,7 +31,9 @@ from tmanet_jax.deploy import (
     benchmark_inference,
     benchmark_stream,
     benchmark_train,
+    compile_report,
 )
+from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.settings import Settings
@@ -54,12 +57,20 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: weights; default t
 _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (overlays), labels.")
 _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
-_JSON = flags.DEFINE_string("json", None, "benchmark: a file for the report, too.")
+_JSON = flags.DEFINE_string("json", None, "benchmark, compile: a file for the report, too.")
 _SIZE = flags.DEFINE_string("size", None, "benchmark: height x width of frames or crops.")
 _BATCH = flags.DEFINE_integer("batch", None, "benchmark: clips or videos at a time.", lower_bound=1)
 _FULL = flags.DEFINE_bool("full", False, "benchmark: the configuration's sizes on a CPU, too.")
 _TURNS = flags.DEFINE_integer("turns", 10, "benchmark: counted calls of each side.", lower_bound=1)
 _PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark: another program to compare.")
+_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "compile: TPU chips, as in v5e:4x4.")
+_PROGRAM = flags.DEFINE_enum("program", "train", ["train", "eval", "stream"], "compile: which.")
+_FRAME_SIZE = flags.DEFINE_string(
+    "frame-size", "1024x2048", "compile: height x width of the frames of eval and stream."
+)
+_CLIPS_PER_CHIP = flags.DEFINE_integer(
+    "clips-per-chip", None, "compile: the batch that has so many on each.", lower_bound=1
+)
 
 
 def _evaluate(run: Settings, workdir: Path) -> None:
@@ -119,6 +130,18 @@ def _size() -> tuple[int, int] | None:
     return None if _SIZE.value is None else benchmark_stream.parse_size(_SIZE.value)
 
 
+def _compile(run: Settings, workdir: Path) -> None:
+    del workdir
+    request = request_of(
+        run,
+        topology=_TOPOLOGY.value,
+        program=_PROGRAM.value,
+        frame_size=_FRAME_SIZE.value,
+        clips_per_chip=_CLIPS_PER_CHIP.value,
+    )
+    compile_report.publish(compile_for(request), _JSON.value)
+
+
 def _torch(module: str) -> ModuleType:
     """A module of `benchmarks`. Raises UserError if torch, which is optional, is not installed."""
     try:
@@ -161,6 +184,11 @@ MODES: Mapping[str, Mode] = {
     ),
     "benchmark stream": Mode(
         _benchmark_stream, (_JSON, _SIZE, _BATCH, _TURNS, _PEER), needs_records=False
+    ),
+    "compile": Mode(
+        _compile,
+        (_TOPOLOGY, _PROGRAM, _FRAME_SIZE, _CLIPS_PER_CHIP, _JSON),
+        needs_records=False,
     ),
 }
 

@@ -15,9 +15,9 @@ from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.deploy import benchmark_inference, benchmark_train, comparison
 from tmanet_jax.deploy.benchmark import Turn
 from tmanet_jax.deploy.benchmark_train import Case
+from tmanet_jax.deploy.chips import peak_flops
 from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import compile_twice
-from tmanet_jax.deploy.peaks import peak_flops
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
 

@@ -87,7 +87,7 @@ def test_a_step_of_training_costs_what_its_program_does(config: ModelConfig) -> 
         logits = nnx.merge(graphdef, params, batch_stats, copy=True)(frames, train=True)
         return logits.main.sum() + logits.aux.sum()
 
-    traced = traced_flops(jax.grad(loss), params, batch_stats, clips(config, 3))
+    traced = traced_flops(jax.value_and_grad(loss), params, batch_stats, clips(config, 3))
     assert training_flops(config, SIZE, batch_size=3) == traced
 
 

@@ -18,10 +18,10 @@ from tmanet_jax.deploy import comparison
 from tmanet_jax.deploy.benchmark import Report, Target
 from tmanet_jax.deploy.benchmark_stream import random_model
 from tmanet_jax.deploy.benchmark_train import Case
+from tmanet_jax.deploy.chips import peak_flops
 from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import Compilation, compile_twice
 from tmanet_jax.deploy.flops import clip_flops, forward_flops
-from tmanet_jax.deploy.peaks import peak_flops
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.normalize import normalize
 from tmanet_jax.settings import Settings

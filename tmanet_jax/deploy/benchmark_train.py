@@ -19,10 +19,10 @@ from tmanet_jax.data.samples import empty_batch
 from tmanet_jax.deploy import comparison
 from tmanet_jax.deploy.benchmark import Report, Target, median_wall
 from tmanet_jax.deploy.benchmark_stream import random_model
+from tmanet_jax.deploy.chips import peak_flops
 from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import Compilation, compile_twice
 from tmanet_jax.deploy.flops import training_flops
-from tmanet_jax.deploy.peaks import peak_flops
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.train import start

@@ -141,6 +141,25 @@ class FrameStream:
         """
         return self._step(self._weights, state, frames_BxHxWx3, reset_B)
 
+    def lower(
+        self, batch_size: int, size: tuple[int, int], sharding: jax.sharding.Sharding
+    ) -> jax.stages.Lowered:
+        """The program of `step` for devices that need not be at hand.
+
+        Args:
+            batch_size: B, streams that go on together.
+            size: height and width of their frames in pixels.
+            sharding: of everything that goes in.
+        """
+        state = jax.eval_shape(lambda: self.start(batch_size, size))
+        frames = jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
+        reset = jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
+        arguments = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            (self._weights, state, frames, reset),
+        )
+        return self._step.lower(*arguments)
+
     def probabilities(self, output: StreamOutput) -> jax.Array:
         """Class probabilities of the frames of a step, float32 BxHxWxC."""
         _, height, width = output.labels_BxHxW.shape

@@ -1,0 +1,303 @@
+"""Reads a compiler's optimised HLO text: which collectives a program runs, and what it moves.
+
+An instruction counts once for each time it runs, so that those in a loop's body count times the
+loop's trip count: the constant with which its condition compares, as in all loops that `lax.scan`
+and `lax.map` make. The branches of a conditional all count.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+KINDS = (
+    "all-reduce",
+    "all-gather",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+
+_BITS = {"pred": 8, "token": 0, "opaque": 0}
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_SHAPE = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
+_OPERAND = re.compile(r"%([\w.\-]+)")
+_CALLED = re.compile(r"\b(?:calls|body|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_NO_TRAFFIC = {
+    "after-all",
+    "bitcast",
+    "call",
+    "conditional",
+    "constant",
+    "get-tuple-element",
+    "parameter",
+    "partition-id",
+    "tuple",
+    "while",
+}
+_SLICES = {"slice", "slice-start", "dynamic-slice", "dynamic-slice-start"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """All collectives of one kind over groups of one size, on one chip.
+
+    Attributes:
+        kind: one of `KINDS`.
+        group_size: chips that take part in each; 2 for a permutation, a sender and a receiver.
+        count: how many run.
+        bytes: what they combine: the array that is reduced, the whole of what is gathered or
+            scattered, or what is sent; on one chip, all runs together.
+        element_types: of those arrays, as "bf16".
+        in_unknown_loops: of `count`, those that are in loops of unknown length and counted once.
+    """
+
+    kind: str
+    group_size: int
+    count: int
+    bytes: int
+    element_types: tuple[str, ...]
+    in_unknown_loops: int = 0
+
+
+class _Instruction(NamedTuple):
+    name: str
+    shape: str
+    opcode: str
+    operands: str
+    attributes: str
+
+
+class _Run(NamedTuple):
+    """An instruction, how often it runs, and whether that is known; `computation` holds it."""
+
+    instruction: _Instruction
+    computation: str
+    times: int
+    is_known: bool
+
+
+class Program:
+    """The computations of a program.
+
+    Args:
+        text: HLO after optimisation, as `jax.stages.Compiled.as_text` gives it.
+
+    Raises:
+        ValueError: the text has no entry computation.
+    """
+
+    def __init__(self, text: str):
+        self._computations, self._entry = _parse(text)
+        partitions = re.search(r"\b(?:num_partitions|replica_count)=(\d+)", text)
+        self._num_devices = int(partitions.group(1)) if partitions else 1
+
+    def collectives(self) -> tuple[Collective, ...]:
+        """All collectives by kind and group size, in the order of `KINDS`."""
+        found: dict[tuple[str, int], Collective] = {}
+        for run in self._runs:
+            kind = run.instruction.opcode.removesuffix("-start")
+            if kind not in KINDS:
+                continue
+            one = self._collective(kind, run)
+            before = found.get((one.kind, one.group_size))
+            found[one.kind, one.group_size] = one if before is None else _sum(before, one)
+        return tuple(sorted(found.values(), key=lambda c: (KINDS.index(c.kind), c.group_size)))
+
+    def memory_traffic(self) -> int:
+        """Bytes read from and written to the chip's main memory, arrays in on-chip memory left out.
+
+        What each instruction outside of fusions takes and gives. An array that a fusion reads in
+        part counts in full.
+        """
+        fused = {
+            name
+            for instructions in self._computations.values()
+            for instruction in instructions
+            if instruction.opcode in ("fusion", "async-start")
+            for name in _called(instruction)
+        }
+        return sum(
+            run.times * self._traffic(run)
+            for run in self._runs
+            if run.computation not in fused
+            and run.instruction.opcode not in _NO_TRAFFIC
+            and not run.instruction.opcode.endswith("-done")
+        )
+
+    def _traffic(self, run: _Run) -> int:
+        shapes, result = self._shapes[run.computation], self._result(run)
+        names = _OPERAND.findall(run.instruction.operands)
+        read = sum(_main_memory_bytes(shapes.get(name, "")) for name in names)
+        if run.instruction.opcode in _SLICES:
+            read = min(read, _bytes(result))
+        return read + _main_memory_bytes(result)
+
+    @functools.cached_property
+    def _runs(self) -> list[_Run]:
+        return list(self._runs_of(self._entry, 1, True))
+
+    @functools.cached_property
+    def _shapes(self) -> Mapping[str, Mapping[str, str]]:
+        return {
+            name: {instruction.name: instruction.shape for instruction in instructions}
+            for name, instructions in self._computations.items()
+        }
+
+    @functools.cached_property
+    def _shape_when_done(self) -> Mapping[tuple[str, str], str]:
+        """By computation and name of what starts: the shape of what has been done."""
+        return {
+            (computation, operand): instruction.shape
+            for computation, instructions in self._computations.items()
+            for instruction in instructions
+            if instruction.opcode.endswith("-done")
+            for operand in _OPERAND.findall(instruction.operands)
+        }
+
+    def _runs_of(self, computation: str, times: int, is_known: bool) -> Iterator[_Run]:
+        for instruction in self._computations.get(computation, ()):
+            yield _Run(instruction, computation, times, is_known)
+            inner_times, inner_known = times, is_known
+            if instruction.opcode == "while":
+                trips = self._trip_count(instruction)
+                inner_times, inner_known = times * (trips or 1), is_known and trips is not None
+            elif instruction.opcode.endswith(("-done", "-update")):
+                continue  # they name what their start has run
+            for called in _called(instruction):
+                yield from self._runs_of(called, inner_times, inner_known)
+
+    def _trip_count(self, loop: _Instruction) -> int | None:
+        known = re.search(r"known_trip_count\W+n\W+(\d+)", loop.attributes)
+        if known:
+            return int(known.group(1))
+        condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.attributes)
+        instructions = self._computations.get(condition.group(1), ()) if condition else ()
+        compared = [i for i in instructions if i.opcode == "compare"]
+        if len(compared) != 1 or "direction=LT" not in compared[0].attributes:
+            return None
+        limits = [
+            int(i.operands)
+            for i in instructions
+            if i.opcode == "constant" and i.operands.isdigit() and i.name in compared[0].operands
+        ]
+        return limits[0] if len(limits) == 1 else None
+
+    def _collective(self, kind: str, run: _Run) -> Collective:
+        group_size = self._group_size(kind, run.instruction.attributes)
+        shape = self._result(run)
+        num_bytes = _bytes(shape)
+        if kind == "reduce-scatter":
+            num_bytes *= group_size
+        if run.computation.startswith("all-reduce-scatter"):
+            kind = "reduce-scatter"  # the TPU's fusion of an all-reduce and each chip's slice of it
+        return Collective(
+            kind=kind,
+            group_size=group_size,
+            count=run.times,
+            bytes=run.times * num_bytes,
+            element_types=tuple(sorted({element for element, _, _ in _SHAPE.findall(shape)})),
+            in_unknown_loops=0 if run.is_known else run.times,
+        )
+
+    def _result(self, run: _Run) -> str:
+        """Shape of what a collective gives; the start of an asynchronous one has its input too."""
+        name = (run.computation, run.instruction.name)
+        return self._shape_when_done.get(name, run.instruction.shape)
+
+    def _group_size(self, kind: str, attributes: str) -> int:
+        if kind == "collective-permute":
+            return 2
+        if match := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", attributes):
+            return _mesh_group_size(*match.groups())
+        if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
+            return int(match.group(2))
+        if match := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
+            return len(match.group(1).split(","))
+        return self._num_devices
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+    computations: dict[str, list[_Instruction]] = {}
+    entry = current = ""
+    for line in text.splitlines():
+        if match := _COMPUTATION.match(line):
+            current = match.group(2)
+            entry = current if match.group(1) else entry
+            computations[current] = []
+        elif current and (match := _INSTRUCTION.match(line)):
+            computations[current].append(_instruction(*match.groups()))
+    if not entry:
+        raise ValueError("this is no HLO text: it has no ENTRY computation")
+    return computations, entry
+
+
+def _instruction(name: str, rest: str) -> _Instruction:
+    """`rest` is SHAPE OPCODE(OPERANDS), ATTRIBUTES; shapes of tuples are in parentheses."""
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    opcode, _, _ = rest[end:].strip().partition("(")
+    start = rest.index("(", end)
+    close = _closing(rest, start)
+    return _Instruction(name, rest[:end], opcode, rest[start + 1 : close], rest[close + 1 :])
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the parenthesis that opens at `start` closes."""
+    depth = 0
+    for match in re.finditer(r"[()]", text[start:]):
+        depth += 1 if match.group() == "(" else -1
+        if depth == 0:
+            return start + match.start()
+    return len(text)
+
+
+def _called(instruction: _Instruction) -> list[str]:
+    called = _CALLED.findall(instruction.attributes)
+    for names in _BRANCHES.findall(instruction.attributes):
+        called += re.findall(r"[\w.\-]+", names)
+    return called
+
+
+def _mesh_group_size(axes: str, over: str) -> int:
+    """Of groups along axes of a mesh: mesh['data'=8,'space'=2] {'space'}, or part of an axis."""
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
+    parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", over)
+    return math.prod(int(part) if part else sizes[name] for name, part in parts)
+
+
+def _sum(a: Collective, b: Collective) -> Collective:
+    return dataclasses.replace(
+        a,
+        count=a.count + b.count,
+        bytes=a.bytes + b.bytes,
+        element_types=tuple(sorted({*a.element_types, *b.element_types})),
+        in_unknown_loops=a.in_unknown_loops + b.in_unknown_loops,
+    )
+
+
+def _bytes(shape: str) -> int:
+    return sum(_array_bytes(element, sizes) for element, sizes, _ in _SHAPE.findall(shape))
+
+
+def _main_memory_bytes(shape: str) -> int:
+    """Of the arrays whose layout names no other memory space, as S(1) does."""
+    return sum(
+        _array_bytes(element, sizes)
+        for element, sizes, layout in _SHAPE.findall(shape)
+        if "S(" not in layout
+    )
+
+
+def _array_bytes(element: str, sizes: str) -> int:
+    bits = _BITS.get(element)
+    if bits is None:
+        digits = re.search(r"\d+", element)
+        bits = int(digits.group()) if digits else 0
+    count = math.prod(int(size.removeprefix("<=")) for size in sizes.split(",") if size)
+    return -(-count * bits // 8)
