@@ -89,7 +89,7 @@ def perform(runs: Sequence[Run], out: Path) -> None:
 
 def measure(run: Run, out: Path) -> str:
     """One measurement in a process of its own; returns what became of it, in a few words."""
-    words = [argument.format(out=out) for argument in run.arguments]
+    words = [argument.replace("{out}", str(out)) for argument in run.arguments]
     if run.writes_json:
         words.append(f"--json={out / run.name}.json")
     began = time.monotonic()
@@ -131,7 +131,7 @@ def summary(runs: Sequence[Run], out: Path) -> str:
                 f"| {relation} {target['target']:.3g} | {'yes' if target['met'] else 'NO'} |"
             )
     for run in runs:
-        command = " ".join(["python", *run.arguments]).format(out=out)
+        command = " ".join(["python", *run.arguments]).replace("{out}", str(out))
         log = _log(run, out)
         told = log.read_text().strip() if log.exists() else "Not measured yet."
         lines += ["", f"## {run.name}", "", f"    {command}", "", told]

@@ -83,10 +83,10 @@ def test_measurements_are_chosen_by_name():
 )
 def test_the_command_lines_are_those_of_a_mode(arguments):
     _, *words = [word for word in arguments if not word.startswith("--")]
-    options = [word[2:].split("=") for word in arguments if word.startswith("--")]
+    options = [word[2:].partition("=") for word in arguments if word.startswith("--")]
     known = {option.name for option in program.MODES[" ".join(words)].options}
     config = demo.get_config()
-    for name, value in options:
+    for name, _, value in options:
         if name == "config":
             assert (tiny_runs.PROJECT / value).is_file()
         elif name.startswith("config."):
