@@ -18,7 +18,7 @@ from benchmarks.torch_peer import (
     read_memory,
     read_memory_fused,
 )
-from benchmarks.torch_train import default_device, peak_bytes, use_all_cores
+from benchmarks.torch_train import device_of_jax, peak_bytes, use_all_cores
 from benchmarks.torch_video import QUERY_CHUNK, compiled
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.benchmark_inference import PeerSides
@@ -71,10 +71,13 @@ def image_sides(config: ModelConfig, tensors: Tensors, frames_BxSxHxWx3: np.ndar
     """Every variant with these weights, on these uint8 clips.
 
     The networks are made when they are first called, so that one that cannot work fails alone.
+
+    Raises:
+        UserError: torch cannot use the device that JAX uses.
     """
     use_all_cores()
     variants = dict(VARIANTS)
-    if default_device().type == "cpu":
+    if device_of_jax().type == "cpu":
         variants["traced, frozen, oneDNN"] = TRACED
     sides: tuple[dict[str, Side], dict[str, Side]] = ({}, {})
     for name, variant in variants.items():
@@ -102,7 +105,7 @@ class _Forward:
         *,
         is_clip: bool,
     ):
-        device = default_device()
+        device = device_of_jax()
         self._autocast = torch.autocast(
             device.type, torch.bfloat16, variant.autocast and config.dtype == "bfloat16"
         )

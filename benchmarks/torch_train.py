@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.comparison import Side, host_peak_bytes
+from tmanet_jax.errors import UserError
 from tmanet_jax.losses import LossConfig
 from tmanet_jax.settings import Settings
 from tmanet_jax.weight_names import Tensors
@@ -62,7 +64,7 @@ class TrainStep:
     """
 
     def __init__(self, settings: Settings, tensors: Tensors, variant: Variant):
-        self.device = default_device()
+        self.device = device_of_jax()
         self._align_corners = settings.model.align_corners
         self._loss = settings.loss
         self._autocast = variant.autocast and settings.model.dtype == "bfloat16"
@@ -133,7 +135,11 @@ def train_sides(settings: Settings, tensors: Tensors, batch: Batch) -> dict[str,
     """Every variant with these weights; each call is one step on the batch.
 
     The networks are made when they are first called, so that one that cannot work fails alone.
+
+    Raises:
+        UserError: torch cannot use the device that JAX uses.
     """
+    device_of_jax()
     use_all_cores()
     return {
         name: Side(_lazy_step(settings, tensors, batch, variant), peak_bytes)
@@ -159,9 +165,21 @@ def _lazy_step(
     return call
 
 
-def default_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_of_jax() -> torch.device:
+    """The device of the same kind as the one that this project's side runs on.
+
+    Raises:
+        UserError: this torch cannot use it.
+    """
+    backend = jax.default_backend()
+    if backend == "cpu":
+        return torch.device("cpu")
+    if backend == "gpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    raise UserError(
+        f"--peer=torch: JAX runs on a {backend}, this torch ({torch.__version__}) cannot. For a "
+        "GPU install a torch with CUDA; or compare on the CPU (JAX_PLATFORMS=cpu)."
+    )
 
 
 def use_all_cores() -> None:
@@ -174,7 +192,7 @@ def use_all_cores() -> None:
 
 def peak_bytes(call: Callable[[], object]) -> int | None:
     """Of the GPU, arguments included; without one what a call adds to the process's memory."""
-    if not torch.cuda.is_available():
+    if device_of_jax().type == "cpu":
         return host_peak_bytes(call)
     torch.cuda.reset_peak_memory_stats()
     call()

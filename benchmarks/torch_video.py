@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from benchmarks.torch_peer import KeyValue, TMANet, fold_batch_norm, read_memory
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.benchmark_stream import Segmented
+from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weight_names import Tensors
 
@@ -88,7 +90,16 @@ class Cached:
 def video_sides(
     tensors: Tensors, config: ModelConfig, size: tuple[int, int]
 ) -> tuple[OriginalWay, Cached]:
-    """The two ways of the network with these weights, for frames of this size, ready to run."""
+    """The two ways of the network with these weights, for frames of this size, ready to run.
+
+    Raises:
+        UserError: JAX runs on an accelerator; both ways are made for a CPU.
+    """
+    if jax.default_backend() != "cpu":
+        raise UserError(
+            "benchmark stream --peer=torch compares on a CPU alone (JAX_PLATFORMS=cpu): leave "
+            "--peer out."
+        )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = TMANet(config)
     model.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})

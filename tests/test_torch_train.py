@@ -16,6 +16,7 @@ from tmanet_jax import settings
 from tmanet_jax.deploy import benchmark_train
 from tmanet_jax.deploy.benchmark_stream import random_model
 from tmanet_jax.deploy.benchmark_train import Case
+from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.train.start import initial_state
@@ -107,3 +108,15 @@ def test_ignored_pixels_count_as_nothing_or_not_at_all():
         for average in ("all", "valid")
     )
     np.testing.assert_allclose([every, valid], [np.log(4) / 4, np.log(4)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_an_accelerator_is_not_compared_with_a_torch_that_cannot_use_it(monkeypatch, backend):
+    import torch
+
+    from benchmarks import torch_train
+
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: backend == "tpu")
+    with pytest.raises(UserError, match=f"JAX runs on a {backend}, this torch"):
+        torch_train.device_of_jax()
