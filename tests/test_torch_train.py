@@ -17,6 +17,7 @@ from tmanet_jax.deploy import benchmark_train
 from tmanet_jax.deploy.benchmark_stream import random_model
 from tmanet_jax.deploy.benchmark_train import Case
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.train.start import initial_state
@@ -29,10 +30,13 @@ CASE = Case((41, 57), 2)
 NUM_STEPS = 2
 
 
+BACKBONE = ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 1))
+
+
 def small_settings(**model) -> Settings:
     head = dataclasses.replace(SMALL.head, dropout=0.0)
     run = benchmark_train.with_case(settings.from_config(demo.get_config()), CASE)
-    network = dataclasses.replace(SMALL, head=head, **model)
+    network = dataclasses.replace(SMALL, backbone=BACKBONE, head=head, **model)
     optimizer = dataclasses.replace(run.optimizer, warmup_steps=0, learning_rate=0.01)
     return dataclasses.replace(run, model=network, optimizer=optimizer)
 
