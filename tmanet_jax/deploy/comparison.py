@@ -27,15 +27,16 @@ def host_peak_bytes(call: Callable[[], object]) -> int | None:
     What freed memory the allocator keeps is given back before; what the call finds in use (weights,
     state, batch) is not counted.
     """
+    gc.collect()
     try:
-        gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         (_PROCESS / "clear_refs").write_text("5")  # the highest mark falls to what is in use
         before = _status_bytes("VmRSS")
-        call()
-        return _status_bytes("VmHWM") - before
     except (OSError, AttributeError):  # no such file, or no such function
+        call()
         return None
+    call()
+    return _status_bytes("VmHWM") - before
 
 
 def device_peak_bytes(call: Callable[[], object]) -> int | None:
@@ -121,9 +122,11 @@ def compare(
     """
     reference = side.call()
     working, failed, largest = {ours: side}, {}, 0.0
+    peaks = {ours: side.measure_peak(side.call)}
     for name, peer in peers.items():
         try:
             found = peer.call()
+            peak = peer.measure_peak(peer.call)
         except Exception as error:  # another program can fail in any way
             failed[name] = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
             continue
@@ -133,8 +136,7 @@ def compare(
                 f"{name!r} computes something else than {ours!r}: they differ by {difference:.1e} "
                 f"of the largest number, {tolerance:.0e} is allowed. No time was taken."
             )
-        largest, working[name] = max(largest, difference), peer
-    peaks = {name: each.measure_peak(each.call) for name, each in working.items()}
+        largest, working[name], peaks[name] = max(largest, difference), peer, peak
     calls = {name: each.call for name, each in working.items()}
     taken = take_turns(calls, turns=turns, warm_up=0)  # each has been called twice
     return Comparison(taken, peaks, failed, largest)
