@@ -16,6 +16,10 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of initial weights, shuffling, augmentation and dropout
     config.batch_size = 8  # clips a step, over all devices
     config.num_steps = 80_000  # updates
+    config.accumulate = 1  # parts of a batch that go through the network one after the other
+
+    config.mesh = ConfigDict()
+    config.mesh.space = 1  # devices that share each image, by rows; the others divide the batch
 
     config.model = ConfigDict()
     config.model.depth = 50  # ResNet depth: 18, 34, 50, 101, 152
@@ -35,6 +39,7 @@ def get_config() -> ConfigDict:
     config.model.align_corners = True  # of the logits' up-sampling
     config.model.memory_gradient = True  # gradients flow into the memory frames (the original: yes)
     config.model.dtype = "float32"  # compute type, "float32" or "bfloat16"
+    config.model.remat = False  # compute the inside of backbone blocks again instead of keeping it
 
     config.init = ConfigDict()
     config.init.pretrained = ""  # weights of the backbone alone, .safetensors or .pth

@@ -11,11 +11,18 @@ PROJECT = Path(__file__).parents[1]
 
 MAY_IMPORT = {
     "tmanet_jax.errors": set(),
-    "tmanet_jax.models": {"tmanet_jax.models"},
+    "tmanet_jax.sharding": {"tmanet_jax.errors"},
+    "tmanet_jax.models": {"tmanet_jax.models", "tmanet_jax.sharding"},
     "tmanet_jax.data": {"tmanet_jax.data", "tmanet_jax.errors"},
     "data_prep": {"data_prep", "tmanet_jax.data", "tmanet_jax.errors"},
     "configs": {"configs"},
-    "tmanet_jax": {"tmanet_jax", "tmanet_jax.data", "tmanet_jax.errors", "tmanet_jax.models"},
+    "tmanet_jax": {
+        "tmanet_jax",
+        "tmanet_jax.data",
+        "tmanet_jax.errors",
+        "tmanet_jax.models",
+        "tmanet_jax.sharding",
+    },
     "tmanet_jax.__init__": {"tmanet_jax.inference"},  # the public name, when it is asked for
     "tmanet_jax.inference": {
         "tmanet_jax",
@@ -23,6 +30,7 @@ MAY_IMPORT = {
         "tmanet_jax.errors",
         "tmanet_jax.inference",
         "tmanet_jax.models",
+        "tmanet_jax.sharding",
     },
     "tmanet_jax.train": {
         "tmanet_jax",
@@ -30,6 +38,7 @@ MAY_IMPORT = {
         "tmanet_jax.errors",
         "tmanet_jax.inference",
         "tmanet_jax.models",
+        "tmanet_jax.sharding",
         "tmanet_jax.train",
     },
     "tmanet_jax.deploy": {
@@ -39,6 +48,7 @@ MAY_IMPORT = {
         "tmanet_jax.errors",
         "tmanet_jax.inference",
         "tmanet_jax.models",
+        "tmanet_jax.sharding",
         "tmanet_jax.train",
     },
     "benchmarks": {

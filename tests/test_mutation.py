@@ -14,7 +14,7 @@ import pytest
 from tests.parity.checks import checks_of, kind_of
 from tests.parity.goldens import Case, load_cases
 from tmanet_jax import losses
-from tmanet_jax.models import heads, layers, resnet
+from tmanet_jax.models import layers, memory, resnet
 from tmanet_jax.models.heads import TMAHead
 from tmanet_jax.models.layers import BatchNorm
 
@@ -33,12 +33,12 @@ def reversed_memory(patch: pytest.MonkeyPatch) -> None:
 
 
 def scaled_scores(patch: pytest.MonkeyPatch) -> None:
-    read = heads.read_memory
+    read = memory.read_memory
     patch.setattr(
-        heads,
+        memory,
         "read_memory",
-        lambda query, key, value, *, scale: read(
-            query, key, value, scale=scale * query.shape[-1] ** -0.5
+        lambda query, key, value, *, scale, attention: read(
+            query, key, value, scale=scale * query.shape[-1] ** -0.5, attention=attention
         ),
     )
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import Logits
+from tmanet_jax.sharding import spread_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,9 @@ def segmentation_loss(
     """Both heads' logits, up-sampled to the labels' size, against the labels."""
     _, height, width = labels_BxHxW.shape
     size = (height, width)
-    main_BxHxWxC = resize_bilinear(logits.main, size, align_corners=align_corners)
-    aux_BxHxWxC = resize_bilinear(logits.aux, size, align_corners=align_corners)
+    labels_BxHxW = spread_rows(labels_BxHxW)
+    main_BxHxWxC = spread_rows(resize_bilinear(logits.main, size, align_corners=align_corners))
+    aux_BxHxWxC = spread_rows(resize_bilinear(logits.aux, size, align_corners=align_corners))
     main = cross_entropy(main_BxHxWxC, labels_BxHxW, config)
     aux = config.aux_weight * cross_entropy(aux_BxHxWxC, labels_BxHxW, config)
     return Losses(main + aux, main, aux, pixel_accuracy(main_BxHxWxC, labels_BxHxW))

@@ -15,6 +15,7 @@ from tmanet_jax.losses import LossConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.sharding import MeshConfig
 
 Choice = TypeVar("Choice", bound=object)
 
@@ -127,6 +128,8 @@ class Settings:
         seed: of initial weights, shuffling, augmentation and dropout.
         batch_size: clips a step, over all devices.
         num_steps: updates.
+        accumulate: parts of a batch that go through the network one after the other.
+        mesh: how the devices are divided.
         model: shape of the network.
         init: weights to begin with.
         data: where clips come from.
@@ -142,6 +145,8 @@ class Settings:
     seed: int
     batch_size: int
     num_steps: int
+    accumulate: int
+    mesh: MeshConfig
     model: ModelConfig
     init: InitConfig
     data: DataConfig
@@ -165,6 +170,8 @@ def from_config(config: ConfigDict) -> Settings:
         seed=config.seed,
         batch_size=config.batch_size,
         num_steps=config.num_steps,
+        accumulate=config.accumulate,
+        mesh=MeshConfig(**config.mesh),
         model=_model(config.model),
         init=_init(config.init),
         data=_data(config),
@@ -182,7 +189,8 @@ def from_config(config: ConfigDict) -> Settings:
 
 
 _AT_LEAST_ONE = """
-    batch_size num_steps model.num_classes model.key_channels model.value_channels
+    batch_size num_steps accumulate mesh.space
+    model.num_classes model.key_channels model.value_channels
     model.head_channels model.aux_channels eval.batch_size eval.windows_per_call eval.every
     checkpoint.every checkpoint.keep log.every
 """
@@ -243,6 +251,7 @@ def _model(config: ConfigDict) -> ModelConfig:
         align_corners=config.align_corners,
         memory_gradient=config.memory_gradient,
         dtype=_choice("model.dtype", config.dtype, ("float32", "bfloat16")),
+        remat=config.remat,
     )
 
 

@@ -1,11 +1,22 @@
-"""Where arrays live: one mesh, its axis names, and how batches and parameters lie on it."""
+"""Where arrays live: one mesh, the names of its axes, and how everything lies on it.
 
-from collections.abc import Sequence
+The mesh has two axes. Over `data` the clips of a batch are spread. The devices along `space` share
+each image: they hold rows of it, from top to bottom. Parameters, statistics and optimiser state are
+whole on every device.
+
+Inside a compiled program the mesh is the ambient one (`on_mesh`), so that the network can say where
+its arrays lie without being handed a mesh; without one, the functions below change nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tmanet_jax.errors import UserError
@@ -13,15 +24,52 @@ from tmanet_jax.errors import UserError
 DATA_AXIS = "data"
 """Mesh axis over which the clips of a batch are spread."""
 
-
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """These devices in one axis; by default all of all processes."""
-    return Mesh(np.asarray(jax.devices() if devices is None else devices), (DATA_AXIS,))
+SPACE_AXIS = "space"
+"""Mesh axis over which the rows of each image are spread."""
 
 
-def local_mesh() -> Mesh:
-    """The devices of this process alone."""
-    return make_mesh(jax.local_devices())
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices are divided.
+
+    Attributes:
+        space: devices that share each image; the others divide the batch.
+    """
+
+    space: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPart:
+    """Which part of every batch a process reads: the index-th of count equal ones."""
+
+    index: int
+    count: int
+
+
+def make_mesh(
+    devices: Sequence[jax.Device] | None = None, config: MeshConfig | None = None
+) -> Mesh:
+    """These devices, by default all of all processes; neighbours share images.
+
+    Raises:
+        UserError: `space` does not divide them.
+    """
+    devices = jax.devices() if devices is None else devices
+    space = (config or MeshConfig()).space
+    if len(devices) % space:
+        raise UserError(
+            f"config.mesh.space is {space}: {len(devices)} devices cannot be divided into groups "
+            f"of {space} that share an image; choose a divisor of {len(devices)}."
+        )
+    return Mesh(np.asarray(devices).reshape(-1, space), (DATA_AXIS, SPACE_AXIS))
+
+
+def local_mesh(config: MeshConfig | None = None) -> Mesh:
+    """The devices of this process alone; as many share an image as can, up to `space`."""
+    devices = jax.local_devices()
+    space = math.gcd((config or MeshConfig()).space, len(devices))
+    return make_mesh(devices, MeshConfig(space))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -30,17 +78,85 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis spread over the devices: batches."""
+    """The first axis spread over `data`, the same for all devices along `space`: batches.
+
+    Frames arrive as bytes and whole, since their rows need not divide by `space`; `spread_rows`
+    divides them on the devices.
+    """
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError if the devices do not divide the global batch."""
-    if batch_size % mesh.size:
+def batch_part(mesh: Mesh) -> BatchPart:
+    """What this process reads of every batch; processes that share images read the same clips."""
+    is_mine_DxS = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    rows = np.flatnonzero((is_mine_DxS == jax.process_index()).any(1))
+    return BatchPart(int(rows[0]) // len(rows), mesh.shape[DATA_AXIS] // len(rows))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises UserError if the devices do not divide the global batch, or each of its parts."""
+    parts = mesh.shape[DATA_AXIS] * accumulate
+    if batch_size % parts:
+        steps = f", {accumulate} times one after the other" if accumulate > 1 else ""
+        shared = f" of {mesh.shape[SPACE_AXIS]} devices" if mesh.shape[SPACE_AXIS] > 1 else ""
         raise UserError(
-            f"A batch of {batch_size} clips cannot be spread evenly over {mesh.size} devices: set "
-            f"--config.batch_size to a multiple of {mesh.size}."
+            f"A batch of {batch_size} clips cannot be spread evenly over {mesh.shape[DATA_AXIS]} "
+            f"{'groups' if shared else 'devices'}{shared}{steps}: set --config.batch_size to a "
+            f"multiple of {parts}, or let more devices share an image (--config.mesh.space)."
         )
+
+
+def on_mesh(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """The program, traced with this mesh as the ambient one."""
+
+    def traced(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return program(*args)
+
+    return traced
+
+
+def space_size() -> int:
+    """Devices that share each image in the program that is being traced."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(SPACE_AXIS, 1)
+
+
+def spread_rows(x_NxHx: jax.Array) -> jax.Array:
+    """Spreads the second axis, the rows of images, over `space`, and the first over `data`.
+
+    Rows that do not divide are filled up by the partitioner.
+    """
+    if space_size() == 1:
+        return x_NxHx
+    return lax.with_sharding_constraint(x_NxHx, PartitionSpec(DATA_AXIS, SPACE_AXIS))
+
+
+def map_rows(
+    program: Callable[..., jax.Array], rows_NxHx: jax.Array, *whole: jax.Array
+) -> jax.Array:
+    """`program(rows, *whole)` on each device's own rows; what is `whole` is gathered once.
+
+    Args:
+        program: row by row independent: NxH'x..., and `whole` -> NxH'x...
+        rows_NxHx: is filled up with rows of zeros to divide by `space`; their results are dropped.
+        *whole: arrays whose first axis is N; their gradients are summed once.
+    """
+    space = space_size()
+    if space == 1:
+        return program(rows_NxHx, *whole)
+    height = rows_NxHx.shape[1]
+    filled = [(0, 0), (0, -height % space)] + [(0, 0)] * (rows_NxHx.ndim - 2)
+
+    def on_one_device(rows: jax.Array, *whole: jax.Array) -> jax.Array:
+        # Said here, the gradients are summed at the end, and not in every turn of a loop.
+        own = [lax.pcast(x, SPACE_AXIS, to="varying") for x in whole]
+        return program(rows, *own)
+
+    of_rows, of_whole = PartitionSpec(DATA_AXIS, SPACE_AXIS), PartitionSpec(DATA_AXIS)
+    mapped = jax.shard_map(
+        on_one_device, in_specs=(of_rows, *[of_whole] * len(whole)), out_specs=of_rows
+    )
+    return mapped(spread_rows(jnp.pad(rows_NxHx, filled)), *whole)[:, :height]
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

@@ -20,7 +20,15 @@ from tmanet_jax.metrics import confusion_matrix
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.normalize import normalize
 from tmanet_jax.settings import EvalConfig
-from tmanet_jax.sharding import batch_sharding, local_mesh, put_batch, put_locally, replicated
+from tmanet_jax.sharding import (
+    DATA_AXIS,
+    batch_sharding,
+    local_mesh,
+    on_mesh,
+    put_batch,
+    put_locally,
+    replicated,
+)
 
 
 class SegmentedClip(NamedTuple):
@@ -96,7 +104,7 @@ class ClipSegmenter:
         """Segments clips of any sizes, in order; the next batch runs while one is handed out."""
         running: collections.deque[tuple[list[Clip], tuple[jax.Array, jax.Array]]]
         running = collections.deque()
-        batch_size = self.config.batch_size * self.program.mesh.size
+        batch_size = self.config.batch_size * self.program.mesh.shape[DATA_AXIS]
         for batch in _batches_of_one_size(clips, batch_size):
             running.append((batch, self._start(batch, batch_size)))
             if len(running) > 1:
@@ -156,7 +164,9 @@ def _compile_predictor(graphdef: nnx.GraphDef, config: EvalConfig, mesh: Mesh) -
 
     whole, spread = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
-        predict, in_shardings=(whole, whole, spread, spread), out_shardings=(spread, spread)
+        on_mesh(predict, mesh),
+        in_shardings=(whole, whole, spread, spread),
+        out_shardings=(spread, spread),
     )
 
 

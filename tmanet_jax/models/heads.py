@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from tmanet_jax.models.layers import Conv, ConvNorm, channel_dropout
-from tmanet_jax.models.memory import read_memory
+from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
 
 classifier_init = nnx.initializers.normal(0.01)
@@ -133,16 +133,14 @@ class TMAHead(nnx.Module):
         """The query's value beside what it reads from the memory: Bxhxwx2V (without memory V)."""
         if not memory:
             return query.value
-        b, h, w, k = query.key.shape
-        scale = k**-0.5 if self.config.scale_scores else 1.0
-        read_BxNxV = read_memory(
-            query.key.reshape(b, h * w, k),
+        read_BxhxwxV = read_memory_of_rows(
+            query.key,
             _flatten_positions([frame.key for frame in memory]),
             _flatten_positions([frame.value for frame in memory]),
-            scale=scale,
+            scale=self.config.key_channels**-0.5 if self.config.scale_scores else 1.0,
             attention=self.config.attention,
         )
-        return jnp.concatenate([query.value, read_BxNxV.reshape(query.value.shape)], axis=-1)
+        return jnp.concatenate([query.value, read_BxhxwxV], axis=-1)
 
     def classify(
         self, read_Bxhxwx2V: jax.Array, *, train: bool, dropout_key: jax.Array | None = None

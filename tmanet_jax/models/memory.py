@@ -3,6 +3,33 @@
 import jax
 
 from tmanet_jax.models.memory_kernels import Attention, read_on_device
+from tmanet_jax.sharding import map_rows
+
+
+def read_memory_of_rows(
+    query_key_BxhxwxK: jax.Array,
+    memory_key_BxMxK: jax.Array,
+    memory_value_BxMxV: jax.Array,
+    *,
+    scale: float = 1.0,
+    attention: Attention = "chunked",
+) -> jax.Array:
+    """`read_memory` for a frame of queries, BxhxwxV, each device reading for its own rows."""
+
+    def read(
+        query_key_BxhxwxK: jax.Array, memory_key_BxMxK: jax.Array, memory_value_BxMxV: jax.Array
+    ) -> jax.Array:
+        b, h, w, k = query_key_BxhxwxK.shape
+        read_BxNxV = read_memory(
+            query_key_BxhxwxK.reshape(b, h * w, k),
+            memory_key_BxMxK,
+            memory_value_BxMxV,
+            scale=scale,
+            attention=attention,
+        )
+        return read_BxNxV.reshape(b, h, w, -1)
+
+    return map_rows(read, query_key_BxhxwxK, memory_key_BxMxK, memory_value_BxMxV)
 
 
 def read_memory(

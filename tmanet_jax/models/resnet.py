@@ -4,7 +4,8 @@ Source: He et al. 2015; `mmseg/models/backbones/resnet.py` for stem, dilation an
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ DEEPEST_BASIC = 34
 STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
 OUTPUT_STRIDE = 8
+
+Run = TypeVar("Run", bound=Callable[..., jax.Array])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,15 @@ class ResNet(nnx.Module):
     The first block of a dilated stage keeps half its dilation (`contract_dilation`).
     """
 
-    def __init__(self, config: ResNetConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ResNetConfig,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.remat = remat
         self.stem = _stem(config, dtype, rngs)
         self.stages: nnx.List[nnx.List[BasicBlock | Bottleneck]] = nnx.List()
         in_channels = config.width
@@ -175,16 +186,32 @@ class ResNet(nnx.Module):
 
     def __call__(self, frames_NxHxWx3: jax.Array, *, train: bool, slots: int = 1) -> Stages:
         """Normalised RGB frames NxHxWx3 -> features of the four stages."""
-        x = frames_NxHxWx3
-        for conv in self.stem:
-            x = conv(x, train=train, slots=slots)
-        x = max_pool(x)
+        run_stem = _rematerialised(_run_stem) if self.remat else _run_stem
+        run_block = _rematerialised(_run_block) if self.remat else _run_block
+        x = run_stem(self.stem, frames_NxHxWx3, train, slots)
         outputs = []
         for blocks in self.stages:
             for block in blocks:
-                x = block(x, train=train, slots=slots)
+                x = run_block(block, x, train, slots)
             outputs.append(x)
         return Stages(*outputs)
+
+
+def _run_stem(stem: nnx.List, x_NxHxWx3: jax.Array, train: bool, slots: int) -> jax.Array:
+    x = x_NxHxWx3
+    for conv in stem:
+        x = conv(x, train=train, slots=slots)
+    return max_pool(x)
+
+
+def _run_block(
+    block: BasicBlock | Bottleneck, x_NxHxWxC: jax.Array, train: bool, slots: int
+) -> jax.Array:
+    return block(x_NxHxWxC, train=train, slots=slots)
+
+
+def _rematerialised(run: Run) -> Run:
+    return nnx.remat(run, static_argnums=(2, 3))
 
 
 def _dilation(stage: int, block: int) -> int:

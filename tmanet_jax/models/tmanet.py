@@ -17,6 +17,7 @@ from jax import lax
 
 from tmanet_jax.models.heads import FCNHead, HeadConfig, TMAHead
 from tmanet_jax.models.resnet import OUTPUT_STRIDE, ResNet, ResNetConfig, Stages
+from tmanet_jax.sharding import spread_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,8 @@ class ModelConfig:
         memory_gradient: whether training's gradients flow into the memory frames.
         dtype: compute type, "float32" or "bfloat16"; parameters, statistics and logits stay
             float32.
+        remat: the backward pass computes the inside of each backbone block again, instead of
+            keeping it: a third more work, a fraction of the memory.
     """
 
     backbone: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
@@ -37,6 +40,7 @@ class ModelConfig:
     align_corners: bool = True
     memory_gradient: bool = True
     dtype: str = "float32"
+    remat: bool = False
 
 
 class Logits(NamedTuple):
@@ -59,13 +63,13 @@ class TMANet(nnx.Module):
         self.config = config
         dtype = jnp.dtype(config.dtype)
         channels = config.backbone.stage_channels
-        self.backbone = ResNet(config.backbone, dtype=dtype, rngs=rngs)
+        self.backbone = ResNet(config.backbone, dtype=dtype, remat=config.remat, rngs=rngs)
         self.head = TMAHead(channels[3], config.head, dtype=dtype, rngs=rngs)
         self.aux_head = FCNHead(channels[2], config.head, dtype=dtype, rngs=rngs)
 
     def encode(self, frames_NxHxWx3: jax.Array, *, train: bool = False, slots: int = 1) -> Stages:
         """Frames NxHxWx3 -> backbone features, hxw = ceil(H / 8) x ceil(W / 8) at stages 2 to 4."""
-        return self.backbone(frames_NxHxWx3, train=train, slots=slots)
+        return self.backbone(spread_rows(frames_NxHxWx3), train=train, slots=slots)
 
     def read(
         self,

@@ -18,7 +18,7 @@ from tmanet_jax.inference.segment import ClipSegmenter, compile_segmenter
 from tmanet_jax.inference.submission import Submission
 from tmanet_jax.inference.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import to_default_device
+from tmanet_jax.sharding import local_mesh, to_default_device
 from tmanet_jax.train import start
 from tmanet_jax.train.trained import load_trained, model_settings
 
@@ -53,7 +53,10 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     trained = load_trained(settings, workdir)
     start.prepare_workdir(workdir)
     program = compile_segmenter(
-        trained.graphdef, settings.model.head.num_memory, settings.evaluation
+        trained.graphdef,
+        settings.model.head.num_memory,
+        settings.evaluation,
+        local_mesh(settings.mesh),
     )
     segmenter = program.with_weights(*trained.state.network)
     if not source.labelled:

@@ -19,7 +19,9 @@ from tmanet_jax.inference.segment import SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import (
+    batch_part,
     check_batch_size,
+    local_mesh,
     make_mesh,
     put_batch,
     replicated,
@@ -42,8 +44,8 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     Raises:
         UserError: bad input; or a loss that is not finite, naming the step and its clips.
     """
-    mesh = make_mesh()
-    check_batch_size(settings.batch_size, mesh)
+    mesh = make_mesh(config=settings.mesh)
+    check_batch_size(settings.batch_size, mesh, settings.accumulate)
     memory_range = settings.data.memory_range
     train_source = start.open_split(settings, settings.data.train_split, memory_range=memory_range)
     eval_source = start.open_split(
@@ -70,7 +72,10 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             mesh=mesh,
             recipe=recipe,
             segmenter=compile_segmenter(
-                recipe.graphdef, settings.model.head.num_memory, settings.evaluation
+                recipe.graphdef,
+                settings.model.head.num_memory,
+                settings.evaluation,
+                local_mesh(settings.mesh),
             ),
             train_source=train_source,
             eval_source=eval_source,
@@ -131,6 +136,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     schedule = poly_schedule(settings.optimizer, settings.num_steps)
     watch = LossWatch(run.train_source, run.checkpoints, schedule, run.log)
     step_fn = compile_train_step(run.recipe, run.mesh)
+    part = batch_part(run.mesh)
     batches = train_batches(
         run.train_source,
         settings.data.augmentation,
@@ -139,8 +145,8 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
         batch_size=settings.batch_size,
         seed=settings.seed,
         start_step=first,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=part.index,
+        process_count=part.count,
         num_workers=settings.data.num_workers,
     )
     progress = tqdm(total=settings.num_steps, initial=first, desc="train", unit="step")

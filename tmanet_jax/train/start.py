@@ -165,6 +165,7 @@ def initial_state(
         loss=dataclasses.replace(settings.loss, class_weights=class_weights),
         align_corners=settings.model.align_corners,
         seed=settings.seed,
+        accumulate=settings.accumulate,
     )
     return recipe, state
 
@@ -177,5 +178,6 @@ def with_model_of_file(settings: Settings) -> Settings:
     """
     model = read_model_config(settings.init.checkpoint)
     return dataclasses.replace(
-        settings, model=dataclasses.replace(model, dtype=settings.model.dtype)
+        settings,
+        model=dataclasses.replace(model, dtype=settings.model.dtype, remat=settings.model.remat),
     )

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
 from jax.sharding import Mesh
 
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.losses import LossConfig, Losses, segmentation_loss
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.normalize import normalize
-from tmanet_jax.sharding import batch_sharding, replicated
+from tmanet_jax.sharding import batch_sharding, on_mesh, replicated
 
 
 @jax.tree_util.register_dataclass
@@ -58,6 +59,7 @@ class Recipe:
         loss: how the loss is computed.
         align_corners: how logits are up-sampled to the labels.
         seed: of the dropout.
+        accumulate: parts of a batch that go through the network one after the other.
     """
 
     graphdef: nnx.GraphDef
@@ -65,6 +67,7 @@ class Recipe:
     loss: LossConfig
     align_corners: bool
     seed: int
+    accumulate: int = 1
 
 
 def init_state(
@@ -80,21 +83,76 @@ def init_state(
 def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, StepMetrics]:
     """Forward, backward and update on one global batch."""
     dropout_key = jax.random.fold_in(jax.random.key(recipe.seed), state.step)
+    if recipe.accumulate == 1:
+        result = _gradients(state.params, state.batch_stats, batch, dropout_key, recipe)
+    else:
+        result = _accumulated_gradients(state, batch, dropout_key, recipe)
+    updates, opt_state = recipe.optimizer.update(result.grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = StepMetrics(result.losses, optax.global_norm(result.grads))
+    return TrainState(params, result.batch_stats, opt_state, state.step + 1), metrics
+
+
+class _Gradients(NamedTuple):
+    """What a batch, or a part of one, says."""
+
+    grads: nnx.State
+    losses: Losses
+    batch_stats: nnx.State
+    """Running statistics, moved by this batch."""
+
+
+def _gradients(
+    params: nnx.State,
+    batch_stats: nnx.State,
+    batch: Batch,
+    dropout_key: jax.Array,
+    recipe: Recipe,
+) -> _Gradients:
     frames_BxSxHxWx3 = normalize(jnp.asarray(batch.frames), jnp.asarray(batch.sizes))
 
     def loss_of(params: nnx.State) -> tuple[jax.Array, tuple[Losses, nnx.State]]:
-        model = nnx.merge(recipe.graphdef, params, state.batch_stats, copy=True)
+        model = nnx.merge(recipe.graphdef, params, batch_stats, copy=True)
         logits = model(frames_BxSxHxWx3, train=True, dropout_key=dropout_key)
         losses = segmentation_loss(
             logits, jnp.asarray(batch.labels), recipe.loss, align_corners=recipe.align_corners
         )
         return losses.total, (losses, nnx.state(model, nnx.BatchStat))
 
-    (_, (losses, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    updates, opt_state = recipe.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = StepMetrics(losses, optax.global_norm(grads))
-    return TrainState(params, batch_stats, opt_state, state.step + 1), metrics
+    (_, (losses, moved)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    return _Gradients(grads, losses, moved)
+
+
+def _accumulated_gradients(
+    state: TrainState, batch: Batch, dropout_key: jax.Array, recipe: Recipe
+) -> _Gradients:
+    """The mean over the parts of a batch, of which one at a time is in memory.
+
+    As in torch, batch norm sees one part at a time, and the running statistics move with each. Part
+    i takes clips i, i + accumulate, ..., so that no clip leaves its device.
+    """
+    parts_AxB = jax.tree.map(
+        lambda x: x.reshape(-1, recipe.accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+
+    def add(total: _Gradients, index_and_part: tuple[jax.Array, Batch]) -> tuple[_Gradients, None]:
+        index, part = index_and_part
+        key = jax.random.fold_in(dropout_key, index)
+        new = _gradients(state.params, total.batch_stats, part, key, recipe)
+        grads, losses = jax.tree.map(
+            lambda a, b: a + b / recipe.accumulate,
+            (total.grads, total.losses),
+            (new.grads, new.losses),
+        )
+        return _Gradients(grads, losses, new.batch_stats), None
+
+    nothing = _Gradients(
+        jax.tree.map(jnp.zeros_like, state.params),
+        Losses(*[jnp.zeros(())] * len(Losses._fields)),
+        state.batch_stats,
+    )
+    total, _ = lax.scan(add, nothing, (jnp.arange(recipe.accumulate), parts_AxB))
+    return total
 
 
 def compile_train_step(
@@ -103,7 +161,7 @@ def compile_train_step(
     """`train_step` for a mesh: batch spread, state replicated and donated."""
     whole, spread = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
-        lambda state, batch: train_step(state, batch, recipe),
+        on_mesh(lambda state, batch: train_step(state, batch, recipe), mesh),
         in_shardings=(whole, spread),
         out_shardings=(whole, whole),
         donate_argnums=0,
