@@ -29,7 +29,13 @@ def read_memory_of_rows(
         )
         return read_BxNxV.reshape(b, h, w, -1)
 
-    return map_rows(read, query_key_BxhxwxK, memory_key_BxMxK, memory_value_BxMxV)
+    return map_rows(
+        read,
+        query_key_BxhxwxK,
+        memory_key_BxMxK,
+        memory_value_BxMxV,
+        is_kernel=attention == "fused",
+    )
 
 
 def read_memory(
