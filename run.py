@@ -5,13 +5,16 @@
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
     python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
+    python run.py benchmark attention --config=configs/cityscapes.py [--peer=torch] [--turns=N]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -20,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import settings
-from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream
+from tmanet_jax.deploy import benchmark, benchmark_attention, benchmark_data, benchmark_stream
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.settings import Settings
@@ -44,8 +47,8 @@ _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame,
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
 _JSON = flags.DEFINE_string("json", None, "benchmark: a file for the report, too.")
 _SIZE = flags.DEFINE_string("size", "256x512", "benchmark stream: height x width of the frames.")
-_TURNS = flags.DEFINE_integer("turns", 10, "benchmark stream: counted frames.", lower_bound=1)
-_PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark stream: another program to compare.")
+_TURNS = flags.DEFINE_integer("turns", 10, "benchmark: counted calls of each side.", lower_bound=1)
+_PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark: another program to compare.")
 
 
 def _evaluate(run: Settings, workdir: Path) -> None:
@@ -77,20 +80,27 @@ def _benchmark_stream(run: Settings, workdir: Path) -> None:
         run,
         size=benchmark_stream.parse_size(_SIZE.value),
         turns=_TURNS.value,
-        peer=_torch_peer() if _PEER.value else None,
+        peer=_torch("torch_video").video_sides if _PEER.value else None,
     )
     benchmark.publish(report, _JSON.value)
 
 
-def _torch_peer() -> benchmark_stream.Peer:
-    """Raises UserError if torch is not installed."""
+def _benchmark_attention(run: Settings, workdir: Path) -> None:
+    del workdir
+    case = benchmark_attention.case_of(run)
+    peers = _torch("torch_attention").PEERS if _PEER.value else {}
+    report = benchmark_attention.measure(case, turns=_TURNS.value, peers=peers)
+    benchmark.publish(report, _JSON.value)
+
+
+def _torch(module: str) -> ModuleType:
+    """A module of `benchmarks`. Raises UserError if torch, which is optional, is not installed."""
     try:
-        from benchmarks.torch_video import video_sides  # torch is optional
+        return importlib.import_module(f"benchmarks.{module}")
     except ModuleNotFoundError as error:
         raise UserError(
             f"--peer=torch needs {error.name}: pip install -r requirements-torch.txt."
         ) from error
-    return video_sides
 
 
 class Mode(NamedTuple):
@@ -117,6 +127,7 @@ MODES: Mapping[str, Mode] = {
         needs_records=False,
     ),
     "benchmark data": Mode(_benchmark_data, (_JSON,)),
+    "benchmark attention": Mode(_benchmark_attention, (_JSON, _TURNS, _PEER), needs_records=False),
     "benchmark stream": Mode(_benchmark_stream, (_JSON, _SIZE, _TURNS, _PEER), needs_records=False),
 }
 
