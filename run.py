@@ -6,6 +6,7 @@
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
     python run.py benchmark train|inference|stream --config=configs/cityscapes.py [--peer=torch]
         [--size=HxW] [--batch=N] [--full] [--turns=N] [--json=FILE]
+    python run.py benchmark attention --config=configs/cityscapes.py [--peer=torch] [--turns=N]
     python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
 
 Exit status: 0 done, 2 bad input (the message says what, where, and what to do).
@@ -27,6 +28,7 @@ from data_prep.demo import ensure_records
 from tmanet_jax import settings
 from tmanet_jax.deploy import (
     benchmark,
+    benchmark_attention,
     benchmark_data,
     benchmark_inference,
     benchmark_stream,
@@ -108,6 +110,14 @@ def _benchmark_stream(run: Settings, workdir: Path) -> None:
     benchmark.publish(report, _JSON.value)
 
 
+def _benchmark_attention(run: Settings, workdir: Path) -> None:
+    del workdir
+    case = benchmark_attention.case_of(run)
+    peers = _torch("torch_attention").PEERS if _PEER.value else {}
+    report = benchmark_attention.measure(case, turns=_TURNS.value, peers=peers)
+    benchmark.publish(report, _JSON.value)
+
+
 def _benchmark_train(run: Settings, workdir: Path) -> None:
     del workdir
     case = benchmark_train.case_of(run, size=_size(), batch_size=_BATCH.value, is_full=_FULL.value)
@@ -176,6 +186,7 @@ MODES: Mapping[str, Mode] = {
         needs_records=False,
     ),
     "benchmark data": Mode(_benchmark_data, (_JSON,)),
+    "benchmark attention": Mode(_benchmark_attention, (_JSON, _TURNS, _PEER), needs_records=False),
     "benchmark train": Mode(
         _benchmark_train, (_JSON, _SIZE, _BATCH, _FULL, _TURNS, _PEER), needs_records=False
     ),

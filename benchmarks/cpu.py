@@ -15,6 +15,7 @@ from tmanet_jax.errors import ends_with_message
 RUNS = (
     benchmark("train", "train", "cityscapes", "--peer=torch", "--turns=5"),
     benchmark("inference", "inference", "cityscapes", "--peer=torch"),
+    benchmark("attention", "attention", "cityscapes", "--peer=torch", "--turns=5"),
     Run("start", ("-m", "benchmarks.start", "--config=configs/demo.py")),
     benchmark("stream_2", "stream", "cityscapes", "--peer=torch", "--turns=7"),
     benchmark("stream_4", "stream", "camvid", "--peer=torch", "--turns=7"),

@@ -18,6 +18,7 @@ _BFLOAT16 = "--config.model.dtype=bfloat16"
 RUNS = (
     benchmark("train_cityscapes", "train", "cityscapes", _BFLOAT16, "--peer=torch"),
     benchmark("train_camvid", "train", "camvid", _BFLOAT16, "--peer=torch"),
+    benchmark("attention", "attention", "cityscapes", _BFLOAT16, "--peer=torch"),
     benchmark("train_cityscapes_float32", "train", "cityscapes", "--peer=torch", "--turns=5"),
     *(
         benchmark(
