@@ -45,7 +45,7 @@ def steps_here(run: Settings, batch) -> tuple[Tensors, list[tuple[float, float]]
     """The weights before; loss and gradients' norm of each step; the weights after the first."""
     mesh = make_mesh()
     model = random_model(run.model, run.seed)
-    before = to_tensors(nnx.state(model))
+    before = {name: tensor.copy() for name, tensor in to_tensors(nnx.state(model)).items()}
     recipe, state = initial_state(run, model, None)
     state = jax.device_put(state, replicated(mesh))
     step_fn = compile_train_step(recipe, mesh)

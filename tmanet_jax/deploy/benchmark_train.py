@@ -128,7 +128,10 @@ class TrainSide:
         mesh = make_mesh(config=settings.mesh)
         check_batch_size(case.batch_size, mesh, settings.accumulate)
         model = random_model(settings.model, settings.seed)
-        self.tensors: Tensors = to_tensors(nnx.state(model))
+        # Copies: the first step gives the buffers of the state away.
+        self.tensors: Tensors = {
+            name: np.array(tensor) for name, tensor in to_tensors(nnx.state(model)).items()
+        }
         self.batch = random_batch(settings, case)
         recipe, state = start.initial_state(settings, model, class_weights=None)
         self._state: TrainState = jax.device_put(state, replicated(mesh))
@@ -192,8 +195,8 @@ def _report(settings: Settings, case: Case, step: TrainSide, found: Comparison) 
     return Report(
         title=(
             f"Training step, {case.batch_size} clips of T={model.head.num_memory}, "
-            f"{height}x{width}, ResNet-{model.backbone.depth}, {model.dtype}, on "
-            f"{len(devices)} {devices[0].device_kind}"
+            f"{height}x{width}, ResNet-{model.backbone.depth}, {model.dtype}"
+            f"{', rematerialised' if model.remat else ''}, on {len(devices)} {devices[0].device_kind}"
         ),
         columns=comparison.COLUMNS,
         rows=comparison.table_rows(found, work),
