@@ -196,7 +196,8 @@ def _report(settings: Settings, case: Case, step: TrainSide, found: Comparison) 
         title=(
             f"Training step, {case.batch_size} clips of T={model.head.num_memory}, "
             f"{height}x{width}, ResNet-{model.backbone.depth}, {model.dtype}"
-            f"{', rematerialised' if model.remat else ''}, on {len(devices)} {devices[0].device_kind}"
+            f"{', rematerialised' if model.remat else ''}, on {len(devices)} "
+            f"{devices[0].device_kind}"
         ),
         columns=comparison.COLUMNS,
         rows=comparison.table_rows(found, work),
