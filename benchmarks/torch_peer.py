@@ -152,9 +152,11 @@ class ResNet(nn.Module):
         else:
             x = functional.relu(self.bn1(self.conv1(frames_Nx3xHxW)), inplace=True)
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
-        for stage in range(1, 4):
+        outputs = []
+        for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
-        return Features(x, self.layer4(x))
+            outputs.append(x)
+        return Features(*outputs[2:])
 
 
 def _through(layers: nn.ModuleList, position: int, features_BxCxhxw: Tensor) -> Tensor:
