@@ -18,7 +18,7 @@ from benchmarks.torch_peer import (
     read_memory,
     read_memory_fused,
 )
-from benchmarks.torch_train import device_of_jax, peak_bytes, use_all_cores
+from benchmarks.torch_train import device_of_jax, peak_bytes, place, use_all_cores
 from benchmarks.torch_video import QUERY_CHUNK, compiled
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.benchmark_inference import PeerSides
@@ -114,7 +114,7 @@ class _Forward:
         if variant.is_folded:
             fold_batch_norm(model)
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
-        model.to(device, memory_format=layout)
+        place(model, device, layout)
         chosen = frames_BxSxHxWx3 if is_clip else frames_BxSxHxWx3[:, -1]
         self._frames = torch.from_numpy(np.ascontiguousarray(chosen)).to(device)
         self._mean, self._std = (torch.tensor(rgb, device=device) for rgb in (MEAN_RGB, STD_RGB))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.torch_peer import Logits, ReadMemory, TMANet, read_memory, read_memory_fused
@@ -71,7 +71,7 @@ class TrainStep:
         self._format = torch.channels_last if variant.channels_last else torch.contiguous_format
         self.model = TMANet(settings.model, variant.read).train()
         self.model.load_state_dict({n: torch.from_numpy(t.copy()) for n, t in tensors.items()})
-        self.model.to(self.device, memory_format=self._format)
+        place(self.model, self.device, self._format)
         forward: Callable[[Tensor], Logits] = self.model.both_logits
         self._forward = torch.compile(forward) if variant.is_compiled else forward
         schedule = settings.optimizer
@@ -180,6 +180,12 @@ def device_of_jax() -> torch.device:
         f"--peer=torch: JAX runs on a {backend}, this torch ({torch.__version__}) cannot. For a "
         "GPU install a torch with CUDA; or compare on the CPU (JAX_PLATFORMS=cpu)."
     )
+
+
+def place(model: nn.Module, device: torch.device, layout: torch.memory_format) -> None:
+    """Moves the weights there and lays them out."""
+    move: Callable[..., nn.Module] = model.to  # its declared types lack the memory format
+    move(device, memory_format=layout)
 
 
 def use_all_cores() -> None:
