@@ -4,7 +4,9 @@
     python run.py eval|consistency --config=configs/demo.py [--workdir=DIR] [--submit=DIR]
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
-    python run.py benchmark stream --config=configs/cityscapes.py [--peer=torch] [--size=256x512]
+    python run.py benchmark train|inference|stream --config=configs/cityscapes.py [--peer=torch]
+        [--size=HxW] [--batch=N] [--full] [--turns=N] [--json=FILE]
+    python run.py benchmark attention --config=configs/cityscapes.py [--peer=torch] [--turns=N]
     python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
 
 Several processes as one (docs/pods.md), each started with
@@ -18,9 +20,12 @@ in hand) and wrote a checkpoint: the same command goes on from there, bit for bi
 process of the run is lost (the message says which): start all again.
 """
 
+import importlib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -29,7 +34,15 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import distributed, settings
-from tmanet_jax.deploy import benchmark, benchmark_data, benchmark_stream, compile_report
+from tmanet_jax.deploy import (
+    benchmark,
+    benchmark_attention,
+    benchmark_data,
+    benchmark_inference,
+    benchmark_stream,
+    benchmark_train,
+    compile_report,
+)
 from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
@@ -37,7 +50,9 @@ from tmanet_jax.settings import Settings
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.loop import train
 
-CACHE_DIR = Path("~/.cache/tmanet_jax/compilation").expanduser()
+CACHE_DIR = Path(
+    os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/tmanet_jax/compilation")
+).expanduser()
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
@@ -53,9 +68,11 @@ _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (ov
 _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
 _JSON = flags.DEFINE_string("json", None, "benchmark, compile: a file for the report, too.")
-_SIZE = flags.DEFINE_string("size", "256x512", "benchmark stream: height x width of the frames.")
-_TURNS = flags.DEFINE_integer("turns", 10, "benchmark stream: counted frames.", lower_bound=1)
-_PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark stream: another program to compare.")
+_SIZE = flags.DEFINE_string("size", None, "benchmark: height x width of frames or crops.")
+_BATCH = flags.DEFINE_integer("batch", None, "benchmark: clips or videos at a time.", lower_bound=1)
+_FULL = flags.DEFINE_bool("full", False, "benchmark: the configuration's sizes on a CPU, too.")
+_TURNS = flags.DEFINE_integer("turns", 10, "benchmark: counted calls of each side.", lower_bound=1)
+_PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark: another program to compare.")
 _TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "compile: TPU chips, as in v5e:4x4.")
 _PROGRAM = flags.DEFINE_enum("program", "train", ["train", "eval", "stream"], "compile: which.")
 _FRAME_SIZE = flags.DEFINE_string(
@@ -117,11 +134,42 @@ def _benchmark_stream(run: Settings, workdir: Path) -> None:
     del workdir
     report = benchmark_stream.measure(
         run,
-        size=benchmark_stream.parse_size(_SIZE.value),
+        size=_size() or benchmark_stream.DEFAULT_SIZE,
         turns=_TURNS.value,
-        peer=_torch_peer() if _PEER.value else None,
+        num_streams=_BATCH.value or 1,
+        peer=_torch("torch_video").video_sides if _PEER.value else None,
     )
     benchmark.publish(report, _JSON.value)
+
+
+def _benchmark_attention(run: Settings, workdir: Path) -> None:
+    del workdir
+    case = benchmark_attention.case_of(run)
+    peers = _torch("torch_attention").PEERS if _PEER.value else {}
+    report = benchmark_attention.measure(case, turns=_TURNS.value, peers=peers)
+    benchmark.publish(report, _JSON.value)
+
+
+def _benchmark_train(run: Settings, workdir: Path) -> None:
+    del workdir
+    case = benchmark_train.case_of(run, size=_size(), batch_size=_BATCH.value, is_full=_FULL.value)
+    peer = _torch("torch_train").train_sides if _PEER.value else None
+    report = benchmark_train.measure(run, case, turns=_TURNS.value, peer=peer)
+    benchmark.publish(report, _JSON.value)
+
+
+def _benchmark_inference(run: Settings, workdir: Path) -> None:
+    del workdir
+    case = benchmark_inference.case_of(
+        run, size=_size(), batch_size=_BATCH.value, is_full=_FULL.value
+    )
+    peer = _torch("torch_images").image_sides if _PEER.value else None
+    report = benchmark_inference.measure(run, case, turns=_TURNS.value, peer=peer)
+    benchmark.publish(report, _JSON.value)
+
+
+def _size() -> tuple[int, int] | None:
+    return None if _SIZE.value is None else benchmark_stream.parse_size(_SIZE.value)
 
 
 def _compile(run: Settings, workdir: Path) -> None:
@@ -136,15 +184,14 @@ def _compile(run: Settings, workdir: Path) -> None:
     compile_report.publish(compile_for(request), _JSON.value)
 
 
-def _torch_peer() -> benchmark_stream.Peer:
-    """Raises UserError if torch is not installed."""
+def _torch(module: str) -> ModuleType:
+    """A module of `benchmarks`. Raises UserError if torch, which is optional, is not installed."""
     try:
-        from benchmarks.torch_video import video_sides  # torch is optional
+        return importlib.import_module(f"benchmarks.{module}")
     except ModuleNotFoundError as error:
         raise UserError(
             f"--peer=torch needs {error.name}: pip install -r requirements-torch.txt."
         ) from error
-    return video_sides
 
 
 class Mode(NamedTuple):
@@ -171,12 +218,21 @@ MODES: Mapping[str, Mode] = {
         needs_records=False,
     ),
     "benchmark data": Mode(_benchmark_data, (_JSON,)),
+    "benchmark attention": Mode(_benchmark_attention, (_JSON, _TURNS, _PEER), needs_records=False),
+    "benchmark train": Mode(
+        _benchmark_train, (_JSON, _SIZE, _BATCH, _FULL, _TURNS, _PEER), needs_records=False
+    ),
+    "benchmark inference": Mode(
+        _benchmark_inference, (_JSON, _SIZE, _BATCH, _FULL, _TURNS, _PEER), needs_records=False
+    ),
+    "benchmark stream": Mode(
+        _benchmark_stream, (_JSON, _SIZE, _BATCH, _TURNS, _PEER), needs_records=False
+    ),
     "compile": Mode(
         _compile,
         (_TOPOLOGY, _PROGRAM, _FRAME_SIZE, _CLIPS_PER_CHIP, _JSON),
         needs_records=False,
     ),
-    "benchmark stream": Mode(_benchmark_stream, (_JSON, _SIZE, _TURNS, _PEER), needs_records=False),
 }
 
 

@@ -1,8 +1,8 @@
 """TMANet in PyTorch, as strong as a user would write it today: the other side of a benchmark.
 
 Written from the paper and from the original's names, so that `load_state_dict` takes the original's
-weights and those that `tmanet_jax.weights` writes, strictly. Inference alone; `torch_video` runs it
-over a video.
+weights and those that `tmanet_jax.weights` writes, strictly. `torch_video` runs it over a video,
+`torch_images` over single clips, and `torch_train` trains it.
 
 Needs requirements-torch.txt; nothing outside this folder imports torch at the top of a module.
 
@@ -11,7 +11,7 @@ Source: Wang et al. 2021 (arXiv 2102.08643), `mmseg/models/decode_heads/tma_head
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,24 @@ class KeyValue(NamedTuple):
 
     key: Tensor
     value: Tensor
+
+
+class Features(NamedTuple):
+    """What the backbone makes of frames, both NxCxhxw."""
+
+    stage3: Tensor
+    stage4: Tensor
+
+
+class Logits(NamedTuple):
+    """Of the query, both BxCxhxw."""
+
+    main: Tensor
+    aux: Tensor
+
+
+ReadMemory = Callable[[KeyValue, Sequence[KeyValue], float], Tensor]
+"""Query, memory frames (oldest first), scale of the scores -> what is read, BxVxhxw."""
 
 
 def _conv(
@@ -127,16 +145,18 @@ class ResNet(nn.Module):
                 in_channels = config.stage_channels[stage]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
 
-    def forward(self, frames_Nx3xHxW: Tensor) -> Tensor:
-        """Normalised RGB frames Nx3xHxW -> stage-4 features NxCxhxw."""
+    def forward(self, frames_Nx3xHxW: Tensor) -> Features:
+        """Normalised RGB frames Nx3xHxW -> features of the last two stages."""
         if self.is_deep:
             x = self.stem(frames_Nx3xHxW)
         else:
             x = functional.relu(self.bn1(self.conv1(frames_Nx3xHxW)), inplace=True)
         x = functional.max_pool2d(x, 3, stride=2, padding=1)
+        outputs = []
         for stage in range(1, 5):
             x = getattr(self, f"layer{stage}")(x)
-        return x
+            outputs.append(x)
+        return Features(*outputs[2:])
 
 
 def _through(layers: nn.ModuleList, position: int, features_BxCxhxw: Tensor) -> Tensor:
@@ -159,6 +179,7 @@ class TMAHead(nn.Module):
         self.memory_key_conv = _branches(in_channels, key, config.num_memory)
         self.memory_value_conv = _branches(in_channels, value, config.num_memory)
         self.bottleneck = ConvModule((2 if config.num_memory else 1) * value, config.channels, 3)
+        self.dropout = nn.Dropout2d(config.dropout)
         self.conv_seg = nn.Conv2d(config.channels, config.num_classes, 1)
 
     def encode_query(self, features_BxCxhxw: Tensor) -> KeyValue:
@@ -174,32 +195,40 @@ class TMAHead(nn.Module):
             _through(self.memory_value_conv, position, features_BxCxhxw),
         )
 
-    def classify(
-        self, query: KeyValue, memory: Sequence[KeyValue], query_chunk: int | None = None
-    ) -> Tensor:
+    def classify(self, query: KeyValue, memory: Sequence[KeyValue], read: ReadMemory) -> Tensor:
         """The query's value beside what it reads from the memory -> logits BxCxhxw."""
-        read = query.value
+        found = query.value
         if memory:
-            read_BxVxhxw = read_memory(query, memory, self.scale, query_chunk)
-            read = torch.cat([query.value, read_BxVxhxw], dim=1)
-        return self.conv_seg(self.bottleneck(read))
+            found = torch.cat([query.value, read(query, memory, self.scale)], dim=1)
+        return self.conv_seg(self.dropout(self.bottleneck(found)))
 
 
 class FCNHead(nn.Module):
-    """The auxiliary head of training: its weights are loaded, inference does not use them."""
+    """The auxiliary head of training; inference does not use it."""
 
     def __init__(self, in_channels: int, config: HeadConfig):
         super().__init__()
         self.convs = nn.Sequential(ConvModule(in_channels, config.aux_channels, 3))
+        self.dropout = nn.Dropout2d(config.dropout)
         self.conv_seg = nn.Conv2d(config.aux_channels, config.num_classes, 1)
+
+    def forward(self, features_BxCxhxw: Tensor) -> Tensor:
+        """Stage-3 features of the query -> logits BxC'xhxw."""
+        return self.conv_seg(self.dropout(self.convs(features_BxCxhxw)))
 
 
 class TMANet(nn.Module):
-    """The whole network, with the original's `state_dict` names, for inference."""
+    """The whole network, with the original's `state_dict` names; made for inference (`eval`).
 
-    def __init__(self, config: ModelConfig):
+    Args:
+        config: its shape.
+        read: how the memory is read; by default as the original does.
+    """
+
+    def __init__(self, config: ModelConfig, read: ReadMemory | None = None):
         super().__init__()
         self.config = config
+        self.read = read or read_memory
         channels = config.backbone.stage_channels
         self.backbone = ResNet(config.backbone)
         self.decode_head = TMAHead(channels[3], config.head)
@@ -211,16 +240,26 @@ class TMANet(nn.Module):
 
         The query, and then each memory frame, goes through the backbone by itself.
         """
-        query = self.decode_head.encode_query(self.backbone(frames_BxSx3xHxW[:, -1]))
-        memory = [
-            self.decode_head.encode_memory(self.backbone(frames_BxSx3xHxW[:, t]), t)
-            for t in range(self.config.head.num_memory)
-        ]
-        return self.decode_head.classify(query, memory)
+        return self._segment(frames_BxSx3xHxW)[0]
+
+    def both_logits(self, frames_BxSx3xHxW: Tensor) -> Logits:
+        """What training needs, in the same order of work."""
+        main, stage3_of_query = self._segment(frames_BxSx3xHxW)
+        return Logits(main, self.auxiliary_head(stage3_of_query))
+
+    def _segment(self, frames_BxSx3xHxW: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone(frames_BxSx3xHxW[:, -1])
+        query = self.decode_head.encode_query(features.stage4)
+        memory = []
+        for t in range(self.config.head.num_memory):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.memory_gradient):
+                stage4 = self.backbone(frames_BxSx3xHxW[:, t]).stage4
+            memory.append(self.decode_head.encode_memory(stage4, t))
+        return self.decode_head.classify(query, memory, self.read), features.stage3
 
     def encode(self, frame_Bx3xHxW: Tensor) -> tuple[KeyValue, list[KeyValue]]:
         """A new frame, once through the backbone: as the query, and as each memory position."""
-        features = self.backbone(frame_Bx3xHxW)
+        features = self.backbone(frame_Bx3xHxW).stage4
         head = self.decode_head
         positions = range(self.config.head.num_memory)
         return head.encode_query(features), [head.encode_memory(features, t) for t in positions]
@@ -254,6 +293,28 @@ def read_memory(
         dim=1,
     )
     return read_BxNxV.transpose(1, 2).reshape(query.value.shape)
+
+
+def read_memory_fused(query: KeyValue, memory: Sequence[KeyValue], scale: float) -> Tensor:
+    """`read_memory` by `scaled_dot_product_attention`, which holds no matrix of scores.
+
+    Its fast kernels want keys as wide as values: zeros are added to the narrower of the two.
+    """
+    width = max(query.key.shape[1], query.value.shape[1])
+
+    def rows(frames: Sequence[Tensor]) -> Tensor:
+        """T arrays BxCxhxw -> Bx1x(T*h*w)xwidth."""
+        rows_BxMxC = torch.stack(list(frames), dim=2).flatten(2).transpose(1, 2)
+        return functional.pad(rows_BxMxC, (0, width - rows_BxMxC.shape[2]))[:, None]
+
+    read_Bx1xNxW = functional.scaled_dot_product_attention(
+        rows([query.key]),
+        rows([frame.key for frame in memory]),
+        rows([frame.value for frame in memory]),
+        scale=scale,
+    )
+    read_BxVxN = read_Bx1xNxW[:, 0, :, : query.value.shape[1]].transpose(1, 2)
+    return read_BxVxN.reshape(query.value.shape)
 
 
 def _branch(in_channels: int, channels: int) -> nn.Sequential:

@@ -6,20 +6,21 @@ comparison is one of programs and not of algorithms.
 """
 
 import collections
+import functools
 import os
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads leave the cores to other sides
-
+import jax
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.torch_peer import KeyValue, TMANet, fold_batch_norm
+from benchmarks.torch_peer import KeyValue, TMANet, fold_batch_norm, read_memory
 from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.benchmark_stream import Segmented
+from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weight_names import Tensors
 
@@ -89,7 +90,16 @@ class Cached:
 def video_sides(
     tensors: Tensors, config: ModelConfig, size: tuple[int, int]
 ) -> tuple[OriginalWay, Cached]:
-    """The two ways of the network with these weights, for frames of this size, ready to run."""
+    """The two ways of the network with these weights, for frames of this size, ready to run.
+
+    Raises:
+        UserError: JAX runs on an accelerator; both ways are made for a CPU.
+    """
+    if jax.default_backend() != "cpu":
+        raise UserError(
+            "benchmark stream --peer=torch compares on a CPU alone (JAX_PLATFORMS=cpu): leave "
+            "--peer out."
+        )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = TMANet(config)
     model.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
@@ -126,7 +136,9 @@ class _Read(nn.Module):
 
     def forward(self, query: KeyValue, *memory: KeyValue) -> Tensor:
         return self.decode_head.classify(
-            KeyValue(*query), [KeyValue(*frame) for frame in memory], query_chunk=QUERY_CHUNK
+            KeyValue(*query),
+            [KeyValue(*frame) for frame in memory],
+            functools.partial(read_memory, query_chunk=QUERY_CHUNK),
         )
 
 

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.1  # share of channels dropped before each classifier
     config.model.tied_init = False  # memory encoders begin as copies of the query's (original: no)
     config.model.scale_scores = False  # multiply the scores by key_channels ** -0.5
+    config.model.attention = "chunked"  # or "fused": the chip's own kernel (TPU; GPU in bfloat16)
     config.model.align_corners = True  # of the logits' up-sampling
     config.model.memory_gradient = True  # gradients flow into the memory frames (the original: yes)
     config.model.dtype = "float32"  # compute type, "float32" or "bfloat16"

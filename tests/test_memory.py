@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tmanet_jax.models.memory import QUERY_CHUNK, read_memory
+from tmanet_jax.models.memory import read_memory
+from tmanet_jax.models.memory_kernels import QUERY_CHUNK
 
 
 def arrays(n: int, m: int, dtype: str = "float32") -> tuple[jax.Array, jax.Array, jax.Array]:

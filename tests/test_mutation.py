@@ -37,8 +37,8 @@ def scaled_scores(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         memory,
         "read_memory",
-        lambda query, key, value, *, scale: read(
-            query, key, value, scale=scale * query.shape[-1] ** -0.5
+        lambda query, key, value, *, scale, attention: read(
+            query, key, value, scale=scale * query.shape[-1] ** -0.5, attention=attention
         ),
     )
 

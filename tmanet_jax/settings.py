@@ -252,6 +252,7 @@ def _model(config: ConfigDict) -> ModelConfig:
             dropout=config.dropout,
             tied_init=config.tied_init,
             scale_scores=config.scale_scores,
+            attention=_choice("model.attention", config.attention, ("chunked", "fused")),
         ),
         align_corners=config.align_corners,
         memory_gradient=config.memory_gradient,

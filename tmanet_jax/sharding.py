@@ -132,7 +132,10 @@ def spread_rows(x_NxHx: jax.Array) -> jax.Array:
 
 
 def map_rows(
-    program: Callable[..., jax.Array], rows_NxHx: jax.Array, *whole: jax.Array
+    program: Callable[..., jax.Array],
+    rows_NxHx: jax.Array,
+    *whole: jax.Array,
+    is_kernel: bool = False,
 ) -> jax.Array:
     """`program(rows, *whole)` on each device's own rows; what is `whole` is gathered once.
 
@@ -140,21 +143,27 @@ def map_rows(
         program: row by row independent: NxH'x..., and `whole` -> NxH'x...
         rows_NxHx: is filled up with rows of zeros to divide by `space`; their results are dropped.
         *whole: arrays whose first axis is N; their gradients are summed once.
+        is_kernel: the partitioner cannot split the program: the batch is divided here, too.
     """
     space = space_size()
-    if space == 1:
+    if space == 1 and not (is_kernel and jax.sharding.get_abstract_mesh().size > 1):
         return program(rows_NxHx, *whole)
     height = rows_NxHx.shape[1]
     filled = [(0, 0), (0, -height % space)] + [(0, 0)] * (rows_NxHx.ndim - 2)
 
     def on_one_device(rows: jax.Array, *whole: jax.Array) -> jax.Array:
+        if is_kernel:
+            return program(rows, *whole)
         # Said here, the gradients are summed at the end, and not in every turn of a loop.
         own = [lax.pcast(x, SPACE_AXIS, to="varying") for x in whole]
         return program(rows, *own)
 
     of_rows, of_whole = PartitionSpec(DATA_AXIS, SPACE_AXIS), PartitionSpec(DATA_AXIS)
     mapped = jax.shard_map(
-        on_one_device, in_specs=(of_rows, *[of_whole] * len(whole)), out_specs=of_rows
+        on_one_device,
+        in_specs=(of_rows, *[of_whole] * len(whole)),
+        out_specs=of_rows,
+        check_vma=not is_kernel,  # kernels do not say over which axes their results vary
     )
     return mapped(spread_rows(jnp.pad(rows_NxHx, filled)), *whole)[:, :height]
 

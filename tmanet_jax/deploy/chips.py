@@ -1,8 +1,9 @@
-"""What a TPU chip can do, as its vendor publishes it; nothing here was measured.
+"""What a chip can do, as its vendor publishes it; nothing here was measured.
 
 Sources: Google's Cloud TPU documentation, "System architecture" (pages TPU v4, v5e, v5p and v6e:
 memory, its bandwidth, peak of bfloat16, interconnect), and for the bandwidth of a single link "How
 to Scale Your Model" (Austin et al., Google DeepMind, 2025), chapter "How to think about TPUs".
+NVIDIA's data sheets for its GPUs, without sparsity.
 """
 
 import dataclasses
@@ -78,3 +79,32 @@ def parse_topology(name: str) -> Topology:
             f"(two for v5e and v6e, three for v4 and v5p), such as {EXAMPLES}."
         )
     return Topology(name, chip, axes)
+
+
+_PEAK_OF_KIND = {
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,  # of which large products reach 790e12
+    "NVIDIA A100": 312e12,
+    "NVIDIA L4": 121e12,
+    "TPU v4": CHIPS["v4"].peak_flops,
+    "TPU v5 lite": CHIPS["v5e"].peak_flops,
+    "TPU v5e": CHIPS["v5e"].peak_flops,
+    "TPU v5": CHIPS["v5p"].peak_flops,
+    "TPU v5p": CHIPS["v5p"].peak_flops,
+    "TPU v6 lite": CHIPS["v6e"].peak_flops,
+    "TPU v6e": CHIPS["v6e"].peak_flops,
+}
+"""By the first words of `jax.Device.device_kind`."""
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Operations a second of one device in bfloat16; None if it is not known (a CPU, say).
+
+    Args:
+        device_kind: as in "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-80GB" or "TPU v5 lite".
+    """
+    words = re.split(r"[ -]", device_kind)
+    for kind, flops in _PEAK_OF_KIND.items():
+        if words[: len(kind.split())] == kind.split():
+            return flops
+    return None

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from tmanet_jax.models.layers import Conv, ConvNorm, channel_dropout
 from tmanet_jax.models.memory import read_memory_of_rows
+from tmanet_jax.models.memory_kernels import Attention
 
 classifier_init = nnx.initializers.normal(0.01)
 
@@ -32,6 +33,7 @@ class HeadConfig:
         tied_init: the memory's encoders begin as copies of the query's, so that a position's key is
             from the first step most like the keys of positions that look the same.
         scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
+        attention: "chunked" anywhere, or "fused": the chip's own kernel where there is one.
     """
 
     num_classes: int = 19
@@ -43,6 +45,7 @@ class HeadConfig:
     dropout: float = 0.1
     tied_init: bool = False
     scale_scores: bool = False
+    attention: Attention = "chunked"
 
 
 class KeyValue(NamedTuple):
@@ -135,6 +138,7 @@ class TMAHead(nnx.Module):
             _flatten_positions([frame.key for frame in memory]),
             _flatten_positions([frame.value for frame in memory]),
             scale=self.config.key_channels**-0.5 if self.config.scale_scores else 1.0,
+            attention=self.config.attention,
         )
         return jnp.concatenate([query.value, read_BxhxwxV], axis=-1)
 

@@ -1,0 +1,100 @@
+"""Every way to read the memory equals attention written out, in values and gradients."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tmanet_jax.models import memory_kernels
+from tmanet_jax.models.memory_kernels import (
+    QUERY_CHUNK,
+    read_chunked,
+    read_cudnn,
+    read_on_device,
+    read_splash,
+)
+
+READS: dict[str, Callable[..., jax.Array]] = {
+    "chunked": read_chunked,
+    "splash": functools.partial(read_splash, interpret=True),
+    "cudnn": functools.partial(read_cudnn, implementation="xla"),
+}
+"""The kernels as they run without their chips: splash interpreted, cuDNN's feeding alone."""
+
+CASES = {
+    "T=1, less than a block": (1, 65, 1, "float32"),
+    "T=2, ragged": (2, QUERY_CHUNK + 7, 2, "float32"),
+    "T=2, ragged, bfloat16": (2, QUERY_CHUNK + 7, 2, "bfloat16"),
+    "T=4, several blocks of keys": (1, 90, 4, "float32"),
+}
+"""Batch, positions of a frame, memory frames, type."""
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 0.02}
+"""Of the largest value; bfloat16 keeps 8 bits of each weight, score gradient and result."""
+
+
+def naive(query: jax.Array, key: jax.Array, value: jax.Array, scale: float) -> jax.Array:
+    return jax.nn.softmax(scale * query @ key.swapaxes(1, 2), axis=-1) @ value
+
+
+def with_gradients(read: Callable[..., jax.Array], *inputs: jax.Array) -> list[np.ndarray]:
+    """The read, and gradients of a weighted sum of it by query, key and value."""
+    *inputs_of_read, weights = inputs
+
+    @jax.jit
+    def run(weights: jax.Array, *inputs_of_read: jax.Array) -> tuple[jax.Array, ...]:
+        result, pull_back = jax.vjp(read, *inputs_of_read)
+        return (result, *pull_back(weights))
+
+    return [np.asarray(x, np.float32) for x in run(weights, *inputs_of_read)]
+
+
+@pytest.mark.parametrize(("b", "n", "t", "dtype"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("name", READS)
+def test_equals_attention_written_out(
+    monkeypatch, name: str, b: int, n: int, t: int, dtype: str
+) -> None:
+    for block in ("QUERY_BLOCK", "KEY_BLOCK", "KEY_BLOCK_COMPUTE"):
+        monkeypatch.setattr(memory_kernels, block, memory_kernels.LANES)
+    rng = np.random.default_rng(0)
+    shapes = ((b, n, 16), (b, t * n, 16), (b, t * n, 40), (b, n, 40))
+    inputs = [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+    exact = [x.astype(jnp.float32) for x in inputs]
+    got = with_gradients(functools.partial(READS[name], scale=0.25), *inputs)
+    expected = with_gradients(functools.partial(naive, scale=0.25), *exact)
+    for found, right in zip(got, expected, strict=True):
+        np.testing.assert_allclose(found, right, atol=TOLERANCE[dtype] * np.abs(right).max())
+
+
+def test_keys_that_fill_a_block_weigh_nothing_beside_the_lowest_scores() -> None:
+    query = jnp.full((1, 3, 4), 100.0)
+    value = jnp.arange(5.0).reshape(1, 5, 1)
+    read = read_splash(query, -jnp.ones((1, 5, 4)) * 100, value, scale=1.0, interpret=True)
+    np.testing.assert_allclose(read, jnp.full((1, 3, 1), 2.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "kernel"), [("tpu", "tpu_custom_call"), ("cpu", "while")])
+def test_a_program_gets_the_kernel_of_the_chip_it_is_lowered_for(platform: str, kernel) -> None:
+    shapes = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((2, 9, 64), (2, 18, 64), (2, 18, 8))]
+    read = functools.partial(read_on_device, scale=1.0, attention="fused")
+    lowered = jax.jit(read).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+    assert kernel in lowered
+    assert ("tpu_custom_call" in lowered) == (platform == "tpu")
+
+
+@pytest.mark.parametrize(("dtype", "asked"), [("bfloat16", True), ("float32", False)])
+def test_a_gpu_asks_cudnn_where_it_can(monkeypatch, dtype: str, asked: bool) -> None:
+    calls = []
+
+    def cudnn(query, key, value, *, scale):
+        calls.append(scale)
+        return read_cudnn(query, key, value, scale=scale, implementation="xla")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(memory_kernels, "read_cudnn", cudnn)
+    query, key, value = (jnp.ones((1, 4, 8), dtype) for _ in range(3))
+    jax.jit(functools.partial(read_on_device, scale=0.5, attention="fused"))(query, key, value)
+    assert bool(calls) == asked

@@ -1,0 +1,243 @@
+"""Ways to compute the memory read on one device, and the choice between them.
+
+All take queries BxNxK, keys BxMxK and values BxMxV, and give softmax(scale * query . key) @ value,
+BxNxV in the values' type, without ever holding the N x M scores. Scores, softmax and sums are at
+least float32. `read_chunked` runs anywhere; the others are kernels of one kind of chip, written and
+kept by others, which this module only feeds.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel,
+    splash_attention_mask,
+)
+
+QUERY_CHUNK = 128
+"""Query positions whose scores `read_chunked` holds at one time.
+
+18,818 keys, float32, 2 cores, CPU seconds of 1024 queries, forward and backward: 512 queries 1.07,
+128 queries 0.99, 64 queries 1.34.
+"""
+
+LANES = 128
+"""Width of a TPU's vector registers: splash attention's blocks are multiples of it."""
+
+QUERY_BLOCK, KEY_BLOCK, KEY_BLOCK_COMPUTE = 512, 1024, 512
+"""Splash attention's largest blocks; QUERY_BLOCK x KEY_BLOCK_COMPUTE scores exist at one time."""
+
+MASKED_SCORE = -1e30
+"""Of a key that only fills a block: its weight is 0, in bfloat16 too."""
+
+Attention = Literal["chunked", "fused"]
+"""Which way reads the memory: "fused" is the chip's own kernel where there is one."""
+
+
+def read_on_device(
+    query_BxNxK: jax.Array,
+    key_BxMxK: jax.Array,
+    value_BxMxV: jax.Array,
+    *,
+    scale: float,
+    attention: Attention,
+) -> jax.Array:
+    """The memory read by the way that is asked for.
+
+    "fused" is `read_splash` on a TPU; `read_cudnn` on an NVIDIA GPU in bfloat16 or float16; and
+    else `read_chunked`. The choice falls when the program is lowered for its chip, so that a
+    program for a chip that is not there gets that chip's kernel.
+    """
+    chunked = functools.partial(read_chunked, scale=scale)
+    if attention == "chunked":
+        return chunked(query_BxNxK, key_BxMxK, value_BxMxV)
+    kernels: dict[str, Callable[..., jax.Array]] = {
+        "tpu": functools.partial(read_splash, scale=scale)
+    }
+    if jax.default_backend() == "gpu" and value_BxMxV.dtype in (jnp.bfloat16, jnp.float16):
+        kernels["cuda"] = functools.partial(read_cudnn, scale=scale)  # traced, it asks for cuDNN
+    return lax.platform_dependent(query_BxNxK, key_BxMxK, value_BxMxV, default=chunked, **kernels)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnames=("scale",))
+def read_chunked(
+    query_BxNxK: jax.Array, key_BxMxK: jax.Array, value_BxMxV: jax.Array, scale: float
+) -> jax.Array:
+    """Chunks of queries, one after the other; backward, each chunk's scores are computed again.
+
+    Source of the backward pass: Dao et al. 2022, FlashAttention (arXiv 2205.14135), appendix B.2:
+    with weights p kept as their rows' log-sum-exp, and r = gradient . output of each row, the
+    gradient of the scores is p * (gradient . value - r).
+    """
+    return _forward(query_BxNxK, key_BxMxK, value_BxMxV, scale)[0]
+
+
+def _forward(
+    query_BxNxK: jax.Array, key_BxMxK: jax.Array, value_BxMxV: jax.Array, scale: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def read(query_BxQxK: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scores_BxQxM = _scores(query_BxQxK, key_BxMxK, scale)
+        largest_BxQx1 = scores_BxQxM.max(axis=-1, keepdims=True)
+        weights_BxQxM = jnp.exp(scores_BxQxM - largest_BxQx1)
+        sum_BxQx1 = weights_BxQxM.sum(axis=-1, keepdims=True)
+        read_BxQxV = _dot("bqm,bmv->bqv", weights_BxQxM.astype(value_BxMxV.dtype), value_BxMxV)
+        return (
+            (read_BxQxV / sum_BxQx1).astype(value_BxMxV.dtype),
+            largest_BxQx1 + jnp.log(sum_BxQx1),
+        )
+
+    n = query_BxNxK.shape[1]
+    read_GxBxQxV, log_sum_GxBxQx1 = lax.map(read, _to_chunks(query_BxNxK))
+    read_BxNxV = _from_chunks(read_GxBxQxV, n)
+    return read_BxNxV, (query_BxNxK, key_BxMxK, value_BxMxV, read_BxNxV, log_sum_GxBxQx1)
+
+
+def _backward(
+    scale: float, saved: tuple[jax.Array, ...], gradient_BxNxV: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    query_BxNxK, key_BxMxK, value_BxMxV, read_BxNxV, log_sum_GxBxQx1 = saved
+
+    def add(
+        sums: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, ...]
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        query_BxQxK, gradient_BxQxV, read_BxQxV, log_sum_BxQx1 = chunk
+        weights_BxQxM = jnp.exp(_scores(query_BxQxK, key_BxMxK, scale) - log_sum_BxQx1)
+        along_BxQx1 = _dot("bqv,bqv->bq", gradient_BxQxV, read_BxQxV)[..., None]
+        by_weight_BxQxM = _dot("bqv,bmv->bqm", gradient_BxQxV, value_BxMxV)
+        by_score_BxQxM = scale * weights_BxQxM * (by_weight_BxQxM - along_BxQx1)
+        by_score_BxQxM = by_score_BxQxM.astype(key_BxMxK.dtype)
+        by_key_BxMxK, by_value_BxMxV = sums
+        by_key_BxMxK += _dot("bqm,bqk->bmk", by_score_BxQxM, query_BxQxK)
+        weights_BxQxM = weights_BxQxM.astype(value_BxMxV.dtype)
+        by_value_BxMxV += _dot("bqm,bqv->bmv", weights_BxQxM, gradient_BxQxV)
+        by_query_BxQxK = _dot("bqm,bmk->bqk", by_score_BxQxM, key_BxMxK)
+        return (by_key_BxMxK, by_value_BxMxV), by_query_BxQxK.astype(query_BxQxK.dtype)
+
+    zeros = (
+        jnp.zeros_like(key_BxMxK, _sum_dtype(key_BxMxK)),
+        jnp.zeros_like(value_BxMxV, _sum_dtype(value_BxMxV)),
+    )
+    chunks = (*map(_to_chunks, (query_BxNxK, gradient_BxNxV, read_BxNxV)), log_sum_GxBxQx1)
+    (by_key_BxMxK, by_value_BxMxV), by_query_GxBxQxK = lax.scan(add, zeros, chunks)
+    return (
+        _from_chunks(by_query_GxBxQxK, query_BxNxK.shape[1]),
+        by_key_BxMxK.astype(key_BxMxK.dtype),
+        by_value_BxMxV.astype(value_BxMxV.dtype),
+    )
+
+
+read_chunked.defvjp(_forward, _backward)
+
+
+def _scores(query_BxQxK: jax.Array, key_BxMxK: jax.Array, scale: float) -> jax.Array:
+    return scale * _dot("bqk,bmk->bqm", query_BxQxK, key_BxMxK)
+
+
+def _dot(dimensions: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(dimensions, a, b, preferred_element_type=_sum_dtype(a))
+
+
+def _sum_dtype(x: jax.Array) -> jnp.dtype:
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _to_chunks(x_BxNxC: jax.Array) -> jax.Array:
+    """BxNxC -> GxBxQxC, G chunks of QUERY_CHUNK or fewer; the last one is filled with zeros."""
+    b, n, c = x_BxNxC.shape
+    chunk = min(n, QUERY_CHUNK)
+    padded = _fill(x_BxNxC, chunk)
+    return padded.reshape(b, -1, chunk, c).swapaxes(0, 1)
+
+
+def _from_chunks(x_GxBxQxC: jax.Array, n: int) -> jax.Array:
+    g, b, chunk, c = x_GxBxQxC.shape
+    return x_GxBxQxC.swapaxes(0, 1).reshape(b, g * chunk, c)[:, :n]
+
+
+def _fill(x_BxNxC: jax.Array, multiple: int) -> jax.Array:
+    """Zeros at the end of N, to a multiple."""
+    return jnp.pad(x_BxNxC, ((0, 0), (0, -x_BxNxC.shape[1] % multiple), (0, 0)))
+
+
+def read_splash(
+    query_BxNxK: jax.Array,
+    key_BxMxK: jax.Array,
+    value_BxMxV: jax.Array,
+    *,
+    scale: float,
+    interpret: bool = False,
+) -> jax.Array:
+    """Splash attention, the TPU kernel that comes with JAX; `interpret` runs it anywhere, slowly.
+
+    N and M are filled to whole blocks. A spare feature, 1 in every query and MASKED_SCORE in the
+    keys that only fill, takes those keys out at no cost: K is filled to whole lanes anyway. The
+    backward pass has a kernel for the query's gradient and one for the others: the kernel of
+    all three keeps a partial sum of the query's gradient for each block of keys.
+
+    The partitioner cannot split a kernel: under a mesh of several devices, call this inside
+    `shard_map`.
+    """
+    n, k = query_BxNxK.shape[1:]
+    m = key_BxMxK.shape[1]
+    query_block = min(QUERY_BLOCK, _whole_lanes(n))
+    key_block = KEY_BLOCK if m > KEY_BLOCK_COMPUTE else _whole_lanes(m)
+    compute_block = min(KEY_BLOCK_COMPUTE, key_block)
+    spare = ((0, 0), (0, 0), (0, _whole_lanes(k + 1) - k))
+    query_BxNxF = jnp.pad((scale * query_BxNxK).astype(query_BxNxK.dtype), spare)
+    query_BxNxF = _fill(query_BxNxF.at[:, :, k].set(1), query_block)
+    key_BxMxF = _fill(jnp.pad(key_BxMxK, spare), key_block).at[:, m:, k].set(MASKED_SCORE)
+    kernel = splash_attention_kernel.make_splash_mqa_single_device(
+        splash_attention_mask.MultiHeadMask(
+            [splash_attention_mask.FullMask((query_BxNxF.shape[1], key_BxMxF.shape[1]))]
+        ),
+        block_sizes=splash_attention_kernel.BlockSizes(
+            block_q=query_block,
+            block_kv=key_block,
+            block_kv_compute=compute_block,
+            block_q_dkv=query_block,
+            block_kv_dkv=key_block,
+            block_kv_dkv_compute=compute_block,
+            block_q_dq=query_block,
+            block_kv_dq=key_block,
+        ),
+        interpret=interpret,
+    )
+    query_BxHxNxF = query_BxNxF[:, None]  # one head
+    read_BxHxNxV = jax.vmap(kernel)(query_BxHxNxF, key_BxMxF, _fill(value_BxMxV, key_block))
+    return read_BxHxNxV[:, 0, :n]
+
+
+def _whole_lanes(count: int) -> int:
+    return -(-count // LANES) * LANES
+
+
+def read_cudnn(
+    query_BxNxK: jax.Array,
+    key_BxMxK: jax.Array,
+    value_BxMxV: jax.Array,
+    *,
+    scale: float,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> jax.Array:
+    """Flash attention of cuDNN, by way of `jax.nn.dot_product_attention`; not float32.
+
+    It wants keys and values of one width: the values are split into heads of width K (the last one
+    filled with zeros), which share queries and keys. That is exact. "xla" computes the same
+    anywhere, but holds all scores.
+    """
+    b, m, v = value_BxMxV.shape
+    k = key_BxMxK.shape[2]
+    heads = -(-v // k)
+    value_BxMxHxK = jnp.pad(value_BxMxV, ((0, 0), (0, 0), (0, heads * k - v)))
+    value_BxMxHxK = value_BxMxHxK.reshape(b, m, heads, k)
+    query_BxNxHxK, key_BxMxHxK = (
+        jnp.repeat(x[:, :, None], heads, axis=2) for x in (query_BxNxK, key_BxMxK)
+    )
+    read_BxNxHxK = jax.nn.dot_product_attention(
+        query_BxNxHxK, key_BxMxHxK, value_BxMxHxK, scale=scale, implementation=implementation
+    )
+    return read_BxNxHxK.reshape(b, query_BxNxK.shape[1], heads * k)[:, :, :v]
