@@ -55,9 +55,9 @@ def _side(read: Read, case: Case, inputs: Inputs) -> ReadSide:
             return _numpy(read(query, key, value, case.scale))
 
     def both() -> tuple[np.ndarray, ...]:
-        leaves = [x.detach().requires_grad_() for x in (query, key, value)]
-        result = read(*leaves, case.scale)
-        gradients = torch.autograd.grad(result, leaves, gradient)
+        q, k, v = (x.detach().requires_grad_() for x in (query, key, value))
+        result = read(q, k, v, case.scale)
+        gradients = torch.autograd.grad(result, (q, k, v), gradient)
         return tuple(map(_numpy, (result.detach(), *gradients)))
 
     return ReadSide(forward, both)

@@ -104,9 +104,8 @@ def _backward(
     def add(
         sums: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, ...]
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        query_BxQxK, gradient_BxQxV, read_BxQxV, log_sum_BxQx1 = chunk
+        query_BxQxK, gradient_BxQxV, along_BxQx1, log_sum_BxQx1 = chunk
         weights_BxQxM = jnp.exp(_scores(query_BxQxK, key_BxMxK, scale) - log_sum_BxQx1)
-        along_BxQx1 = _dot("bqv,bqv->bq", gradient_BxQxV, read_BxQxV)[..., None]
         by_weight_BxQxM = _dot("bqv,bmv->bqm", gradient_BxQxV, value_BxMxV)
         by_score_BxQxM = scale * weights_BxQxM * (by_weight_BxQxM - along_BxQx1)
         by_score_BxQxM = by_score_BxQxM.astype(key_BxMxK.dtype)
@@ -117,11 +116,12 @@ def _backward(
         by_query_BxQxK = _dot("bqm,bmk->bqk", by_score_BxQxM, key_BxMxK)
         return (by_key_BxMxK, by_value_BxMxV), by_query_BxQxK.astype(query_BxQxK.dtype)
 
+    along_BxNx1 = _dot("bnv,bnv->bn", gradient_BxNxV, read_BxNxV)[..., None]
     zeros = (
         jnp.zeros_like(key_BxMxK, _sum_dtype(key_BxMxK)),
         jnp.zeros_like(value_BxMxV, _sum_dtype(value_BxMxV)),
     )
-    chunks = (*map(_to_chunks, (query_BxNxK, gradient_BxNxV, read_BxNxV)), log_sum_GxBxQx1)
+    chunks = (*map(_to_chunks, (query_BxNxK, gradient_BxNxV, along_BxNx1)), log_sum_GxBxQx1)
     (by_key_BxMxK, by_value_BxMxV), by_query_GxBxQxK = lax.scan(add, zeros, chunks)
     return (
         _from_chunks(by_query_GxBxQxK, query_BxNxK.shape[1]),
