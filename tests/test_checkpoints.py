@@ -174,3 +174,10 @@ def test_a_full_disk_is_told_with_what_is_safe_and_leaves_earlier_checkpoints_wh
     again.save(3, state(3))
     again.close()
     assert damage_of(directory / "3") is None
+
+
+def test_a_damaged_score_of_an_older_checkpoint_is_named(two: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(two, tmp_path / "checkpoints")
+    (directory / "1" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(UserError, match=r"cannot be listed.*steps \[1\]: move them away"):
+        Checkpoints(directory, keep=2, model=MODEL)
