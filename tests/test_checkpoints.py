@@ -174,3 +174,25 @@ def test_a_full_disk_is_told_with_what_is_safe_and_leaves_earlier_checkpoints_wh
     again.save(3, state(3))
     again.close()
     assert damage_of(directory / "3") is None
+
+
+def test_a_damaged_score_of_an_older_checkpoint_is_named(two: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(two, tmp_path / "checkpoints")
+    (directory / "1" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(UserError, match=r"cannot be listed.*steps \[1\]: move them away"):
+        Checkpoints(directory, keep=2, model=MODEL)
+
+
+def test_an_older_checkpoint_that_is_half_deleted_hinders_nothing(
+    two: Path, tmp_path: Path
+) -> None:
+    """As a run leaves it that is killed while it makes room."""
+    directory = shutil.copytree(two, tmp_path / "checkpoints")
+    for name in ("_CHECKPOINT_METADATA", "metrics/metrics", "state/manifest.ocdbt"):
+        (directory / "1" / name).unlink()
+    assert set_damaged_aside(directory) == ()
+    checkpoints = Checkpoints(directory, keep=1, model=MODEL)
+    assert (checkpoints.latest_step(), checkpoints.best_step()) == (2, 2)
+    checkpoints.save(3, state(3))
+    checkpoints.close()
+    assert steps_in(directory) == [3, 2]

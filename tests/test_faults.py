@@ -131,9 +131,9 @@ def test_interrupted_while_it_evaluates_the_next_start_evaluates(
 def test_killed_20_times_at_any_moment_the_end_is_that_of_a_run_never_killed(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    """What a start loses: less than two checkpoints' steps, and less than one's if it was written.
+    """At most the steps between two checkpoints are lost, and those made while one was written.
 
-    A checkpoint is written while the next steps are made, and the one after it waits until then.
+    It is written while the run goes on, and the next one waits until it is.
     """
     num_steps = 240
     settings = flags(num_steps)
@@ -156,7 +156,7 @@ def test_killed_20_times_at_any_moment_the_end_is_that_of_a_run_never_killed(
         unfinished = list((workdir / "checkpoints").glob("*tmp*"))
         amid_a_checkpoint += bool(unfinished)
         lost = reached - next(iter(checkpoints(workdir)), 0)
-        assert lost < (2 * EVERY if unfinished else EVERY)
+        assert lost <= EVERY or (unfinished and lost < 2 * EVERY)
     assert amid_a_checkpoint, "no kill came in the middle of a checkpoint"
     finished(data_dir, workdir, *settings)
     assert not list((workdir / "checkpoints").glob("*tmp*"))
@@ -209,7 +209,7 @@ def test_several_processes_stop_after_the_same_step_whichever_is_told(
         second.send_signal(signal.SIGTERM)
         for process in (first, second):
             assert process.wait(processes.SECONDS) == 128 + signal.SIGTERM
-    (newest,) = set(checkpoints(workdir)[:1])
+    newest = checkpoints(workdir)[0]
     for output in outputs:
         assert f"Stopped by SIGTERM after step {newest} of {num_steps}." in output.read_text()
 

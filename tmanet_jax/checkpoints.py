@@ -17,7 +17,7 @@ from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from tmanet_jax.checkpoint_damage import steps_in
+from tmanet_jax.checkpoint_damage import damage_of, steps_in
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 
@@ -84,9 +84,10 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
         except (OSError, ValueError) as error:
+            damaged = [step for step in steps_in(directory) if damage_of(directory / str(step))]
             raise UserError(
-                f"The checkpoints in {directory} cannot be listed ({error}): one is damaged. Mode "
-                "train sets it aside and goes on from the one before."
+                f"The checkpoints in {directory} cannot be listed ({_reason(error)}). Damaged are "
+                f"those of steps {damaged}: move them away. Mode train does so with the newest."
             ) from error
 
     def latest_step(self) -> int | None:
@@ -172,7 +173,7 @@ class Checkpoints:
             raise UserError(
                 f"The checkpoint of step {self._being_written} cannot be written to "
                 f"{self._directory} ({_reason(error)}). Is the disk full? Make room and start "
-                f"again: the run goes on from the newest whole checkpoint. Whole are those of "
+                "again: the run goes on from the newest whole checkpoint. Whole are those of "
                 f"step: {whole}."
             ) from error
 
