@@ -115,7 +115,9 @@ def joined(launch: Launch | None) -> Iterator[None]:
         wait_for_all("end")
     except BaseException as error:
         if _is_of_communication(error):
-            print(f"{error}\nIs another process lost? It is waited for.", file=sys.stderr, flush=True)
+            print(
+                f"{error}\nIs another process lost? It is waited for.", file=sys.stderr, flush=True
+            )
             watch.await_verdict()
         _end_with(error, watch)
     watch.stop()
