@@ -13,7 +13,7 @@ from benchmarks.curves import Measured
 from benchmarks.line_chart import Chart
 from benchmarks.suite import Run
 from configs import demo
-from tests import tiny_runs
+from tests import processes
 from tmanet_jax.errors import UserError
 
 REPORT = json.dumps(
@@ -88,7 +88,7 @@ def test_the_command_lines_are_those_of_a_mode(arguments):
     config = demo.get_config()
     for name, _, value in options:
         if name == "config":
-            assert (tiny_runs.PROJECT / value).is_file()
+            assert (processes.PROJECT / value).is_file()
         elif name.startswith("config."):
             assert name.removeprefix("config.") in dict(flattened(config))
         else:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs import demo
-from tests import tiny_runs
+from tests import processes
 from tests.small_compile_results import FITS, GRADIENTS, HALO, TOO_LARGE, result
 from tmanet_jax import settings
 from tmanet_jax.deploy import compile_check
@@ -106,7 +106,7 @@ def test_without_the_compiler_it_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -r requirements-tpu\.txt"):
         compile_check.topology_devices(V5E)
-    assert (tiny_runs.PROJECT / "requirements-tpu.txt").is_file()
+    assert (processes.PROJECT / "requirements-tpu.txt").is_file()
 
 
 def test_collectives_take_their_ring_and_their_hops() -> None:

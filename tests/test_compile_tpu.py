@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from tests import tiny_runs
+from tests import processes
 from tmanet_jax.deploy.chips import GIB, parse_topology
 from tmanet_jax.deploy.compile_check import (
     Compiled,
@@ -40,8 +40,8 @@ NARROW = (
 def compile_narrow(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "run.py", "compile", *NARROW, *arguments],
-        cwd=tiny_runs.PROJECT,
-        env=tiny_runs.environment(),
+        cwd=processes.PROJECT,
+        env=processes.environment(),
         capture_output=True,
         text=True,
         timeout=900,
