@@ -9,6 +9,10 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from tmanet_jax.models import winograd
+
+WINOGRAD_CHANNELS = 128
+
 BATCH_NORM_MOMENTUM = 0.1
 BATCH_NORM_EPSILON = 1e-5
 
@@ -50,17 +54,35 @@ class Conv(nnx.Module):
         if self.kernel_size == 1:
             strided = x_NxHxWxC[:, :: self.stride, :: self.stride]
             y = jnp.einsum("nhwi,io->nhwo", strided, kernel_hwio[0, 0])
-        else:
-            padding = self.dilation * (self.kernel_size // 2)
-            y = lax.conv_general_dilated(
+        elif self._fewer_products_pay():
+            y = lax.platform_dependent(
                 x_NxHxWxC,
                 kernel_hwio,
-                window_strides=(self.stride, self.stride),
-                padding=[(padding, padding)] * 2,
-                rhs_dilation=(self.dilation, self.dilation),
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                cpu=lambda x, kernel: winograd.conv3x3(x, kernel, self.dilation),
+                default=self._direct,
             )
+        else:
+            y = self._direct(x_NxHxWxC, kernel_hwio)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+
+    def _direct(self, x_NxHxWxC: jax.Array, kernel_hwio: jax.Array) -> jax.Array:
+        padding = self.dilation * (self.kernel_size // 2)
+        return lax.conv_general_dilated(
+            x_NxHxWxC,
+            kernel_hwio,
+            window_strides=(self.stride, self.stride),
+            padding=[(padding, padding)] * 2,
+            rhs_dilation=(self.dilation, self.dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    def _fewer_products_pay(self) -> bool:
+        return (
+            (self.kernel_size, self.stride) == (3, 1)
+            and min(self.kernel_hwio.shape[2:]) >= WINOGRAD_CHANNELS
+            and jnp.finfo(self.dtype).bits >= 32
+            and jax.sharding.get_abstract_mesh().shape.get("space", 1) == 1
+        )
 
 
 class BatchNorm(nnx.Module):
