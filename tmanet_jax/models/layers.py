@@ -12,6 +12,10 @@ from jax.typing import DTypeLike
 from tmanet_jax.models import winograd
 
 WINOGRAD_CHANNELS = 128
+"""Channels in and out from which a CPU convolves 3x3 with fewer products."""
+
+SPACE_AXIS = "space"
+"""Mesh axis over which the rows of images are spread: the partitioner knows direct convolutions."""
 
 BATCH_NORM_MOMENTUM = 0.1
 BATCH_NORM_EPSILON = 1e-5
@@ -23,7 +27,8 @@ class Conv(nnx.Module):
     """2-D convolution, padded so that stride 1 keeps the size; 1x1 kernels run as a dot product.
 
     XLA's CPU weight gradient of a 1x1 convolution is two to three times slower than the same
-    sum written as a matrix product; on GPU and TPU the two are equal.
+    sum written as a matrix product; on GPU and TPU the two are equal. On a CPU, wide 3x3 layers of
+    stride 1 run as Winograd's products (`winograd.py`): 16-bit types would lose digits in the sums.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class Conv(nnx.Module):
             (self.kernel_size, self.stride) == (3, 1)
             and min(self.kernel_hwio.shape[2:]) >= WINOGRAD_CHANNELS
             and jnp.finfo(self.dtype).bits >= 32
-            and jax.sharding.get_abstract_mesh().shape.get("space", 1) == 1
+            and jax.sharding.get_abstract_mesh().shape.get(SPACE_AXIS, 1) == 1
         )
 
 
