@@ -4,9 +4,9 @@ Winograd's F(2x2, 3x3): a tile of 2x2 outputs reads 4x4 positions of the image, 
 the next tiles. Sums of the 16, multiplied by sums of the kernel, are summed to the four outputs. A
 dilation of d is d x d interleaved images, each of which is convolved without dilation.
 
-Each transform is one small matrix times all the data, and the products are one batched product, so
-that XLA has a handful of operations to compile: sums written out compile five times as long, and
-are no faster.
+Each transform is one small matrix times all the data, and the products are one batched product:
+a handful of operations for XLA to compile. Sums written out, with 16 products by themselves, take
+0.70 to 0.86 of this way's CPU time, but six times as long to compile: 12 s more for a ResNet-50.
 
 Source: Lavin and Gray 2015 (arXiv 1509.09308), section 4.1. F(4x4, 3x3) would take 9 products for
 four outputs, with rounding errors ten times larger.
