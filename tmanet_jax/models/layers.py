@@ -10,16 +10,15 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from tmanet_jax.models import winograd
+from tmanet_jax.sharding import space_size
 
 WINOGRAD_CHANNELS = 256
 """Channels in and out from which a CPU convolves 3x3 with fewer products.
 
-Share of the direct way's CPU time, forward (one image of 32x64) and with both gradients (33x33):
-0.78 and 0.46 with 512 channels, 0.88 and 0.84 with 256, 0.75 and 1.06 with 128.
+Share of the direct way's CPU time, forward (one image of 32x64) and with both gradients (3 images
+of 33x33; 6 with 512 channels): 0.78 and 0.46 with 512, 0.88 and 0.84 with 256, 0.75 and 1.06 with
+128.
 """
-
-SPACE_AXIS = "space"
-"""Mesh axis over which the rows of images are spread: the partitioner knows direct convolutions."""
 
 BATCH_NORM_MOMENTUM = 0.1
 BATCH_NORM_EPSILON = 1e-5
@@ -90,7 +89,7 @@ class Conv(nnx.Module):
             (self.kernel_size, self.stride) == (3, 1)
             and min(self.kernel_hwio.shape[2:]) >= WINOGRAD_CHANNELS
             and jnp.finfo(self.dtype).bits >= 32
-            and jax.sharding.get_abstract_mesh().shape.get(SPACE_AXIS, 1) == 1
+            and space_size() == 1  # the partitioner exchanges rows for direct convolutions alone
         )
 
 
