@@ -1,6 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu without a TPU looks for one for minutes
 
 pytest.register_assert_rewrite("tests.parity")
 

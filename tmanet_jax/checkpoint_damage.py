@@ -9,10 +9,9 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import tensorstore as ts
-from jax.experimental import multihost_utils
 
+from tmanet_jax import distributed
 from tmanet_jax.errors import UserError
 
 _JSON_FILES = (
@@ -58,9 +57,8 @@ def set_damaged_aside(directory: Path) -> tuple[Damaged, ...]:
     Raises:
         UserError: there are checkpoints, and none is whole; all stay where they are.
     """
-    damaged = _set_aside(directory) if jax.process_index() == 0 else ()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+    damaged = _set_aside(directory) if distributed.is_first() else ()
+    distributed.wait_for_all("damaged checkpoints are set aside")
     return damaged
 
 
