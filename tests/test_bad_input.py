@@ -46,7 +46,7 @@ def refused(data_dir: Path, workdir: Path, *arguments: str, num_devices: int = 1
         (["forecast"], ["'forecast'", "train, eval"]),
         (["predict"], ["--input", "--output"]),
         (["predict", "--input=drive.mp4"], ["--input", "--output"]),
-        (["--peer=torch"], ["--peer", "mode benchmark stream, not train"]),
+        (["--peer=torch"], ["--peer", "mode benchmark attention, not train"]),
         (["--submit=results"], ["--submit", "mode eval"]),
         (["eval"], ["no checkpoint", "train first"]),
         (["consistency"], ["no two neighbouring frames", "--every-frame"]),
@@ -117,7 +117,9 @@ def test_a_torn_checkpoint_names_itself(data_dir: Path, tmp_path: Path) -> None:
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
     message = refused(data_dir, tmp_path)
-    assert str(tmp_path / "checkpoints" / "2") in message and "Delete it" in message
+    assert f"None of the checkpoints in {tmp_path / 'checkpoints'} can be read" in message
+    assert "step 2: " in message and "move them away" in message
+    assert (tmp_path / "checkpoints" / "2").is_dir()
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(

@@ -51,7 +51,7 @@ def test_the_settings_of_a_run_are_accepted(command: str) -> None:
     done = subprocess.run(
         [sys.executable, "run.py", *shlex.split(command)[2:], *without_data],
         cwd=processes.PROJECT,
-        env=processes.environment(),
+        env=processes.environment(num_devices=2 if "mesh.space=2" in command else 1),
         capture_output=True,
         text=True,
         timeout=120,

@@ -70,8 +70,9 @@ def read_chunked(
     """Chunks of queries, one after the other; backward, each chunk's scores are computed again.
 
     Source of the backward pass: Dao et al. 2022, FlashAttention (arXiv 2205.14135), appendix B.2:
-    with weights p kept as their rows' log-sum-exp, and r = gradient . output of each row, the
-    gradient of the scores is p * (gradient . value - r).
+    with r = gradient . output of each row, the gradient of the scores is
+    weights * (gradient . value - r). Of a row's weights the largest score and the sum are kept, not
+    their log-sum-exp, which rounds away digits of the weights where scores are large.
     """
     return _forward(query_BxNxK, key_BxMxK, value_BxMxV, scale)[0]
 
@@ -79,33 +80,31 @@ def read_chunked(
 def _forward(
     query_BxNxK: jax.Array, key_BxMxK: jax.Array, value_BxMxV: jax.Array, scale: float
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    def read(query_BxQxK: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def read(query_BxQxK: jax.Array) -> tuple[jax.Array, ...]:
         scores_BxQxM = _scores(query_BxQxK, key_BxMxK, scale)
         largest_BxQx1 = scores_BxQxM.max(axis=-1, keepdims=True)
         weights_BxQxM = jnp.exp(scores_BxQxM - largest_BxQx1)
         sum_BxQx1 = weights_BxQxM.sum(axis=-1, keepdims=True)
         read_BxQxV = _dot("bqm,bmv->bqv", weights_BxQxM.astype(value_BxMxV.dtype), value_BxMxV)
-        return (
-            (read_BxQxV / sum_BxQx1).astype(value_BxMxV.dtype),
-            largest_BxQx1 + jnp.log(sum_BxQx1),
-        )
+        return (read_BxQxV / sum_BxQx1).astype(value_BxMxV.dtype), largest_BxQx1, sum_BxQx1
 
     n = query_BxNxK.shape[1]
-    read_GxBxQxV, log_sum_GxBxQx1 = lax.map(read, _to_chunks(query_BxNxK))
+    read_GxBxQxV, *of_weights_GxBxQx1 = lax.map(read, _to_chunks(query_BxNxK))
     read_BxNxV = _from_chunks(read_GxBxQxV, n)
-    return read_BxNxV, (query_BxNxK, key_BxMxK, value_BxMxV, read_BxNxV, log_sum_GxBxQx1)
+    return read_BxNxV, (query_BxNxK, key_BxMxK, value_BxMxV, read_BxNxV, *of_weights_GxBxQx1)
 
 
 def _backward(
     scale: float, saved: tuple[jax.Array, ...], gradient_BxNxV: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    query_BxNxK, key_BxMxK, value_BxMxV, read_BxNxV, log_sum_GxBxQx1 = saved
+    query_BxNxK, key_BxMxK, value_BxMxV, read_BxNxV, *of_weights_GxBxQx1 = saved
 
     def add(
         sums: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, ...]
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        query_BxQxK, gradient_BxQxV, along_BxQx1, log_sum_BxQx1 = chunk
-        weights_BxQxM = jnp.exp(_scores(query_BxQxK, key_BxMxK, scale) - log_sum_BxQx1)
+        query_BxQxK, gradient_BxQxV, along_BxQx1, largest_BxQx1, sum_BxQx1 = chunk
+        scores_BxQxM = _scores(query_BxQxK, key_BxMxK, scale)
+        weights_BxQxM = jnp.exp(scores_BxQxM - largest_BxQx1) / sum_BxQx1
         by_weight_BxQxM = _dot("bqv,bmv->bqm", gradient_BxQxV, value_BxMxV)
         by_score_BxQxM = scale * weights_BxQxM * (by_weight_BxQxM - along_BxQx1)
         by_score_BxQxM = by_score_BxQxM.astype(key_BxMxK.dtype)
@@ -121,7 +120,7 @@ def _backward(
         jnp.zeros_like(key_BxMxK, _sum_dtype(key_BxMxK)),
         jnp.zeros_like(value_BxMxV, _sum_dtype(value_BxMxV)),
     )
-    chunks = (*map(_to_chunks, (query_BxNxK, gradient_BxNxV, along_BxNx1)), log_sum_GxBxQx1)
+    chunks = (*map(_to_chunks, (query_BxNxK, gradient_BxNxV, along_BxNx1)), *of_weights_GxBxQx1)
     (by_key_BxMxK, by_value_BxMxV), by_query_GxBxQxK = lax.scan(add, zeros, chunks)
     return (
         _from_chunks(by_query_GxBxQxK, query_BxNxK.shape[1]),
