@@ -52,7 +52,7 @@ def results(run: settings.Settings, mesh: Mesh) -> dict[str, object]:
         seed=0,
     )
     batch = put_batch(next(batches), mesh)
-    step_fn = compile_train_step(recipe, mesh).lower(state, batch).compile()  # type: ignore[attr-defined]
+    step_fn = compile_train_step(recipe, mesh).lower(state, batch).compile()
     losses = []
     for _ in range(NUM_STEPS):
         state, metrics = step_fn(state, batch)
@@ -64,14 +64,14 @@ def results(run: settings.Settings, mesh: Mesh) -> dict[str, object]:
         program.with_weights(*state.network), open_split(run, "val", memory_range=2)
     )
     statistics = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.batch_stats)])
+    costs, text = step_fn.cost_analysis(), step_fn.as_text()
+    assert costs and text
     return {
         "losses": losses,
         "statistics": statistics.tolist(),
         "confusion": evaluation.confusion_CxC.tolist(),
-        "flops": step_fn.cost_analysis()["flops"],
-        "collectives": [
-            dataclasses.asdict(one) for one in hlo.Program(step_fn.as_text()).collectives()
-        ],
+        "flops": costs["flops"],
+        "collectives": [dataclasses.asdict(one) for one in hlo.Program(text).collectives()],
     }
 
 

@@ -63,10 +63,11 @@ def step(batch: Batch, *, remat: bool = False, accumulate: int = 1) -> Stepped:
     graphdef, state = init_state(untrained(dataclasses.replace(NETWORK, remat=remat)), optimizer)
     recipe = Recipe(graphdef, optimizer, LossConfig(), True, seed=0, accumulate=accumulate)
     on_device = put_batch(batch, mesh)
-    compiled = compile_train_step(recipe, mesh).lower(state, on_device).compile()  # type: ignore[attr-defined]
-    temporary_bytes = compiled.memory_analysis().temp_size_in_bytes
+    compiled = compile_train_step(recipe, mesh).lower(state, on_device).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
     state, metrics = compiled(state, on_device)
-    return Stepped(state, metrics, temporary_bytes)
+    return Stepped(state, metrics, memory.temp_size_in_bytes)
 
 
 def kept_bytes(*, remat: bool) -> int:

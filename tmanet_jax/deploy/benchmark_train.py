@@ -7,7 +7,7 @@ On a CPU the crops are smaller than the configuration's, so that it ends within 
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -137,9 +137,7 @@ class TrainSide:
         self._state: TrainState = jax.device_put(state, replicated(mesh))
         self._on_device = put_batch(self.batch, mesh)
         self.compilation: Compilation = compile_twice(
-            lambda: cast(jax.stages.Wrapped, compile_train_step(recipe, mesh)).lower(
-                self._state, self._on_device
-            )
+            lambda: compile_train_step(recipe, mesh).lower(self._state, self._on_device)
         )
 
     def step(self) -> np.ndarray:

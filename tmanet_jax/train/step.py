@@ -1,7 +1,6 @@
 """One training step: a pure function of the state and a batch."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -169,10 +168,8 @@ def _accumulated_gradients(
     return total
 
 
-def compile_train_step(
-    recipe: Recipe, mesh: Mesh
-) -> Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]:
-    """`train_step` for a mesh: batch spread, state replicated and donated."""
+def compile_train_step(recipe: Recipe, mesh: Mesh) -> jax.stages.Wrapped:
+    """`train_step` for a mesh, (state, batch): batch spread, state replicated and donated."""
     whole, spread = replicated(mesh), batch_sharding(mesh)
     return jax.jit(
         on_mesh(lambda state, batch: train_step(state, batch, recipe), mesh),
