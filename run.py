@@ -21,6 +21,7 @@ process of the run is lost (the message says which): start all again.
 """
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -89,12 +90,16 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _NUM_PROCESSES = flags.DEFINE_integer("num-processes", None, "With --coordinator: how many.")
 _PROCESS_ID = flags.DEFINE_integer("process-id", None, "With --coordinator: which one, from 0.")
 _START_TIMEOUT = flags.DEFINE_integer(
-    "start-timeout", distributed.START_TIMEOUT_S, "Seconds for all to come.", lower_bound=1
+    "start-timeout",
+    None,
+    f"Seconds for all to come; default {distributed.START_TIMEOUT_S}.",
+    lower_bound=1,
 )
 _PEER_TIMEOUT = flags.DEFINE_integer(
     "peer-timeout",
-    distributed.PEER_TIMEOUT_S,
-    "Seconds of silence after which a process is lost and the others end.",
+    None,
+    "Seconds of silence after which a process is lost and the others end; default "
+    f"{distributed.PEER_TIMEOUT_S}.",
     lower_bound=1,
 )
 _PROCESSES = (
@@ -241,6 +246,7 @@ def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     mode, config = _parse(argv)
     run = settings.from_config(config)
+    _quieten_libraries()
     _use_compilation_cache()
     with distributed.joined(_launch()):
         if MODES[mode].needs_records:
@@ -303,6 +309,12 @@ def _ensure_demo_records(data: settings.DataConfig) -> None:
             num_eval=data.render.num_eval,
             memory_range=data.render.memory_range,
         )
+
+
+def _quieten_libraries() -> None:
+    """Orbax logs what it raises besides, in traces of each of its threads and tasks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _use_compilation_cache() -> None:

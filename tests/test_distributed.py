@@ -21,8 +21,8 @@ NOTHING: dict[str, Any] = {
     "coordinator": None,
     "num_processes": None,
     "process_id": None,
-    "start_timeout_s": 300,
-    "peer_timeout_s": 60,
+    "start_timeout_s": None,
+    "peer_timeout_s": None,
 }
 
 
@@ -36,6 +36,8 @@ def test_a_coordinator_or_the_cluster_say_who_the_others_are() -> None:
     named = {"coordinator": "[::1]:80", "num_processes": 4, "process_id": 3}
     assert launch_of(**{**NOTHING, **named}) == Launch("[::1]:80", 4, 3, 300, 60)
     assert launch_of(**{**NOTHING, "detected": True}) == Launch(None, None, None, 300, 60)
+    timeouts = {"start_timeout_s": 9, "peer_timeout_s": 8}
+    assert launch_of(**{**NOTHING, **named, **timeouts}) == Launch("[::1]:80", 4, 3, 9, 8)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,8 @@ def test_a_coordinator_or_the_cluster_say_who_the_others_are() -> None:
     [
         ({"num_processes": 2}, "go with --coordinator"),
         ({"process_id": 0}, "go with --coordinator"),
+        ({"start_timeout_s": 9}, "go with several processes"),
+        ({"peer_timeout_s": 9}, "go with several processes"),
         ({"detected": True, "coordinator": "a:1"}, "one of the two"),
         ({"coordinator": "a"}, "a free port"),
         ({"coordinator": "a:70000"}, "a free port"),

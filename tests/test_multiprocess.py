@@ -94,7 +94,9 @@ def test_the_first_process_alone_tells_and_writes(two: Finished) -> None:
 def test_two_processes_score_as_one(data_dir: Path, one: Finished, tmp_path: Path) -> None:
     """5 clips: one process has 3, the other 2."""
     workdir = shutil.copytree(one.workdir, tmp_path / "run")
-    before = json.loads((workdir / "metrics.json").read_text())
+    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    alone = json.loads((workdir / "metrics.json").read_text())
     (workdir / "metrics.json").unlink()
     with joined_runs.started(
         tmp_path, data_dir, "eval", f"--workdir={workdir}", num_devices=2
@@ -102,7 +104,7 @@ def test_two_processes_score_as_one(data_dir: Path, one: Finished, tmp_path: Pat
         for index in range(2):
             ended = run.end(index)
             assert ended.status == 0, ended.output
-    assert json.loads((workdir / "metrics.json").read_text()) == before
+    assert json.loads((workdir / "metrics.json").read_text()) == alone
 
 
 def test_a_run_goes_on_in_another_number_of_processes_and_devices(

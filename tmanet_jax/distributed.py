@@ -51,18 +51,28 @@ def launch_of(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,
-    start_timeout_s: int,
-    peer_timeout_s: int,
+    start_timeout_s: int | None,
+    peer_timeout_s: int | None,
 ) -> Launch | None:
     """What the flags of a command line ask for; None: one process, alone.
+
+    A flag that is None was not given.
 
     Raises:
         UserError: they contradict each other, or one is missing.
     """
+    timeouts = (start_timeout_s or START_TIMEOUT_S, peer_timeout_s or PEER_TIMEOUT_S)
     if coordinator is None:
         if num_processes is not None or process_id is not None:
             raise UserError("--num-processes and --process-id go with --coordinator=HOST:PORT.")
-        return Launch(None, None, None, start_timeout_s, peer_timeout_s) if detected else None
+        if detected:
+            return Launch(None, None, None, *timeouts)
+        if start_timeout_s is not None or peer_timeout_s is not None:
+            raise UserError(
+                "--start-timeout and --peer-timeout go with several processes: --distributed or "
+                "--coordinator=HOST:PORT."
+            )
+        return None
     if detected:
         raise UserError(
             "--distributed lets the cluster say what --coordinator says: give one of the two."
@@ -83,7 +93,7 @@ def launch_of(
             f"--process-id is {process_id}: with --num-processes={num_processes} it must be from 0 "
             f"to {num_processes - 1}."
         )
-    return Launch(coordinator, num_processes, process_id, start_timeout_s, peer_timeout_s)
+    return Launch(coordinator, num_processes, process_id, *timeouts)
 
 
 @contextlib.contextmanager
@@ -259,8 +269,10 @@ def _end_with(error: BaseException, watch: peers.PeerWatch) -> None:
         text, status = traceback.format_exc(), 1
         reason = f"{type(error).__name__}: {error}"
     print(text, file=sys.stderr, flush=True)
+    last_words = f"Process {index()} has stopped; it told the others."
+    peers.on_abort(lambda: last_words, status)  # once told, they may leave before this one
     watch.announce(reason)
-    peers.end(f"Process {index()} has stopped; it told the others.", status)
+    peers.end(last_words, status)
 
 
 def _client() -> Any:

@@ -145,7 +145,7 @@ def end(message: str, status: int) -> NoReturn:
     os._exit(status)
 
 
-def on_abort(last_words: Callable[[], str | None]) -> None:
+def on_abort(last_words: Callable[[], str | None], status: int = EXIT_STATUS) -> None:
     """Turns the abort that jax makes of a lost connection into a message and a status.
 
     Python's own handlers of signals never see an abort: it returns to no interpreter. The function
@@ -153,12 +153,13 @@ def on_abort(last_words: Callable[[], str | None]) -> None:
 
     Args:
         last_words: the message, or None if the abort is about something else.
+        status: of the process that ends with the message.
     """
 
     def handle(number: int) -> None:
         message = last_words()
         if message is not None:
-            end(message, EXIT_STATUS)
+            end(message, status)
         libc.signal(number, None)  # SIG_DFL
 
     libc = ctypes.CDLL(None)
