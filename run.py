@@ -312,9 +312,19 @@ def _ensure_demo_records(data: settings.DataConfig) -> None:
 
 
 def _quieten_libraries() -> None:
-    """Orbax logs what it raises besides, in traces of each of its threads and tasks."""
+    """When a checkpoint fails, Orbax logs what it raises besides, thread by thread.
+
+    tensorstore's threads then still tell the loop that Orbax closed, which nobody can handle.
+    """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _use_compilation_cache() -> None:
