@@ -35,6 +35,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import distributed, settings
+from tmanet_jax.data.allocator import keep_freed_buffers
 from tmanet_jax.deploy import (
     benchmark,
     benchmark_attention,
@@ -247,6 +248,7 @@ def main(argv: list[str]) -> int:
     mode, config = _parse(argv)
     run = settings.from_config(config)
     _quieten_libraries()
+    keep_freed_buffers()
     _use_compilation_cache()
     with distributed.joined(_launch()):
         if MODES[mode].needs_records:

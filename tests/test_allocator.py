@@ -3,25 +3,41 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
-import resource, numpy as np
-from tmanet_jax.data.allocator import keep_freed_memory
+import resource, threading, numpy as np
+from tmanet_jax.data import allocator
+
+def touch(turns):
+    for _ in range(turns):
+        np.ones({size}, np.uint8)
 
 def faults(turns):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(turns):
-        np.ones(12 * 2**20, np.uint8)
+    thread = threading.Thread(target=touch, args=[turns])
+    thread.start() if {in_thread} else touch(turns)
+    thread.join() if {in_thread} else None
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-is_kept = keep_freed_memory()
+is_kept = allocator.{keep}()
 faults(2)
 print(is_kept, faults(20))
 """
 
 
-def test_pages_are_faulted_in_once():
+@pytest.mark.parametrize(
+    ("keep", "megabytes", "in_thread"),
+    [
+        ("keep_freed_memory", 12, False),
+        ("keep_freed_buffers", 12, False),
+        ("keep_freed_buffers", 200, True),
+    ],
+)
+def test_pages_are_faulted_in_once(keep: str, megabytes: int, in_thread: bool) -> None:
+    program = PROGRAM.format(keep=keep, size=megabytes * 2**20, in_thread=in_thread)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={"NUMPY_MADVISE_HUGEPAGE": "0"},
         capture_output=True,
         text=True,

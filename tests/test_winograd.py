@@ -1,5 +1,7 @@
 """Fewer products, the same convolution and the same gradients; and which layers take them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,28 @@ def test_float32_loses_no_more_than_a_digit_of_the_largest_value() -> None:
     kernel = jnp.asarray(rng.normal(size=(3, 3, 64, 64)), jnp.float32)
     found, expected = winograd.conv3x3(x, kernel, 2), direct(x, kernel, 2)
     np.testing.assert_allclose(found, expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
+def test_training_goes_forward_directly_and_takes_fewer_products_for_both_gradients() -> None:
+    conv = Conv(WINOGRAD_CHANNELS, WINOGRAD_CHANNELS, 3, dilation=2, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    x, weights = (
+        jnp.asarray(rng.normal(size=(2, 6, 7, WINOGRAD_CHANNELS)), jnp.float32) for _ in range(2)
+    )
+
+    def trained(x, kernel, dilation):
+        del dilation  # the layer's own
+        graphdef, state = nnx.split(conv)
+        state = jax.tree.map(lambda _: kernel, state)
+        return nnx.merge(graphdef, state)(x, train=True)
+
+    arguments = (x, conv.kernel_hwio[...], weights, 2)
+    found = value_and_gradients(trained, *arguments)
+    expected = value_and_gradients(direct, *arguments)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    program = jax.jit(functools.partial(value_and_gradients, trained, dilation=2))
+    assert program.lower(*arguments[:3]).as_text().count("stablehlo.convolution") == 1
 
 
 def convolutions(channels, *, stride=1, dtype=jnp.float32, platform="cpu"):

@@ -32,7 +32,7 @@ _TAPS_4x2x2 = _INPUT_4x4.reshape(4, 2, 2)
 _INPUT_16x16 = np.einsum("iap,jbq->ijabpq", _TAPS_4x2x2, _TAPS_4x2x2).reshape(16, 16)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnames=("dilation",))
 def conv3x3(x_NxHxWxI: jax.Array, kernel_3x3xIxO: jax.Array, dilation: int) -> jax.Array:
     """Cross-correlation, padded with zeros so that the size stays: NxHxWxI -> NxHxWxO.
 
@@ -52,9 +52,16 @@ def _forward(
     return conv3x3(x_NxHxWxI, kernel_3x3xIxO, dilation), (x_NxHxWxI, kernel_3x3xIxO)
 
 
-def _backward(
+def gradients(
     dilation: int, arguments: tuple[jax.Array, jax.Array], gradient_NxHxWxO: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    """Those of the image and of the kernel, as `custom_vjp` asks for them.
+
+    Args:
+        dilation: of the convolution.
+        arguments: its image NxHxWxI and kernel 3x3xIxO.
+        gradient_NxHxWxO: of what it returned.
+    """
     x_NxHxWxI, kernel_3x3xIxO = arguments
     turned_3x3xOxI = kernel_3x3xIxO[::-1, ::-1].swapaxes(2, 3)
     return (
@@ -63,7 +70,7 @@ def _backward(
     )
 
 
-conv3x3.defvjp(_forward, _backward)
+conv3x3.defvjp(_forward, gradients)
 
 
 def _kernel_gradient(x_NxHxWxI: jax.Array, gradient_NxHxWxO: jax.Array, dilation: int) -> jax.Array:
