@@ -35,7 +35,7 @@ from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import distributed, settings
-from tmanet_jax.data.allocator import keep_freed_buffers
+from tmanet_jax.allocator import keep_freed_buffers
 from tmanet_jax.deploy import (
     benchmark,
     benchmark_attention,

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, threading, numpy as np
-from tmanet_jax.data import allocator
+from tmanet_jax import allocator
 
 def touch(turns):
     for _ in range(turns):

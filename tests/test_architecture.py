@@ -10,10 +10,11 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 
 MAY_IMPORT = {
+    "tmanet_jax.allocator": set(),
     "tmanet_jax.errors": set(),
     "tmanet_jax.sharding": {"tmanet_jax.errors"},
     "tmanet_jax.models": {"tmanet_jax.models", "tmanet_jax.sharding"},
-    "tmanet_jax.data": {"tmanet_jax.data", "tmanet_jax.errors"},
+    "tmanet_jax.data": {"tmanet_jax.allocator", "tmanet_jax.data", "tmanet_jax.errors"},
     "data_prep": {"data_prep", "tmanet_jax.data", "tmanet_jax.errors"},
     "configs": {"configs"},
     "tmanet_jax": {
@@ -43,6 +44,7 @@ MAY_IMPORT = {
     },
     "tmanet_jax.deploy": {
         "tmanet_jax",
+        "tmanet_jax.allocator",
         "tmanet_jax.data",
         "tmanet_jax.deploy",
         "tmanet_jax.errors",
@@ -64,6 +66,7 @@ MAY_IMPORT = {
         "benchmarks",
         "data_prep",
         "tmanet_jax",
+        "tmanet_jax.allocator",
         "tmanet_jax.deploy",
         "tmanet_jax.errors",
         "tmanet_jax.inference",

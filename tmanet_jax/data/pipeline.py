@@ -15,7 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from tmanet_jax.data.allocator import keep_freed_memory
+from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data.records import Clip, ClipSource, EncodedClip
 from tmanet_jax.data.samples import (
     Batch,

@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 import tensorflow_datasets as tfds
 
+from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data import samples
-from tmanet_jax.data.allocator import keep_freed_memory
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, ClipSource, open_clips
 from tmanet_jax.data.samples import Sampling
