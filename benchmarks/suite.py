@@ -117,8 +117,9 @@ def measure(run: Run, out: Path) -> str:
 
 def summary(runs: Sequence[Run], out: Path) -> str:
     """Markdown: the targets of all reports, then what each measurement printed."""
-    lines = ["# Measured on a GPU", "", "    python -m benchmarks.gpu", ""]
-    lines += [
+    lines = [
+        "# Measured",
+        "",
         "| measurement | target | found | asked for | met |",
         "| --- | --- | --- | --- | --- |",
     ]
