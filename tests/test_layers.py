@@ -13,6 +13,8 @@ from tmanet_jax.models.layers import (
     Conv,
     channel_dropout,
     max_pool,
+    product_of_positions,
+    product_of_rows,
     resize_bilinear,
 )
 
@@ -33,6 +35,17 @@ def test_conv_1x1_equals_the_convolution_it_replaces(stride: int) -> None:
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     np.testing.assert_allclose(conv(x), expected, atol=1e-5)
+
+
+def test_both_products_are_the_same_convolution_with_the_same_gradients() -> None:
+    x_NxHxWxI, kernel_IxO, gradient_NxHxWxO = normal(2, 4, 3, 5), normal(5, 7), normal(2, 4, 3, 7)
+    of_rows, from_rows = jax.vjp(product_of_rows, x_NxHxWxI, kernel_IxO)
+    of_positions, from_positions = jax.vjp(product_of_positions, x_NxHxWxI, kernel_IxO)
+    np.testing.assert_allclose(of_positions, of_rows, atol=1e-5)
+    for found, expected in zip(
+        from_positions(gradient_NxHxWxO), from_rows(gradient_NxHxWxO), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "stride"), [((9, 6), 1), ((9, 6), 2), ((8, 7), 2)])
