@@ -52,6 +52,9 @@ def _flops_of(jaxpr: Any) -> int:
             out_channels = kernel[parameters["dimension_numbers"].rhs_spec[0]]
             zeros = math.prod(parameters["lhs_dilation"])  # put between the input's rows
             total += 2 * out * math.prod(kernel) // out_channels // zeros
+        elif equation.primitive.name == "cond":  # ways to compute the same, by platform
+            (cost,) = {_flops_of(branch.jaxpr) for branch in parameters["branches"]}
+            total += cost
         else:
             inner = (value for value in parameters.values() if hasattr(value, "jaxpr"))
             total += sum(_flops_of(value.jaxpr) for value in inner)
