@@ -1,4 +1,4 @@
-"""Every measurement of docs/performance.md on a CPU, as one command, of about an hour.
+"""Every measurement of docs/performance.md on a CPU, as one command, of half an hour.
 
     pip install -r requirements-torch.txt
     python -m benchmarks.cpu --out=docs/cpu
