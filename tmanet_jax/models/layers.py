@@ -92,7 +92,7 @@ def _pointwise(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array) -> jax.Array:
     """1x1 convolution, NxHxWxO, as a product; which axes it is written with matters on a CPU.
 
     There the kernel's gradient of a product over N, H and W begins with a transposed copy of its
-    operands, into which XLA fuses the batch norm's gradient, read across the rows: a sixth of a
+    operands, into which XLA fuses the batch norm's gradient, read across the rows: an eighth of a
     training step. With one axis of all positions there is no copy. A TPU's tiles do not reach
     across rows, nor does a device that has only some of them.
     """
