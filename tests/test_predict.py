@@ -1,10 +1,8 @@
 """`run.py predict`: what it writes, what it refuses, and that stopping it leaves no trace."""
 
 import functools
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from PIL import Image
 
 from configs import demo
+from tests import processes
 from tests.small_videos import numbered, packet_positions, write_video
 from tests.tiny_weights import CLASSES, write_weights
 from tmanet_jax import settings
@@ -152,29 +151,43 @@ def test_what_is_missing_is_made_again(
     assert (tmp_path / missing).read_bytes() == (once / missing).read_bytes()
 
 
+STUCK_AT_250 = """
+import runpy, sys, time
+from tmanet_jax.inference import outputs
+
+write = outputs.PictureOutput.write
+
+def write_250(output, result):
+    if result.index == 250:
+        time.sleep(3600)
+    write(output, result)
+
+outputs.PictureOutput.write = write_250
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script that never gets further than 250 pictures."""
+
+
 def test_a_killed_process_goes_on(weights: Path, tmp_path: Path) -> None:
     frames = (numbered(number, SIZE) for number in range(300))
     source = write_video(tmp_path / "drive.mp4", frames, "libx264")
 
-    def command(output: str) -> list[str]:
+    def words(output: str) -> list[str]:
         return [
-            *(sys.executable, "run.py", "predict", "--config=configs/demo.py"),
+            *("run.py", "predict", "--config=configs/demo.py"),
             *("--config.eval.mode=whole", f"--checkpoint={weights}", f"--input={source}"),
             *(f"--output={tmp_path / output}", "--format=video,labels"),
         ]
 
-    victim = subprocess.Popen(command("killed"), cwd=PROJECT, stderr=subprocess.DEVNULL)
     labels = tmp_path / "killed" / "labels"
-    give_up = time.monotonic() + 200
-    while not (labels.is_dir() and len(list(labels.glob("*.png"))) > 150):
-        assert victim.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
+    stuck = [sys.executable, "-c", STUCK_AT_250, *words("killed")]
+    with processes.started(stuck, tmp_path / "told") as victim:
+        processes.wait_until(lambda: len(list(labels.glob("*.png"))) > 150, victim)
     assert not (tmp_path / "killed" / "overlay.mp4").exists()
     for output in ("killed", "whole"):
-        subprocess.run(command(output), cwd=PROJECT, check=True, capture_output=True, timeout=300)
+        command = [sys.executable, *words(output)]
+        subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, timeout=300)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 

@@ -1,13 +1,9 @@
 """From videos, stills and labels to records; what the original did wrong, each on its own."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +13,7 @@ from data_prep import camvid, camvid_splits, extraction
 from data_prep.camvid_splits import SEQ01, SEQ05, SEQ06, SEQ16
 from data_prep.pictures import read_frame
 from data_prep.source_tree import UnpackedFile
+from tests import processes
 from tests.small_camvid import (
     FIRST_NUMBERS,
     NUM_FRAMES,
@@ -401,35 +398,43 @@ def test_a_torn_note_is_named(source, capsys):
     assert "0016E5.MXF.json cannot be read" in capsys.readouterr().err
 
 
+EXTRACTION = """
+import functools, itertools, sys, threading
+from data_prep import camvid, camvid_frames, camvid_splits, extraction
+from tests.small_camvid import SPLITS
+
+camvid_splits._SPLITS = SPLITS
+told_to_stop = threading.Event()
+camvid_frames.Watch = functools.partial(extraction.Watch, stop=told_to_stop)
+write, count = extraction.write_frame, itertools.count()
+
+def write_three(path, frame):
+    if next(count) >= 3:
+        told_to_stop.wait()
+    write(path, frame)
+
+extraction.write_frame = write_three
+camvid.main(sys.argv[1:])
+"""
+"""Writes three frames, and no more before it is told to stop."""
+
+
 @pytest.mark.parametrize("signalled", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_extraction_goes_on_and_damages_nothing(source, signalled):
     frames_dir = source.parent / "out" / "frames"
-    program = (
-        "import time\n"
-        "from data_prep import camvid, camvid_splits, extraction\n"
-        "from tests.small_camvid import SPLITS\n"
-        "camvid_splits._SPLITS = SPLITS\n"
-        "write = extraction.write_frame\n"
-        "extraction.write_frame = lambda *args: (time.sleep(0.2), write(*args))\n"
-        f"camvid.main(['--source={source}', '--out={source.parent / 'out'}', '--splits=train'])\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[1],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while len(list(frames_dir.glob("*.png"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.kill(process.pid, signalled)
-    _, message = process.communicate(timeout=60)
+    note = frames_dir / f"{SEQ06.file}.json"
+    arguments = [f"--source={source}", f"--out={source.parent / 'out'}", "--splits=train"]
+    with processes.started([sys.executable, "-c", EXTRACTION, *arguments]) as process:
+        processes.wait_until(lambda: len(list(frames_dir.glob("[!.]*.png"))) >= 3, process)
+        processes.wait_until(note.exists, process)
+        process.send_signal(signalled)
+        _, message = process.communicate(timeout=processes.SECONDS)
     if signalled == signal.SIGINT:
         assert message.endswith("Stopped. The same command goes on from here.\n")
         assert "Traceback" not in message
     kept = {path: path.stat().st_mtime_ns for path in frames_dir.glob("*.png")}
     assert 3 <= len(kept) < 24
-    assert json.loads((frames_dir / f"{SEQ06.file}.json").read_text())["first_number"] == 3
+    assert json.loads(note.read_text())["first_number"] == 3
     assert prepare(source, "--splits=train") == 0
     assert len(frame_files(source)) == 24
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

@@ -1,10 +1,10 @@
 """The rendered street: layout, exactness, determinism, restarts, bad options."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
-import time
 from typing import Any
 
 import cv2
@@ -13,6 +13,7 @@ import pytest
 
 from data_prep import synthetic
 from data_prep.street.snippet import SnippetFrames
+from tests import processes
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.errors import UserError
 
@@ -215,12 +216,12 @@ def test_second_run_renders_only_what_is_missing(tmp_path):
 def test_a_killed_run_leaves_whole_files_and_can_be_finished(tmp_path):
     command = [sys.executable, "-m", "data_prep.synthetic", f"--out={tmp_path}"]
     command += ["--size=64x128", "--before=3", "--after=0", "--train=60", "--workers=2"]
-    root = pathlib.Path(__file__).parents[1]
-    with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as run:
-        deadline = time.monotonic() + 30
-        while len(pngs(tmp_path)) < 20 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        run.kill()
+    last = "gtFine/train/renderstadt/.renderstadt_000059_000019_gtFine_labelIds.png.unfinished"
+    (tmp_path / last).parent.mkdir(parents=True)
+    os.mkfifo(tmp_path / last)  # there it waits for a reader, however late it is killed
+    with processes.started(command) as run:
+        processes.wait_until(lambda: len(list(tmp_path.rglob("[!.]*.png"))) >= 20, run)
+    (tmp_path / last).unlink()
     cut_short = list(tmp_path.rglob("[!.]*.png"))
     assert len(cut_short) >= 20
     assert not (tmp_path / "groups.json").exists()
