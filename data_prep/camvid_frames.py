@@ -70,11 +70,11 @@ def provide_frames(
     with tqdm(unit="frame", desc="Reading videos", leave=False) as progress:
         watch = Watch(on_frame=_Counter(progress).count)
         with ThreadPoolExecutor(max(1, len(wanted))) as executor:
-            jobs = {
-                executor.submit(_provide, source, directory, video, numbers, watch): video
-                for video, numbers in wanted.items()
-            }
             try:
+                jobs = {
+                    executor.submit(_provide, source, directory, video, numbers, watch): video
+                    for video, numbers in wanted.items()
+                }
                 return {jobs[job]: job.result() for job in as_completed(jobs)}
             except BaseException:
                 watch.stop.set()
