@@ -15,7 +15,7 @@ _GREY, _RGB, _PALETTE, _RGB_ALPHA = 0, 2, 3, 6
 
 def read_frame(file: SourceFile) -> np.ndarray:
     """Reads a colour picture: uint8 HxWx3 RGB. Raises UserError if it cannot be decoded."""
-    frame_HxWx3 = cv2.imdecode(_read(file), cv2.IMREAD_COLOR_RGB)
+    frame_HxWx3 = _decoded(_read(file), cv2.IMREAD_COLOR_RGB)
     if frame_HxWx3 is None:
         raise UserError(
             f"Frame {file} cannot be decoded: it is torn or no picture. Get the file again."
@@ -30,7 +30,7 @@ def read_indices(file: SourceFile) -> np.ndarray:
         UserError: the file cannot be decoded or holds something else.
     """
     content = _palette_png_as_grey(_read(file).tobytes())
-    indices_HxW = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    indices_HxW = _decoded(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if indices_HxW is None:
         raise UserError(
             f"Labels {file} cannot be decoded: the file is torn or no picture. Get it again."
@@ -76,6 +76,14 @@ def _read(file: SourceFile) -> np.ndarray:
     if not content:
         raise UserError(f"{file} is empty. Get the file again.")
     return np.frombuffer(content, np.uint8)
+
+
+def _decoded(content: np.ndarray, how: int) -> np.ndarray | None:
+    """The picture; None if it cannot be decoded, or has a size that OpenCV refuses."""
+    try:
+        return cv2.imdecode(content, how)
+    except cv2.error:
+        return None
 
 
 def _spread(content: bytes) -> int:

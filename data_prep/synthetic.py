@@ -184,7 +184,7 @@ def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterato
             for task in concurrent.futures.as_completed(tasks):
                 yield task.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # at the end of the context it would not cancel them
             raise
 
 

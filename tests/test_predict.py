@@ -1,8 +1,10 @@
 """`run.py predict`: what it writes, what it refuses, and that stopping it leaves no trace."""
 
 import functools
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,10 +22,10 @@ from tests.small_videos import numbered, packet_positions, write_video
 from tests.tiny_weights import CLASSES, write_weights
 from tmanet_jax import settings
 from tmanet_jax.data.video import open_video
-from tmanet_jax.errors import UserError
-from tmanet_jax.inference import video_writer
+from tmanet_jax.errors import Stopped, UserError
+from tmanet_jax.inference import outputs, video_writer
 from tmanet_jax.inference.predict import Prediction, predict, prediction_of
-from tmanet_jax.inference.segmenter import Segmenter
+from tmanet_jax.inference.segmenter import FrameResult, Segmenter
 
 PROJECT = Path(__file__).parents[1]
 NUM_FRAMES = 26
@@ -225,6 +227,44 @@ def test_on_error_stop_saves_what_is_done_and_can_go_on(weights: Path, tmp_path:
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
+def test_an_interrupted_prediction_keeps_what_is_done_and_goes_on(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = broken_folder(tmp_path / "frames", set())
+    write = outputs.PictureOutput.write
+
+    def interrupted(output: outputs.PictureOutput, result: FrameResult) -> None:
+        if result.index == 4:
+            raise KeyboardInterrupt
+        write(output, result)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match="same command") as told:
+        patch.setattr(outputs.PictureOutput, "write", interrupted)
+        predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
+    assert told.value.status == 130
+    assert len(list((tmp_path / "out" / "labels").iterdir())) == 4
+    predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
+    assert len(list((tmp_path / "out" / "labels").iterdir())) == 8
+
+
+def test_pictures_that_are_cut_off_or_claim_to_be_huge_are_broken(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = broken_folder(tmp_path / "frames", set())
+    cv2.imwrite(str(source / "3.jpg"), numbered(3, SIZE))
+    content = (source / "3.jpg").read_bytes()
+    (source / "3.jpg").write_bytes(content[: len(content) // 2])
+    (source / "3.png").unlink()
+    huge = bytearray((source / "5.png").read_bytes())
+    huge[16:24] = struct.pack(">II", 100_000, 100_000)
+    huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
+    (source / "5.png").write_bytes(huge)
+    predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
+    told = capsys.readouterr().out
+    assert "3.jpg cannot be read" in told and "5.png cannot be read" in told
+    assert "8 frames, 2 broken" in told
+
+
 def test_a_broken_frame_within_a_video(weights: Path, tmp_path: Path) -> None:
     source = write_video(
         tmp_path / "broken.mov",
@@ -322,6 +362,12 @@ def test_bad_input_is_told(weights: Path, tmp_path: Path) -> None:
     for source in ("empty.mp4", "torn.mp4", "nothing", "*.jpg"):
         with pytest.raises(UserError, match=r"empty|torn|nothing"):
             predict(asked(weights, tmp_path / source, tmp_path / "out"))
+    for folder in ("one", "two"):
+        broken_folder(tmp_path / folder, set())
+    with pytest.raises(UserError, match=r"one/0.png and .*two/0.png have the same name"):
+        predict(asked(weights, tmp_path / "*" / "*.png", tmp_path / "out"))
+    with pytest.raises(UserError, match="Camera 99999999999"):
+        predict(asked(weights, "99999999999", tmp_path / "out"))
     with pytest.raises(UserError, match="The weights"):
         predict(asked(tmp_path / "no.safetensors", tmp_path / "torn.mp4", tmp_path / "out"))
     for options, message in (

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -229,6 +230,18 @@ def test_a_killed_run_leaves_whole_files_and_can_be_finished(tmp_path):
     render(tmp_path, train=60, before=3)
     assert len(list(tmp_path.rglob("[!.]*.png"))) == 60 * (4 + 1 + 2)
     assert len(json.loads((tmp_path / "groups.json").read_text())["clean"]) == 42
+
+
+def test_an_interrupted_run_ends_with_what_it_is_at(tmp_path):
+    command = [sys.executable, "-m", "data_prep.synthetic", f"--out={tmp_path}"]
+    command += ["--size=64x128", "--before=0", "--after=0", "--train=5000", "--workers=2"]
+    with processes.started(command) as run:
+        processes.wait_until(lambda: any(tmp_path.rglob("[!.]*.png")), run)
+        run.send_signal(signal.SIGINT)
+        _, told = run.communicate(timeout=processes.SECONDS)
+    assert run.returncode == 130
+    assert told.endswith("Interrupted.\n") and "Traceback" not in told
+    assert len(list(tmp_path.rglob("[!.]*labelIds.png"))) < 5000
 
 
 def test_a_folder_rendered_otherwise_is_refused(dataset):

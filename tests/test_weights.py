@@ -115,6 +115,16 @@ def test_saving_and_loading_changes_nothing(tmp_path, config):
     assert report.kept == report.ignored == ()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, tensors, model, value):
+    name = "backbone.layer4.0.conv1.weight"
+    spoilt = tensors[name].copy()
+    spoilt[0, 0] = value
+    weights.save(tmp_path / "model.safetensors", build(SMALL, {**tensors, name: spoilt}))
+    with pytest.raises(UserError, match=f"NaN or infinity in {name}"):
+        weights.load_checkpoint(tmp_path / "model.safetensors", model)
+
+
 def test_a_configuration_is_inferred_but_for_what_leaves_no_trace(written):
     path = written()
     inferred = weights.read_model_config(path, align_corners=False)

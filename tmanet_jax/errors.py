@@ -1,6 +1,7 @@
 """How a program ends with a message and no trace: bad input, or told to stop."""
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -39,5 +40,8 @@ def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:
         except (UserError, Stopped) as end:
             print(end, file=sys.stderr)
             return end.status
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            return 128 + signal.SIGINT
 
     return told

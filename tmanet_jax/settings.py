@@ -201,7 +201,7 @@ _AT_LEAST_ONE = """
     checkpoint.every checkpoint.keep log.every
 """
 _NOT_NEGATIVE = """
-    seed max_skipped_steps model.num_memory data.num_workers data.render_train data.render_eval
+    max_skipped_steps model.num_memory data.num_workers data.render_train data.render_eval
     data.render_memory_range
     optimizer.learning_rate optimizer.min_learning_rate optimizer.power optimizer.warmup_steps
     optimizer.weight_decay loss.aux_weight loss.class_weight_power eval.num_overlays
@@ -215,6 +215,7 @@ def _check_ranges(config: ConfigDict) -> None:
         (_AT_LEAST_ONE, 1, math.inf),
         (_NOT_NEGATIVE, 0, math.inf),
         (_FRACTIONS, 0, 1),
+        ("seed", 0, 2**63 - 1),
     ):
         for field in fields.split():
             value = config

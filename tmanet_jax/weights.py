@@ -304,6 +304,12 @@ def _config_of(
 def _load(
     path: str | os.PathLike[str], model: TMANet, tensors: Tensors, ignored: tuple[str, ...]
 ) -> LoadReport:
+    not_finite = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    if not_finite:
+        raise UserError(
+            f"{path} holds NaN or infinity in {_abridged(not_finite)}: did its training diverge? "
+            "Take weights of an earlier step."
+        )
     nnx.update(model, with_tensors(nnx.state(model), tensors))
     kept = tuple(name for name in expected_shapes(model.config) if name not in tensors)
     return LoadReport(str(path), tuple(tensors), kept, ignored)

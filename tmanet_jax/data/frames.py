@@ -96,16 +96,28 @@ def _natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
 
 
 def _distinct_names(paths: list[Path]) -> tuple[str, ...]:
+    """What results are called: without endings, where those are not all that tells files apart."""
     stems = tuple(path.stem for path in paths)
-    return stems if len(set(stems)) == len(stems) else tuple(path.name for path in paths)
+    if len(set(stems)) == len(stems):
+        return stems
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        if (other := by_name.setdefault(path.name, path)) != path:
+            raise UserError(
+                f"{other} and {path} have the same name, and so would their results: segment one "
+                "folder at a time."
+            )
+    return tuple(by_name)
 
 
 def _read_picture(path: Path) -> np.ndarray | str:
     """RGB pixels, or what is wrong with the file."""
-    pixels_HxWx3 = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if pixels_HxWx3 is None:
-        return f"{path.name} cannot be read as a picture"
-    return np.ascontiguousarray(pixels_HxWx3[:, :, ::-1])
+    with contextlib.suppress(OSError, cv2.error):  # such as a size that OpenCV refuses
+        # Unlike `imread`, it refuses a JPEG that was cut off.
+        pixels_HxWx3 = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if pixels_HxWx3 is not None:
+            return pixels_HxWx3
+    return f"{path.name} cannot be read as a picture"
 
 
 def _checked(array_HxWx3: np.ndarray) -> np.ndarray:
@@ -153,6 +165,8 @@ def _rising(
 
 @contextlib.contextmanager
 def _camera(number: int) -> Iterator[Frames]:
+    if not 0 <= number < 2**31:
+        raise UserError(f"Camera {number}: expected the number of one, 0, 1 and so on.")
     capture = cv2.VideoCapture(number)
     try:
         if not capture.isOpened():

@@ -7,6 +7,7 @@ it by a kill, goes on where it was, and ends in the same files.
 import contextlib
 import dataclasses
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from tmanet_jax import weights
 from tmanet_jax.data.frames import Frames, open_frames
 from tmanet_jax.data.video import VideoFrame
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import Stopped, UserError
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.manifest import (
     Manifest,
@@ -102,6 +103,7 @@ def predict(prediction: Prediction) -> None:
     Raises:
         UserError: bad input; or a broken frame that is to stop the run, after what was done so far
             is saved.
+        Stopped: it was interrupted; what was done so far is saved.
     """
     wanted = Manifest(
         input=fingerprint_input(prediction.source),
@@ -118,18 +120,18 @@ def predict(prediction: Prediction) -> None:
         )
         with _told_if_unwritable(prediction.output):
             writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
-        stop = _write_results(prediction, segmenter, watch.over(frames), writers)
+        end = _write_results(prediction, segmenter, watch.over(frames), writers)
         with _told_if_unwritable(prediction.output):
             for writer in writers.values():
                 writer.close()
-    is_video_whole = manifest.is_video_whole or ("video" in writers and stop is None)
+    is_video_whole = manifest.is_video_whole or ("video" in writers and end is None)
     dataclasses.replace(
         manifest, problems=tuple(watch.problems), is_video_whole=is_video_whole
     ).write(prediction.output)
     if is_video_whole:
         shutil.rmtree(prediction.output / outputs.SEGMENTS_DIR, ignore_errors=True)
-    if stop is not None:
-        raise UserError(f"{stop} What was done before is in {prediction.output}.")
+    if end is not None:
+        raise end
     tqdm.write(f"{watch.num_frames} frames, {len(watch.problems)} broken: {prediction.output}")
 
 
@@ -204,8 +206,9 @@ def _write_results(
     segmenter: Segmenter,
     frames: Frames,
     writers: Mapping[Format, Output],
-) -> str | None:
+) -> UserError | Stopped | None:
     """Writes until the frames end; returns why it ended before."""
+    done = f"What was done before is in {prediction.output}."
     results = segmenter.segment(
         frames, wanted=lambda index: any(writer.wants(index) for writer in writers.values())
     )
@@ -219,7 +222,9 @@ def _write_results(
                         f"({result.problem})"
                     )
                     if prediction.on_error == "stop":
-                        return f"{broken}: stopped there; --on-error=keep goes on."
+                        return UserError(
+                            f"{broken}: stopped there; --on-error=keep goes on. {done}"
+                        )
                     tqdm.write(f"{broken}: the labels before it are kept.")
                 if bar.n == 0:
                     bar.n = bar.initial = result.index  # what an earlier run has done
@@ -229,5 +234,5 @@ def _write_results(
                             writer.write(result)
                 bar.update()
         except KeyboardInterrupt:
-            return "Interrupted; the same command goes on."
+            return Stopped(f"Interrupted; the same command goes on. {done}", signal.SIGINT)
     return None
