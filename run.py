@@ -266,7 +266,9 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
         if config is not None:
             config.lock()  # the first use reports a file that could not be loaded
     except Exception as error:  # a configuration is a program: it can fail in any way
-        reason = str(error).strip("'\"").replace("\\n", " ").replace("\\'", "'")
+        reason = str(error).replace("\\n", " ").replace("\\'", "'")
+        if reason[:1] in ("'", '"') and reason.endswith(reason[0]):  # a KeyError quotes its text
+            reason = reason[1:-1]
         raise UserError(
             f"The command line or its configuration is wrong: {reason}. Fields and their types: "
             "configs/default.py."

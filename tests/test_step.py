@@ -11,6 +11,7 @@ from flax import nnx
 
 from tests.small_networks import untrained
 from tmanet_jax.data.samples import Batch
+from tmanet_jax.inference.windows import segment_whole, segment_windows
 from tmanet_jax.losses import LossConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
@@ -98,6 +99,19 @@ def test_rematerialisation_changes_memory_and_not_numbers(plain: Stepped) -> Non
     again = step(noise(4), remat=True)
     assert_close((again.state, again.metrics), (plain.state, plain.metrics))
     assert kept_bytes(remat=True) < 0.5 * kept_bytes(remat=False)
+
+
+def test_where_windows_are_segmented_nothing_is_rematerialised() -> None:
+    frames = jax.random.normal(jax.random.key(0), (1, 2, *SIZE, 3))
+
+    def logits(*, remat: bool) -> jax.Array:
+        model = untrained(dataclasses.replace(NETWORK, remat=remat))
+        half = (SIZE[0] // 2, SIZE[1] // 2)
+        return segment_windows(
+            lambda clips: segment_whole(model, clips), frames, crop=half, stride=half
+        )
+
+    assert_close(logits(remat=True), logits(remat=False))
 
 
 def test_accumulation_takes_the_mean_over_its_parts(plain: Stepped) -> None:

@@ -186,8 +186,9 @@ class ResNet(nnx.Module):
 
     def __call__(self, frames_NxHxWx3: jax.Array, *, train: bool, slots: int = 1) -> Stages:
         """Normalised RGB frames NxHxWx3 -> features of the four stages."""
-        run_stem = _rematerialised(_run_stem) if self.remat else _run_stem
-        run_block = _rematerialised(_run_block) if self.remat else _run_block
+        computes_again = self.remat and train  # nothing else has a backward pass
+        run_stem = _rematerialised(_run_stem) if computes_again else _run_stem
+        run_block = _rematerialised(_run_block) if computes_again else _run_block
         x = run_stem(self.stem, frames_NxHxWx3, train, slots)
         outputs = []
         for blocks in self.stages:
