@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +30,9 @@ _File = TypeVar("_File", bound=SourceFile)
 _LARGEST_SHIFT = 3
 _SHIFT_SAMPLE = 40
 """How many stills of a video are compared with the frames up to so many places away."""
+
+_PATIENCE_S = 0.5
+"""That threads are waited for at a time: a signal that one of them takes does not end the wait."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,12 @@ def provide_frames(
                     executor.submit(_provide, source, directory, video, numbers, watch): video
                     for video, numbers in wanted.items()
                 }
-                return {jobs[job]: job.result() for job in as_completed(jobs)}
+                left = set(jobs)
+                while left:
+                    finished, left = wait(left, _PATIENCE_S, return_when=FIRST_EXCEPTION)
+                    for job in finished:
+                        job.result()
+                return {video: job.result() for job, video in jobs.items()}
             except BaseException:
                 watch.stop.set()
                 raise
