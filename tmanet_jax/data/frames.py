@@ -96,18 +96,8 @@ def _natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
 
 
 def _distinct_names(paths: list[Path]) -> tuple[str, ...]:
-    """What results are called: without endings, where those are not all that tells files apart."""
     stems = tuple(path.stem for path in paths)
-    if len(set(stems)) == len(stems):
-        return stems
-    by_name: dict[str, Path] = {}
-    for path in paths:
-        if (other := by_name.setdefault(path.name, path)) != path:
-            raise UserError(
-                f"{other} and {path} have the same name, and so would their results: segment one "
-                "folder at a time."
-            )
-    return tuple(by_name)
+    return stems if len(set(stems)) == len(stems) else tuple(path.name for path in paths)
 
 
 def _read_picture(path: Path) -> np.ndarray | str:

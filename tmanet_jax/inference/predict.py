@@ -4,11 +4,12 @@ The folder of the output says what it was made of (`predict.json`). A run that w
 it by a kill, goes on where it was, and ends in the same files.
 """
 
+import collections
 import contextlib
 import dataclasses
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -112,6 +113,7 @@ def predict(prediction: Prediction) -> None:
     )
     watch = _Watch()
     with open_frames(prediction.source) as frames:
+        _check_names(prediction, frames.names)
         manifest = open_manifest(prediction.output, wanted, outputs.NAMES)
         if not (prediction.output / outputs.VIDEO_FILE).exists():
             manifest = dataclasses.replace(manifest, is_video_whole=False)
@@ -133,6 +135,16 @@ def predict(prediction: Prediction) -> None:
     if end is not None:
         raise end
     tqdm.write(f"{watch.num_frames} frames, {len(watch.problems)} broken: {prediction.output}")
+
+
+def _check_names(prediction: Prediction, names: Sequence[str]) -> None:
+    """Raises UserError if the pictures written for two frames would have one name."""
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+    if repeated and set(prediction.formats) != {"video"}:
+        raise UserError(
+            f"Several pictures of {prediction.source} are called {repeated[0]}, and so would their "
+            "results be: segment one folder at a time."
+        )
 
 
 class _Watch:
