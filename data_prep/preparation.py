@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from tmanet_jax.data.record_writer import (
 )
 from tmanet_jax.data.records import Clip, read_info
 from tmanet_jax.data.records_info import RecordsInfo
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import Stopped, UserError
 
 FindClips = Callable[["Options", Sequence[str]], Mapping[str, SplitPlan]]
 """Finds the clips of some splits in a source."""
@@ -286,6 +287,7 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
 
     Raises:
         UserError: see `prepare` and `verify`.
+        Stopped: it was interrupted.
     """
     try:
         if arguments.verify:
@@ -301,8 +303,7 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
         summary = prepare(arguments.out, classes, find_clips(options, splits), options)
     except KeyboardInterrupt:
         goes_on = "" if arguments.verify else " The same command goes on from here."
-        print(f"Stopped.{goes_on}", file=sys.stderr)
-        return 130
+        raise Stopped(f"Stopped.{goes_on}", signal.SIGINT) from None
     print(f"Wrote to {arguments.out}: {summary}")
     return 0
 
