@@ -91,7 +91,7 @@ def _folders(tree: SourceTree, folder: str, left_out: Set[Path]) -> Iterator[str
         return
     yield folder
     for name in tree.folders(folder):
-        if name != BUILDER_NAME and not name.startswith("."):
+        if name != BUILDER_NAME:
             below = f"{folder}/{name}" if folder else name
             yield from _folders(tree, below, {*left_out, path})
 

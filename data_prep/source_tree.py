@@ -2,7 +2,7 @@
 
 Zip files are read in place. `leftImg8bit_trainvaltest.zip` in SOURCE, say, holds
 `leftImg8bit/train/...`, which is then found as if it were unpacked in SOURCE. Where a file is both
-unpacked and in a zip file, the unpacked one is taken.
+unpacked and in a zip file, the unpacked one is taken. Hidden files and folders are no part of it.
 """
 
 import lzma
@@ -12,9 +12,10 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from tmanet_jax.data.files import is_hidden
 from tmanet_jax.errors import UserError
 
 
@@ -117,8 +118,10 @@ class SourceTree:
         self._zipped: defaultdict[str, dict[str, SourceFile]] = defaultdict(dict)
         self._zipped_folders: defaultdict[str, set[str]] = defaultdict(set)
         self._listed: dict[str, Mapping[str, SourceFile]] = {}
-        for path in sorted(self.root.glob("*.zip")):
-            self._add(_open_zip(path))
+        for name in self.files(""):
+            if name.lower().endswith(".zip"):
+                self._add(_open_zip(self.root / name))
+        self._listed.clear()
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; empty if there is no such folder."""
@@ -126,23 +129,22 @@ class SourceTree:
         return sorted(unpacked | self._zipped_folders[folder])
 
     def files(self, folder: str) -> Mapping[str, SourceFile]:
-        """The files in a folder by name, sorted, but not hidden ones such as macOS leaves.
-
-        Empty if there is no such folder.
-        """
+        """The files in a folder by name, sorted; empty if there is no such folder."""
         if folder not in self._listed:
             unpacked: dict[str, SourceFile] = {
                 entry.name: UnpackedFile(Path(entry.path))
                 for entry in _scan(self.root / folder)
-                if not (entry.is_dir() or entry.name.startswith("."))
+                if not entry.is_dir()
             }
             self._listed[folder] = dict(sorted({**self._zipped[folder], **unpacked}.items()))
         return self._listed[folder]
 
     def _add(self, archive: zipfile.ZipFile) -> None:
         for member in archive.infolist():
+            if any(map(is_hidden, PurePosixPath(member.filename).parts)):
+                continue
             folder, _, name = member.filename.rpartition("/")
-            if name and not name.startswith("."):
+            if name:
                 self._zipped[folder][name] = ZippedFile(archive, member)
             while folder:
                 parent, _, name = folder.rpartition("/")
@@ -153,7 +155,7 @@ class SourceTree:
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            yield from entries
+            yield from (entry for entry in entries if not is_hidden(entry.name))
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

@@ -119,10 +119,33 @@ def test_a_file_that_is_gone_is_named(root):
     assert file.fingerprint != before
 
 
-def test_hidden_files_are_not_part_of_the_data(root):
-    (root / "a" / "train" / "aachen" / "._2.png").write_bytes(b"left by macOS")
-    make_zip(root / "b.zip", {"a/train/aachen/._1.png": b"left by macOS"})
-    assert list(SourceTree(root).files("a/train/aachen")) == ["1.png", "2.png"]
+@pytest.mark.parametrize("name", [".x", "._2.png", ".DS_Store", "Thumbs.db", "DESKTOP.INI"])
+def test_hidden_files_are_not_part_of_the_data(root, name):
+    (root / "a/train/aachen" / name).write_bytes(b"left by a system")
+    make_zip(root / "b.zip", {f"a/train/aachen/{name}": b"", f"a/train/{name}/3.png": b""})
+    tree = SourceTree(root)
+    assert list(tree.files("a/train/aachen")) == ["1.png", "2.png"]
+    assert tree.folders("a/train") == ["aachen", "zurich"]
+
+
+@pytest.mark.parametrize("folder", [".Trash", "__MACOSX", "@eaDir"])
+def test_hidden_folders_are_not_part_of_the_data(root, folder):
+    (root / "a" / folder / "aachen").mkdir(parents=True)
+    make_zip(root / "b.zip", {f"{folder}/a/train/aachen/9.png": b"", f"a/{folder}/9.png": b""})
+    tree = SourceTree(root)
+    assert tree.folders("") == ["a"]
+    assert tree.folders("a") == ["train", "val"]
+
+
+def test_what_macos_leaves_beside_an_archive_is_no_archive(root):
+    (root / "._a_part2.zip").write_bytes(b"Mac OS X")
+    assert contents(SourceTree(root), "a/val/ulm") == {"4.png": b"zipped 4"}
+
+
+@pytest.mark.parametrize("name", ["a_part2.ZIP", "a_part2.Zip"])
+def test_an_archive_may_be_named_in_capitals(root, name):
+    (root / "a_part2.zip").rename(root / name)
+    assert contents(SourceTree(root), "a/val/ulm") == {"4.png": b"zipped 4"}
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path):

@@ -1,8 +1,21 @@
-"""Files that are never seen half-written, and files that are locked."""
+"""Files that are never seen half-written, that are locked, and that no reader sees."""
 
 import fcntl
 import os
 from pathlib import Path
+
+_LEFT_BY_SYSTEMS = {
+    *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+    *("@eadir", "$recycle.bin", "system volume information"),
+}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no data: hidden, or left there by a system.
+
+    macOS leaves `.DS_Store`, `._NAME` and `__MACOSX`, Windows `Thumbs.db` and `desktop.ini`.
+    """
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tmanet_jax.data.files import is_hidden
 from tmanet_jax.data.video import VideoFrame, open_video
 from tmanet_jax.errors import UserError
 
@@ -74,14 +75,20 @@ def open_frames(source: Source) -> Iterator[Frames]:
 
 
 def picture_files(source: str | os.PathLike[str]) -> list[Path]:
-    """The pictures of a folder or of a glob pattern in natural order.
+    """The pictures of a folder or of a glob pattern in natural order, without hidden ones.
 
     Raises:
         UserError: there are none.
     """
     folder = Path(source)
     found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(source)))
-    paths = [path for path in found if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    paths = [
+        path
+        for path in found
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not any(map(is_hidden, set(path.parts) - set(folder.parts)))
+        and path.is_file()
+    ]
     if not paths:
         raise UserError(
             f"There is nothing to segment at {source}: expected a video file, a folder or a glob "
