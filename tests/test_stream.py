@@ -106,7 +106,7 @@ def test_what_differs_is_rounding(tmp_path: Path) -> None:
     resets_BxL = no_resets(2, 6)
     resets_BxL[0, 4] = True
     with jax.enable_x64(True):
-        model, _ = weights.load_model(path, dtype="float64")
+        model = weights.load_model(path, dtype="float64").model
         config = dataclasses.replace(SLIDE, memory_stride=2)
         frames = video(2, 6, (24, 41))
         assert_stream_is_clip(model, config, frames, resets_BxL, FLOAT64_ABSOLUTE)

@@ -17,6 +17,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import expected_shapes, to_tensors
 
@@ -321,3 +322,27 @@ def test_a_backbone_converts_with_its_classifier(tmp_path, tensors):
     assert "ResNet-50, deep stem" in weights.convert(source, copy)
     assert_same(weight_files.read(copy).tensors, backbone_of(tensors) | fc)
     assert weight_files.read(copy).config == SMALL.backbone
+
+
+@pytest.mark.parametrize("scale", [None, 0.5, (128, 256)])
+def test_a_file_says_how_its_network_was_scored_and_where_it_comes_from(tmp_path, tensors, scale):
+    protocol = Protocol("slide", (96, 192), (32, 64), scale, memory_stride=3, train_height=128)
+    file = WeightFile(tensors, SMALL, protocol=protocol, origin=Origin(400, 0.25))
+    weight_files.write(tmp_path / "file.safetensors", file)
+    weights.convert(tmp_path / "file.safetensors", tmp_path / "again.safetensors")
+    again = weight_files.read(tmp_path / "again.safetensors")
+    assert (again.protocol, again.origin) == (protocol, Origin(400, 0.25))
+
+
+def test_a_file_that_says_nothing_of_it_has_no_protocol(written):
+    file = weight_files.read(written())
+    assert file.protocol is None
+    assert file.origin is None
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"mode": "sideways"}', '{"fov": 3}'])
+def test_a_protocol_that_no_version_wrote_is_refused(tmp_path, tensors, text):
+    path = tmp_path / "file.safetensors"
+    safetensors.numpy.save_file(tensors, path, {"tmanet_jax_protocol": text})
+    with pytest.raises(UserError, match=r"file\.safetensors.*protocol"):
+        weight_files.read(path)

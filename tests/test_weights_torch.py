@@ -21,6 +21,7 @@ from tmanet_jax import weight_files, weights
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import expected_dtype, expected_shapes, to_tensors
 
@@ -166,6 +167,15 @@ def test_a_trained_network_is_converted_and_scored_as_the_readme_says(torch, tmp
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["clips"] == tiny_runs.NUM_EVAL
     assert 0 <= metrics["mIoU"] <= metrics["aAcc"] <= 1
+
+
+def test_a_pth_says_how_its_network_was_scored_and_where_it_comes_from(torch, tmp_path):
+    path = tmp_path / "tmanet.pth"
+    protocol, origin = Protocol("slide", (96, 192), (32, 64), 0.5, train_height=128), Origin(400)
+    file = WeightFile(random_tensors(SMALL, seed=1), SMALL, protocol=protocol, origin=origin)
+    weight_files.write(path, file)
+    again = weight_files.read(path)
+    assert (again.protocol, again.origin) == (protocol, origin)
 
 
 def test_the_original_finds_its_classes_in_a_checkpoint(torch, tmp_path):

@@ -2,8 +2,9 @@
 
 Both hold tensors under the original's names and in its layouts (`backbone.layer1.0.conv1.weight`,
 OIHW), so that conversion between them changes nothing. Beside the tensors stand the configuration
-of the network and its classes as JSON: under `tmanet_jax` and `tmanet_jax_classes` in the header of
-a safetensors file, and in the `meta` of a `.pth`.
+of the network, its classes, how it was scored and where it comes from as JSON: under `tmanet_jax`,
+`tmanet_jax_classes`, `tmanet_jax_protocol` and `tmanet_jax_origin` in the header of a safetensors
+file, and in the `meta` of a `.pth`.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 import safetensors
@@ -26,10 +28,15 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weight_names import Tensors
 
 _CONFIG_KEY = "tmanet_jax"
 _CLASSES_KEY = "tmanet_jax_classes"
+_PROTOCOL_KEY = "tmanet_jax_protocol"
+_ORIGIN_KEY = "tmanet_jax_origin"
+
+_Fields = TypeVar("_Fields", Protocol, Origin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +48,15 @@ class WeightFile:
             backbone alone, which then lack the prefix `backbone.`.
         config: of the whole network or of the backbone; None if the file does not say.
         classes: what the network tells apart; None if the file does not say.
+        protocol: how the network was scored; None if the file does not say.
+        origin: the training that left the tensors; None if the file does not say.
     """
 
     tensors: Tensors
     config: ModelConfig | ResNetConfig | None = None
     classes: ClassSet | None = None
+    protocol: Protocol | None = None
+    origin: Origin | None = None
 
     @property
     def is_whole_model(self) -> bool:
@@ -196,6 +207,10 @@ def _description(file: WeightFile) -> dict[str, str]:
         description[_CONFIG_KEY] = _encode_config(file.config)
     if file.classes is not None:
         description[_CLASSES_KEY] = json.dumps(dataclasses.asdict(file.classes))
+    if file.protocol is not None:
+        description[_PROTOCOL_KEY] = json.dumps(dataclasses.asdict(file.protocol))
+    if file.origin is not None:
+        description[_ORIGIN_KEY] = json.dumps(dataclasses.asdict(file.origin))
     return description
 
 
@@ -204,6 +219,8 @@ def _described(path: Path, tensors: Tensors, description: Mapping[str, object]) 
         tensors,
         _decode_config(path, description.get(_CONFIG_KEY)),
         _decode_classes(path, description.get(_CLASSES_KEY)),
+        _decode_fields(path, description.get(_PROTOCOL_KEY), Protocol),
+        _decode_fields(path, description.get(_ORIGIN_KEY), Origin),
     )
 
 
@@ -239,6 +256,23 @@ def _decode_classes(path: Path, text: object) -> ClassSet | None:
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} describes its classes in a way that this version does not know: {error!r}."
+        ) from error
+
+
+def _decode_fields(path: Path, text: object, kind: type[_Fields]) -> _Fields | None:
+    if text is None:
+        return None
+    try:
+        fields = json.loads(str(text))
+        return kind(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in fields.items()
+            }
+        )
+    except (AttributeError, TypeError, ValueError, UserError) as error:
+        raise UserError(
+            f"{path} has a {kind.__name__.lower()} that this version does not know: {error!r}."
         ) from error
 
 

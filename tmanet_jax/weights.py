@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import (
     UPDATE_COUNT,
@@ -144,10 +145,16 @@ def read_model_config(
     return config
 
 
-def load_model(
-    path: str | os.PathLike[str], *, dtype: str | None = None
-) -> tuple[TMANet, ClassSet]:
-    """The whole network in a file, and what it tells apart.
+class LoadedModel(NamedTuple):
+    """A whole network, what it tells apart, and how it was scored, if its file says so."""
+
+    model: TMANet
+    classes: ClassSet
+    protocol: Protocol | None
+
+
+def load_model(path: str | os.PathLike[str], *, dtype: str | None = None) -> LoadedModel:
+    """The whole network in a file.
 
     Files written by this project's training name their classes. Of others they are the published
     ones of 19 (Cityscapes) and 12 classes (CamVid), and numbered ones elsewhere.
@@ -168,21 +175,32 @@ def load_model(
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
     zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
     classes = file.classes or weight_files.classes_of_number(config.head.num_classes)
-    return nnx.merge(graphdef, with_tensors(zeros, file.tensors)), classes
+    model = nnx.merge(graphdef, with_tensors(zeros, file.tensors))
+    return LoadedModel(model, classes, file.protocol)
 
 
-def save(path: str | os.PathLike[str], model: TMANet, classes: ClassSet | None = None) -> None:
+def save(
+    path: str | os.PathLike[str],
+    model: TMANet,
+    classes: ClassSet | None = None,
+    *,
+    protocol: Protocol | None = None,
+    origin: Origin | None = None,
+) -> None:
     """Writes the whole model, with its configuration, as `.safetensors` or `.pth`.
 
     Args:
         path: where to.
         model: what to write.
         classes: what it tells apart, if that is known.
+        protocol: how it was scored, if it was.
+        origin: the training that left it, if that is known.
 
     Raises:
         UserError: the file cannot be written, or is a `.pth` and torch is not installed.
     """
-    weight_files.write(path, WeightFile(to_tensors(nnx.state(model)), model.config, classes))
+    tensors = to_tensors(nnx.state(model))
+    weight_files.write(path, WeightFile(tensors, model.config, classes, protocol, origin))
 
 
 def convert(

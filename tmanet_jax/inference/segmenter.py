@@ -114,8 +114,8 @@ class Segmenter:
         config = StreamConfig(mode, crop_size, stride, memory_stride)
         if dtype not in (None, "float32", "bfloat16"):
             raise UserError(f"dtype is {dtype!r}: choose 'float32' or 'bfloat16'.")
-        model, classes = weights.load_model(path, dtype=dtype)
-        return cls(model, classes, config)
+        loaded = weights.load_model(path, dtype=dtype)
+        return cls(loaded.model, loaded.classes, config)
 
     def stream(
         self, source: Source, *, wanted: Callable[[int], bool] | None = None
