@@ -30,6 +30,6 @@ def write_whole(path: Path, content: bytes) -> None:
         files.write_whole(path, content)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}. What is written already stays and need "
-            "not be made again. Make room, or choose another directory."
+            f"{path} cannot be written: {files.why_not_written(error)}. What is written already "
+            "stays and need not be made again."
         ) from error

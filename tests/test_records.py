@@ -15,8 +15,10 @@ import pytest
 from tests.small_clips import NoiseClip, damage, write_noise
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.data.codec import encode_frame
+from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.record_writer import CLIPS_PER_SHARD, SplitPlan, write_records
 from tmanet_jax.data.records import EncodedClip, has_records, open_clips
+from tmanet_jax.data.staging import Staging
 from tmanet_jax.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
@@ -173,12 +175,12 @@ def test_nothing_to_write_is_an_error(tmp_path):
         write_records(tmp_path, CITYSCAPES, 2, {"train": SplitPlan([], labelled=True)})
 
 
-def test_a_full_disk_is_named_and_leaves_the_old_records(tmp_path):
+def test_a_file_that_may_not_grow_is_named_and_leaves_the_old_records(tmp_path):
     write_noise(tmp_path, 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: .*File too large.*Make"):
+        with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: .*File too large.*limit"):
             write_noise(tmp_path, 2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -265,5 +267,34 @@ def test_a_second_preparation_does_not_disturb_the_first(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot write to"):
-        write_noise(tmp_path / "file", 1)
+    for out in ("file", "file/records"):
+        with pytest.raises(UserError, match=f"Cannot write to {tmp_path / out}: .*has this name"):
+            write_noise(tmp_path / out, 1)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(Staging, "partial", lambda *_: full)
+    with pytest.raises(UserError, match=r"Cannot write to .*records: .*disk is full"):
+        write_noise(tmp_path / "records", 1)
+    assert not list((tmp_path / "records").iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EROFS, "Read-only file system"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        OSError(errno.EIO, "Input/output error"),
+        RuntimeError("open() failed: Read-only file system; opening x"),
+        ValueError("DATA_LOSS: [OS error 30: EROFS Read-only file system]\nmore"),
+    ],
+)
+def test_only_a_full_disk_is_called_one(error):
+    told = why_not_written(error)
+    assert ("disk is full" in told) == (getattr(error, "errno", 0) == errno.EDQUOT)
+    assert ("can be written" in told) == ("Read-only" in str(error))
+    assert "\n" not in told

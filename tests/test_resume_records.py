@@ -1,5 +1,6 @@
 """Writing records in several starts: whole shards survive, and nothing of another plan is taken."""
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -292,10 +293,55 @@ def test_a_full_disk_keeps_the_whole_shards(tmp_path):
             write(tmp_path, made)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.rglob("*.partial"))
     starts: list[Start] = []
     write(tmp_path, made, on_start=starts.append)
     assert starts == [(4, 2, 0)]
     assert len(open_clips(tmp_path, "train")) == NUM_CLIPS
+
+
+class Killed(BaseException):
+    """From now on this process does nothing any more."""
+
+
+def kill_before_change(number, patch):
+    """Lets a process make so many changes to folders, then none; gives those it was to make."""
+    made: list[str] = []
+
+    def until_then(name, change):
+        def changed(*args, **options):
+            if len(made) >= number:
+                raise Killed(f"{name}{args}")
+            made.append(name)
+            return change(*args, **options)
+
+        return changed
+
+    for name in ("rename", "replace", "link", "unlink", "rmdir", "mkdir"):
+        patch.setattr(os, name, until_then(name, getattr(os, name)))
+    return made
+
+
+def test_wherever_a_preparation_is_killed_the_next_ones_find_whole_records_and_replace_them(
+    tmp_path, monkeypatch
+):
+    old, new = (clips(group=group)[0][:3] for group in ("old", "new"))
+    for number in range(1000):
+        out = tmp_path / str(number)
+        write(out, old)
+        with monkeypatch.context() as patch:
+            changes = kill_before_change(number, patch)
+            with contextlib.suppress(Killed):
+                write(out, new)
+        with pytest.raises(UserError, match="torn"):
+            write(out, clips(bad=[2], group="third")[0])  # one shard is whole
+        assert open_clips(out, "train").read(2, ()).group in ("old", "new")
+        write(out, new)
+        assert open_clips(out, "train").read(2, ()).group == "new"
+        assert [path.name for path in out.iterdir()] == ["clip_records"]
+        if len(changes) < number:
+            break
+    assert 15 < number < 1000
 
 
 def test_older_records_that_a_killed_swap_moved_away_come_back(tmp_path):

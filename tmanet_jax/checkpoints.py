@@ -18,6 +18,7 @@ from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from tmanet_jax.checkpoint_damage import damage_of, steps_in
+from tmanet_jax.data.files import why_not_written
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 
@@ -172,9 +173,8 @@ class Checkpoints:
             whole = ", ".join(map(str, reversed(steps_in(self._directory)))) or "none"
             raise UserError(
                 f"The checkpoint of step {self._being_written} cannot be written to "
-                f"{self._directory} ({_reason(error)}). Is the disk full? Make room and start "
-                "again: the run goes on from the newest whole checkpoint. Whole are those of "
-                f"step: {whole}."
+                f"{self._directory}: {why_not_written(error)}. Started again, the run goes on from "
+                f"the newest whole checkpoint. Whole are those of step: {whole}."
             ) from error
 
     def restore(self, step: int, like: State, sharding: Sharding) -> State:

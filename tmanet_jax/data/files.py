@@ -1,8 +1,25 @@
-"""Files that are never seen half-written, that are locked, and that no reader sees."""
+"""Files: written whole, or why not; locked; hidden from readers."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
+
+_FULL = "The disk is full, or your share of it: make room"
+_IN_THE_WAY = "Something else has this name: move it away, or choose another"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "The file system, or a limit (ulimit -f), allows no file of this size",
+    errno.EROFS: "Choose a place that can be written",
+    errno.EACCES: "Choose a place that you may write to",
+    errno.EPERM: "Choose a place that you may write to",
+    errno.EEXIST: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOENT: "The folder was removed, or cannot be made",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+}
 
 _LEFT_BY_SYSTEMS = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"),
@@ -30,6 +47,16 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def why_not_written(error: Exception) -> str:
+    """What an error of writing says, and what to do: one line without a full stop.
+
+    ArrayRecord and tensorstore raise RuntimeError and ValueError with the system's words in them.
+    """
+    text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    advice = (told for number, told in _ADVICE.items() if os.strerror(number) in text)
+    return ". ".join([text, *advice][:2])
 
 
 def lock(descriptor: int) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tmanet_jax.data.files import lock
+from tmanet_jax.data.files import lock, why_not_written
 from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION
 from tmanet_jax.data.records_info import SplitInfo
 from tmanet_jax.errors import UserError
@@ -126,15 +126,15 @@ class Staging:
                     directory.rename(replaced)
                 (self.directory / BUILDER_NAME).rename(directory)
             finally:
-                _restore(directory, replaced)
+                _finish_swap(directory, replaced)
 
 
 @contextlib.contextmanager
 def staging(out: Path) -> Iterator[Staging]:
     """The staging directory in `out`, for one preparation at a time.
 
-    Shards that are whole at the end stay for the next preparation; the directory is removed if
-    there are none.
+    Shards that are whole at the end stay for the next preparation, one that is half written does
+    not; the directory is removed if there are none.
 
     Raises:
         UserError: another preparation is writing to `out`, or the directory cannot be made.
@@ -147,8 +147,10 @@ def staging(out: Path) -> Iterator[Staging]:
         try:
             yield place
         finally:
-            if not is_locked or not place.shards():
-                with _naming(out):
+            with _naming(out):
+                if is_locked and (shards := place.shards()):
+                    place.keep_only({*shards})
+                else:
                     shutil.rmtree(place.directory)
 
 
@@ -156,8 +158,8 @@ def _staging_directory(out: Path, is_locked: bool) -> Path:
     if not is_locked:  # another preparation may be at work in a directory that is there
         return Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=out))
     directory = out / _STAGING
-    _restore(out / BUILDER_NAME, _replaced(directory))
     for leftover in out.glob(f"{_UNFINISHED}*"):
+        _finish_swap(out / BUILDER_NAME, _replaced(leftover))
         if leftover != directory:
             shutil.rmtree(leftover)
     return directory
@@ -165,14 +167,11 @@ def _staging_directory(out: Path, is_locked: bool) -> Path:
 
 @contextlib.contextmanager
 def _naming(out: Path) -> Iterator[None]:
-    """Makes an error of writing a UserError; ArrayRecord reports a full disk as RuntimeError."""
+    """Makes an error of writing a UserError; those of ArrayRecord are RuntimeErrors."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"Cannot write to {out}: {getattr(error, 'strerror', None) or error}. Is the disk "
-            "full? Make room or choose another directory, and prepare again."
-        ) from error
+        raise UserError(f"Cannot write to {out}: {why_not_written(error)}.") from error
 
 
 @contextlib.contextmanager
@@ -197,9 +196,13 @@ def _replaced(directory: Path) -> Path:
     return directory / "replaced"
 
 
-def _restore(directory: Path, replaced: Path) -> None:
-    """Puts the older records back if the new ones are not in their place."""
-    if replaced.exists() and not directory.exists():
+def _finish_swap(directory: Path, replaced: Path) -> None:
+    """Removes the older records, or puts them back if the new ones are not in their place."""
+    if not replaced.exists():
+        return
+    if directory.exists():
+        shutil.rmtree(replaced)
+    else:
         replaced.rename(directory)
 
 
