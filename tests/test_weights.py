@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -277,7 +278,7 @@ def test_a_configuration_of_another_version_is_refused(tmp_path, tensors):
     path = tmp_path / "model.safetensors"
     metadata = {"tmanet_jax": json.dumps({"model": {"tentacles": 8}})}
     safetensors.numpy.save_file(tensors, path, metadata)
-    with pytest.raises(UserError, match="does not know"):
+    with pytest.raises(UserError, match="tentacles is unknown"):
         weight_files.read(path)
 
 
@@ -346,3 +347,37 @@ def test_a_protocol_that_no_version_wrote_is_refused(tmp_path, tensors, text):
     safetensors.numpy.save_file(tensors, path, {"tmanet_jax_protocol": text})
     with pytest.raises(UserError, match=r"file\.safetensors.*protocol"):
         weight_files.read(path)
+
+
+def header_with(**fields):
+    """A header whose network has these fields of its head in place of its own."""
+    model = dataclasses.asdict(SMALL)
+    return json.dumps({"model": model | {"head": model["head"] | fields}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(header_with(num_memory=value) for value in (300, 10**30, -1, 2.0, "2", [2], None, True)),
+        header_with(num_classes=0),
+        header_with(key_channels=10**9),
+        header_with(attention="x"),
+        header_with(scale_scores="no"),
+        json.dumps({"model": dataclasses.asdict(SMALL) | {"dtype": "int8"}}),
+        json.dumps({"model": dataclasses.asdict(SMALL) | {"align_corners": "64"}}),
+        json.dumps({"backbone": {"depth": 50, "width": 10**7}}),
+        json.dumps({"backbone": {"blocks": [3, 4, 6, -3]}}),
+        "[" * 5000,
+        "{}",
+        "null",
+        "",
+    ],
+)
+def test_a_header_of_any_value_is_refused_at_once(tmp_path, text):
+    path = tmp_path / "file.safetensors"
+    tensors = {"conv1.weight": np.zeros((2, 3, 7, 7), np.float32)}
+    safetensors.numpy.save_file(tensors, path, {"tmanet_jax": text})
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"file\.safetensors, tmanet_jax of its header"):
+        weight_files.read(path)
+    assert time.monotonic() - begin < 1

@@ -234,8 +234,13 @@ def _model(config: ConfigDict) -> ModelConfig:
         raise UserError(
             f"config.model.blocks must be four positive whole numbers, not {config.blocks}."
         )
-    if config.dropout == 1:
-        raise UserError("config.model.dropout must be below 1: it would drop every channel.")
+    try:
+        return _checked_model(config)
+    except ValueError as error:
+        raise UserError(f"config.model: {error}.") from error
+
+
+def _checked_model(config: ConfigDict) -> ModelConfig:
     return ModelConfig(
         backbone=ResNetConfig(
             depth=config.depth,

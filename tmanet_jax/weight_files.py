@@ -22,10 +22,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
@@ -36,7 +36,24 @@ _CLASSES_KEY = "tmanet_jax_classes"
 _PROTOCOL_KEY = "tmanet_jax_protocol"
 _ORIGIN_KEY = "tmanet_jax_origin"
 
-_Fields = TypeVar("_Fields", Protocol, Origin)
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """What a file says of its network: one of the two."""
+
+    model: ModelConfig | None = None
+    backbone: ResNetConfig | None = None
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.backbone is None):
+            raise ValueError("a whole model or a backbone alone is described")
+
+    @property
+    def config(self) -> ModelConfig | ResNetConfig | None:
+        """The one of the two."""
+        return self.model or self.backbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,12 +232,13 @@ def _description(file: WeightFile) -> dict[str, str]:
 
 
 def _described(path: Path, tensors: Tensors, description: Mapping[str, object]) -> WeightFile:
+    network = _decode(path, description, _CONFIG_KEY, _Network)
     return WeightFile(
         tensors,
-        _decode_config(path, description.get(_CONFIG_KEY)),
-        _decode_classes(path, description.get(_CLASSES_KEY)),
-        _decode_fields(path, description.get(_PROTOCOL_KEY), Protocol),
-        _decode_fields(path, description.get(_ORIGIN_KEY), Origin),
+        network.config if network else None,
+        _decode(path, description, _CLASSES_KEY, ClassSet),
+        _decode(path, description, _PROTOCOL_KEY, Protocol),
+        _decode(path, description, _ORIGIN_KEY, Origin),
     )
 
 
@@ -229,53 +247,9 @@ def _encode_config(config: ModelConfig | ResNetConfig) -> str:
     return json.dumps({part: dataclasses.asdict(config)})
 
 
-def _decode_config(path: Path, text: object) -> ModelConfig | ResNetConfig | None:
+def _decode(path: Path, description: Mapping[str, object], key: str, kind: type[T]) -> T | None:
+    text = description.get(key)
     if text is None:
         return None
-    try:
-        part = json.loads(str(text))
-        if "backbone" in part:
-            return _decode_backbone(part["backbone"])
-        fields = dict(part["model"])
-        fields["backbone"] = _decode_backbone(fields["backbone"])
-        fields["head"] = HeadConfig(**fields["head"])
-        return ModelConfig(**fields)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} describes its network in a way that this version does not know: {error!r}."
-        ) from error
-
-
-def _decode_classes(path: Path, text: object) -> ClassSet | None:
-    if text is None:
-        return None
-    try:
-        fields = json.loads(str(text))
-        palette_Cx3 = tuple((red, green, blue) for red, green, blue in fields["palette_Cx3"])
-        return ClassSet(fields["name"], tuple(fields["names"]), palette_Cx3, fields["ignore"])
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} describes its classes in a way that this version does not know: {error!r}."
-        ) from error
-
-
-def _decode_fields(path: Path, text: object, kind: type[_Fields]) -> _Fields | None:
-    if text is None:
-        return None
-    try:
-        fields = json.loads(str(text))
-        return kind(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in fields.items()
-            }
-        )
-    except (AttributeError, TypeError, ValueError, UserError) as error:
-        raise UserError(
-            f"{path} has a {kind.__name__.lower()} that this version does not know: {error!r}."
-        ) from error
-
-
-def _decode_backbone(fields: dict) -> ResNetConfig:
-    blocks = fields["blocks"]
-    return ResNetConfig(**{**fields, "blocks": blocks and tuple(blocks)})
+    where = f"{path}, {key} of its header"
+    return strict_json.decode(kind, strict_json.parse(str(text), where), where)

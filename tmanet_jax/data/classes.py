@@ -32,12 +32,27 @@ class ClassSet:
         names: class names.
         palette_Cx3: RGB colours, one a class.
         ignore: the label value of pixels that neither train nor count.
+
+    Raises:
+        ValueError: it has no class or more than 255, or not one RGB colour for each.
     """
 
     name: str
     names: tuple[str, ...]
     palette_Cx3: tuple[Colour, ...]
     ignore: int = IGNORE
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) == len(self.palette_Cx3) <= IGNORE:
+            raise ValueError(
+                f"a set has 1 to {IGNORE} classes and a colour for each, not {len(self.names)} "
+                f"names and {len(self.palette_Cx3)} colours"
+            )
+        outside = [colour for colour in self.palette_Cx3 if not all(0 <= x <= 255 for x in colour)]
+        if outside:
+            raise ValueError(f"colours are of 0 to 255, not {outside[0]}")
+        if not len(self.names) <= self.ignore <= 255:
+            raise ValueError(f"ignore is above the classes and at most 255, not {self.ignore}")
 
     @property
     def num_classes(self) -> int:

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from tmanet_jax.models.layers import Conv, ConvNorm, channel_dropout
 from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
+from tmanet_jax.models.ranges import MOST_CHANNELS, check_range
 
 classifier_init = nnx.initializers.normal(0.01)
 
@@ -46,6 +47,14 @@ class HeadConfig:
     tied_init: bool = False
     scale_scores: bool = False
     attention: Attention = "chunked"
+
+    def __post_init__(self) -> None:
+        check_range("num_classes", self.num_classes, 1, 255)
+        check_range("num_memory", self.num_memory, 0, 64)
+        for field in ("key_channels", "value_channels", "channels", "aux_channels"):
+            check_range(field, getattr(self, field), 1, MOST_CHANNELS)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
 
 
 class KeyValue(NamedTuple):

@@ -13,6 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from tmanet_jax.models.layers import ConvNorm, max_pool
+from tmanet_jax.models.ranges import MOST_CHANNELS, check_range
 
 BLOCKS_OF_DEPTH = {
     18: (2, 2, 2, 2),
@@ -50,8 +51,11 @@ class ResNetConfig:
     def __post_init__(self) -> None:
         if self.depth not in BLOCKS_OF_DEPTH:
             raise ValueError(f"depth is one of {sorted(BLOCKS_OF_DEPTH)}, not {self.depth}")
-        if self.width < 2 or self.width % 2:
+        check_range("width", self.width, 2, MOST_CHANNELS // 32)
+        if self.width % 2:
             raise ValueError(f"width is an even number of channels, not {self.width}")
+        for number in self.blocks or ():
+            check_range("blocks of a stage", number, 1, 64)
 
     @property
     def expansion(self) -> int:

@@ -19,6 +19,8 @@ from tmanet_jax.models.heads import FCNHead, HeadConfig, TMAHead
 from tmanet_jax.models.resnet import OUTPUT_STRIDE, ResNet, ResNetConfig, Stages
 from tmanet_jax.sharding import spread_rows
 
+DTYPES = ("float32", "bfloat16", "float64")
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -41,6 +43,10 @@ class ModelConfig:
     memory_gradient: bool = True
     dtype: str = "float32"
     remat: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
 
 
 class Logits(NamedTuple):
