@@ -12,14 +12,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.pictures import read_indices
+from data_prep.label_pictures import LabelPicture
+from data_prep.label_values import LabelTable, read_values
 from data_prep.source_tree import SourceFile, SourceTree
-from tmanet_jax.data.classes import CITYSCAPES, IGNORE, label_ids_to_train_ids
+from tmanet_jax.data.classes import (
+    CITYSCAPES,
+    CITYSCAPES_TRAIN_ID_OF_LABEL_ID,
+    IGNORE,
+    CITYSCAPES_LABEL_PALETTE_35x3,
+    label_ids_to_train_ids,
+)
 from tmanet_jax.data.record_writer import WrongSourceError
 
 PRIVATE_FOLDER = "gtFine_19"
 _TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
 _LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
+
+
+_LABEL_IDS = LabelTable.of(range(34), zip(CITYSCAPES_LABEL_PALETTE_35x3, range(34), strict=False))
+_TRAIN_IDS = LabelTable.of(
+    [*range(CITYSCAPES.num_classes), IGNORE],
+    (
+        (colour, int(CITYSCAPES_TRAIN_ID_OF_LABEL_ID[label_id]))
+        for colour, label_ids in _LABEL_IDS.colours.items()
+        for label_id in label_ids
+    ),
+)
 
 
 class LabelsFile(NamedTuple):
@@ -38,14 +56,14 @@ class LabelsFile(NamedTuple):
         """Changes when the file does, or what it is taken for."""
         return f"{self.file.fingerprint} {'train' if self.are_train_ids else 'label'} ids"
 
-    def load(self) -> np.ndarray:
+    def train_ids(self, picture: LabelPicture) -> np.ndarray:
         """Train ids: uint8 HxW.
 
         Raises:
             WrongSourceError: the values are of the other kind, so that all such files are in doubt.
             UserError: the file is torn, or holds something else.
         """
-        values_HxW = read_indices(self.file)
+        values_HxW = read_values(picture, _TRAIN_IDS if self.are_train_ids else _LABEL_IDS)
         called_label_ids = self.file.name.endswith(_LABEL_IDS_SUFFIX)
         if self.are_train_ids and called_label_ids:
             _refuse_label_ids(values_HxW, self.file)

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from data_prep.label_pictures import LabelPicture
 from data_prep.pictures import check_size, read_frame
 from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import IGNORE
@@ -22,8 +23,8 @@ class LabelFile(Protocol):
     def fingerprint(self) -> str:
         """Changes when the picture does, or how it is read."""
 
-    def load(self) -> np.ndarray:
-        """Train ids, uint8 HxW; raises UserError if they cannot be read."""
+    def train_ids(self, picture: LabelPicture) -> np.ndarray:
+        """What the picture, once read, holds: uint8 HxW; raises UserError if that is not valid."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ class FilesClip:
         frames = [read_frame(file) for file in (*self.memory, self.query)]
         size = frames[-1].shape[:2]
         for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            check_size(frame_HxWx3, file, size, self.query)
+            check_size(frame_HxWx3.shape[:2], file, size, self.query)
         return Clip(self.id, self.group, np.stack(frames), self._load_labels(size))
 
     def _load_labels(self, size: tuple[int, int]) -> np.ndarray:
         if self.labels is None:
             return np.full(size, IGNORE, np.uint8)
-        labels_HxW = self.labels.load()
-        check_size(labels_HxW, self.labels.file, size, self.query)
-        return labels_HxW
+        picture = LabelPicture.read(self.labels.file)
+        check_size(picture.size, picture.file, size, self.query)  # before memory is taken for it
+        return self.labels.train_ids(picture)

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.pictures import holds_colours, read_frame, read_indices
+from data_prep.label_pictures import LabelPicture
+from data_prep.label_values import LabelTable, read_values
 from data_prep.source_tree import SourceFile, SourceTree
 from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, Colour, colours_to_indices
 from tmanet_jax.data.record_writer import WrongSourceError
@@ -29,6 +30,12 @@ class Classes:
     class_set: ClassSet
     ignored_colour: Colour | None
 
+    @property
+    def index_of_colour(self) -> Mapping[Colour, int]:
+        """The train id that each colour stands for."""
+        colours = dict(zip(self.class_set.palette_Cx3, range(IGNORE), strict=False))
+        return colours if self.ignored_colour is None else {**colours, self.ignored_colour: IGNORE}
+
 
 @dataclass(frozen=True)
 class FolderLabels:
@@ -47,19 +54,18 @@ class FolderLabels:
         """Changes when the picture does, or the classes."""
         return f"{self.file.fingerprint} {self.classes}"
 
-    def load(self) -> np.ndarray:
+    def train_ids(self, picture: LabelPicture) -> np.ndarray:
         """Train ids: uint8 HxW.
 
         Raises:
             UserError: the file cannot be read, or holds an index or a colour of no class.
         """
         class_set, where = self.classes.class_set, str(self.file)
-        if holds_colours(self.file):
-            colours = dict(zip(class_set.palette_Cx3, range(IGNORE), strict=False))
-            if self.classes.ignored_colour is not None:
-                colours[self.classes.ignored_colour] = IGNORE
-            return colours_to_indices(read_frame(self.file), colours, where, f"those of {FILE}")
-        indices_HxW = read_indices(self.file)
+        colours = self.classes.index_of_colour
+        if picture.holds_colours:
+            return colours_to_indices(picture.colours(), colours, where, f"those of {FILE}")
+        table = LabelTable.of([*range(class_set.num_classes), IGNORE], colours.items())
+        indices_HxW = read_values(picture, table)
         class_set.check(indices_HxW, where)
         return indices_HxW
 

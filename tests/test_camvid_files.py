@@ -8,6 +8,7 @@ import pytest
 from data_prep.camvid_labels import CamvidLabels, find_label_format
 from data_prep.camvid_source import find_source
 from data_prep.camvid_splits import SEQ05, SEQ16, UNUSED, parse_name, split_names
+from data_prep.label_pictures import LabelPicture
 from data_prep.source_tree import UnpackedFile
 from tests.small_camvid import label_colours, label_indices, write_png
 from tmanet_jax.data.classes import CAMVID, palette_png
@@ -70,6 +71,10 @@ def sky_first(labels):
     return palette_png(labels, palette)
 
 
+def read(file, form):
+    return CamvidLabels(file, form).train_ids(LabelPicture.read(file))
+
+
 def write_labels(directory, make, count=5):
     paths = []
     for number in range(count):
@@ -106,12 +111,12 @@ def test_the_form_of_labels_is_found(tmp_path, make, form):
 )
 def test_all_forms_read_as_the_same_classes(tmp_path, make, form):
     (file,) = write_labels(tmp_path, make, count=1)
-    np.testing.assert_array_equal(CamvidLabels(file, form).load(), label_indices(0))
+    np.testing.assert_array_equal(read(file, form), label_indices(0))
 
 
 def test_void_of_eleven_classes_becomes_class_0(tmp_path):
     (file,) = write_labels(tmp_path, lambda n: np.array([[0, 10, 11, 255]], np.uint8), count=1)
-    np.testing.assert_array_equal(CamvidLabels(file, "indices11").load(), [[1, 11, 0, 0]])
+    np.testing.assert_array_equal(read(file, "indices11"), [[1, 11, 0, 0]])
 
 
 def test_labels_that_can_be_read_in_two_ways_are_refused(tmp_path):
@@ -146,12 +151,12 @@ def test_a_mixture_of_palettes_is_named(tmp_path):
 def test_values_of_no_class_are_named(tmp_path, picture, form, message):
     (file,) = write_labels(tmp_path, lambda number: picture, count=1)
     with pytest.raises(UserError, match=message):
-        CamvidLabels(file, form).load()
+        read(file, form)
 
 
 def test_a_file_that_is_no_png_is_named(tmp_path):
     files = write_labels(tmp_path, lambda number: b"no png")
-    with pytest.raises(UserError, match=r"_L\.png are no PNG"):
+    with pytest.raises(UserError, match=r"_L\.png cannot be decoded as a PNG"):
         find_label_format(files)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.pictures import holds_colours, read_indices
+from data_prep.label_pictures import LabelPicture
 from data_prep.source_tree import UnpackedFile
 
 
@@ -16,10 +16,10 @@ def test_palette_pngs_of_all_depths_hold_indices(tmp_path, bits):
     picture = Image.fromarray(indices_HxW, mode="P")
     picture.putpalette(bytes(range(255, -1, -1)) * 3)
     picture.save(tmp_path / "labels.png", bits=bits)
-    file = UnpackedFile(tmp_path / "labels.png")
-    assert file.read_bytes()[24] == bits
-    assert not holds_colours(file)
-    np.testing.assert_array_equal(read_indices(file), indices_HxW)
+    labels = LabelPicture.read(UnpackedFile(tmp_path / "labels.png"))
+    assert labels.bits == bits
+    assert not labels.holds_colours
+    np.testing.assert_array_equal(labels.indices(), indices_HxW)
 
 
 def test_a_black_and_white_png_holds_the_indices_0_and_1(tmp_path):
@@ -27,6 +27,6 @@ def test_a_black_and_white_png_holds_the_indices_0_and_1(tmp_path):
     content = io.BytesIO()
     Image.fromarray(indices_HxW.astype(bool)).save(content, "png")
     (tmp_path / "labels.png").write_bytes(content.getvalue())
-    file = UnpackedFile(tmp_path / "labels.png")
-    assert file.read_bytes()[24] == 1
-    np.testing.assert_array_equal(read_indices(file), indices_HxW)
+    labels = LabelPicture.read(UnpackedFile(tmp_path / "labels.png"))
+    assert labels.bits == 1
+    np.testing.assert_array_equal(labels.indices(), indices_HxW)

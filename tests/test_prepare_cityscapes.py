@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep import cityscapes
-from data_prep.pictures import read_indices
+from data_prep.label_pictures import LabelPicture
 from data_prep.preparation import Options
 from data_prep.source_tree import UnpackedFile
 from tests.small_cityscapes import (
@@ -84,7 +84,7 @@ def test_a_palette_png_is_read_by_index(source):
     label_ids = noise(3, *SIZE, limit=34)
     path = labels_path(source, NAMES[0])
     path.write_bytes(palette_png(label_ids, CITYSCAPES.palette_Cx3 * 2))
-    np.testing.assert_array_equal(read_indices(UnpackedFile(path)), label_ids)
+    np.testing.assert_array_equal(LabelPicture.read(UnpackedFile(path)).indices(), label_ids)
 
 
 @pytest.mark.parametrize("is_palette", [True, False])
@@ -97,7 +97,7 @@ def test_torn_labels_are_named_wherever_they_end(tmp_path, kept, is_palette):
         write_png(path, noise(3, *SIZE, limit=34))
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"labels\.png (is empty|cannot be decoded)"):
-        read_indices(UnpackedFile(path))
+        LabelPicture.read(UnpackedFile(path)).indices()
 
 
 ZIPS = {

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from tests import tiny_runs
 from tests.small_camvid import write_png
 from tests.small_videos import number_of, numbered
 from tmanet_jax import settings
-from tmanet_jax.data.classes import ClassSet, palette_png
+from tmanet_jax.data.classes import ClassSet, palette_png, png_chunk
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.train.start import open_split
@@ -183,6 +184,12 @@ def small_labels(source):
     write_png(source / "labels/train/drive/000005.png", np.zeros((9, 9), np.uint8))
 
 
+def labels_that_claim_more_than_they_hold(source):
+    path = source / "labels/train/drive/000005.png"
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    path.write_bytes(path.read_bytes()[:8] + png_chunk(b"IHDR", header) + path.read_bytes()[33:])
+
+
 def small_memory(source):
     write_png(source / "frames/train/drive/000004.png", np.zeros((9, 9, 3), np.uint8))
 
@@ -207,6 +214,7 @@ def small_memory(source):
         (wrong_index, r"value 3 in .*000005\.png at row 0, column 0 .* 0\.\.2 or 255"),
         (wrong_colour, r"colour \(RGB\) \(7, 7, 7\) in .*000005\.png .* those of classes\.csv"),
         (small_labels, r"000005\.png is 9x9 .* its query .*/frames/.* is 96x128"),
+        (labels_that_claim_more_than_they_hold, r"000005\.png is 60000x60000 .* its query"),
         (small_memory, r"000004\.png is 9x9 .* its query .* is 96x128"),
     ],
 )

@@ -257,17 +257,17 @@ CAMVID_CLASS_OF_COLOUR: dict[Colour, str] = {
 
 
 def numbered_classes(num_classes: int) -> ClassSet:
-    """Classes that nobody has named: "class 0", "class 1", ..., each with a colour of its own.
-
-    The colours are those of PASCAL VOC (`VOClabelcolormap`): the bits of a class's number, dealt
-    out to the channels from the highest bit down.
-    """
-    palette_Cx3 = tuple(_voc_colour(index + 1) for index in range(num_classes))
+    """Classes that nobody has named: "class 0", "class 1", ..., each with a colour of its own."""
+    palette_Cx3 = tuple(voc_colour(index + 1) for index in range(num_classes))
     names = tuple(f"class {index}" for index in range(num_classes))
     return ClassSet("numbered", names, palette_Cx3)
 
 
-def _voc_colour(number: int) -> Colour:
+def voc_colour(number: int) -> Colour:
+    """The colour that PASCAL VOC (`VOClabelcolormap`) gives to a number.
+
+    The bits of the number are dealt out to the channels from the highest bit down.
+    """
     red, green, blue = (
         sum((number >> (3 * place + channel) & 1) << (7 - place) for place in range(8))
         for channel in range(3)
