@@ -68,6 +68,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "predict: folder of the results.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: weights; default the workdir's.")
 _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (overlays), labels.")
 _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
+_SOUND = flags.DEFINE_string("sound", "keep", "predict: sound of the video, keep or none.")
 _MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
 _JSON = flags.DEFINE_string("json", None, "benchmark, compile: a file for the report, too.")
 _SIZE = flags.DEFINE_string("size", None, "benchmark: height x width of frames or crops.")
@@ -126,6 +127,7 @@ def _predict(run: Settings, workdir: Path) -> None:
         output=_OUTPUT.value,
         formats=_FORMAT.value,
         on_error=_ON_ERROR.value,
+        sound=_SOUND.value,
         memory_stride=_MEMORY_STRIDE.value,
     )
     predict(prediction)
@@ -220,7 +222,7 @@ MODES: Mapping[str, Mode] = {
     "consistency": Mode(evaluate_consistency),
     "predict": Mode(
         _predict,
-        (_INPUT, _OUTPUT, _CHECKPOINT, _FORMAT, _ON_ERROR, _MEMORY_STRIDE),
+        (_INPUT, _OUTPUT, _CHECKPOINT, _FORMAT, _ON_ERROR, _SOUND, _MEMORY_STRIDE),
         needs_records=False,
     ),
     "benchmark data": Mode(_benchmark_data, (_JSON,)),

@@ -1,6 +1,6 @@
 """Videos whose frames carry their number as large dark and light squares."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,6 +71,38 @@ def write_video(
             frame.pts = index
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return path
+
+
+def with_sound(
+    path: Path,
+    codec: str,
+    *,
+    seconds: tuple[float, float] = (0.0, 1.0),
+    start: int = 0,
+    video_codec: str = "libx264",
+    tracks: Sequence[int] = (440,),
+) -> Path:
+    """25 frames, the first at the number `start`, and a tone a track between two seconds."""
+    with av.open(path, "w") as container:
+        video = container.add_stream(video_codec, rate=25)
+        assert isinstance(video, av.VideoStream)
+        video.height, video.width, video.pix_fmt = *SIZE, "yuv420p"
+        audio = [container.add_stream(codec, rate=48000, layout="stereo") for _ in tracks]
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(numbered(index, SIZE))
+            frame.pts = start + index
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        for stream, pitch in zip(audio, tracks, strict=True):
+            assert isinstance(stream, av.AudioStream)
+            first, end = (round(48000 * time) for time in seconds)
+            tone = 8000 * np.sin(np.arange(end - first) * 2 * np.pi * pitch / 48000)
+            samples = np.repeat(tone.astype(np.int16), 2)[None]
+            sound = av.AudioFrame.from_ndarray(samples, "s16", "stereo")
+            sound.sample_rate, sound.pts = 48000, first
+            container.mux(stream.encode(sound))
+            container.mux(stream.encode())
     return path
 
 

@@ -1,6 +1,8 @@
 """`run.py predict`: what it writes, what it refuses, and that stopping it leaves no trace."""
 
+import contextlib
 import functools
+import signal
 import struct
 import subprocess
 import sys
@@ -8,7 +10,6 @@ import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -16,21 +17,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import demo
 from tests import processes
-from tests.small_videos import numbered, packet_positions, write_video
+from tests.small_predictions import SIZE, asked, broken_folder, contents, frames_of
+from tests.small_videos import numbered, packet_positions, with_sound, write_video
 from tests.tiny_weights import CLASSES, write_weights
-from tmanet_jax import settings
 from tmanet_jax.data.video import open_video
 from tmanet_jax.errors import Stopped, UserError
+from tmanet_jax.folder_lock import LOCK_FILE, alone_in
 from tmanet_jax.inference import outputs, video_writer
-from tmanet_jax.inference.predict import Prediction, predict, prediction_of
+from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.segmenter import FrameResult, Segmenter
 
 PROJECT = Path(__file__).parents[1]
 NUM_FRAMES = 26
-SIZE = (48, 64)
-ALL = ["video", "png", "labels"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,20 +53,6 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("video") / "drive.mp4", frames, "libx264", rate=10)
 
 
-def asked(weights: Path, source: Path | str, output: Path, **options: Any) -> Prediction:
-    config = demo.get_config()
-    config.eval.mode = "whole"
-    defaults: dict[str, Any] = {"formats": ALL, "on_error": "keep", "memory_stride": 1}
-    return prediction_of(
-        settings.from_config(config),
-        output,
-        checkpoint=str(weights),
-        source=str(source),
-        output=str(output),
-        **(defaults | options),
-    )
-
-
 @pytest.fixture(scope="module")
 def once(weights: Path, video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a run that was never stopped."""
@@ -76,25 +61,12 @@ def once(weights: Path, video: Path, tmp_path_factory: pytest.TempPathFactory) -
     return output
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def frames_of(path: Path) -> list[np.ndarray]:
-    with open_video(path) as video:
-        return [frame.pixels_HxWx3 for frame in video if frame.pixels_HxWx3 is not None]
-
-
 def test_every_frame_is_in_every_format(once: Path) -> None:
     names = {f"{number:06d}.png" for number in range(NUM_FRAMES)}
     assert {path.name for path in (once / "labels").iterdir()} == names
     assert {path.name for path in (once / "overlays").iterdir()} == names
     assert {path.name for path in once.iterdir()} == {
-        *("overlay.mp4", "overlays", "labels", "predict.json"),
+        *("overlay.mp4", "overlays", "labels", "predict.json", "run.lock"),
     }
     pictures = frames_of(once / "overlay.mp4")
     assert len(pictures) == NUM_FRAMES
@@ -155,6 +127,7 @@ def test_what_is_missing_is_made_again(
 
 STUCK_AT_250 = """
 import runpy, sys, time
+from tmanet_jax.folder_lock import LOCK_FILE, alone_in
 from tmanet_jax.inference import outputs
 
 write = outputs.PictureOutput.write
@@ -206,16 +179,6 @@ def test_a_broken_frame_is_told_and_the_labels_before_it_are_kept(
     assert len(frames_of(tmp_path / "out" / "overlay.mp4")) == 8
 
 
-def broken_folder(folder: Path, broken: set[int]) -> Path:
-    folder.mkdir()
-    for number in range(8):
-        path = folder / f"{number}.png"
-        cv2.imwrite(str(path), numbered(number, SIZE))
-        if number in broken:
-            path.write_bytes(b"torn")
-    return folder
-
-
 def test_on_error_stop_saves_what_is_done_and_can_go_on(weights: Path, tmp_path: Path) -> None:
     source = broken_folder(tmp_path / "frames", {4})
     with pytest.raises(UserError, match=r"Frame 4 at .* is broken"):
@@ -235,16 +198,44 @@ def test_an_interrupted_prediction_keeps_what_is_done_and_goes_on(
 
     def interrupted(output: outputs.PictureOutput, result: FrameResult) -> None:
         if result.index == 4:
-            raise KeyboardInterrupt
+            with contextlib.suppress(KeyboardInterrupt):  # as during a collection of garbage
+                signal.raise_signal(signal.SIGINT)
         write(output, result)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="same command") as told:
         patch.setattr(outputs.PictureOutput, "write", interrupted)
         predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
     assert told.value.status == 130
-    assert len(list((tmp_path / "out" / "labels").iterdir())) == 4
+    assert len(list((tmp_path / "out" / "labels").iterdir())) == 5
     predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 8
+
+
+def test_one_run_at_a_time_in_a_folder(weights: Path, tmp_path: Path) -> None:
+    source = broken_folder(tmp_path / "frames", set())
+    (tmp_path / "out").mkdir()
+    with (
+        alone_in(tmp_path / "out", "--output"),
+        pytest.raises(UserError, match=r"Another run is at work in .*another --output"),
+    ):
+        predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {LOCK_FILE}
+    predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
+
+
+def test_sound_is_kept_unless_it_is_not_wanted(weights: Path, tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "a.avi", "libmp3lame", video_codec="mpeg4")
+
+    def num_tracks(sound: str) -> int:
+        predict(asked(weights, source, tmp_path / "out", formats=["video"], sound=sound))
+        with av.open(tmp_path / "out" / outputs.VIDEO_FILE) as container:
+            return len(container.streams.audio)
+
+    assert num_tracks("none") == 0
+    with pytest.raises(UserError, match=r"was made with --sound=none: delete it"):
+        num_tracks("keep")
+    (tmp_path / "out" / outputs.VIDEO_FILE).unlink()
+    assert num_tracks("keep") == 1
 
 
 def test_pictures_that_are_cut_off_or_claim_to_be_huge_are_broken(
@@ -373,6 +364,7 @@ def test_bad_input_is_told(weights: Path, tmp_path: Path) -> None:
     for options, message in (
         ({"formats": ["gif"]}, "--format"),
         ({"on_error": "panic"}, "--on-error"),
+        ({"sound": "loud"}, "--sound"),
         ({"memory_stride": 0}, "memory_stride"),
     ):
         with pytest.raises(UserError, match=message):

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.small_videos import number_of, numbered, write_video
+from tests.small_videos import number_of, numbered
 from tmanet_jax.data.video import open_video
 from tmanet_jax.inference import video_writer
 from tmanet_jax.inference.video_writer import SegmentWriter, join
@@ -102,47 +102,20 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path, stop: int) -> None:
     assert (tmp_path / "twice.mp4").read_bytes() == (tmp_path / "once.mp4").read_bytes()
 
 
-def with_sound(path: Path, codec: str, start: int = 0) -> Path:
-    """A second of a tone beside 25 frames; the frames begin at the frame number `start`."""
-    with av.open(path, "w") as container:
-        video = container.add_stream("libx264", rate=25)
-        video.height, video.width, video.pix_fmt = 96, 128, "yuv420p"
-        audio = container.add_stream(codec, rate=48000, layout="stereo")
-        assert isinstance(audio, av.AudioStream)
-        for index in range(25):
-            frame = av.VideoFrame.from_ndarray(numbered(index))
-            frame.pts = start + index
-            container.mux(video.encode(frame))
-        container.mux(video.encode())
-        tone = (8000 * np.sin(np.arange(48000) * 2 * np.pi * 440 / 48000)).astype(np.int16)
-        sound = av.AudioFrame.from_ndarray(np.repeat(tone, 2)[None], "s16", "stereo")
-        sound.sample_rate, sound.pts = 48000, 0
-        container.mux(audio.encode(sound))
-        container.mux(audio.encode())
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "codec", "kept"),
-    [("a.mp4", "aac", "aac"), ("a.mkv", "pcm_s16le", "aac"), ("a.mkv", "libopus", "opus")],
-)
-def test_sound_is_kept(tmp_path: Path, name: str, codec: str, kept: str) -> None:
-    source = with_sound(tmp_path / name, codec)
-    write(tmp_path / "segments", list(range(0, 1000, 40)))
-    join(tmp_path / "segments", tmp_path / "out.mp4", sound_of=source)
-    with av.open(tmp_path / "out.mp4") as container:
-        assert container.streams.audio[0].codec_context.name == kept
-        frames = list(container.decode(audio=0))
-    seconds = sum(frame.samples / frame.sample_rate for frame in frames)
-    assert seconds == pytest.approx(1.0, abs=0.06)
-    levels = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
-    assert np.abs(levels).max() > 0.1 * np.iinfo(np.int16).max or np.abs(levels).max() > 0.1
-    assert read(tmp_path / "out.mp4")[0] == list(range(25))
-
-
-def test_a_video_without_sound_stays_without(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "mute.mp4", [numbered(0)], "libx264")
-    write(tmp_path / "segments", [0])
-    join(tmp_path / "segments", tmp_path / "out.mp4", sound_of=source)
-    with av.open(tmp_path / "out.mp4") as container:
-        assert not container.streams.audio
+def test_going_on_begins_at_the_first_segment_that_is_missing_or_cut(tmp_path: Path) -> None:
+    times = list(range(0, 640, 40))
+    write(tmp_path / "once", times)
+    join(tmp_path / "once", tmp_path / "once.mp4")
+    for name, damage in (
+        ("missing", Path.unlink),
+        ("empty", lambda path: path.write_bytes(b"")),
+        ("cut", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
+    ):
+        write(tmp_path / name, times)
+        damage(tmp_path / name / "000001.nut")
+        assert SegmentWriter(tmp_path / name, rate=Fraction(25), time_base=TIME_BASE).num_done == 4
+        write(tmp_path / name, times, stop=9)
+        assert len(video_writer.whole_segments(tmp_path / name)) == 2
+        write(tmp_path / name, times)
+        join(tmp_path / name, tmp_path / f"{name}.mp4")
+        assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / "once.mp4").read_bytes()

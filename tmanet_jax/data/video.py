@@ -80,7 +80,7 @@ def open_video(path: str | os.PathLike[str]) -> "VideoReader":
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty. Get the file again.")
-        container = av.open(path)
+        container = open_container(path)
     except (OSError, av.error.FFmpegError) as error:
         raise UserError(
             f"{path} cannot be opened as a video ({error.strerror}): the file is torn, or no video."
@@ -90,6 +90,15 @@ def open_video(path: str | os.PathLike[str]) -> "VideoReader":
     except BaseException:
         container.close()
         raise
+
+
+def open_container(path: str | os.PathLike[str]) -> av.container.InputContainer:
+    """Opens a media file; what its titles say in another encoding than UTF-8 is not our concern.
+
+    Raises:
+        OSError, FFmpegError: it cannot be opened.
+    """
+    return av.open(path, "r", metadata_errors="replace")
 
 
 class VideoReader:

@@ -23,6 +23,7 @@ class Manifest:
         checkpoint: SHA-256 of the weights' file.
         how: the way in which frames are segmented.
         is_video_whole: whether the video has every frame.
+        sound: "keep" or "none", of a video that is whole.
         problems: broken frames: index and reason.
     """
 
@@ -30,6 +31,7 @@ class Manifest:
     checkpoint: str
     how: str
     is_video_whole: bool = False
+    sound: str = "keep"
     problems: tuple[tuple[int, str], ...] = ()
 
     def write(self, folder: Path) -> None:

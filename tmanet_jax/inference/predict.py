@@ -19,6 +19,7 @@ from tmanet_jax import weights
 from tmanet_jax.data.frames import Frames, open_frames
 from tmanet_jax.data.video import VideoFrame
 from tmanet_jax.errors import Stopped, UserError
+from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.manifest import (
     Manifest,
@@ -31,9 +32,11 @@ from tmanet_jax.inference.outputs import Output, PictureOutput, VideoOutput, Vid
 from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.inference.stream import StreamConfig
 from tmanet_jax.settings import Settings
+from tmanet_jax.stop_signals import StopSignals
 
 Format = Literal["video", "png", "labels"]
 OnError = Literal["keep", "stop"]
+SoundChoice = Literal["keep", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Prediction:
         output: folder of the results.
         formats: what is written there.
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
+        sound: of the video, "keep" it or "none".
         stream: how frames are segmented.
         dtype: compute type.
     """
@@ -55,6 +59,7 @@ class Prediction:
     output: Path
     formats: tuple[Format, ...]
     on_error: OnError
+    sound: SoundChoice
     stream: StreamConfig
     dtype: str
 
@@ -68,6 +73,7 @@ def prediction_of(
     output: str,
     formats: list[str],
     on_error: str,
+    sound: str,
     memory_stride: int,
 ) -> Prediction:
     """What a command line asks for; frames are segmented as the configuration's evaluation does.
@@ -81,8 +87,12 @@ def prediction_of(
     if unknown or not formats:
         choices = ", ".join(get_args(Format))
         raise UserError(f"--format is {','.join(formats)!r}: choose one or several of {choices}.")
-    if on_error not in get_args(OnError):
-        raise UserError(f"--on-error is {on_error!r}: choose {' or '.join(get_args(OnError))}.")
+    for option, value, kind in (
+        ("--on-error", on_error, OnError),
+        ("--sound", sound, SoundChoice),
+    ):
+        if value not in get_args(kind):
+            raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
     is_camera = source.isdecimal() and not Path(source).exists()
     evaluation = settings.evaluation
     return Prediction(
@@ -91,6 +101,7 @@ def prediction_of(
         output=Path(output),
         formats=tuple(name for name in get_args(Format) if name in formats),
         on_error="stop" if on_error == "stop" else "keep",
+        sound="none" if sound == "none" else "keep",
         stream=StreamConfig(
             evaluation.mode, evaluation.crop_size, evaluation.stride, memory_stride
         ),
@@ -112,29 +123,46 @@ def predict(prediction: Prediction) -> None:
         how=describe(prediction.stream, prediction.dtype),
     )
     watch = _Watch()
-    with open_frames(prediction.source) as frames:
+    with contextlib.ExitStack() as stack:
+        frames = stack.enter_context(open_frames(prediction.source))
         _check_names(prediction, frames.names)
-        manifest = open_manifest(prediction.output, wanted, outputs.NAMES)
-        if not (prediction.output / outputs.VIDEO_FILE).exists():
-            manifest = dataclasses.replace(manifest, is_video_whole=False)
+        with _told_if_unwritable(prediction.output):
+            prediction.output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_in(prediction.output, "--output"))
+        manifest = _manifest_of(prediction, wanted)
         segmenter = Segmenter.load(
             prediction.checkpoint, dtype=prediction.dtype, **dataclasses.asdict(prediction.stream)
         )
         with _told_if_unwritable(prediction.output):
             writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
-        end = _write_results(prediction, segmenter, watch.over(frames), writers)
+        signals = stack.enter_context(StopSignals())
+        end = _write_results(prediction, segmenter, watch.over(frames), writers, signals)
         with _told_if_unwritable(prediction.output):
             for writer in writers.values():
                 writer.close()
-    is_video_whole = manifest.is_video_whole or ("video" in writers and end is None)
-    dataclasses.replace(
-        manifest, problems=tuple(watch.problems), is_video_whole=is_video_whole
-    ).write(prediction.output)
-    if is_video_whole:
-        shutil.rmtree(prediction.output / outputs.SEGMENTS_DIR, ignore_errors=True)
+        if "video" in writers and end is None:
+            manifest = dataclasses.replace(manifest, is_video_whole=True, sound=prediction.sound)
+        dataclasses.replace(manifest, problems=tuple(watch.problems)).write(prediction.output)
+        if manifest.is_video_whole:
+            shutil.rmtree(prediction.output / outputs.SEGMENTS_DIR, ignore_errors=True)
     if end is not None:
         raise end
     tqdm.write(f"{watch.num_frames} frames, {len(watch.problems)} broken: {prediction.output}")
+
+
+def _manifest_of(prediction: Prediction, wanted: Manifest) -> Manifest:
+    """What the folder says of itself; raises UserError if that is not what is asked for."""
+    manifest = open_manifest(prediction.output, wanted, outputs.NAMES)
+    video = prediction.output / outputs.VIDEO_FILE
+    if not video.exists():
+        return dataclasses.replace(manifest, is_video_whole=False)
+    is_asked_again = manifest.is_video_whole and "video" in prediction.formats
+    if is_asked_again and manifest.sound != prediction.sound:
+        raise UserError(
+            f"{video} was made with --sound={manifest.sound}: delete it, and the same command "
+            f"makes it with --sound={prediction.sound}."
+        )
+    return manifest
 
 
 def _check_names(prediction: Prediction, names: Sequence[str]) -> None:
@@ -192,7 +220,7 @@ def _open_outputs(
                         rate=frames.rate,
                         time_base=frames.time_base,
                         shape=shape,
-                        sound_of=frames.sound_of,
+                        sound_of=frames.sound_of if prediction.sound == "keep" else None,
                     )
             case "png":
                 folder = prediction.output / outputs.OVERLAYS_DIR
@@ -218,9 +246,11 @@ def _write_results(
     segmenter: Segmenter,
     frames: Frames,
     writers: Mapping[Format, Output],
+    signals: StopSignals,
 ) -> UserError | Stopped | None:
     """Writes until the frames end; returns why it ended before."""
     done = f"What was done before is in {prediction.output}."
+    interrupted = f"Interrupted; the same command goes on. {done}"
     results = segmenter.segment(
         frames, wanted=lambda index: any(writer.wants(index) for writer in writers.values())
     )
@@ -245,6 +275,8 @@ def _write_results(
                         if writer.wants(result.index):
                             writer.write(result)
                 bar.update()
-        except KeyboardInterrupt:
-            return Stopped(f"Interrupted; the same command goes on. {done}", signal.SIGINT)
+                if signals.stops_now():
+                    return Stopped(interrupted, signals.number)
+        except KeyboardInterrupt:  # the second one
+            return Stopped(interrupted, signal.SIGINT)
     return None

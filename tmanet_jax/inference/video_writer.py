@@ -7,6 +7,7 @@ the segments' packets behind one another, so that the whole is the same however 
 
 import contextlib
 import heapq
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tmanet_jax.data.video import open_video
 from tmanet_jax.errors import UserError
+from tmanet_jax.inference.sound import Sound, ways_to_keep
 
 SEGMENT_FRAMES = 120
 
@@ -27,9 +28,6 @@ number of threads decides bits of the result, and must not depend on the machine
 _LAST = "last.nut"
 _BT709 = 1
 _LIMITED_RANGE = 1
-_AUDIO_OF_BROWSERS = ("aac", "mp3", "opus", "flac")
-_AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
-_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 
 class SegmentWriter:
@@ -47,7 +45,7 @@ class SegmentWriter:
         self._rate, self._time_base = rate, time_base
         self._open: _Segment | None = None
         (folder / _LAST).unlink(missing_ok=True)
-        self.num_done = SEGMENT_FRAMES * len(whole_segments(folder))
+        self.num_done = SEGMENT_FRAMES * _keep_whole_segments(folder)
 
     def write(self, picture_HxWx3: np.ndarray, pts: int) -> None:
         """Adds the frame number `num_done`: RGB uint8, shown at `pts`, later than the last.
@@ -77,9 +75,29 @@ class SegmentWriter:
 
 
 def whole_segments(folder: Path) -> list[Path]:
-    """The segments of full length, as far as none is missing."""
-    paths = (folder / _whole_name(number) for number in range(len(os.listdir(folder))))
-    return [path for path in paths if path.exists()]
+    """The segments of full length, up to the first that is missing."""
+    paths = (folder / _whole_name(number) for number in itertools.count())
+    return list(itertools.takewhile(Path.exists, paths))
+
+
+def _keep_whole_segments(folder: Path) -> int:
+    """Deletes what lies behind a segment that is missing or cut; returns how many stay."""
+    segments = whole_segments(folder)
+    whole = list(itertools.takewhile(_is_whole, segments))
+    for path in set(folder.glob("[0-9]*.nut")) - set(whole):
+        path.unlink()
+    return len(whole)
+
+
+def _is_whole(segment: Path) -> bool:
+    """Whether each frame is there: a machine that lost its power may leave a file empty or cut."""
+    try:
+        with av.open(segment) as container:
+            packets = container.demux(video=0)
+            num_frames = sum(packet.size > 0 and not packet.is_corrupt for packet in packets)
+    except (OSError, av.error.FFmpegError):
+        return False
+    return num_frames == SEGMENT_FRAMES
 
 
 def _whole_name(number: int) -> str:
@@ -120,7 +138,7 @@ def join(folder: Path, out: Path, *, sound_of: Path | None = None) -> None:
     """Puts the segments of a folder together as an MP4 file, with the sound of a video.
 
     Sound that browsers play is copied, other sound becomes AAC. It keeps its place in time beside
-    the first frame.
+    the first frame; what cannot be kept is left out, and told.
 
     Args:
         folder: where a SegmentWriter wrote.
@@ -136,22 +154,46 @@ def join(folder: Path, out: Path, *, sound_of: Path | None = None) -> None:
         raise UserError(f"There is no frame to write to {out}.")
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
-        with (
-            av.open(unfinished, "w", format="mp4", options={"movflags": "+faststart"}) as container,
-            contextlib.ExitStack() as sources,
-        ):
-            with av.open(segments[0]) as first:
-                video = container.add_stream_from_template(first.streams.video[0])
-            tracks = [_with_durations(_video_packets(segments, video))]
-            if sound_of is not None:
-                tracks.append(_sound(sound_of, container, sources))
-            for packet in _until_the_picture_ends(heapq.merge(*tracks, key=_seconds), video):
-                container.mux(packet)
+        lost = None if sound_of is None else _join_with_sound(segments, unfinished, sound_of)
+        if sound_of is None or lost is not None:
+            _write_joined(segments, unfinished, None)
         os.replace(unfinished, out)
     except (OSError, av.error.FFmpegError) as error:
         raise UserError(f"{out} cannot be written: {error}.") from error
     finally:
         unfinished.unlink(missing_ok=True)
+    if lost is not None:
+        logging.getLogger(__name__).warning(
+            "%s is without the sound of %s: %s", out, sound_of, lost
+        )
+
+
+def _join_with_sound(segments: list[Path], out: Path, sound_of: Path) -> str | None:
+    """Why the sound cannot be kept; None if it is."""
+    reason = "its codec is not known"
+    ways = ways_to_keep(sound_of)
+    while True:
+        try:
+            if (way := next(ways, None)) is None:
+                return reason
+            _write_joined(segments, out, way)
+            return None
+        except Exception as error:  # no fault of the sound may cost the picture
+            reason = str(error)
+
+
+def _write_joined(segments: list[Path], out: Path, sound: Sound | None) -> None:
+    with (
+        av.open(out, "w", format="mp4", options={"movflags": "+faststart"}) as container,
+        contextlib.ExitStack() as sources,
+    ):
+        with av.open(segments[0]) as first:
+            video = container.add_stream_from_template(first.streams.video[0])
+        tracks = [_with_durations(_video_packets(segments, video))]
+        if sound is not None:
+            tracks.append(sound.packets(container, sources))
+        for packet in _until_the_picture_ends(heapq.merge(*tracks, key=_seconds), video):
+            container.mux(packet)
 
 
 def _until_the_picture_ends(
@@ -196,59 +238,3 @@ def _with_durations(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         before = packet
     if before is not None:
         yield before
-
-
-def _sound(
-    path: Path, out: av.container.OutputContainer, sources: contextlib.ExitStack
-) -> Iterator[av.Packet]:
-    """The packets of a video's first sound track, counted from its first frame."""
-    with open_video(path) as video:
-        start = next(iter(video)).seconds or 0.0
-    container = sources.enter_context(av.open(path))
-    if not container.streams.audio:
-        return iter(())
-    source = container.streams.audio[0]
-    if source.codec_context.name in _AUDIO_OF_BROWSERS:
-        copied = out.add_stream_from_template(source)
-        packets = _copied(container, source, copied)
-    else:
-        rate = source.codec_context.sample_rate
-        encoder = out.add_stream("aac", rate=rate if rate in _AAC_RATES else _AAC_RATES[-4])
-        encoder.codec_context.layout = _AAC_LAYOUTS.get(source.codec_context.channels, "stereo")
-        packets = _encoded(container, source, encoder)
-    return _moved(_while_it_can_be_read(packets, path), start)
-
-
-def _copied(
-    container: av.container.InputContainer, source: av.AudioStream, copied: av.AudioStream
-) -> Iterator[av.Packet]:
-    for packet in container.demux(source):
-        if packet.size and packet.pts is not None:
-            packet.stream = copied
-            yield packet
-
-
-def _encoded(
-    container: av.container.InputContainer, source: av.AudioStream, encoder: av.AudioStream
-) -> Iterator[av.Packet]:
-    for frame in container.decode(source):
-        yield from encoder.encode(frame)
-    yield from encoder.encode(None)
-
-
-def _while_it_can_be_read(packets: Iterator[av.Packet], path: Path) -> Iterator[av.Packet]:
-    try:
-        yield from packets
-    except av.error.FFmpegError as error:
-        logging.getLogger(__name__).warning(
-            "the sound of %s ends early: it cannot be read on (%s)", path, error.strerror
-        )
-
-
-def _moved(packets: Iterator[av.Packet], start: float) -> Iterator[av.Packet]:
-    """Counts time from `start`, in seconds; what is over by then is left out."""
-    for packet in packets:
-        offset = round(start / Fraction(packet.time_base))
-        packet.pts = packet.dts = _time(packet) - offset
-        if packet.pts + (packet.duration or 0) >= 0:
-            yield packet

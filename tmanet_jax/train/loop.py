@@ -16,6 +16,7 @@ from tmanet_jax.checkpoints import Checkpoints
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import Stopped
+from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference.evaluate import Evaluation, evaluate
 from tmanet_jax.inference.report import Report, write_report
 from tmanet_jax.inference.segment import SegmentedClip, SegmenterProgram, compile_segmenter
@@ -30,6 +31,7 @@ from tmanet_jax.sharding import (
     replicated,
     to_default_device,
 )
+from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.train import start
 from tmanet_jax.train.class_weights import class_weights
 from tmanet_jax.train.goodput import Part, RunClock
@@ -37,9 +39,7 @@ from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.optimizer import poly_schedule
 from tmanet_jax.train.profiling import StepProfiler
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
-from tmanet_jax.train.stop_signals import StopSignals
 from tmanet_jax.train.watch import LossWatch
-from tmanet_jax.train.workdir_lock import alone_in
 
 
 def train(settings: Settings, workdir: Path) -> Evaluation:
@@ -69,7 +69,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     start.check_processes_agree(settings, train_source, workdir)
     stream = start.data_stream(settings, train_source)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(alone_in(workdir))
+        stack.enter_context(alone_in(workdir, "--workdir"))
         damaged = set_damaged_aside(workdir / start.CHECKPOINTS_DIR)
         checkpoints = stack.enter_context(
             contextlib.closing(start.open_checkpoints(settings, workdir, stream))

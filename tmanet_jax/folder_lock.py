@@ -1,4 +1,4 @@
-"""One run at a time in a workdir."""
+"""One run at a time in a folder."""
 
 import contextlib
 import datetime
@@ -17,13 +17,14 @@ LOCK_FILE = "run.lock"
 
 
 @contextlib.contextmanager
-def alone_in(workdir: Path) -> Iterator[None]:
-    """Keeps other runs out of a workdir; the lock ends with this process, however that ends.
+def alone_in(folder: Path, option: str) -> Iterator[None]:
+    """Keeps other runs out of a folder; the lock ends with this process, however that ends.
 
     Of several processes of a run, the first one does so.
 
     Args:
-        workdir: of the run, made already.
+        folder: of the run, made already.
+        option: of the command line, which names the folder.
 
     Raises:
         UserError: another run is at work there; the message names its process.
@@ -31,18 +32,18 @@ def alone_in(workdir: Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
-    with (workdir / LOCK_FILE).open("a+") as file:
+    with (folder / LOCK_FILE).open("a+") as file:
         try:
             is_locked = lock(file.fileno())
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "a process that has just begun"
             raise UserError(
-                f"Another run is at work in {workdir}: {owner}. Wait until it ends, stop it, or "
-                "choose another --workdir."
+                f"Another run is at work in {folder}: {owner}. Wait until it ends, stop it, or "
+                f"choose another {option}."
             ) from error
         if not is_locked:
-            tqdm.write(f"{workdir} cannot be locked there: see that no other run uses it.")
+            tqdm.write(f"{folder} cannot be locked there: see that no other run uses it.")
         file.truncate(0)
         file.write(
             f"process {os.getpid()} on {socket.gethostname()}, "
