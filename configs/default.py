@@ -37,10 +37,17 @@ def get_config() -> ConfigDict:
     config.model.dropout = 0.1  # share of channels dropped before each classifier
     config.model.tied_init = False  # memory encoders begin as copies of the query's (original: no)
     config.model.scale_scores = False  # multiply the scores by key_channels ** -0.5
-    config.model.attention = "chunked"  # or "fused": the chip's own kernel (TPU; GPU in bfloat16)
     config.model.align_corners = True  # of the logits' up-sampling
     config.model.memory_gradient = True  # gradients flow into the memory frames (the original: yes)
     config.model.dtype = "float32"  # compute type, "float32" or "bfloat16"
+    config.model.precision = (
+        "default"  # of float32 products: "default" is the chip's fast way (TF32
+    )
+    # on GPUs, one bfloat16 pass on TPUs), "high", or "highest": float32. On CPUs all are float32
+    config.model.attention = (
+        "auto"  # the chip's own kernel reads the memory where it fits (bfloat16
+    )
+    # on TPUs and GPUs; "fused" is an older name), or "chunked": the way that runs anywhere
     config.model.remat = False  # compute the inside of backbone blocks again instead of keeping it
 
     config.init = ConfigDict()

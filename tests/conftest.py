@@ -3,9 +3,22 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu without a TPU looks for one for minutes
-
 pytest.register_assert_rewrite("tests.parity")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All but the group for accelerators runs on the CPU."""
+    if not _wants_accelerator(config):
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu alone looks for a TPU for minutes
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """An accelerator belongs to one process."""
+    return 0 if _wants_accelerator(config) else None
+
+
+def _wants_accelerator(config: pytest.Config) -> bool:
+    return config.option.markexpr == "gpu"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

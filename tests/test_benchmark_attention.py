@@ -18,7 +18,7 @@ CASE = Case(30, 60, 8, 20, 0.5, "chunked", "float32")
 def test_the_case_is_a_training_clip_of_the_configuration():
     config = cityscapes.get_config()
     case = benchmark_attention.case_of(settings.from_config(config))
-    assert case == Case(9409, 18818, 64, 256, 1.0, "chunked", "float32")
+    assert case == Case(9409, 18818, 64, 256, 1.0, "auto", "float32")
 
 
 def test_a_network_without_memory_is_refused():

@@ -56,9 +56,15 @@ def test_a_saved_state_comes_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(restored(checkpoints, 7), state(7)["weights"])
 
 
-def test_another_dropout_is_no_other_model(tmp_path: Path) -> None:
+def test_another_dropout_or_way_to_compute_is_no_other_model(tmp_path: Path) -> None:
     save_all(tmp_path, {1: None})
-    model = dataclasses.replace(MODEL, head=HeadConfig(dropout=0.5), dtype="bfloat16")
+    model = dataclasses.replace(
+        MODEL,
+        head=HeadConfig(dropout=0.5),
+        dtype="bfloat16",
+        precision="highest",
+        attention="chunked",
+    )
     Checkpoints(tmp_path, keep=2, model=model).restore(1, state(0), replicated(make_mesh()))
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from tmanet_jax.models import memory_kernels
+from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import (
     QUERY_CHUNK,
+    Attention,
     read_chunked,
     read_cudnn,
     read_on_device,
@@ -79,22 +82,79 @@ def test_keys_that_fill_a_block_weigh_nothing_beside_the_lowest_scores() -> None
 @pytest.mark.parametrize(("platform", "kernel"), [("tpu", "tpu_custom_call"), ("cpu", "while")])
 def test_a_program_gets_the_kernel_of_the_chip_it_is_lowered_for(platform: str, kernel) -> None:
     shapes = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((2, 9, 64), (2, 18, 64), (2, 18, 8))]
-    read = functools.partial(read_on_device, scale=1.0, attention="fused")
+    read = functools.partial(read_on_device, scale=1.0, attention="auto", precision="default")
     lowered = jax.jit(read).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
     assert kernel in lowered
     assert ("tpu_custom_call" in lowered) == (platform == "tpu")
 
 
-@pytest.mark.parametrize(("dtype", "asked"), [("bfloat16", True), ("float32", False)])
-def test_a_gpu_asks_cudnn_where_it_can(monkeypatch, dtype: str, asked: bool) -> None:
+def device(capability: str, platform: str = "gpu") -> SimpleNamespace:
+    """As much of a `jax.Device` as the choice looks at."""
+    return SimpleNamespace(platform=platform, compute_capability=capability)
+
+
+AMPERE = device("8.0")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "key_channels", "chip", "fits"),
+    [
+        ("bfloat16", 64, AMPERE, True),
+        ("float16", 128, device("9.0"), True),
+        ("bfloat16", 8, device("12.1"), True),
+        ("float32", 64, AMPERE, False),
+        ("bfloat16", 60, AMPERE, False),
+        ("bfloat16", 4, AMPERE, False),
+        ("bfloat16", 136, AMPERE, False),
+        ("bfloat16", 64, device("7.5"), False),
+        ("bfloat16", 64, device("gfx942"), False),
+        ("bfloat16", 64, SimpleNamespace(platform="gpu"), False),
+        ("bfloat16", 64, SimpleNamespace(platform="cpu"), False),
+    ],
+)
+def test_where_cudnn_fits(dtype: str, key_channels: int, chip, fits: bool) -> None:
+    assert memory_kernels.fits_cudnn(dtype, key_channels, chip) == fits
+
+
+@pytest.mark.parametrize(
+    ("attention", "dtype", "key_channels", "asked"),
+    [
+        ("auto", "bfloat16", 8, True),
+        ("fused", "bfloat16", 8, True),
+        ("chunked", "bfloat16", 8, False),
+        ("auto", "float32", 8, False),
+        ("auto", "bfloat16", 9, False),
+    ],
+)
+def test_a_gpu_asks_cudnn_where_it_fits(
+    monkeypatch, attention: Attention, dtype: str, key_channels: int, asked: bool
+) -> None:
     calls = []
 
     def cudnn(query, key, value, *, scale):
         calls.append(scale)
         return read_cudnn(query, key, value, scale=scale, implementation="xla")
 
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [AMPERE])
     monkeypatch.setattr(memory_kernels, "read_cudnn", cudnn)
-    query, key, value = (jnp.ones((1, 4, 8), dtype) for _ in range(3))
-    jax.jit(functools.partial(read_on_device, scale=0.5, attention="fused"))(query, key, value)
+    query, key, value = (jnp.ones((1, 4, key_channels), dtype) for _ in range(3))
+    read = functools.partial(read_on_device, scale=0.5, attention=attention, precision="default")
+    np.testing.assert_allclose(jax.jit(read)(query, key, value), value)
     assert bool(calls) == asked
+
+
+@pytest.mark.parametrize("precision", ["default", "highest"])
+def test_float32_scores_keep_all_digits_and_other_products_the_precision_asked_for(
+    precision: Precision,
+) -> None:
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 9, 3), (1, 18, 3), (1, 18, 5))]
+    read = functools.partial(read_on_device, scale=1.0, attention="auto", precision=precision)
+    gradients = jax.grad(lambda *inputs: read(*inputs).sum(), argnums=(0, 1, 2))
+    lowered = jax.jit(gradients).trace(*shapes).lower(lowering_platforms=("tpu",)).as_text()
+    products = [line for line in lowered.splitlines() if "dot_general" in line]
+    scores = [line for line in products if "tensor<1x9x3xf32>, tensor<1x18x3xf32>" in line]
+    assert len(scores) == 2  # forward, and again backward
+    assert len(products) > len(scores)
+    for line in products:
+        asked = "HIGHEST" if line in scores else precision.upper()
+        assert f"precision = [{asked}, {asked}]" in line

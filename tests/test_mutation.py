@@ -37,8 +37,8 @@ def scaled_scores(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         memory,
         "read_memory",
-        lambda query, key, value, *, scale, attention: read(
-            query, key, value, scale=scale * query.shape[-1] ** -0.5, attention=attention
+        lambda query, key, value, *, scale, **how: read(
+            query, key, value, scale=scale * query.shape[-1] ** -0.5, **how
         ),
     )
 

@@ -289,7 +289,14 @@ def test_windows_and_memory_stride_are_options(
     found = list(options.stream(frames[:4]))
     assert found[0].labels.shape == SIZE
     assert not np.array_equal(found[3].probabilities, results[3].probabilities)
-    for wrong in ({"mode": "tiles"}, {"memory_stride": 0}, {"stride": (800, 800)}, {"dtype": "f8"}):
+    for wrong in (
+        {"mode": "tiles"},
+        {"memory_stride": 0},
+        {"stride": (800, 800)},
+        {"dtype": "f8"},
+        {"precision": "TF32"},
+        {"attention": "x"},
+    ):
         with pytest.raises(UserError):
             Segmenter.load(weights_file, **wrong)
 

@@ -1,6 +1,7 @@
 """The whole network: shapes, its seam, memory order, T = 0, gradients into the memory, dtypes."""
 
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 
 from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, feature_size
 
@@ -144,3 +146,24 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state_and_logits() -> 
     }
     error = jnp.sqrt(jnp.mean((logits - exact) ** 2) / jnp.mean(exact**2))
     assert float(error) < 0.05
+
+
+@pytest.mark.parametrize("precision", ["default", "high", "highest"])
+def test_every_float32_product_is_as_precise_as_asked_for(precision: Precision) -> None:
+    """Forward and backward, on a chip that knows several precisions."""
+    config = small_config(precision=precision, remat=True)
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+
+    def loss(state: nnx.State, clip: jax.Array) -> jax.Array:
+        main, aux = nnx.merge(graphdef, state)(clip, train=True)
+        return main.sum() + aux.sum()
+
+    clip = jax.ShapeDtypeStruct((2, 3, 33, 49, 3), jnp.float32)
+    gradients = jax.jit(jax.grad(loss, allow_int=True)).trace(state, clip)
+    program = gradients.lower(lowering_platforms=("tpu",)).as_text()
+    products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", program)
+    asked = [line for line in products if len(re.findall(rf"\b{precision.upper()}\b", line)) == 2]
+    scores = [line for line in products if line not in asked]
+    assert len(products) > 40
+    assert len(scores) == (0 if precision == "highest" else 2)  # forward, and again backward
+    assert all(line.count("HIGHEST") == 2 for line in scores)

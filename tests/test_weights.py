@@ -12,13 +12,15 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
+from configs import default
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
-from tmanet_jax import weight_files, weights
+from tmanet_jax import settings, weight_files, weights
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
+from tmanet_jax.train import start
 from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import expected_shapes, to_tensors
 
@@ -381,3 +383,34 @@ def test_a_header_of_any_value_is_refused_at_once(tmp_path, text):
     with pytest.raises(UserError, match=r"file\.safetensors, tmanet_jax of its header"):
         weight_files.read(path)
     assert time.monotonic() - begin < 1
+
+
+def test_a_file_says_nothing_of_how_its_network_was_computed_but_the_type(tmp_path, tensors):
+    path = tmp_path / "file.safetensors"
+    config = dataclasses.replace(
+        SMALL, dtype="bfloat16", precision="highest", attention="chunked", remat=True
+    )
+    weight_files.write(path, WeightFile(tensors, config))
+    assert weights.read_model_config(path) == dataclasses.replace(SMALL, dtype="bfloat16")
+
+
+def test_a_file_of_before_attention_was_no_part_of_the_head_is_read(tmp_path, tensors):
+    path = tmp_path / "old.safetensors"
+    fields = dataclasses.asdict(SMALL)
+    del fields["precision"], fields["attention"]
+    fields["head"]["attention"] = "fused"
+    safetensors.numpy.save_file(tensors, path, {"tmanet_jax": json.dumps({"model": fields})})
+    assert weights.read_model_config(path) == dataclasses.replace(SMALL, attention="fused")
+
+
+def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors):
+    path = tmp_path / "file.safetensors"
+    weight_files.write(path, WeightFile(tensors, SMALL))
+    config = default.get_config()
+    config.data.dir = "records"
+    config.init.checkpoint = str(path)
+    config.model.attention, config.model.precision = "chunked", "highest"
+    model = start.with_model_of_file(settings.from_config(config)).model
+    assert model == dataclasses.replace(SMALL, attention="chunked", precision="highest")
+    loaded = weights.load_model(path, attention="chunked", precision="highest")
+    assert loaded.model.config == model

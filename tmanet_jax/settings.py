@@ -5,7 +5,7 @@
 
 import dataclasses
 import math
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from ml_collections import ConfigDict
 
@@ -13,6 +13,8 @@ from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.losses import LossConfig
 from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.sharding import MeshConfig
@@ -258,11 +260,12 @@ def _checked_model(config: ConfigDict) -> ModelConfig:
             dropout=config.dropout,
             tied_init=config.tied_init,
             scale_scores=config.scale_scores,
-            attention=_choice("model.attention", config.attention, ("chunked", "fused")),
         ),
         align_corners=config.align_corners,
         memory_gradient=config.memory_gradient,
         dtype=_choice("model.dtype", config.dtype, ("float32", "bfloat16")),
+        precision=_choice("model.precision", config.precision, get_args(Precision)),
+        attention=_choice("model.attention", config.attention, get_args(Attention)),
         remat=config.remat,
     )
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors
@@ -27,7 +27,7 @@ from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_class
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
-from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.models.tmanet import OF_COMPUTATION, ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weight_names import Tensors
 
@@ -243,8 +243,14 @@ def _described(path: Path, tensors: Tensors, description: Mapping[str, object]) 
 
 
 def _encode_config(config: ModelConfig | ResNetConfig) -> str:
-    part = "model" if isinstance(config, ModelConfig) else "backbone"
-    return json.dumps({part: dataclasses.asdict(config)})
+    """The network, without how it was computed; but the compute type is what loading it takes."""
+    fields = dataclasses.asdict(config)
+    if isinstance(config, ResNetConfig):
+        return json.dumps({"backbone": fields})
+    for name in OF_COMPUTATION:
+        if name != "dtype":
+            del fields[name]
+    return json.dumps({"model": fields})
 
 
 def _decode(path: Path, description: Mapping[str, object], key: str, kind: type[T]) -> T | None:
@@ -252,4 +258,15 @@ def _decode(path: Path, description: Mapping[str, object], key: str, kind: type[
     if text is None:
         return None
     where = f"{path}, {key} of its header"
-    return strict_json.decode(kind, strict_json.parse(str(text), where), where)
+    values = _with_attention_of_model(strict_json.parse(str(text), where))
+    return strict_json.decode(kind, values, where)
+
+
+def _with_attention_of_model(description: Any) -> Any:
+    """Older files say in the head how the memory is read."""
+    match description:
+        case {"model": {"head": {"attention": attention, **head}, **model}} if (
+            "attention" not in model
+        ):
+            return {**description, "model": {**model, "head": head, "attention": attention}}
+    return description

@@ -24,6 +24,8 @@ from tmanet_jax import weight_files
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.protocol import Origin, Protocol
@@ -153,7 +155,13 @@ class LoadedModel(NamedTuple):
     protocol: Protocol | None
 
 
-def load_model(path: str | os.PathLike[str], *, dtype: str | None = None) -> LoadedModel:
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    precision: Precision = "default",
+    attention: Attention = "auto",
+) -> LoadedModel:
     """The whole network in a file.
 
     Files written by this project's training name their classes. Of others they are the published
@@ -162,6 +170,8 @@ def load_model(path: str | os.PathLike[str], *, dtype: str | None = None) -> Loa
     Args:
         path: `.safetensors` or `.pth`.
         dtype: compute type, "float32" or "bfloat16"; None: the file's own.
+        precision: of float32 products.
+        attention: which way reads the memory.
 
     Raises:
         UserError: the file cannot be read, or holds no whole TMANet.
@@ -171,7 +181,9 @@ def load_model(path: str | os.PathLike[str], *, dtype: str | None = None) -> Loa
     if not isinstance(config, ModelConfig):
         raise UserError(f"{path} holds a backbone, not a whole TMANet.")
     _check_fit(path, file.tensors, expected_shapes(config))
-    config = dataclasses.replace(config, dtype=dtype or config.dtype)
+    config = dataclasses.replace(
+        config, dtype=dtype or config.dtype, precision=precision, attention=attention
+    )
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
     zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
     classes = file.classes or weight_files.classes_of_number(config.head.num_classes)

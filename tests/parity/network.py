@@ -26,8 +26,9 @@ from tmanet_jax.weights import infer_config
 
 
 def build(case: Case, dtype: str, **head: Any) -> TMANet:
-    """The case's network, with its weights; `head` replaces fields of the head's configuration.
+    """The case's network, with its weights, at full precision.
 
+    `head` replaces fields of the head's configuration.
     A case that does not say how logits are up-sampled means the published way for its classes.
     """
     tensors = case.tensors()
@@ -35,7 +36,12 @@ def build(case: Case, dtype: str, **head: Any) -> TMANet:
     if isinstance(config, ResNetConfig):
         tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
         config = ModelConfig(backbone=config)
-    config = dataclasses.replace(config, dtype=dtype, head=dataclasses.replace(config.head, **head))
+    config = dataclasses.replace(
+        config,
+        dtype=dtype,
+        precision="highest",
+        head=dataclasses.replace(config.head, **head),
+    )
     abstract = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(abstract)
     state = with_tensors(state, tensors)
@@ -136,6 +142,7 @@ def check_memory(case: Case, dtype: str) -> None:
                 scale_scores=facts["matmul_norm"],
             )
             head = nnx.eval_shape(lambda: TMAHead(1, config, rngs=nnx.Rngs(0)))  # noqa: B023, used here
+            head.precision = "highest"
             query = KeyValue(query_key, query_value)
             memory = [KeyValue(*frame) for frame in zip(memory_keys, memory_values, strict=True)]
             read = nchw(jax.jit(head.read)(query, memory))

@@ -20,6 +20,7 @@ import psutil
 
 from tmanet_jax.deploy.benchmark import Report, Target, median_ratio, median_wall, take_turns
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory import read_memory
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.resnet import OUTPUT_STRIDE
@@ -46,8 +47,9 @@ class Case(NamedTuple):
         key_channels: that are compared, K.
         value_channels: that are read, V.
         scale: of the scores.
-        attention: `HeadConfig.attention`.
+        attention: `ModelConfig.attention`.
         dtype: of the arrays.
+        precision: `ModelConfig.precision`.
     """
 
     num_queries: int
@@ -57,6 +59,7 @@ class Case(NamedTuple):
     scale: float
     attention: Attention
     dtype: str
+    precision: Precision = "default"
 
 
 class Inputs(NamedTuple):
@@ -102,8 +105,9 @@ def case_of(run: Settings) -> Case:
         key_channels=head.key_channels,
         value_channels=head.value_channels,
         scale=head.key_channels**-0.5 if head.scale_scores else 1.0,
-        attention=head.attention,
+        attention=run.model.attention,
         dtype=str(run.model.dtype),
+        precision=run.model.precision,
     )
 
 
@@ -112,7 +116,14 @@ def jax_side(case: Case, inputs: Inputs) -> ReadSide:
     arrays = [jax.numpy.asarray(x, case.dtype) for x in inputs]
 
     def read(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        return read_memory(query, key, value, scale=case.scale, attention=case.attention)
+        return read_memory(
+            query,
+            key,
+            value,
+            scale=case.scale,
+            attention=case.attention,
+            precision=case.precision,
+        )
 
     def both(gradient: jax.Array, *read_inputs: jax.Array) -> tuple[jax.Array, ...]:
         result, pull_back = jax.vjp(read, *read_inputs)

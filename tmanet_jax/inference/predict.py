@@ -31,6 +31,8 @@ from tmanet_jax.inference.manifest import (
 from tmanet_jax.inference.outputs import Output, PictureOutput, VideoOutput, VideoShape
 from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.inference.stream import StreamConfig
+from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 
@@ -52,6 +54,8 @@ class Prediction:
         sound: of the video, "keep" it or "none".
         stream: how frames are segmented.
         dtype: compute type.
+        precision: of float32 products.
+        attention: which way reads the memory.
     """
 
     checkpoint: Path
@@ -62,6 +66,8 @@ class Prediction:
     sound: SoundChoice
     stream: StreamConfig
     dtype: str
+    precision: Precision
+    attention: Attention
 
 
 def prediction_of(
@@ -106,6 +112,8 @@ def prediction_of(
             evaluation.mode, evaluation.crop_size, evaluation.stride, memory_stride
         ),
         dtype=settings.model.dtype,
+        precision=settings.model.precision,
+        attention=settings.model.attention,
     )
 
 
@@ -131,7 +139,11 @@ def predict(prediction: Prediction) -> None:
             stack.enter_context(alone_in(prediction.output, "--output"))
         manifest = _manifest_of(prediction, wanted)
         segmenter = Segmenter.load(
-            prediction.checkpoint, dtype=prediction.dtype, **dataclasses.asdict(prediction.stream)
+            prediction.checkpoint,
+            dtype=prediction.dtype,
+            precision=prediction.precision,
+            attention=prediction.attention,
+            **dataclasses.asdict(prediction.stream),
         )
         with _told_if_unwritable(prediction.output):
             writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -26,6 +26,8 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.inference.ahead import ahead
 from tmanet_jax.inference.overlays import blend
 from tmanet_jax.inference.stream import FrameStream, StreamConfig, StreamOutput, StreamState
+from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
 
 _DECODED_AHEAD = 4
@@ -97,6 +99,8 @@ class Segmenter:
         stride: tuple[int, int] = (513, 513),
         memory_stride: int = 1,
         dtype: str | None = None,
+        precision: Precision = "default",
+        attention: Attention = "auto",
     ) -> "Segmenter":
         """Reads a file of weights.
 
@@ -107,14 +111,21 @@ class Segmenter:
             stride: from window to window, down and to the right, in pixels.
             memory_stride: frames from one memory frame to the next.
             dtype: compute type, "float32" or "bfloat16"; None: the file's own.
+            precision: of float32 products on GPUs and TPUs, "default", "high" or "highest".
+            attention: which way reads the memory, "auto" or "chunked".
 
         Raises:
             UserError: the file cannot be read, or an option has a value that it cannot have.
         """
         config = StreamConfig(mode, crop_size, stride, memory_stride)
-        if dtype not in (None, "float32", "bfloat16"):
-            raise UserError(f"dtype is {dtype!r}: choose 'float32' or 'bfloat16'.")
-        loaded = weights.load_model(path, dtype=dtype)
+        for name, value, choices in (
+            ("dtype", dtype, (None, "float32", "bfloat16")),
+            ("precision", precision, get_args(Precision)),
+            ("attention", attention, get_args(Attention)),
+        ):
+            if value not in choices:
+                raise UserError(f"{name} is {value!r}: choose one of {list(choices)}.")
+        loaded = weights.load_model(path, dtype=dtype, precision=precision, attention=attention)
         return cls(loaded.model, loaded.classes, config)
 
     def stream(

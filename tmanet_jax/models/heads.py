@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from tmanet_jax.models.layers import Conv, ConvNorm, channel_dropout
+from tmanet_jax.models.layers import Conv, ConvNorm, Precision, channel_dropout
 from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.ranges import MOST_CHANNELS, check_range
@@ -34,7 +34,6 @@ class HeadConfig:
         tied_init: the memory's encoders begin as copies of the query's, so that a position's key is
             from the first step most like the keys of positions that look the same.
         scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
-        attention: "chunked" anywhere, or "fused": the chip's own kernel where there is one.
     """
 
     num_classes: int = 19
@@ -46,7 +45,6 @@ class HeadConfig:
     dropout: float = 0.1
     tied_init: bool = False
     scale_scores: bool = False
-    attention: Attention = "chunked"
 
     def __post_init__(self) -> None:
         check_range("num_classes", self.num_classes, 1, 255)
@@ -107,6 +105,9 @@ class TMAHead(nnx.Module):
     Every position of the memory has an encoder of its own, position 0 being the oldest frame.
     """
 
+    precision: Precision = "default"
+    attention: Attention = "auto"
+
     def __init__(
         self,
         in_channels: int,
@@ -147,7 +148,8 @@ class TMAHead(nnx.Module):
             _flatten_positions([frame.key for frame in memory]),
             _flatten_positions([frame.value for frame in memory]),
             scale=self.config.key_channels**-0.5 if self.config.scale_scores else 1.0,
-            attention=self.config.attention,
+            attention=self.attention,
+            precision=self.precision,
         )
         return jnp.concatenate([query.value, read_BxhxwxV], axis=-1)
 

@@ -4,6 +4,7 @@ Shape letters: N images (B x S of them, S frames a clip, batch-major), H, W, C c
 """
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,10 @@ from jax.typing import DTypeLike
 
 from tmanet_jax.models import winograd
 from tmanet_jax.sharding import space_size
+
+Precision = Literal["default", "high", "highest"]
+"""Of float32 products: as fast as the chip can (TF32 on NVIDIA GPUs, one bfloat16 pass on TPUs), in
+between, or float32's own digits. A CPU always keeps them all."""
 
 WINOGRAD_CHANNELS = 256
 """Channels in and out from which a CPU convolves 3x3 with fewer products.
@@ -37,6 +42,9 @@ class Conv(nnx.Module):
     Training takes them for the gradients alone. Three golden steps in float32, which amplify any
     rounding, end 3.2 % from the original's loss so; 5.3 % with Winograd's products going forward.
     """
+
+    precision: Precision = "default"
+    """Set by the whole network for all of its layers."""
 
     def __init__(
         self,
@@ -65,7 +73,7 @@ class Conv(nnx.Module):
         kernel_hwio = self.kernel_hwio[...].astype(self.dtype)
         if self.kernel_size == 1:
             strided = x_NxHxWxC[:, :: self.stride, :: self.stride]
-            y = _pointwise(strided, kernel_hwio[0, 0])
+            y = _pointwise(strided, kernel_hwio[0, 0], self.precision)
         elif self._fewer_products_pay():
             y = lax.platform_dependent(
                 x_NxHxWxC,
@@ -73,10 +81,12 @@ class Conv(nnx.Module):
                 cpu=functools.partial(
                     _conv3x3_trained if train else winograd.conv3x3, dilation=self.dilation
                 ),
-                default=functools.partial(_direct, stride=1, dilation=self.dilation),
+                default=functools.partial(
+                    _direct, stride=1, dilation=self.dilation, precision=self.precision
+                ),
             )
         else:
-            y = _direct(x_NxHxWxC, kernel_hwio, self.stride, self.dilation)
+            y = _direct(x_NxHxWxC, kernel_hwio, self.stride, self.dilation, self.precision)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)
 
     def _fewer_products_pay(self) -> bool:
@@ -88,7 +98,7 @@ class Conv(nnx.Module):
         )
 
 
-def _pointwise(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array) -> jax.Array:
+def _pointwise(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array, precision: Precision) -> jax.Array:
     """1x1 convolution, NxHxWxO, as a product; which axes it is written with matters on a CPU.
 
     There the kernel's gradient of a product over N, H and W begins with a transposed copy of its
@@ -96,16 +106,17 @@ def _pointwise(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array) -> jax.Array:
     training step. With one axis of all positions there is no copy. A TPU's tiles do not reach
     across rows, nor does a device that has only some of them.
     """
+    of_rows = functools.partial(product_of_rows, precision=precision)
     if space_size() > 1:
-        return product_of_rows(x_NxHxWxI, kernel_IxO)
-    return lax.platform_dependent(
-        x_NxHxWxI, kernel_IxO, cpu=product_of_positions, default=product_of_rows
-    )
+        return of_rows(x_NxHxWxI, kernel_IxO)
+    return lax.platform_dependent(x_NxHxWxI, kernel_IxO, cpu=product_of_positions, default=of_rows)
 
 
-def product_of_rows(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array) -> jax.Array:
+def product_of_rows(
+    x_NxHxWxI: jax.Array, kernel_IxO: jax.Array, precision: Precision = "default"
+) -> jax.Array:
     """NxHxWxO; N, H and W stay axes of their own."""
-    return jnp.einsum("nhwi,io->nhwo", x_NxHxWxI, kernel_IxO)
+    return jnp.einsum("nhwi,io->nhwo", x_NxHxWxI, kernel_IxO, precision=precision)
 
 
 def product_of_positions(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array) -> jax.Array:
@@ -114,7 +125,13 @@ def product_of_positions(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array) -> jax.Arr
     return y_PxO.reshape(*x_NxHxWxI.shape[:-1], -1)
 
 
-def _direct(x_NxHxWxC: jax.Array, kernel_hwio: jax.Array, stride: int, dilation: int) -> jax.Array:
+def _direct(
+    x_NxHxWxC: jax.Array,
+    kernel_hwio: jax.Array,
+    stride: int,
+    dilation: int,
+    precision: Precision = "default",
+) -> jax.Array:
     padding = dilation * (kernel_hwio.shape[0] // 2)
     return lax.conv_general_dilated(
         x_NxHxWxC,
@@ -123,6 +140,7 @@ def _direct(x_NxHxWxC: jax.Array, kernel_hwio: jax.Array, stride: int, dilation:
         padding=[(padding, padding)] * 2,
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
     )
 
 

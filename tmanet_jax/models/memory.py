@@ -2,7 +2,8 @@
 
 import jax
 
-from tmanet_jax.models.memory_kernels import Attention, read_on_device
+from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.memory_kernels import Attention, fitting_kernels, read_on_device
 from tmanet_jax.sharding import map_rows
 
 
@@ -12,7 +13,8 @@ def read_memory_of_rows(
     memory_value_BxMxV: jax.Array,
     *,
     scale: float = 1.0,
-    attention: Attention = "chunked",
+    attention: Attention = "auto",
+    precision: Precision = "default",
 ) -> jax.Array:
     """`read_memory` for a frame of queries, BxhxwxV, each device reading for its own rows."""
 
@@ -26,6 +28,7 @@ def read_memory_of_rows(
             memory_value_BxMxV,
             scale=scale,
             attention=attention,
+            precision=precision,
         )
         return read_BxNxV.reshape(b, h, w, -1)
 
@@ -34,7 +37,7 @@ def read_memory_of_rows(
         query_key_BxhxwxK,
         memory_key_BxMxK,
         memory_value_BxMxV,
-        is_kernel=attention == "fused",
+        is_kernel=bool(fitting_kernels(attention, memory_key_BxMxK, memory_value_BxMxV)),
     )
 
 
@@ -44,16 +47,22 @@ def read_memory(
     memory_value_BxMxV: jax.Array,
     *,
     scale: float = 1.0,
-    attention: Attention = "chunked",
+    attention: Attention = "auto",
+    precision: Precision = "default",
 ) -> jax.Array:
     """Weights the memory's values by softmax(scale * query . key) over all M positions: BxNxV.
 
     Exact, but the N x M score matrix is never held. The scores and their softmax are float32 also
-    when keys and values are bfloat16.
+    when keys and values are bfloat16; of float32 keys they keep all digits at any precision.
 
     Source: TMANet section 3.2; `mmseg/models/decode_heads/tma_head.py`, `MemoryModule`, where
     `scale` is 1 (`matmul_norm=False`) or K ** -0.5.
     """
     return read_on_device(
-        query_key_BxNxK, memory_key_BxMxK, memory_value_BxMxV, scale=scale, attention=attention
+        query_key_BxNxK,
+        memory_key_BxMxK,
+        memory_value_BxMxV,
+        scale=scale,
+        attention=attention,
+        precision=precision,
     )

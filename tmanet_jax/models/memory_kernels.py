@@ -2,11 +2,19 @@
 
 All take queries BxNxK, keys BxMxK and values BxMxV, and give softmax(scale * query . key) @ value,
 BxNxV in the values' type, without ever holding the N x M scores. Scores, softmax and sums are at
-least float32. `read_chunked` runs anywhere; the others are kernels of one kind of chip, written and
-kept by others, which this module only feeds.
+least float32, also of 16-bit keys and values, whose products float32 holds exactly. float32 keys
+are not rounded before they are multiplied: nothing scales the scores down in the published network,
+so that a GPU's TF32 (11 bits) or a TPU's bfloat16 (8 bits) would change weights by whole factors.
+The weights are then rounded to the values' type, and float32 values are read at the precision that
+is asked for.
+
+`read_chunked` runs anywhere; the others are kernels of one kind of chip, written and kept by
+others, which this module only feeds. They cannot be told a precision, so that they are fed 16-bit
+types alone.
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,6 +25,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
     splash_attention_kernel,
     splash_attention_mask,
 )
+from jax.typing import DTypeLike
+
+from tmanet_jax.models.layers import Precision
 
 QUERY_CHUNK = 128
 """Query positions whose scores `read_chunked` holds at one time.
@@ -34,8 +45,8 @@ QUERY_BLOCK, KEY_BLOCK, KEY_BLOCK_COMPUTE = 512, 1024, 512
 MASKED_SCORE = -1e30
 """Of a key that only fills a block: its weight is 0, in bfloat16 too."""
 
-Attention = Literal["chunked", "fused"]
-"""Which way reads the memory: "fused" is the chip's own kernel where there is one."""
+Attention = Literal["auto", "chunked", "fused"]
+"""Which way reads the memory: "auto", or "fused", is the chip's own kernel where it fits."""
 
 
 def read_on_device(
@@ -45,27 +56,45 @@ def read_on_device(
     *,
     scale: float,
     attention: Attention,
+    precision: Precision,
 ) -> jax.Array:
     """The memory read by the way that is asked for.
 
-    "fused" is `read_splash` on a TPU; `read_cudnn` on an NVIDIA GPU in bfloat16 or float16; and
-    else `read_chunked`. The choice falls when the program is lowered for its chip, so that a
+    The choice among the kernels that fit falls when the program is lowered for its chip, so that a
     program for a chip that is not there gets that chip's kernel.
     """
-    chunked = functools.partial(read_chunked, scale=scale)
-    if attention == "chunked":
-        return chunked(query_BxNxK, key_BxMxK, value_BxMxV)
-    kernels: dict[str, Callable[..., jax.Array]] = {
-        "tpu": functools.partial(read_splash, scale=scale)
+    chunked = functools.partial(read_chunked, scale=scale, precision=precision)
+    kernels = {
+        platform: functools.partial(read, scale=scale)
+        for platform, read in fitting_kernels(attention, key_BxMxK, value_BxMxV).items()
     }
-    if jax.default_backend() == "gpu" and value_BxMxV.dtype in (jnp.bfloat16, jnp.float16):
-        kernels["cuda"] = functools.partial(read_cudnn, scale=scale)  # traced, it asks for cuDNN
+    if not kernels:
+        return chunked(query_BxNxK, key_BxMxK, value_BxMxV)
     return lax.platform_dependent(query_BxNxK, key_BxMxK, value_BxMxV, default=chunked, **kernels)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnames=("scale",))
+def fitting_kernels(
+    attention: Attention, key_BxMxK: jax.Array, value_BxMxV: jax.Array
+) -> dict[str, Callable[..., jax.Array]]:
+    """The kernels that can read such a memory, by jax's names of their platforms."""
+    dtype = value_BxMxV.dtype
+    kernels: dict[str, Callable[..., jax.Array]] = {}
+    if attention == "chunked":
+        return kernels
+    if dtype == jnp.bfloat16:
+        kernels["tpu"] = read_splash
+    if fits_cudnn(dtype, key_BxMxK.shape[-1], jax.local_devices()[0]):
+        kernels["cuda"] = read_cudnn
+    return kernels
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnames=("scale", "precision"))
 def read_chunked(
-    query_BxNxK: jax.Array, key_BxMxK: jax.Array, value_BxMxV: jax.Array, scale: float
+    query_BxNxK: jax.Array,
+    key_BxMxK: jax.Array,
+    value_BxMxV: jax.Array,
+    scale: float,
+    precision: Precision = "default",
 ) -> jax.Array:
     """Chunks of queries, one after the other; backward, each chunk's scores are computed again.
 
@@ -74,18 +103,23 @@ def read_chunked(
     weights * (gradient . value - r). Of a row's weights the largest score and the sum are kept, not
     their log-sum-exp, which rounds away digits of the weights where scores are large.
     """
-    return _forward(query_BxNxK, key_BxMxK, value_BxMxV, scale)[0]
+    return _forward(query_BxNxK, key_BxMxK, value_BxMxV, scale, precision)[0]
 
 
 def _forward(
-    query_BxNxK: jax.Array, key_BxMxK: jax.Array, value_BxMxV: jax.Array, scale: float
+    query_BxNxK: jax.Array,
+    key_BxMxK: jax.Array,
+    value_BxMxV: jax.Array,
+    scale: float,
+    precision: Precision,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     def read(query_BxQxK: jax.Array) -> tuple[jax.Array, ...]:
         scores_BxQxM = _scores(query_BxQxK, key_BxMxK, scale)
         largest_BxQx1 = scores_BxQxM.max(axis=-1, keepdims=True)
         weights_BxQxM = jnp.exp(scores_BxQxM - largest_BxQx1)
         sum_BxQx1 = weights_BxQxM.sum(axis=-1, keepdims=True)
-        read_BxQxV = _dot("bqm,bmv->bqv", weights_BxQxM.astype(value_BxMxV.dtype), value_BxMxV)
+        weights_BxQxM = weights_BxQxM.astype(value_BxMxV.dtype)
+        read_BxQxV = _dot("bqm,bmv->bqv", weights_BxQxM, value_BxMxV, precision)
         return (read_BxQxV / sum_BxQx1).astype(value_BxMxV.dtype), largest_BxQx1, sum_BxQx1
 
     n = query_BxNxK.shape[1]
@@ -95,9 +129,13 @@ def _forward(
 
 
 def _backward(
-    scale: float, saved: tuple[jax.Array, ...], gradient_BxNxV: jax.Array
+    scale: float,
+    precision: Precision,
+    saved: tuple[jax.Array, ...],
+    gradient_BxNxV: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     query_BxNxK, key_BxMxK, value_BxMxV, read_BxNxV, *of_weights_GxBxQx1 = saved
+    dot = functools.partial(_dot, precision=precision)
 
     def add(
         sums: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, ...]
@@ -105,17 +143,17 @@ def _backward(
         query_BxQxK, gradient_BxQxV, along_BxQx1, largest_BxQx1, sum_BxQx1 = chunk
         scores_BxQxM = _scores(query_BxQxK, key_BxMxK, scale)
         weights_BxQxM = jnp.exp(scores_BxQxM - largest_BxQx1) / sum_BxQx1
-        by_weight_BxQxM = _dot("bqv,bmv->bqm", gradient_BxQxV, value_BxMxV)
+        by_weight_BxQxM = dot("bqv,bmv->bqm", gradient_BxQxV, value_BxMxV)
         by_score_BxQxM = scale * weights_BxQxM * (by_weight_BxQxM - along_BxQx1)
         by_score_BxQxM = by_score_BxQxM.astype(key_BxMxK.dtype)
         by_key_BxMxK, by_value_BxMxV = sums
-        by_key_BxMxK += _dot("bqm,bqk->bmk", by_score_BxQxM, query_BxQxK)
+        by_key_BxMxK += dot("bqm,bqk->bmk", by_score_BxQxM, query_BxQxK)
         weights_BxQxM = weights_BxQxM.astype(value_BxMxV.dtype)
-        by_value_BxMxV += _dot("bqm,bqv->bmv", weights_BxQxM, gradient_BxQxV)
-        by_query_BxQxK = _dot("bqm,bmk->bqk", by_score_BxQxM, key_BxMxK)
+        by_value_BxMxV += dot("bqm,bqv->bmv", weights_BxQxM, gradient_BxQxV)
+        by_query_BxQxK = dot("bqm,bmk->bqk", by_score_BxQxM, key_BxMxK)
         return (by_key_BxMxK, by_value_BxMxV), by_query_BxQxK.astype(query_BxQxK.dtype)
 
-    along_BxNx1 = _dot("bnv,bnv->bn", gradient_BxNxV, read_BxNxV)[..., None]
+    along_BxNx1 = dot("bnv,bnv->bn", gradient_BxNxV, read_BxNxV)[..., None]
     zeros = (
         jnp.zeros_like(key_BxMxK, _sum_dtype(key_BxMxK)),
         jnp.zeros_like(value_BxMxV, _sum_dtype(value_BxMxV)),
@@ -133,11 +171,18 @@ read_chunked.defvjp(_forward, _backward)
 
 
 def _scores(query_BxQxK: jax.Array, key_BxMxK: jax.Array, scale: float) -> jax.Array:
-    return scale * _dot("bqk,bmk->bqm", query_BxQxK, key_BxMxK)
+    return scale * _dot("bqk,bmk->bqm", query_BxQxK, key_BxMxK, "highest")
 
 
-def _dot(dimensions: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(dimensions, a, b, preferred_element_type=_sum_dtype(a))
+def _dot(dimensions: str, a: jax.Array, b: jax.Array, precision: Precision) -> jax.Array:
+    """A product with sums of at least float32; 16-bit types know one precision alone."""
+    return jnp.einsum(
+        dimensions,
+        a,
+        b,
+        precision=None if a.dtype.itemsize < 4 else precision,
+        preferred_element_type=_sum_dtype(a),
+    )
 
 
 def _sum_dtype(x: jax.Array) -> jnp.dtype:
@@ -212,6 +257,23 @@ def read_splash(
 
 def _whole_lanes(count: int) -> int:
     return -(-count // LANES) * LANES
+
+
+def fits_cudnn(dtype: DTypeLike, key_channels: int, device: jax.Device) -> bool:
+    """Whether `read_cudnn` can read such a memory on this device; traced elsewhere, it raises.
+
+    Source: `check_is_flash_attention` of `jax/_src/cudnn/fused_attention_stablehlo.py`, and
+    NVIDIA's table of supported chips: from Ampere (8.0) on.
+    """
+    capability = getattr(device, "compute_capability", None) if device.platform == "gpu" else None
+    generation = re.fullmatch(r"(\d+)\.\d+", str(capability))  # ROCm's are like gfx942
+    return (
+        jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+        and key_channels % 8 == 0
+        and key_channels <= 128
+        and generation is not None
+        and int(generation[1]) >= 8
+    )
 
 
 def read_cudnn(

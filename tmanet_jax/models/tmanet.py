@@ -16,6 +16,8 @@ from flax import nnx
 from jax import lax
 
 from tmanet_jax.models.heads import FCNHead, HeadConfig, TMAHead
+from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.resnet import OUTPUT_STRIDE, ResNet, ResNetConfig, Stages
 from tmanet_jax.sharding import spread_rows
 
@@ -26,6 +28,8 @@ DTYPES = ("float32", "bfloat16", "float64")
 class ModelConfig:
     """Everything that decides the network's parameters and what it computes of them.
 
+    The fields of `OF_COMPUTATION` change rounding, time and memory of one and the same network.
+
     Attributes:
         backbone: shape of the ResNet.
         head: shape of the memory head and of the auxiliary head.
@@ -33,6 +37,9 @@ class ModelConfig:
         memory_gradient: whether training's gradients flow into the memory frames.
         dtype: compute type, "float32" or "bfloat16"; parameters, statistics and logits stay
             float32.
+        precision: of float32 products; those of query and key are "highest" in any case.
+        attention: which way reads the memory: "auto" the chip's own kernel where it fits,
+            "chunked" the one that runs anywhere; "fused" is an older name of "auto".
         remat: the backward pass computes the inside of each backbone block again, instead of
             keeping it: a third more work, a fraction of the memory.
     """
@@ -42,11 +49,20 @@ class ModelConfig:
     align_corners: bool = True
     memory_gradient: bool = True
     dtype: str = "float32"
+    precision: Precision = "default"
+    attention: Attention = "auto"
     remat: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
+
+    def computed_as(self, other: "ModelConfig") -> "ModelConfig":
+        """This network, computed as another is."""
+        return dataclasses.replace(self, **{name: getattr(other, name) for name in OF_COMPUTATION})
+
+
+OF_COMPUTATION = ("dtype", "precision", "attention", "remat")
 
 
 class Logits(NamedTuple):
@@ -72,6 +88,7 @@ class TMANet(nnx.Module):
         self.backbone = ResNet(config.backbone, dtype=dtype, remat=config.remat, rngs=rngs)
         self.head = TMAHead(channels[3], config.head, dtype=dtype, rngs=rngs)
         self.aux_head = FCNHead(channels[2], config.head, dtype=dtype, rngs=rngs)
+        self.set_attributes(precision=config.precision, attention=config.attention)
 
     def encode(self, frames_NxHxWx3: jax.Array, *, train: bool = False, slots: int = 1) -> Stages:
         """Frames NxHxWx3 -> backbone features, hxw = ceil(H / 8) x ceil(W / 8) at stages 2 to 4."""

@@ -194,13 +194,10 @@ def initial_state(
 
 
 def with_model_of_file(settings: Settings) -> Settings:
-    """The settings with the network of `init.checkpoint`, at the settings' own compute type.
+    """The settings with the network of `init.checkpoint`, computed as the settings say.
 
     Raises:
         UserError: the file cannot be read or holds no whole network.
     """
     model = read_model_config(settings.init.checkpoint)
-    return dataclasses.replace(
-        settings,
-        model=dataclasses.replace(model, dtype=settings.model.dtype, remat=settings.model.remat),
-    )
+    return dataclasses.replace(settings, model=model.computed_as(settings.model))
