@@ -24,6 +24,7 @@ from tmanet_jax.data.record_writer import (
 )
 from tmanet_jax.data.records import Clip, read_info
 from tmanet_jax.data.records_info import RecordsInfo
+from tmanet_jax.data.replacement import check_replaceable
 from tmanet_jax.errors import Stopped, UserError
 
 FindClips = Callable[["Options", Sequence[str]], Mapping[str, SplitPlan]]
@@ -198,6 +199,8 @@ def prepare(
     classes: ClassSet,
     plans: Mapping[str, SplitPlan],
     options: Options,
+    *,
+    replace: bool = False,
 ) -> Summary:
     """Writes records on all cores, with a progress bar; goes on where an earlier call stopped.
 
@@ -206,6 +209,7 @@ def prepare(
         classes: the data set's classes.
         plans: the splits by name; empty splits are left out.
         options: those that the clips were planned with.
+        replace: whether records of another data set, or of other options, may be replaced.
 
     Raises:
         UserError: something is missing, torn, of another size or out of range. Whole shards stay,
@@ -237,6 +241,7 @@ def prepare(
             progress.update,
             frame_stride=options.frame_stride,
             skip_unreadable=options.on_error == "skip",
+            replace=replace,
             on_start=begin,
         )
     return Summary(written.info, written.num_bytes)
@@ -273,6 +278,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, splits: str, memory_range:
         default="stop",
         help="what to do about a clip that cannot be read: stop, or skip it and say so at the end",
     )
+    add("--replace", action="store_true", help="also records of another data set or other options")
     add("--verify", action="store_true", help="compare the records with their source; writes none")
     parser.set_defaults(default_splits=splits, default_memory_range=memory_range)
 
@@ -300,7 +306,11 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
             on_error=arguments.on_error,
         )
         splits = _split_names(arguments.splits or arguments.default_splits)
-        summary = prepare(arguments.out, classes, find_clips(options, splits), options)
+        if not arguments.replace:  # finding clips can take long: CamVid's videos are decoded
+            kept = options.memory_range, options.frame_stride
+            check_replaceable(Path(arguments.out), classes, *kept, splits)
+        plans = find_clips(options, splits)
+        summary = prepare(arguments.out, classes, plans, options, replace=arguments.replace)
     except KeyboardInterrupt:
         goes_on = "" if arguments.verify else " The same command goes on from here."
         raise Stopped(f"Stopped.{goes_on}", signal.SIGINT) from None

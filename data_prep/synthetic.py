@@ -26,6 +26,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import pathlib
+import shutil
 import sys
 
 from tqdm import tqdm
@@ -35,12 +36,14 @@ from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
 from data_prep.street.snippet import SnippetFrames
 from data_prep.writing import encoded, write_whole
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError, ends_with_message
 
 CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
 SMALLEST_SIZE = (64, 128)
 _FORMAT_VERSION = 1
+_KINDS = ("leftImg8bit", "leftImg8bit_sequence", "gtFine", "gtFine_sequence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +129,9 @@ def render_dataset(
     label_all: bool = False,
     workers: int | None = None,
     progress: bool = True,
+    replace: bool = False,
 ) -> None:
-    """Renders a data set; what is already there is kept.
+    """Renders a data set; what is already there of the same is kept.
 
     Args:
         out: folder of the data set.
@@ -143,16 +147,18 @@ def render_dataset(
         label_all: also write the labels of every frame, into gtFine_sequence.
         workers: number of processes; all cores by default.
         progress: show a progress bar.
+        replace: whether a data set that was rendered otherwise, or with more snippets, goes.
 
     Raises:
-        UserError: an option is out of range, or `out` holds a data set rendered otherwise.
+        UserError: an option is out of range, or `out` holds another data set.
     """
     counts = {"train": train, "val": val, "test": test}
     shares = {"train": degraded_train, "val": degraded_val, "test": degraded_val}
     workers = (os.cpu_count() or 1) if workers is None else workers
     _check_options(size, counts, shares, seed, before, after, workers)
     root = pathlib.Path(out)
-    _mark(root, {"version": _FORMAT_VERSION, "size": list(size), "seed": seed, "degraded": shares})
+    rendered_with = {"version": _FORMAT_VERSION, "size": list(size), "seed": seed}
+    _mark(root, rendered_with | {"degraded": shares}, counts, replace)
     frames = tuple(range(ANNOTATED_FRAME - before, ANNOTATED_FRAME + after + 1))
     snippets = [
         Snippet(root, size, seed, split, index, shares[split], frames, label_all)
@@ -222,33 +228,64 @@ def _check_options(
         raise UserError(f"workers={workers}: use 1 or more.")
 
 
-def _mark(root: pathlib.Path, rendered_with: dict[str, object]) -> None:
+def _mark(
+    root: pathlib.Path, rendered_with: dict[str, object], counts: dict[str, int], replace: bool
+) -> None:
     """Notes what a data set is rendered with; refuses to mix two in one folder."""
     path = root / "synthetic.json"
-    try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        found = None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): delete {root} and render again."
-        ) from error
-    if found is not None and found != rendered_with:
-        raise UserError(
-            f"{root} holds a data set rendered with {found}, not with {rendered_with}: "
-            "choose another folder or delete this one."
-        )
+    found = _rendered_with(path)
+    pictures = (path for kind in _KINDS for path in (root / kind).rglob("[!.]*.png"))
+    if found is None and (foreign := next(pictures, None)):
+        raise UserError(f"{foreign} was not rendered: choose another folder, so as not to mix two.")
+    other = None
+    if found not in (None, rendered_with):
+        other = f"a data set rendered with {found}, not with {rendered_with}"
+    for split, count in counts.items():
+        there = max(_annotated(root, split), default=-1) + 1
+        if 0 < count < there:
+            other = other or f"{there} snippets of {split}, and {count} are asked for"
+    if other is not None:
+        if not replace:
+            raise UserError(f"{root} holds {other}: choose another folder, or say --replace.")
+        _remove(root)
     write_whole(path, json.dumps(rendered_with).encode())
+
+
+def _rendered_with(path: pathlib.Path) -> object:
+    """What a folder notes of its data set; None if it has no such note."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): delete {path.parent} and render again."
+        ) from error
+
+
+def _remove(root: pathlib.Path) -> None:
+    try:
+        for kind in _KINDS:
+            if (root / kind).exists():
+                shutil.rmtree(root / kind)
+    except OSError as error:
+        raise UserError(f"{root} cannot be emptied: {why_not_written(error)}.") from error
+
+
+def _annotated(root: pathlib.Path, split: str) -> dict[int, str]:
+    """Names of the annotated frames of a split in the folder, by the numbers of their snippets."""
+    suffix = "_leftImg8bit.png"
+    paths = (root / "leftImg8bit" / split).glob(f"{CITIES[split]}/{CITIES[split]}_*{suffix}")
+    names = sorted(path.name.removesuffix(suffix) for path in paths)
+    return {int(name.split("_")[1]): name for name in names if name.split("_")[1].isdecimal()}
 
 
 def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]]:
     """Names of all annotated frames in the folder by group."""
     groups: dict[str, list[str]] = {"clean": [], "degraded": []}
     for split, share in shares.items():
-        for path in sorted((root / "leftImg8bit" / split).glob("*/[!.]*.png")):
-            stem = path.name.removesuffix("_leftImg8bit.png")
-            index = int(stem.split("_")[1])
-            groups["degraded" if is_degraded(index, share) else "clean"].append(stem)
+        for index, name in _annotated(root, split).items():
+            groups["degraded" if is_degraded(index, share) else "clean"].append(name)
     return groups
 
 
@@ -279,6 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--degraded-val", type=float, default=0.5, help="the same for val and test (0.5)")
     add("--label-all", action="store_true", help="write the labels of every frame")
     add("--workers", type=int, help="processes (all cores)")
+    add("--replace", action="store_true", help="remove a street that is there and is another one")
     return parser
 
 

@@ -149,7 +149,7 @@ def test_frames_of_all_videos_stay_when_more_are_extracted(source):
     (source.parent / "out" / "frames" / "description").write_text("frames go here")
     prepare(source, "--splits=test")
     first = frame_files(source)
-    prepare(source, "--splits=train")
+    assert prepare(source, "--splits=train", "--replace") == 0
     assert set(first) < set(frame_files(source))
     assert (source.parent / "out" / "frames" / "description").exists()
 
@@ -221,6 +221,14 @@ def test_frames_that_were_extracted_already_need_no_video(source, name, capsys):
     assert not (source.parent / "out" / "frames").exists()
 
 
+def test_records_that_may_not_be_replaced_are_told_before_a_video_is_read(source, capsys):
+    assert prepare(source, "--splits=val") == 0
+    assert "stills agree" in capsys.readouterr().out
+    assert prepare(source, "--splits=val", "--memory-range=6") == 2
+    told = capsys.readouterr()
+    assert "say --replace" in told.err and "stills agree" not in told.out
+
+
 def test_foreign_frames_of_another_numbering_are_refused(source, capsys):
     frames = source.parent / "mine"
     for number in range(31):  # as the original numbers them, but for its first
@@ -286,9 +294,9 @@ def test_frames_that_turn_out_to_be_numbered_wrongly_are_extracted_again(source)
     assert shown_numbers(clips_of(source, "val"), 0) == [17, 18, 19, 20, 21]
     for name in val:
         still_path(source, name).write_bytes(right[name])
-    assert prepare(source, "--splits=val") == 0
+    assert prepare(source, "--splits=val", "--replace") == 0
     assert shown_numbers(clips_of(source, "val"), 0) == [16, 17, 18, 19, 20]
-    assert prepare(source, "--splits=val", "--memory-range=6") == 0
+    assert prepare(source, "--splits=val", "--memory-range=6", "--replace") == 0
     assert shown_numbers(clips_of(source, "val"), 0, 6) == [14, 15, 16, 17, 18, 19, 20]
 
 

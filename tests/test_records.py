@@ -154,9 +154,9 @@ class UnreadableClip(NoiseClip):
 
 def test_a_failure_leaves_the_old_records_and_nothing_else(tmp_path):
     write_noise(tmp_path, 2)
-    clips = [NoiseClip(8), UnreadableClip(9)]
+    plans = {"train": SplitPlan([NoiseClip(8), UnreadableClip(9)], labelled=True)}
     with pytest.raises(UserError, match=r"frame\.png"):
-        write_records(tmp_path, CAMVID, 3, {"train": SplitPlan(clips, labelled=True)})
+        write_records(tmp_path, CAMVID, 3, plans, replace=True)
     assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
     assert open_clips(tmp_path, "train").read(1, ()).id == NoiseClip(1).id
 

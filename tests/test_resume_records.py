@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,9 +152,51 @@ def test_records_of_other_splits_are_not_lost(tmp_path):
     with pytest.raises(UserError, match=r"holds train.*train would be lost.*--splits=train,val"):
         write(tmp_path, clips()[0], split="val")
     assert_whole(tmp_path)
+    write(tmp_path / "copy", clips()[0])
+    write(tmp_path / "copy", clips()[0], split="val", replace=True)
+    assert list(open_clips(tmp_path / "copy", "val").info.splits) == ["val"]
+    shutil.rmtree(tmp_path / "copy")
     plans = {name: SplitPlan(clips()[0], labelled=True) for name in ("train", "val")}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     assert len(open_clips(tmp_path, "val")) == NUM_CLIPS
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        ({}, {"classes": CAMVID}, "records of cityscapes, whose classes are not those of camvid"),
+        (
+            {"memory_range": 2},
+            {"memory_range": 2},
+            "--frame-stride=1, not 2 and 1",
+        ),
+        ({}, {"frame_stride": 2}, "--memory-range=3 .*=1, not 3 and 2"),
+        ({"first": 4}, {}, "of 7 clips, of which the source lacks 4, noise_000000 first"),
+    ],
+    ids=["classes", "range", "stride", "clips"],
+)
+def test_records_of_another_data_set_are_replaced_only_where_that_is_asked_for(
+    tmp_path, fields, options, message
+):
+    write(tmp_path, clips()[0])
+    first = fields.pop("first", 0)
+    other = [dataclasses.replace(clip, number=clip.number + first) for clip in clips(**fields)[0]]
+    with pytest.raises(UserError, match=f"{message}.*say --replace"):
+        write(tmp_path, other, **options)
+    assert_whole(tmp_path)
+    write(tmp_path, other, **options, replace=True)
+    info = open_clips(tmp_path, "train").info
+    assert info.classes == options.get("classes", CITYSCAPES)
+    assert info.memory_range == options.get("memory_range", 3)
+    assert info.frame_stride == options.get("frame_stride", 1)
+    assert info.splits["train"].ids[0] == NoiseClip(first).id
+
+
+def test_some_clips_more_or_fewer_are_the_same_data_set(tmp_path):
+    write(tmp_path, clips()[0])
+    write(tmp_path, clips()[0][2:])
+    write(tmp_path, clips()[0])
     assert_whole(tmp_path)
 
 

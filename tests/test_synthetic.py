@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,11 +245,40 @@ def test_an_interrupted_run_ends_with_what_it_is_at(tmp_path):
     assert len(list(tmp_path.rglob("[!.]*labelIds.png"))) < 5000
 
 
-def test_a_folder_rendered_otherwise_is_refused(dataset):
-    before = contents(dataset)
-    with pytest.raises(UserError, match="rendered with"):
-        render(dataset, train=2, seed=7)
-    assert contents(dataset) == before
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": 2, "seed": 7}, "rendered with"),
+        ({"train": 1}, "2 snippets of train, and 1 are asked for"),
+        ({"train": 2, "val": 1}, "2 snippets of val, and 1 are asked for"),
+    ],
+)
+def test_another_street_in_the_folder_is_refused_and_replaced_where_that_is_asked_for(
+    dataset, tmp_path, options, message
+):
+    shutil.copytree(dataset, tmp_path / "street")
+    with pytest.raises(UserError, match=message):
+        render(tmp_path / "street", **options)
+    assert contents(tmp_path / "street") == contents(dataset)
+    render(tmp_path / "street", **options, replace=True)
+    render(tmp_path / "new", **options)
+    assert contents(tmp_path / "street") == contents(tmp_path / "new")
+
+
+def test_a_data_set_that_was_not_rendered_is_never_mixed_in_or_replaced(tmp_path):
+    frame = tmp_path / "leftImg8bit" / "train" / "aachen" / "aachen_000000_000019_leftImg8bit.png"
+    frame.parent.mkdir(parents=True)
+    frame.write_bytes(b"real")
+    with pytest.raises(UserError, match=r"aachen_000000_000019.* was not rendered"):
+        render(tmp_path, train=1, replace=True)
+    assert contents(tmp_path) == {str(frame.relative_to(tmp_path)): b"real"}
+
+
+def test_more_snippets_and_other_splits_are_added_to_a_street(tmp_path):
+    for counts in ({"val": 1}, {"train": 1}, {"train": 2}):
+        render(tmp_path / "street", **counts)
+    render(tmp_path / "new", train=2, val=1)
+    assert contents(tmp_path / "street") == contents(tmp_path / "new")
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,9 @@ from tmanet_jax.data.records import (
     SCHEMA_VERSION,
     Clip,
     features,
-    has_records,
-    read_info,
 )
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo
+from tmanet_jax.data.replacement import check_clips_stay, check_replaceable
 from tmanet_jax.data.staging import StagedShard, Staging, staging
 from tmanet_jax.errors import UserError
 
@@ -115,6 +114,7 @@ def write_records(
     *,
     frame_stride: int = 1,
     skip_unreadable: bool = False,
+    replace: bool = False,
     on_start: Callable[[Start], object] = lambda start: None,
 ) -> Written:
     """Writes records on all cores, in place of those that were there once all are whole.
@@ -130,16 +130,21 @@ def write_records(
         on_clip_written: called after each clip, also one that is skipped.
         frame_stride: how many frames of the video lie from one memory frame to the next.
         skip_unreadable: leave out clips that cannot be loaded.
+        replace: whether records of another data set, or of other options, may be replaced.
         on_start: called once, before the first clip.
 
     Raises:
-        UserError: a clip could not be loaded, or there are none, or `out` cannot be written.
+        UserError: a clip could not be loaded, or there are none, or `out` cannot be written, or
+            it holds records that may not be replaced.
     """
     out = Path(out)
     plans = {name: plan for name, plan in plans.items() if plan.clips}
     if not plans:
         raise UserError(f"There are no clips to write to {out}.")
-    _check_that_no_split_is_lost(out, plans)
+    if not replace:
+        check_replaceable(out, classes, memory_range, frame_stride, plans)
+        ids = {clip.id for plan in plans.values() for clip in plan.clips}
+        check_clips_stay(out, ids)
     options = [dataclasses.asdict(classes), memory_range, frame_stride]
     shards = [
         shard for name, plan in plans.items() for shard in _planned_shards(name, plan, options)
@@ -177,23 +182,6 @@ def _telling_what_is_kept(whole: Mapping[str, StagedShard]) -> Iterator[None]:
         raise UserError(
             f"{error}\n{num_clips} clips are kept: the same command goes on from there."
         ) from error
-
-
-def _check_that_no_split_is_lost(out: Path, plans: Mapping[str, SplitPlan]) -> None:
-    """Raises UserError if the records that would be replaced have splits beside the planned."""
-    if not has_records(out):
-        return
-    try:
-        there = read_info(out).splits
-    except UserError:  # of another version, or damaged: nobody can use them
-        return
-    if lost := there.keys() - plans.keys():
-        every = ",".join([*there, *(name for name in plans if name not in there)])
-        raise UserError(
-            f"{out} holds {', '.join(there)}, and records are replaced as a whole: "
-            f"{', '.join(sorted(lost))} would be lost. Prepare all of them, --splits={every} (what "
-            "is there and has not changed is not done again), or choose another --out."
-        )
 
 
 class _PlannedShard(NamedTuple):

@@ -235,7 +235,7 @@ class ClipSource:
                 f"The records at {self.data_dir} hold {self.info.memory_range} frames before each "
                 f"query, fewer than the memory range {memory_range}. Lower it, or make the "
                 f"records again:\n  {_command(self.data_dir, self.info.classes)} "
-                f"--memory-range={memory_range}"
+                f"--memory-range={memory_range} --replace"
             )
 
     def _where(self, index: int) -> str:
