@@ -15,6 +15,7 @@ from tqdm import tqdm
 from data_prep.naming import memory_numbers
 from data_prep.verification import verify
 from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.label_doubts import label_doubts
 from tmanet_jax.data.record_writer import (
     PlannedClip,
     SplitPlan,
@@ -173,6 +174,8 @@ class Summary:
             f"missing ones, in {self.clips_with_stand_ins} clips), {self.num_bytes / 1e6:.1f} MB"
         ]
         parts += self._frequencies()
+        for name, split in self.info.splits.items():
+            parts += label_doubts(name, split, self.info.classes, trains=name.startswith("train"))
         for name, split in self.info.splits.items():
             if split.skipped:
                 parts.append(f"\nSkipped {len(split.skipped)} clips of {name}:")

@@ -6,7 +6,12 @@ import cv2
 import numpy as np
 
 from data_prep.street.snippet import SnippetFrames
-from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID, ClassSet
+from tmanet_jax.data.classes import (
+    CITYSCAPES,
+    CITYSCAPES_TRAIN_ID_OF_LABEL_ID,
+    IGNORE,
+    ClassSet,
+)
 from tmanet_jax.data.records import Clip
 from tmanet_jax.inference.evaluate import Evaluation
 from tmanet_jax.inference.report import Report
@@ -25,7 +30,7 @@ def street(num_frames: int = NUM_FRAMES, size: tuple[int, int] = (96, 192)) -> l
 def _segmented(frames: SnippetFrames, number: int) -> SegmentedClip:
     picture = frames.draw(number)
     labels_HxW = CITYSCAPES_TRAIN_ID_OF_LABEL_ID[picture.labels_HxW]
-    predicted_HxW = np.where(labels_HxW == CITYSCAPES.ignore, 0, labels_HxW)
+    predicted_HxW = np.where(labels_HxW == IGNORE, 0, labels_HxW)
     predicted_HxW = cv2.medianBlur(predicted_HxW, 9)
     clip = Clip(
         f"street_000000_{number:06d}",

@@ -10,7 +10,7 @@ import pytest
 from data_prep import cityscapes, synthetic
 from data_prep.preparation import Options
 from tmanet_jax.data.categories import CITYSCAPES_CATEGORIES
-from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.classes import CITYSCAPES, IGNORE
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.inference.evaluate import Evaluation
 from tmanet_jax.inference.segment import SegmentedClip
@@ -30,7 +30,7 @@ def wrong_here_and_there(labels_HxW: np.ndarray, seed: int) -> np.ndarray:
     noise_hxw = rng.integers(0, CITYSCAPES.num_classes, (height // 8, width // 8), np.uint8)
     noise_HxW = noise_hxw.repeat(8, axis=0).repeat(8, axis=1)
     keep_HxW = rng.random((height // 8, width // 8)).repeat(8, axis=0).repeat(8, axis=1) < 0.7
-    return np.where(keep_HxW & (labels_HxW != CITYSCAPES.ignore), labels_HxW, noise_HxW)
+    return np.where(keep_HxW & (labels_HxW != IGNORE), labels_HxW, noise_HxW)
 
 
 def test_classes_and_categories_score_as_the_server_scores_them(

@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.errors import UserError
 from tmanet_jax.metrics import confusion_matrix, confusion_of, merged, scores, scores_without
 
 
@@ -60,3 +62,11 @@ def test_merged_classes_are_counted_as_merged_labels_would_be(seed: int) -> None
     confusion = np.asarray(confusion_matrix(predicted, labels, 5))
     expected = confusion_matrix(groups[predicted], groups[labels], 3)
     np.testing.assert_array_equal(merged(confusion, group_of_class), expected)
+
+
+@pytest.mark.parametrize("value", [5, 254])
+def test_a_label_of_no_class_is_named(value):
+    labels = np.full((3, 4), 255, np.uint8)
+    labels[1, 2] = value
+    with pytest.raises(UserError, match=rf"value {value}: expected 0\.\.4"):
+        confusion_of(np.zeros((3, 4), np.uint8), labels, 5)

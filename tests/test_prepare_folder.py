@@ -143,6 +143,17 @@ def test_zip_files_are_read_in_place(source):
     np.testing.assert_array_equal(clips.read(1, (2, 1)).frames_SxHxWx3, expected.frames_SxHxWx3)
 
 
+def test_masks_of_0_and_255_are_told_and_so_are_labels_that_are_ignored(source, capsys):
+    for number in (5, 8):
+        mask = labels_of(number) // 2 * 255
+        write_png(source / f"labels/train/drive/{number:06d}.png", mask)
+        write_png(source / f"labels/val/drive/{number:06d}.png", np.full(SIZE, 255, np.uint8))
+    assert prepare(source) == 0
+    report = capsys.readouterr().out
+    assert "Warning: the labels of train hold nothing but 0 (road) and 255 (ignored, 3" in report
+    assert "Warning: every pixel of the labels of val is ignored" in report
+
+
 def no_classes(source):
     (source / "classes.csv").unlink()
 

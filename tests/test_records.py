@@ -1,5 +1,6 @@
 """Clip records: written whole, read by index, damage named."""
 
+import dataclasses
 import errno
 import pickle
 import resource
@@ -18,6 +19,7 @@ from tmanet_jax.data.codec import encode_frame
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.record_writer import CLIPS_PER_SHARD, SplitPlan, write_records
 from tmanet_jax.data.records import EncodedClip, has_records, open_clips
+from tmanet_jax.data.records_info import RecordsInfo
 from tmanet_jax.data.staging import Staging
 from tmanet_jax.errors import UserError
 
@@ -54,12 +56,38 @@ def test_memory_offsets_count_back_from_the_query(tmp_path, offsets):
 def test_only_the_frame_that_is_asked_for_is_decoded():
     frame = encode_frame(np.zeros((8, 8, 3), np.uint8))
     clip = EncodedClip(
-        "a", "", (b"torn", frame), query=frame, labels=b"", where="record 0 of shard"
+        *("a", "", (b"torn", frame)),
+        query=frame,
+        labels=b"",
+        num_classes=19,
+        where="record 0 of shard",
     )
     assert clip.decode_window(0, 0, 0, 8, 8).shape == (8, 8, 3)
     assert clip.decode_window(1, 0, 0, 8, 8).shape == (8, 8, 3)
     with pytest.raises(UserError, match=r"Clip a .record 0 of shard"):
         clip.decode_window(2, 0, 0, 8, 8)
+
+
+def test_labels_of_no_class_are_refused_wherever_they_come_from(tmp_path):
+    source = write_noise(tmp_path, 1)
+    encoded = dataclasses.replace(source.read_encoded(0), num_classes=18)
+    with pytest.raises(UserError, match=r"noise_000000 .*: its labels are not all of the 18 class"):
+        encoded.decode_labels()
+
+
+def test_a_record_with_other_memory_than_all_is_refused(tmp_path):
+    write_noise(tmp_path, 1)
+    source = open_clips(tmp_path, "train")
+    source.info = dataclasses.replace(source.info, memory_range=4)
+    with pytest.raises(UserError, match="holds 3 frames before the query, not 4"):
+        source.read(0, (4,))
+
+
+def test_a_description_that_says_what_is_ignored_is_read(tmp_path):
+    info = write_noise(tmp_path, 1).info
+    values = info.to_json()
+    values["classes"]["ignore"] = 255
+    assert RecordsInfo.from_json(values) == info
 
 
 def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):

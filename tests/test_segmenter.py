@@ -16,7 +16,7 @@ import tmanet_jax
 from tests.small_videos import numbered, packet_positions, write_video
 from tests.tiny_weights import CLASSES, write_weights
 from tmanet_jax import weights
-from tmanet_jax.data.classes import CAMVID, CITYSCAPES, numbered_classes
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, numbered_classes
 from tmanet_jax.data.frames import open_frames
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.ahead import ahead
@@ -188,7 +188,7 @@ def test_before_the_first_whole_frame_labels_are_unknown(
     source = broken_pictures(tmp_path / "a", frames[:4], {0, 1})
     found = list(segmenter.stream(source))
     assert [result.index for result in found] == [0, 1, 2, 3]
-    assert (found[0].labels == CLASSES.ignore).all()
+    assert (found[0].labels == IGNORE).all()
     for wanted in ({0}, {1, 3}):
         some = list(segmenter.stream(source, wanted=wanted.__contains__))
         assert {result.index for result in some} == wanted

@@ -15,6 +15,7 @@ from flax import nnx
 from configs import default
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
 from tmanet_jax import settings, weight_files, weights
+from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
@@ -392,6 +393,13 @@ def test_a_file_says_nothing_of_how_its_network_was_computed_but_the_type(tmp_pa
     )
     weight_files.write(path, WeightFile(tensors, config))
     assert weights.read_model_config(path) == dataclasses.replace(SMALL, dtype="bfloat16")
+
+
+def test_a_file_whose_classes_say_what_is_ignored_is_read(tmp_path, tensors):
+    path = tmp_path / "old.safetensors"
+    text = json.dumps(dataclasses.asdict(CITYSCAPES) | {"ignore": 255})
+    safetensors.numpy.save_file(tensors, path, {"tmanet_jax_classes": text})
+    assert weight_files.read(path).classes == CITYSCAPES
 
 
 def test_a_file_of_before_attention_was_no_part_of_the_head_is_read(tmp_path, tensors):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.errors import UserError
 
 
 def confusion_matrix(
@@ -26,8 +27,13 @@ def confusion_matrix(
 
 
 def confusion_of(predicted_HxW: np.ndarray, labels_HxW: np.ndarray, num_classes: int) -> np.ndarray:
-    """The same on the host, of one frame: int32 CxC."""
+    """The same on the host, of one frame: int32 CxC; raises UserError if a label is no class."""
     counted_HxW = labels_HxW != IGNORE
+    if labels_HxW.max(initial=0, where=counted_HxW) >= num_classes:
+        raise UserError(
+            f"The labels hold the value {labels_HxW[counted_HxW].max()}: expected "
+            f"0..{num_classes - 1}, or {IGNORE} where ignored."
+        )
     cells_N = labels_HxW[counted_HxW].astype(np.int64) * num_classes + predicted_HxW[counted_HxW]
     counts = np.bincount(cells_N, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes).astype(np.int32)

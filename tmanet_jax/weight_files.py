@@ -258,15 +258,17 @@ def _decode(path: Path, description: Mapping[str, object], key: str, kind: type[
     if text is None:
         return None
     where = f"{path}, {key} of its header"
-    values = _with_attention_of_model(strict_json.parse(str(text), where))
+    values = _as_described_today(strict_json.parse(str(text), where))
     return strict_json.decode(kind, values, where)
 
 
-def _with_attention_of_model(description: Any) -> Any:
-    """Older files say in the head how the memory is read."""
+def _as_described_today(description: Any) -> Any:
+    """Older files say in the head how the memory is read, and of classes that 255 is ignored."""
     match description:
         case {"model": {"head": {"attention": attention, **head}, **model}} if (
             "attention" not in model
         ):
             return {**description, "model": {**model, "head": head, "attention": attention}}
+        case {"names": _, "ignore": 255, **classes}:
+            return {"names": description["names"], **classes}
     return description

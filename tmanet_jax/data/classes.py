@@ -31,7 +31,6 @@ class ClassSet:
         name: the data set's name.
         names: class names.
         palette_Cx3: RGB colours, one a class.
-        ignore: the label value of pixels that neither train nor count.
 
     Raises:
         ValueError: it has no class or more than 255, or not one RGB colour for each.
@@ -40,7 +39,6 @@ class ClassSet:
     name: str
     names: tuple[str, ...]
     palette_Cx3: tuple[Colour, ...]
-    ignore: int = IGNORE
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) == len(self.palette_Cx3) <= IGNORE:
@@ -51,8 +49,6 @@ class ClassSet:
         outside = [colour for colour in self.palette_Cx3 if not all(0 <= x <= 255 for x in colour)]
         if outside:
             raise ValueError(f"colours are of 0 to 255, not {outside[0]}")
-        if not len(self.names) <= self.ignore <= 255:
-            raise ValueError(f"ignore is above the classes and at most 255, not {self.ignore}")
 
     @property
     def num_classes(self) -> int:
@@ -60,13 +56,11 @@ class ClassSet:
         return len(self.names)
 
     def check(self, labels_HxW: np.ndarray, where: str) -> None:
-        """Raises UserError naming `where` and the value if a label is neither class nor ignore."""
+        """Raises UserError naming `where` and the value if a label is neither class nor IGNORE."""
         is_known_256 = np.zeros(256, bool)
         is_known_256[: self.num_classes] = True
-        is_known_256[self.ignore] = True
-        _refuse_unknown(
-            labels_HxW, is_known_256, where, f"0..{self.num_classes - 1} or {self.ignore}"
-        )
+        is_known_256[IGNORE] = True
+        _refuse_unknown(labels_HxW, is_known_256, where, f"0..{self.num_classes - 1} or {IGNORE}")
 
     def paint(self, labels_HxW: np.ndarray) -> np.ndarray:
         """Colours train ids: uint8 HxWx3 RGB, ignored pixels black."""
@@ -169,7 +163,7 @@ CITYSCAPES_LABEL_PALETTE_35x3: tuple[Colour, ...] = (
 
 def _train_id_of_label_id() -> np.ndarray:
     table_256 = np.full(256, INVALID, np.uint8)
-    table_256[:34] = CITYSCAPES.ignore
+    table_256[:34] = IGNORE
     table_256[list(CITYSCAPES_LABEL_ID_OF_TRAIN_ID)] = np.arange(CITYSCAPES.num_classes)
     table_256.flags.writeable = False
     return table_256

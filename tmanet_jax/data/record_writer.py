@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.codec import encode_frame, encode_labels
 from tmanet_jax.data.parallel import computed_ahead
 from tmanet_jax.data.records import (
@@ -277,7 +277,7 @@ def _encode_clip(
         }
     )
     pixels_256 = np.bincount(loaded.labels_HxW.reshape(-1), minlength=256) * labelled
-    return _EncodedClip(record, pixels_256[: classes.num_classes], int(pixels_256[classes.ignore]))
+    return _EncodedClip(record, pixels_256[: classes.num_classes], int(pixels_256[IGNORE]))
 
 
 def _write_shard(

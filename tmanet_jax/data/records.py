@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
 from tmanet_jax.data.codec import DAMAGE, Buffer, Size, decode_labels, decode_window, frame_size
 from tmanet_jax.data.examples import parse_example
+from tmanet_jax.data.label_doubts import label_doubts
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
 from tmanet_jax.errors import UserError
 
@@ -70,6 +71,7 @@ class EncodedClip:
         memory: the encoded memory frames, oldest first.
         query: the encoded query frame.
         labels: the encoded labels; empty if the split has none.
+        num_classes: how many there are.
         where: data directory, shard and index, for messages.
     """
 
@@ -78,6 +80,7 @@ class EncodedClip:
     memory: tuple[Buffer, ...]
     query: Buffer
     labels: Buffer
+    num_classes: int
     where: str
 
     @property
@@ -91,7 +94,10 @@ class EncodedClip:
         if not self.labels:
             return np.full(self.size, IGNORE, np.uint8)
         with self._naming_damage():
-            return decode_labels(self.labels)
+            labels_HxW = decode_labels(self.labels)
+            if (labels_HxW + np.uint8(1)).max() > self.num_classes:  # of 255 it is 0
+                raise ValueError(f"its labels are not all of the {self.num_classes} classes")
+            return labels_HxW
 
     def decode_window(
         self, offset: int, top: int, left: int, height: int, width: int
@@ -173,6 +179,10 @@ class ClipSource:
         """How many pixels each class has in all clips together, without reading them."""
         return self._split_info.class_pixels
 
+    def label_doubts(self, *, trains: bool) -> list[str]:
+        """What is doubtful about the labels: see `label_doubts.label_doubts`."""
+        return label_doubts(self.split, self._split_info, self.info.classes, trains=trains)
+
     def clip_id(self, index: int) -> str:
         """The id of a clip, without reading it."""
         return self._split_info.ids[index]
@@ -198,10 +208,16 @@ class ClipSource:
                 memory=tuple(record.get("memory", ())),
                 query=query,
                 labels=labels,
+                num_classes=self.info.classes.num_classes,
                 where=where,
             )
             if clip.id != self.clip_id(index):
                 raise ValueError(f"it holds clip {clip.id!r}")
+            if len(clip.memory) != self.info.memory_range:
+                raise ValueError(
+                    f"it holds {len(clip.memory)} frames before the query, not "
+                    f"{self.info.memory_range}"
+                )
         except Exception as error:  # ArrayRecord and protobuf raise whatever suits them
             raise _damaged(where, self.clip_id(index), error) from error
         return clip

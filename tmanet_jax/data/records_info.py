@@ -102,6 +102,7 @@ class RecordsInfo:
     def from_json(cls, values: Mapping[str, Any]) -> "RecordsInfo":
         """Inverse of `to_json`; raises KeyError or TypeError on anything else."""
         classes = dict(values["classes"])
+        classes.pop("ignore", None)  # older records say that 255 is ignored, which it always is
         classes["names"] = tuple(classes["names"])
         classes["palette_Cx3"] = tuple(tuple(colour) for colour in classes["palette_Cx3"])
         splits = {name: SplitInfo.from_json(split) for name, split in values["splits"].items()}

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from tmanet_jax import weights
-from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.frames import Frames, Source, open_frames
 from tmanet_jax.data.video import VideoFrame
 from tmanet_jax.errors import UserError
@@ -45,7 +45,7 @@ class FrameResult:
         seconds: the same in seconds.
         frame: HxWx3 RGB uint8; of a broken frame the last whole one.
         labels: HxW uint8; of a broken frame those of the last whole one, and before the first whole
-            one `classes.ignore`.
+            one `IGNORE`, 255.
         problem: what is wrong with the frame; None if nothing is.
         classes: names and colours of the labels.
     """
@@ -179,7 +179,7 @@ class Segmenter:
             if step.output is not None:
                 last = self._result(step.frame, step.output)
                 for frame in too_early:
-                    unknown = np.full_like(last.labels, self.classes.ignore)
+                    unknown = np.full_like(last.labels, IGNORE)
                     yield _broken(frame, np.zeros_like(last.frame), unknown, self.classes)
                 too_early.clear()
                 if step.is_wanted:

@@ -63,6 +63,8 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
         for segmented in segment_split(segmenter, source, title="segment"):
             submission.add(segmented)
     else:
+        for doubt in source.label_doubts(trains=False):
+            distributed.tell(doubt)
         evaluation = evaluate(segmenter, source, *([] if submission is None else [submission.add]))
         if distributed.is_first():
             step = int(trained.state.step)

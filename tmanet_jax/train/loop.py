@@ -77,7 +77,8 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
         log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
         signals = stack.enter_context(StopSignals())
         log.message(_introduction(model, train_source, eval_source, mesh, workdir))
-        for found in (*damaged, *filter(None, [load_report])):
+        doubts = train_source.label_doubts(trains=True) + eval_source.label_doubts(trains=False)
+        for found in (*damaged, *filter(None, [load_report]), *doubts):
             log.message(str(found))
         recipe, state = start.initial_state(
             settings, model, class_weights(train_source, settings.class_weight_power)

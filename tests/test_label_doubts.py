@@ -1,0 +1,43 @@
+"""What wrong label values leave behind is told; what is as usual is not."""
+
+import re
+
+import pytest
+
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.label_doubts import label_doubts
+from tmanet_jax.data.records_info import SplitInfo
+
+TWO = ClassSet("mine", ("road", "car"), ((1, 1, 1), (2, 2, 2)))
+THREE = ClassSet("mine", ("road", "car", "sky"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))
+
+
+def doubts(classes, class_pixels, ignored, trains=True, labelled=True):
+    split = SplitInfo(labelled, class_pixels=class_pixels, ignored_pixels=ignored)
+    return label_doubts("train", split, classes, trains=trains)
+
+
+@pytest.mark.parametrize(
+    ("classes", "pixels", "ignored", "expected"),
+    [
+        (TWO, (0, 0), 9, "every pixel of the labels of train is ignored"),
+        (
+            TWO,
+            (48, 0),
+            52,
+            r"0 \(road\) and 255 \(ignored, 52.0%\).* such as 1 \(car\)",
+        ),
+        (THREE, (90, 0, 0), 10, "nothing but 0"),
+        (THREE, (20, 20, 5), 55, "55.0% of the label pixels of train are ignored"),
+        (THREE, (0, 9, 0), 0, "no pixel of train is road, sky: "),
+    ],
+)
+def test_each_doubt_is_told_alone(classes, pixels, ignored, expected):
+    (found,) = doubts(classes, pixels, ignored)
+    assert re.search(f"^Warning: .*{expected}", found)
+
+
+def test_a_rare_class_and_a_few_ignored_pixels_are_usual():
+    assert doubts(THREE, (80, 1, 7), 12) == []
+    assert doubts(THREE, (90, 0, 0), 0, trains=False) == []
+    assert doubts(THREE, (0, 0, 0), 0, labelled=False) == []
