@@ -29,13 +29,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import jax
 from absl import app, flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
 from tmanet_jax import distributed, settings
-from tmanet_jax.allocator import keep_freed_buffers
+from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
+from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.deploy import (
     benchmark,
     benchmark_attention,
@@ -51,10 +52,6 @@ from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.settings import Settings
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.loop import train
-
-CACHE_DIR = Path(
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/tmanet_jax/compilation")
-).expanduser()
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
@@ -250,9 +247,11 @@ def main(argv: list[str]) -> int:
     mode, config = _parse(argv)
     run = settings.from_config(config)
     _quieten_libraries()
-    keep_freed_buffers()
-    _use_compilation_cache()
+    if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
+        keep_freed_buffers()
+    use_compilation_cache()
     with distributed.joined(_launch()):
+        distributed.check_same_fields("configuration", _told(mode, config))
         if MODES[mode].needs_records:
             distributed.in_turn(lambda: _ensure_demo_records(run.data))
         MODES[mode].start(run, Path(_WORKDIR.value or f"runs/{config.name}"))
@@ -306,6 +305,15 @@ def _launch() -> distributed.Launch | None:
     )
 
 
+def _told(mode: str, config: ConfigDict) -> dict[str, object]:
+    """What all processes of a run are told alike; records may lie elsewhere for each."""
+    of_each = {option.name for option in _PROCESSES}
+    options = [option for option in MODES[mode].options if option.name not in of_each]
+    fields = flatten_dict({"config": config.to_dict()}, sep=".")
+    del fields["config.data.dir"]
+    return {"the mode": mode, **{f"--{option.name}": option.value for option in options}, **fields}
+
+
 def _ensure_demo_records(data: settings.DataConfig) -> None:
     if data.render is not None:
         ensure_records(
@@ -331,13 +339,6 @@ def _quieten_libraries() -> None:
             usual(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _use_compilation_cache() -> None:
-    """Every program is kept on disk, so that the second start compiles nothing."""
-    jax.config.update("jax_compilation_cache_dir", str(CACHE_DIR))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 if __name__ == "__main__":

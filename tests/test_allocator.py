@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tmanet_jax.allocator import computes_on_cpu
 
 PROGRAM = """
 import resource, threading, numpy as np
@@ -46,3 +49,22 @@ def test_pages_are_faulted_in_once(keep: str, megabytes: int, in_thread: bool) -
     is_kept, faults = done.stdout.split()
     assert is_kept == str(sys.platform == "linux")
     assert is_kept == "False" or int(faults) < 100  # 20 x 3072 pages if they were given back
+
+
+@pytest.mark.parametrize(
+    ("platforms", "device", "on_cpu"),
+    [
+        (None, "null", True),
+        (None, "nvidia0", False),
+        ("", "kfd", False),
+        ("", "vfio/0", False),
+        ("cpu", "nvidia0", True),
+        ("cuda,cpu", "null", False),
+    ],
+)
+def test_what_jax_will_compute_on_is_told_before_it_looks(
+    tmp_path: Path, platforms: str | None, device: str, on_cpu: bool
+) -> None:
+    (tmp_path / device).parent.mkdir(exist_ok=True)
+    (tmp_path / device).touch()
+    assert computes_on_cpu(platforms, tmp_path) is on_cpu

@@ -3,12 +3,14 @@
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests import joined_runs, tiny_runs
+from tests.joined_runs import JoinedRun
 from tmanet_jax.peers import EXIT_STATUS
 
 pytestmark = pytest.mark.drills
@@ -62,6 +64,37 @@ def test_a_process_that_fails_tells_the_others_why(data_dir: Path, tmp_path: Pat
     assert "There are no records at" in second.output
     assert first.status == EXIT_STATUS
     assert "Process 1 (" in first.output and "There are no records at" in first.output
+
+
+def disturbed(root: Path, trouble: str, timeout_s: int) -> AbstractContextManager[JoinedRun]:
+    """Two processes, of which the second one is in trouble."""
+    worker = [sys.executable, "-m", "tests.disturbed_worker"]
+    port = joined_runs.free_port()
+    return joined_runs.started_together(
+        root,
+        [
+            [*worker, f"localhost:{port}", "2", str(index), str(timeout_s), trouble]
+            for index in range(2)
+        ],
+    )
+
+
+def test_a_process_that_stops_just_before_the_beat_of_jax_is_named(tmp_path: Path) -> None:
+    """What jax itself does of a silent process is an abort, with its stack."""
+    with disturbed(tmp_path, "stops", timeout_s=6) as run:
+        ended = run.end(0)
+    assert ended.status == EXIT_STATUS, ended.output
+    assert "\nProcess 1 (" in ended.output and "has not answered for 6 s" in ended.output
+
+
+def test_a_process_out_of_memory_says_so_at_once(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with disturbed(tmp_path, "memory", timeout_s=100) as run:
+        second, first = run.end(1), run.end(0)
+    assert time.monotonic() - begun < 100
+    assert second.status == 1 and first.status == EXIT_STATUS
+    assert "another process" not in second.output
+    assert "Process 1 (" in first.output and "RESOURCE_EXHAUSTED: Out of memory" in first.output
 
 
 def test_a_process_that_does_not_come_is_missed(data_dir: Path, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import gzip
 import json
 import shutil
 import struct
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from tests import joined_runs, tiny_runs
-from tests.joined_runs import Ended
+from tests.joined_runs import Ended, JoinedRun
+from tmanet_jax.peers import EXIT_STATUS
 
 pytestmark = pytest.mark.multiprocess
 
@@ -41,7 +44,15 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("two")
-    workdir = root / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        return run_two(data_dir, root, "run", patch)
+
+
+def run_two(data_dir: Path, root: Path, name: str, patch: pytest.MonkeyPatch) -> Finished:
+    """What is compiled is kept in ROOT/cache, and each process prints what it finds there."""
+    patch.setenv("JAX_COMPILATION_CACHE_DIR", str(root / "cache"))
+    patch.setenv("JAX_DEBUG_LOG_MODULES", "jax._src.compiler")
+    workdir = root / name
     with joined_runs.started(root, data_dir, f"--workdir={workdir}", *RUN, num_devices=2) as run:
         ended = [run.end(index) for index in range(2)]
     assert [process.status for process in ended] == [0, 0], ended
@@ -136,17 +147,97 @@ def test_a_trace_holds_the_steps_that_were_asked_for(one: Finished) -> None:
     assert {int(args["step_num"]) for args in steps} == {3, 4}
 
 
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (
+            ("--config.seed=1", "--config.seed=2"),
+            "differ in the configuration: config.seed is 1 in process 0 and 2 in process 1.",
+        ),
+        (("eval", "train"), "the mode is 'eval' in process 0 and 'train' in process 1"),
+    ],
+)
 def test_processes_that_were_told_different_things_refuse_to_begin(
-    data_dir: Path, tmp_path: Path
+    data_dir: Path, tmp_path: Path, own: tuple[str, str], words: str
 ) -> None:
-    with joined_runs.started(
-        tmp_path,
-        data_dir,
-        f"--workdir={tmp_path / 'run'}",
-        own=("--config.seed=1", "--config.seed=2"),
-    ) as run:
+    with joined_runs.started(tmp_path, data_dir, f"--workdir={tmp_path / 'run'}", own=own) as run:
         for index in range(2):
             ended = run.end(index)
             assert ended.status == 2, ended.output
-            assert "differ in the configuration" in ended.output
+            assert words in ended.output
             assert "Traceback" not in ended.output
+
+
+def test_a_workdir_that_is_not_shared_is_refused_at_every_start(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    """What the first start, refused, would leave in the one is seen in the second by the other."""
+    workdirs = [tmp_path / "one", tmp_path / "other"]
+    for one, other in (workdirs, workdirs[::-1]):
+        with joined_runs.started(
+            tmp_path, data_dir, own=(f"--workdir={one}", f"--workdir={other}")
+        ) as run:
+            for index in range(2):
+                ended = run.end(index)
+                assert ended.status == 2, ended.output
+                assert "differ in the workdir" in ended.output
+        assert not [*one.iterdir(), *other.iterdir()]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_processes_wait_for_one_that_compiles_for_longer(
+    data_dir: Path, one: Finished, tmp_path: Path, mode: str
+) -> None:
+    """For longer than gloo waits for a connection, 30 s."""
+    workdir = shutil.copytree(one.workdir, tmp_path / "run")
+    if mode == "train":
+        shutil.rmtree(workdir / "checkpoints" / "6")
+    with slowly_compiled(tmp_path, 40, data_dir, mode, f"--workdir={workdir}", *RUN) as run:
+        for index in range(2):
+            ended = run.end(index)
+            assert ended.status == 0, ended.output
+    assert (workdir / "metrics.json").exists()
+
+
+def test_the_time_to_wait_for_one_that_compiles_is_said(data_dir: Path, tmp_path: Path) -> None:
+    limit = ("--start-timeout=15", f"--workdir={tmp_path / 'run'}")
+    with slowly_compiled(tmp_path, 60, data_dir, "train", *limit, *RUN) as run:
+        first, second = run.end(0), run.end(1)
+    assert first.status == 2, first.output
+    assert "Process 1 has not compiled a step within 15 s" in first.output
+    assert second.status == EXIT_STATUS
+    assert "Process 0 (" in second.output and "--start-timeout=SECONDS" in second.output
+
+
+def slowly_compiled(
+    root: Path, seconds: int, data_dir: Path, *arguments: str
+) -> AbstractContextManager[JoinedRun]:
+    """`run.py` in two processes, of which the second one compiles for so much longer."""
+    worker = [sys.executable, "-m", "tests.slow_worker"]
+    address = f"--coordinator=localhost:{joined_runs.free_port()}"
+    return joined_runs.started_together(
+        root,
+        [
+            [
+                *worker,
+                str(seconds * index),
+                *tiny_runs.command(
+                    data_dir, address, "--num-processes=2", f"--process-id={index}", *arguments
+                )[1:],
+            ]
+            for index in range(2)
+        ],
+        num_devices=2,
+    )
+
+
+def test_the_second_start_finds_every_program_in_every_process(
+    data_dir: Path, two: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = run_two(data_dir, two.workdir.parent, "again", monkeypatch)
+    missed = [
+        [process.output.count("COMPILATION CACHE MISS") for process in run.processes]
+        for run in (two, again)
+    ]
+    assert min(missed[0]) > 0
+    assert missed[1] == [0, 0]

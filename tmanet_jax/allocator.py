@@ -11,12 +11,14 @@ after another program had held the memory.
 
 import ctypes
 from collections.abc import Mapping
+from pathlib import Path
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -3, -4, -8
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # more is refused
 _NEVER = -1  # the largest size
 _GROWTH = 64 * 2**20
+_ACCELERATORS = ("nvidia[0-9]*", "nvidiactl", "kfd", "dxg", "accel[0-9]*", "vfio/[0-9]*")
 _KEEPING = {_M_TRIM_THRESHOLD: _NEVER, _M_TOP_PAD: _GROWTH}
 
 
@@ -32,9 +34,22 @@ def keep_freed_memory() -> bool:
 def keep_freed_buffers() -> bool:
     """The same for buffers of any size and of every thread, which then share one heap.
 
-    Only threads that start afterwards share it: before JAX has looked for its devices.
+    Only threads that start afterwards share it: before JAX has looked for its devices. It is for
+    programs on a CPU; beside an accelerator, where many threads feed it, it was never measured.
     """
     return _set({_M_MMAP_MAX: 0, _M_ARENA_MAX: 1, **_KEEPING})
+
+
+def computes_on_cpu(platforms: str | None, dev: Path = Path("/dev")) -> bool:
+    """Whether JAX will find no accelerator, told before it looks.
+
+    Args:
+        platforms: those that JAX_PLATFORMS asks for, if it is set; JAX takes the first one.
+        dev: the system's devices: of GPUs from NVIDIA or AMD, and of TPUs.
+    """
+    if platforms:
+        return platforms.split(",")[0] == "cpu"
+    return not any(any(dev.glob(name)) for name in _ACCELERATORS)
 
 
 def _set(settings: Mapping[int, int]) -> bool:

@@ -6,11 +6,12 @@ Each has its own devices and reads its own clips; arrays are global (`sharding.p
 
 import contextlib
 import hashlib
+import json
 import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,15 @@ from tmanet_jax.errors import Stopped, UserError
 
 START_TIMEOUT_S, PEER_TIMEOUT_S = 300, 60
 _NO_LIMIT_MS = 7 * 24 * 3600 * 1000  # the watch ends a wait for a process that is lost
+JAX_TIMEOUTS = 4
+"""Peer timeouts without a beat after which jax itself aborts a process: `peers` speaks before.
+
+jax beats twice in that time: half of it may be over when a process is stopped.
+"""
+_SAME = (
+    "Start all with the same command, code, records and --workdir (on a file system that they "
+    "share)."
+)
 
 
 @dataclass(frozen=True)
@@ -137,9 +147,38 @@ def joined(launch: Launch | None) -> Iterator[None]:
 
 
 def wait_for_all(place: str) -> None:
-    """Returns when all processes have come to this place; its name is used once in a run."""
+    """Returns when all processes have come to this place, however long that takes."""
     if count() > 1:
         _client().wait_at_barrier(f"tmanet/{place}", _NO_LIMIT_MS)
+
+
+def wait_for_start(place: str) -> None:
+    """The same on the way to the first step, within `Launch.start_timeout_s`.
+
+    A program that exchanges arrays may be called for the first time only where all do so at once:
+    gloo connects then, and gives up after 30 s, which one process may compile longer than another.
+
+    Args:
+        place: what each has done; used once in a run.
+
+    Raises:
+        UserError: not all have come, naming those that are missing.
+    """
+    if count() == 1:
+        return
+    client, here = _client(), f"tmanet/at/{place}/"
+    client.key_value_set(f"{here}{index()}", "")
+    try:
+        client.wait_at_barrier(here, 1000 * _start_timeout_s)
+    except jax.errors.JaxRuntimeError as error:
+        if _status_word(error) != "DEADLINE_EXCEEDED":
+            raise
+        come = {int(key.rsplit("/", 1)[1]) for key, _ in client.key_value_dir_get(here)}
+        missing = ", ".join(str(other) for other in range(count()) if other not in come)
+        raise UserError(
+            f"Process {missing} has not {place} within {_start_timeout_s} s of the first one that "
+            "had: give more with --start-timeout=SECONDS. The next start finds what was compiled."
+        ) from error
 
 
 def in_turn(action: Callable[[], object]) -> None:
@@ -160,20 +199,42 @@ def check_same(what: str, value: object) -> None:
     Raises:
         UserError: it differs, naming the processes.
     """
-    if count() == 1:
-        return
-    client, own = _client(), hashlib.sha256(repr(value).encode()).hexdigest()
-    client.key_value_set(f"tmanet/same/{what}/{index()}", own)
-    digests = [
-        client.blocking_key_value_get(f"tmanet/same/{what}/{other}", _NO_LIMIT_MS)
-        for other in range(count())
-    ]
+    digests = exchange(f"same/{what}", hashlib.sha256(repr(value).encode()).hexdigest())
     others = [other for other, digest in enumerate(digests) if digest != digests[0]]
     if others:
         raise UserError(
-            f"Process 0 and process {', '.join(map(str, others))} differ in the {what}: start all "
-            "with the same command, code, records and --workdir (on a file system that they share)."
+            f"Process 0 and process {', '.join(map(str, others))} differ in the {what}. {_SAME}"
         )
+
+
+def check_same_fields(what: str, fields: Mapping[str, object]) -> None:
+    """The same for a thing of several fields, of which those that differ are named.
+
+    Raises:
+        UserError: fields differ, with their values and processes.
+    """
+    texts = exchange(f"same/{what}", json.dumps({name: repr(fields[name]) for name in fields}))
+    first, *others = map(json.loads, texts)
+    different = [
+        f"{name} is {first.get(name)} in process 0 and {other.get(name)} in process {number}"
+        for number, other in enumerate(others, start=1)
+        for name in {**first, **other}
+        if first.get(name) != other.get(name)
+    ]
+    if different:
+        raise UserError(f"The processes differ in the {what}: {'; '.join(different)}. {_SAME}")
+
+
+def exchange(what: str, text: str) -> list[str]:
+    """What each process has to say, by their numbers; `what` is used once in a run."""
+    if count() == 1:
+        return [text]
+    client = _client()
+    client.key_value_set(f"tmanet/{what}/{index()}", text)
+    return [
+        client.blocking_key_value_get(f"tmanet/{what}/{other}", _NO_LIMIT_MS)
+        for other in range(count())
+    ]
 
 
 def count() -> int:
@@ -197,8 +258,14 @@ def tell(text: str) -> None:
         tqdm.write(text)
 
 
+_start_timeout_s = START_TIMEOUT_S
+"""Of the run that this process has joined."""
+
+
 def _join(launch: Launch) -> peers.Peers:
     """Raises UserError if the cluster is unknown, or the port is taken."""
+    global _start_timeout_s
+    _start_timeout_s = launch.start_timeout_s
     if launch.process_id == 0 and launch.coordinator is not None:
         _check_port(launch.coordinator)
     peers.on_abort(lambda: _words_of_start(launch))
@@ -210,7 +277,7 @@ def _join(launch: Launch) -> peers.Peers:
             launch.process_id,
             cluster_detection_method=None if launch.coordinator is None else "deactivate",
             initialization_timeout=launch.start_timeout_s,
-            heartbeat_timeout_seconds=2 * launch.peer_timeout_s,  # `peers` speaks before
+            heartbeat_timeout_seconds=JAX_TIMEOUTS * launch.peer_timeout_s,
             shutdown_timeout_seconds=launch.peer_timeout_s,
         )
     except (ValueError, RuntimeError) as error:
@@ -219,15 +286,10 @@ def _join(launch: Launch) -> peers.Peers:
             "Kubernetes (with pip install 'jax[k8s]') and Open MPI; elsewhere give "
             "--coordinator=HOST:PORT --num-processes=N --process-id=I."
         ) from error
-    client = _client()
-    client.key_value_set(f"tmanet/name/{index()}", f"{socket.gethostname()}, pid {os.getpid()}")
-    names = tuple(
-        client.blocking_key_value_get(f"tmanet/name/{other}", 1000 * launch.start_timeout_s)
-        for other in range(count())
-    )
+    names = exchange("name", f"{socket.gethostname()}, pid {os.getpid()}")
     address = jax_distributed.global_state.coordinator_address
     assert address is not None
-    members = peers.Peers(index(), names, address, launch.peer_timeout_s)
+    members = peers.Peers(index(), tuple(names), address, launch.peer_timeout_s)
     peers.on_abort(lambda: peers.words_without_coordinator(members))
     return members
 
@@ -258,8 +320,26 @@ def _words_of_start(launch: Launch) -> str:
 
 
 def _is_of_communication(error: BaseException) -> bool:
-    """Whether a lost process may be the reason: what jax and gloo raise then."""
-    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+    """Whether a lost process may be the reason: what jax, gloo and NCCL raise then."""
+    if any(library in str(error) for library in ("Gloo", "NCCL")):
+        return True
+    return isinstance(error, jax.errors.JaxRuntimeError) and _status_word(error) not in _OWN_FAULTS
+
+
+_OWN_FAULTS = (
+    "RESOURCE_EXHAUSTED",  # out of memory
+    "INVALID_ARGUMENT",
+    "OUT_OF_RANGE",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "UNIMPLEMENTED",
+)
+"""Status words that no lost process causes."""
+
+
+def _status_word(error: BaseException) -> str:
+    return str(error).split(":", 1)[0]
 
 
 def _end_with(error: BaseException, watch: peers.PeerWatch) -> None:

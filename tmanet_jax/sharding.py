@@ -87,10 +87,28 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_part(mesh: Mesh) -> BatchPart:
-    """What this process reads of every batch; processes that share images read the same clips."""
-    is_mine_DxS = np.vectorize(lambda device: device.process_index)(mesh.devices)
-    rows = np.flatnonzero((is_mine_DxS == jax.process_index()).any(1))
-    return BatchPart(int(rows[0]) // len(rows), mesh.shape[DATA_AXIS] // len(rows))
+    """What this process reads of every batch; processes that share images read the same clips.
+
+    Raises:
+        UserError: the processes' devices do not divide a batch into equal parts, one behind the
+            other.
+    """
+    process_DxS = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    rows_of = {
+        int(process): np.flatnonzero((process_DxS == process).any(1)).tolist()
+        for process in np.unique(process_DxS)
+    }
+    size = len(rows_of[jax.process_index()])
+    for process, rows in rows_of.items():
+        if rows[0] % size or rows != list(range(rows[0], rows[0] + size)):
+            of_one = np.count_nonzero(process_DxS == process)
+            raise UserError(
+                f"config.mesh.space is {mesh.shape[SPACE_AXIS]}: process {process} has {of_one} "
+                f"devices, in the groups {rows} of {len(process_DxS)} that share an image. The "
+                "devices of a process must be neighbours and config.mesh.space a divisor or a "
+                "multiple of their number, so that each process reads an equal part of a batch."
+            )
+    return BatchPart(rows_of[jax.process_index()][0] // size, len(process_DxS) // size)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:

@@ -151,7 +151,8 @@ def evenly_spread(indices: Sequence[int], count: int) -> list[int]:
 
 
 def _sum_over_processes(counts: np.ndarray) -> np.ndarray:
-    """Sums int32 counts that are 0 in all processes but one."""
+    """Sums int32 counts that are 0 in all processes but one, when all have theirs."""
     if jax.process_count() == 1:
         return counts
+    distributed.wait_for_all("scored")
     return np.asarray(multihost_utils.process_allgather(counts)).sum(0, dtype=np.int32)

@@ -51,6 +51,7 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     submission = None if submit is None else Submission.begin(submit, source)
     trained = load_trained(settings, workdir)
     start.prepare_workdir(workdir)
+    start.check_processes_agree(source, None if settings.init.checkpoint else workdir)
     program = compile_segmenter(
         trained.graphdef,
         settings.model.head.num_memory,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tmanet_jax import distributed, weights
 from tmanet_jax.checkpoint_damage import set_damaged_aside
 from tmanet_jax.checkpoints import Checkpoints
-from tmanet_jax.data.pipeline import train_batches
+from tmanet_jax.data.pipeline import Batch, train_batches
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import Stopped
 from tmanet_jax.folder_lock import alone_in
@@ -23,6 +23,7 @@ from tmanet_jax.inference.segment import SegmentedClip, SegmenterProgram, compil
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import (
+    BatchPart,
     batch_part,
     check_batch_size,
     local_mesh,
@@ -55,6 +56,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     """
     clock = RunClock()
     mesh = make_mesh(config=settings.mesh)
+    part = batch_part(mesh)
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
     memory_range = settings.data.memory_range
     train_source = start.open_split(settings, settings.data.train_split, memory_range=memory_range)
@@ -66,7 +68,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     goes_on = start.has_checkpoint(workdir)
     load_report = None if goes_on else start.load_weights(model, settings.init)
     start.prepare_workdir(workdir)
-    start.check_processes_agree(settings, train_source, workdir)
+    start.check_processes_agree(train_source, workdir)
     stream = start.data_stream(settings, train_source)
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone_in(workdir, "--workdir"))
@@ -86,6 +88,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
         run = _Run(
             settings=settings,
             mesh=mesh,
+            part=part,
             recipe=recipe,
             segmenter=compile_segmenter(
                 recipe.graphdef,
@@ -122,6 +125,7 @@ class _Run:
 
     settings: Settings
     mesh: Mesh
+    part: BatchPart
     recipe: Recipe
     segmenter: SegmenterProgram
     train_source: ClipSource
@@ -146,6 +150,7 @@ def _introduction(
 
 def _newest_state(run: _Run, initial: TrainState) -> TrainState:
     """The newest checkpoint's state, or else the initial one, on all devices."""
+    distributed.wait_for_start("made its network")
     step = run.checkpoints.latest_step()
     if step is None:
         return jax.device_put(initial, replicated(run.mesh))
@@ -162,8 +167,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     watch = LossWatch(
         run.train_source, run.checkpoints, schedule, run.log, settings.max_skipped_steps
     )
-    step_fn = compile_train_step(run.recipe, run.mesh)
-    part = batch_part(run.mesh)
+    program, step_fn = compile_train_step(run.recipe, run.mesh), None
     batches = train_batches(
         run.train_source,
         settings.data.augmentation,
@@ -172,8 +176,8 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
         batch_size=settings.batch_size,
         seed=settings.seed,
         start_step=first,
-        process_index=part.index,
-        process_count=part.count,
+        process_index=run.part.index,
+        process_count=run.part.count,
         num_workers=settings.data.num_workers,
     )
     progress = tqdm(
@@ -193,7 +197,9 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             with profiler.step(done):
                 with clock.within(Part.DATA):
                     batch = next(batches)
-                state, metrics = step_fn(state, put_batch(batch, run.mesh))
+                on_devices = put_batch(batch, run.mesh)
+                step_fn = step_fn or _compiled_by_all(program, state, on_devices)
+                state, metrics = step_fn(state, on_devices)
             clock.begin_steps()
             watch.add(step, batch, metrics)
             progress.update()
@@ -211,6 +217,15 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
                 with clock.within(Part.EVALUATION):
                     evaluation = _score(run, state, done)
     return state, evaluation or _score(run, state, first)
+
+
+def _compiled_by_all(
+    program: jax.stages.Wrapped, state: TrainState, batch: Batch
+) -> jax.stages.Compiled:
+    """The program of a step, when all processes have it: they connect in its first call."""
+    compiled = program.lower(state, batch).compile()
+    distributed.wait_for_start("compiled a step")
+    return compiled
 
 
 def _is_scored_after(step: int, settings: Settings) -> bool:

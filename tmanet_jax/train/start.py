@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+import uuid
 from pathlib import Path
 
 import jax
@@ -100,25 +101,31 @@ def prepare_workdir(workdir: Path) -> None:
         ) from error
 
 
-def check_processes_agree(settings: Settings, source: ClipSource, workdir: Path) -> None:
-    """The processes of a run share settings, clips and the workdir; records may lie anywhere.
+def check_processes_agree(source: ClipSource, workdir: Path | None) -> None:
+    """The processes of a run share the clips, whose records may lie anywhere, and the workdir.
+
+    Args:
+        source: of the clips.
+        workdir: made already; None: not all processes use it.
 
     Raises:
         UserError: they do not.
     """
     if distributed.count() == 1:
         return
-    anywhere = dataclasses.replace(settings.data, dir="")
-    distributed.check_same("configuration", dataclasses.replace(settings, data=anywhere))
     distributed.check_same("clips", [source.clip_id(index) for index in range(len(source))])
-    mark = workdir / ".shared-by-all-processes"
+    if workdir is None:
+        return
+    start_id = distributed.exchange("start", uuid.uuid4().hex)[0]
+    mark = workdir / f".shared-by-all-processes-{start_id}"
     if distributed.is_first():
         mark.touch()
     distributed.wait_for_all("mark made")
-    distributed.check_same("workdir", mark.exists())
-    distributed.wait_for_all("mark seen")
-    if distributed.is_first():
-        mark.unlink()
+    try:
+        distributed.check_same("workdir", mark.exists())
+    finally:
+        if distributed.is_first():
+            mark.unlink()
 
 
 def has_checkpoint(workdir: Path) -> bool:

@@ -52,6 +52,7 @@ def load_trained(settings: Settings, workdir: Path) -> Trained:
         distributed.tell(str(start.load_weights(model, settings.init)))
     recipe, state = start.initial_state(settings, model, class_weights=None)
     if settings.init.checkpoint:
+        distributed.wait_for_start("made its network")
         return Trained(recipe.graphdef, jax.device_put(state, sharding))
     if not start.has_checkpoint(workdir):
         raise UserError(

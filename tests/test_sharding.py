@@ -1,0 +1,56 @@
+"""Which part of a batch each process reads, on meshes that are made up."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from tmanet_jax.errors import UserError
+from tmanet_jax.sharding import DATA_AXIS, SPACE_AXIS, BatchPart, batch_part
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    number: int
+    process_index: int
+
+
+def mesh_of(processes: str, space: int) -> Mesh:
+    """A mesh of devices, each of the process whose digit stands at its place."""
+    devices = [Device(number, int(process)) for number, process in enumerate(processes)]
+    return Mesh(np.asarray(devices).reshape(-1, space), (DATA_AXIS, SPACE_AXIS))
+
+
+@pytest.mark.parametrize(
+    ("processes", "space", "parts"),
+    [
+        ("0000", 2, [(0, 1)]),
+        ("0011", 1, [(0, 2), (1, 2)]),
+        ("00001111", 2, [(0, 2), (1, 2)]),
+        ("0123", 2, [(0, 2), (0, 2), (1, 2), (1, 2)]),
+        ("0011", 4, [(0, 1), (0, 1)]),
+        ("112200", 2, [(2, 3), (0, 3), (1, 3)]),
+    ],
+)
+def test_processes_read_equal_parts_and_those_that_share_images_the_same(
+    monkeypatch: pytest.MonkeyPatch, processes: str, space: int, parts: list[tuple[int, int]]
+) -> None:
+    for index, part in enumerate(parts):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        assert batch_part(mesh_of(processes, space)) == BatchPart(*part)
+
+
+@pytest.mark.parametrize(
+    ("processes", "space"),
+    [("0101", 1), ("0110", 1), ("000111", 2), ("001122", 3), ("00001", 1), ("0122", 1)],
+    ids=["interleaved", "around", "no divisor", "no multiple", "unequal", "unequal later"],
+)
+def test_what_cannot_be_divided_so_is_refused_by_every_process(
+    monkeypatch: pytest.MonkeyPatch, processes: str, space: int
+) -> None:
+    for index in sorted({int(process) for process in processes}):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        with pytest.raises(UserError, match=rf"config\.mesh\.space is {space}: process \d has"):
+            batch_part(mesh_of(processes, space))
