@@ -9,6 +9,7 @@ reads, below the source, unpacked or in the zip files that the site gives,
     gtFine/SPLIT/CITY/NAME_gtFine_labelTrainIds.png         their labels as train ids, or else
     gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png              as label ids, which are converted, or
     gtFine_19/SPLIT/CITY/NAME_gtFine_labelIds.png           as train ids, in spite of the name
+                                                            (--labels: which, if both are there)
     groups.json                                             optional: {"clean": [NAME, ...], ...}
 
 where NAME is e.g. aachen_000000_000019. The test split has no labels. With --every-frame the
@@ -20,13 +21,13 @@ import argparse
 import json
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from data_prep import preparation
-from data_prep.cityscapes_labels import LabelsFile, labels_by_name, labels_folder
+from data_prep.cityscapes_labels import PRIVATE_FOLDER, LabelsFile, labels_by_name, labels_folder
 from data_prep.clip_files import FilesClip
 from data_prep.naming import parse_frame_name
 from data_prep.preparation import Options, Summary
@@ -78,9 +79,20 @@ def prepare(
 
 
 def find_clips(
-    source: str | os.PathLike[str], options: Options, splits: Sequence[str], every_frame: bool
+    source: str | os.PathLike[str],
+    options: Options,
+    splits: Sequence[str],
+    every_frame: bool,
+    chosen_labels: str | None = None,
 ) -> dict[str, SplitPlan]:
     """The clips of some splits of a tree in Cityscapes' layout, in sorted order.
+
+    Args:
+        source: the tree.
+        options: how clips are made.
+        splits: which of train, val and test.
+        every_frame: annotated frames are those with labels in gtFine_sequence.
+        chosen_labels: gtFine or gtFine_19, where both are there.
 
     Raises:
         WrongSourceError: it cannot be told which labels are meant.
@@ -88,18 +100,50 @@ def find_clips(
     """
     tree = SourceTree(source)
     layout = _EVERY_FRAME if every_frame else _ANNOTATED
+    chosen = None if every_frame else chosen_labels
     group_of = _read_groups(tree)
-    return {
-        split: SplitPlan(
-            clips=list(_find_clips(tree, layout, split, group_of, options)),
-            labelled=split != _UNLABELLED_SPLIT,
-        )
-        for split in splits
+    plans = {}
+    for split in splits:
+        clips = list(_find_clips(tree, layout, split, group_of, options, chosen))
+        notes = _places_without_frames(split, clips)
+        plans[split] = SplitPlan(clips, split != _UNLABELLED_SPLIT, notes)
+    return plans
+
+
+def _places_without_frames(split: str, clips: Sequence[PlannedClip]) -> list[str]:
+    """A note that names the cities, and the snippets of other cities, that have no frames at all.
+
+    Their queries stand in for the whole memory.
+    """
+    lacking = [
+        clip.id
+        for clip in clips
+        if isinstance(clip, FilesClip) and clip.memory and {*clip.memory} == {clip.query}
+    ]
+    clips_of, lacking_of = (
+        Counter(clip_id.partition("_")[0] for clip_id in ids)
+        for ids in ([clip.id for clip in clips], lacking)
+    )
+    places = {
+        city if lacking_of[city] == clips_of[city] else clip_id.rpartition("_")[0]
+        for clip_id in lacking
+        for city in [clip_id.partition("_")[0]]
     }
+    if not places:
+        return []
+    return [
+        f"Warning: {_SEQUENCE}/{split} has no frame of {preparation.named(sorted(places))}: "
+        f"expected files NAME{_SUFFIX}."
+    ]
 
 
 def _find_clips(
-    tree: SourceTree, layout: _Layout, split: str, group_of: Mapping[str, str], options: Options
+    tree: SourceTree,
+    layout: _Layout,
+    split: str,
+    group_of: Mapping[str, str],
+    options: Options,
+    chosen_labels: str | None,
 ) -> Iterator[PlannedClip]:
     cities = tree.folders(f"{layout.queries}/{split}")
     if not any(_frames(tree, f"{layout.queries}/{split}/{city}") for city in cities):
@@ -114,7 +158,7 @@ def _find_clips(
             f"Put {_SEQUENCE} there, unpacked or as zip files, or ask for --memory-range=0."
         )
     labelled = split != _UNLABELLED_SPLIT
-    labels_in = labels_folder(tree, layout.labels, split)
+    labels_in = labels_folder(tree, layout.labels, split, chosen_labels)
     for city in sorted({*cities, *(tree.folders(labels_in) if labelled else ())}):
         queries = _frames(tree, f"{layout.queries}/{split}/{city}")
         labels = labels_by_name(tree, f"{labels_in}/{city}") if labelled else None
@@ -180,9 +224,9 @@ def _make_clip(name: str, group: str, city: _CityFolder, options: Options) -> Fi
 def _frames(tree: SourceTree, folder: str) -> dict[str, SourceFile]:
     """The frames in a folder by name, e.g. 'aachen_000000_000019'."""
     return {
-        name.removesuffix(_SUFFIX): file
+        name[: -len(_SUFFIX)]: file
         for name, file in tree.files(folder).items()
-        if name.endswith(_SUFFIX)
+        if name.lower().endswith(_SUFFIX.lower())
     }
 
 
@@ -219,12 +263,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--every-frame", action="store_true", help="all frames with labels in gtFine_sequence")
+    add(
+        "--labels",
+        choices=(_ANNOTATED.labels, PRIVATE_FOLDER),
+        help="which folder of labels is meant, if both are there",
+    )
     preparation.add_arguments(parser, splits="train,val")
     parsed = parser.parse_args(arguments)
     return preparation.run(
         parsed,
         CITYSCAPES,
-        partial(find_clips, parsed.source, every_frame=parsed.every_frame),
+        partial(
+            find_clips,
+            parsed.source,
+            every_frame=parsed.every_frame,
+            chosen_labels=parsed.labels,
+        ),
     )
 
 

@@ -25,16 +25,17 @@ from tmanet_jax.data.classes import (
 from tmanet_jax.data.record_writer import WrongSourceError
 
 PRIVATE_FOLDER = "gtFine_19"
-_TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
-_LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
+_TRAIN_IDS, _LABEL_IDS = "labelTrainIds", "labelIds"
 
 
-_LABEL_IDS = LabelTable.of(range(34), zip(CITYSCAPES_LABEL_PALETTE_35x3, range(34), strict=False))
-_TRAIN_IDS = LabelTable.of(
+_LABEL_ID_TABLE = LabelTable.of(
+    range(34), zip(CITYSCAPES_LABEL_PALETTE_35x3, range(34), strict=False)
+)
+_TRAIN_ID_TABLE = LabelTable.of(
     [*range(CITYSCAPES.num_classes), IGNORE],
     (
         (colour, int(CITYSCAPES_TRAIN_ID_OF_LABEL_ID[label_id]))
-        for colour, label_ids in _LABEL_IDS.colours.items()
+        for colour, label_ids in _LABEL_ID_TABLE.colours.items()
         for label_id in label_ids
     ),
 )
@@ -63,8 +64,10 @@ class LabelsFile(NamedTuple):
             WrongSourceError: the values are of the other kind, so that all such files are in doubt.
             UserError: the file is torn, or holds something else.
         """
-        values_HxW = read_values(picture, _TRAIN_IDS if self.are_train_ids else _LABEL_IDS)
-        called_label_ids = self.file.name.endswith(_LABEL_IDS_SUFFIX)
+        values_HxW = read_values(
+            picture, _TRAIN_ID_TABLE if self.are_train_ids else _LABEL_ID_TABLE
+        )
+        called_label_ids = f"_{_LABEL_IDS}." in self.file.name
         if self.are_train_ids and called_label_ids:
             _refuse_label_ids(values_HxW, self.file)
         if self.are_train_ids:
@@ -79,20 +82,23 @@ class LabelsFile(NamedTuple):
         return label_ids_to_train_ids(values_HxW, str(self.file))
 
 
-def labels_folder(tree: SourceTree, folder: str, split: str) -> str:
-    """The folder of a split's labels; raises WrongSourceError if there are two.
+def labels_folder(tree: SourceTree, folder: str, split: str, chosen: str | None) -> str:
+    """The folder of a split's labels; raises WrongSourceError if there are two and none is chosen.
 
     Args:
         tree: the data set.
         folder: e.g. 'gtFine'.
         split: e.g. 'train'.
+        chosen: one of the two.
     """
+    if chosen is not None:
+        return f"{chosen}/{split}"
     if folder != "gtFine" or not tree.folders(f"{PRIVATE_FOLDER}/{split}"):
         return f"{folder}/{split}"
     if tree.folders(f"gtFine/{split}"):
         raise WrongSourceError(
             f"{tree.root} has labels in gtFine and in {PRIVATE_FOLDER}, and files of the same "
-            "name mean different classes there. Move one of them elsewhere."
+            f"name mean different classes there. Say which: --labels=gtFine or {PRIVATE_FOLDER}."
         )
     return f"{PRIVATE_FOLDER}/{split}"
 
@@ -102,10 +108,13 @@ def labels_by_name(tree: SourceTree, folder: str) -> Mapping[str, LabelsFile]:
     are_train_ids = folder.startswith(f"{PRIVATE_FOLDER}/")
     labels: dict[str, LabelsFile] = {}
     for name, file in tree.files(folder).items():
-        if name.endswith(_TRAIN_IDS_SUFFIX):
-            labels[name.removesuffix(_TRAIN_IDS_SUFFIX)] = LabelsFile(file, True)
-        elif name.endswith(_LABEL_IDS_SUFFIX):
-            clip = name.removesuffix(_LABEL_IDS_SUFFIX)
+        stem, dot, extension = name.rpartition(".")
+        clip, _, kind = stem.rpartition("_gtFine_")
+        if f"{dot}{extension}".lower() != ".png":
+            continue
+        if kind == _TRAIN_IDS:
+            labels[clip] = LabelsFile(file, True)
+        elif kind == _LABEL_IDS:
             labels.setdefault(clip, LabelsFile(file, are_train_ids))
     return labels
 

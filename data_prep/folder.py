@@ -83,13 +83,12 @@ def find_clips(
 def _clips_of_video(
     tree: SourceTree, video: str, classes: Classes, options: Options
 ) -> Iterator[PlannedClip]:
-    frames = _numbered_frames(tree, f"frames/{video}")
+    frames = _numbered_pictures(tree, f"frames/{video}")
     existing = sorted(frames)
-    for labels in tree.files(f"labels/{video}").values():
-        if labels.name.lower().endswith(_PICTURE_TYPES):
-            clip_id = f"{video.rpartition('/')[2]}_{Path(labels.name).stem}"
-            find = partial(_find_clip, clip_id, video, frames, existing, options)
-            yield plan_clip(clip_id, "", options, partial(find, FolderLabels(labels, classes)))
+    for labels in _numbered_pictures(tree, f"labels/{video}").values():
+        clip_id = f"{video.rpartition('/')[2]}_{Path(labels.name).stem}"
+        find = partial(_find_clip, clip_id, video, frames, existing, options)
+        yield plan_clip(clip_id, "", options, partial(find, FolderLabels(labels, classes)))
 
 
 def _find_clip(
@@ -121,19 +120,19 @@ def _find_clip(
     )
 
 
-def _numbered_frames(tree: SourceTree, folder: str) -> Mapping[int, SourceFile]:
-    frames: dict[int, SourceFile] = {}
+def _numbered_pictures(tree: SourceTree, folder: str) -> Mapping[int, SourceFile]:
+    pictures: dict[int, SourceFile] = {}
     for file in tree.files(folder).values():
         if not file.name.lower().endswith(_PICTURE_TYPES):
             continue
         number = _number(file)
-        if number in frames:
+        if number in pictures:
             raise WrongSourceError(
-                f"{frames[number]} and {file} are both frame {number}: expected one file a frame, "
-                "and one folder a video."
+                f"{pictures[number]} and {file} are both of frame {number}: expected one file a "
+                "frame, and one folder a video."
             )
-        frames[number] = file
-    return frames
+        pictures[number] = file
+    return pictures
 
 
 def _number(file: SourceFile) -> int:

@@ -135,4 +135,4 @@ def _parse_line(file: SourceFile, number: int, line: list[str]) -> tuple[str, Co
             f"{file}, line {number} is {','.join(line)!r}: expected a name and three numbers from "
             "0 to 255, such as 'road,128,64,128'."
         ) from None
-    return name, (red, green, blue)
+    return _IGNORED if name.lower() == _IGNORED else name, (red, green, blue)

@@ -218,6 +218,9 @@ def prepare(
         UserError: something is missing, torn, of another size or out of range. Whole shards stay,
             for the next call; records that were there stay.
     """
+    for name, plan in plans.items():
+        print(*plan.notes, sep="\n", end="\n" if plan.notes else "")
+        _check_memory(name, plan, options)
     num_clips = sum(len(plan.clips) for plan in plans.values())
     with tqdm(total=num_clips, unit="clip", desc="Preparing") as progress:
 
@@ -248,6 +251,25 @@ def prepare(
             on_start=begin,
         )
     return Summary(written.info, written.num_bytes)
+
+
+def _check_memory(split: str, plan: SplitPlan, options: Options) -> None:
+    """Raises UserError if all memory of a split stands in for other frames."""
+    readable = [clip for clip in plan.clips if not isinstance(clip, UnreadableClip)]
+    lacking = sum(clip.stand_ins == options.memory_range for clip in readable)
+    if options.memory_range and readable and lacking == len(readable):
+        raise UserError(
+            f"Split {split!r}: not one of its {lacking} clips has a frame of its memory, so that "
+            "the query itself or some other frame would stand in for all. Put the frames before "
+            "the labelled ones there; if they lie further apart, say --frame-stride=N; if there "
+            "are none, --memory-range=0."
+        )
+
+
+def named(names: Sequence[str], largest: int = 8) -> str:
+    """The first few of many names."""
+    more = f" and {len(names) - largest} more" if len(names) > largest else ""
+    return ", ".join(names[:largest]) + more
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, splits: str, memory_range: int = 2) -> None:

@@ -3,10 +3,13 @@
 Zip files are read in place. `leftImg8bit_trainvaltest.zip` in SOURCE, say, holds
 `leftImg8bit/train/...`, which is then found as if it were unpacked in SOURCE. Where a file is both
 unpacked and in a zip file, the unpacked one is taken. Hidden files and folders are no part of it.
+Names are one name however their accents are composed: macOS and others do that differently.
 """
 
+import contextlib
 import lzma
 import os
+import unicodedata
 import zipfile
 import zlib
 from collections import defaultdict
@@ -103,6 +106,10 @@ _ZIP_DAMAGE = (
 """What reading a zip file may raise; NotImplementedError is a RuntimeError."""
 
 
+_IS_UTF8 = 0x800
+"""Bit of a member's flags: its name is UTF-8."""
+
+
 class SourceTree:
     """Folders and zip files below one directory. Each folder is listed once.
 
@@ -118,38 +125,71 @@ class SourceTree:
         self._zipped: defaultdict[str, dict[str, SourceFile]] = defaultdict(dict)
         self._zipped_folders: defaultdict[str, set[str]] = defaultdict(set)
         self._listed: dict[str, Mapping[str, SourceFile]] = {}
-        for name in self.files(""):
-            if name.lower().endswith(".zip"):
-                self._add(_open_zip(self.root / name))
+        for name, file in self.files("").items():
+            if isinstance(file, UnpackedFile) and name.lower().endswith(".zip"):
+                self._add(_open_zip(file.path))
         self._listed.clear()
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; empty if there is no such folder."""
-        unpacked = {entry.name for entry in _scan(self.root / folder) if entry.is_dir()}
+        unpacked = {
+            _composed(entry.name)
+            for place in self._places(folder)
+            for entry in _scan(place)
+            if entry.is_dir()
+        }
         return sorted(unpacked | self._zipped_folders[folder])
 
     def files(self, folder: str) -> Mapping[str, SourceFile]:
         """The files in a folder by name, sorted; empty if there is no such folder."""
         if folder not in self._listed:
             unpacked: dict[str, SourceFile] = {
-                entry.name: UnpackedFile(Path(entry.path))
-                for entry in _scan(self.root / folder)
+                _composed(entry.name): UnpackedFile(Path(entry.path))
+                for place in self._places(folder)
+                for entry in _scan(place)
                 if not entry.is_dir()
             }
             self._listed[folder] = dict(sorted({**self._zipped[folder], **unpacked}.items()))
         return self._listed[folder]
 
+    def _places(self, folder: str) -> list[Path]:
+        """The folders of this name, however it is composed."""
+        if folder.isascii():
+            return [self.root / folder]
+        parent, _, name = folder.rpartition("/")
+        return [
+            Path(entry.path)
+            for place in self._places(parent)
+            for entry in _scan(place)
+            if entry.is_dir() and _composed(entry.name) == name
+        ]
+
     def _add(self, archive: zipfile.ZipFile) -> None:
         for member in archive.infolist():
-            if any(map(is_hidden, PurePosixPath(member.filename).parts)):
+            path = _name_of(member)
+            if any(map(is_hidden, PurePosixPath(path).parts)):
                 continue
-            folder, _, name = member.filename.rpartition("/")
+            folder, _, name = path.rpartition("/")
             if name:
                 self._zipped[folder][name] = ZippedFile(archive, member)
             while folder:
                 parent, _, name = folder.rpartition("/")
                 self._zipped_folders[parent].add(name)
                 folder = parent
+
+
+def _composed(name: str) -> str:
+    """A name with each letter and its accents as one character, if there is such a one."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _name_of(member: zipfile.ZipInfo) -> str:
+    """Its path. Some tools write UTF-8 and do not say so, and Python then reads cp437."""
+    name = member.filename
+    if not member.flag_bits & _IS_UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return _composed(name)
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:

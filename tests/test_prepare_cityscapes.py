@@ -171,6 +171,30 @@ def test_a_mixture_of_label_ids_and_train_ids_is_refused(source, mix, message, o
     assert not list((source.parent / "out").glob("clip_records"))
 
 
+def test_of_two_folders_of_labels_one_can_be_chosen(source):
+    both_folders(source)
+    for name in NAMES:
+        path = labels_path(source, name).relative_to(source / "gtFine")
+        write_png(source / "gtFine_19" / path, noise(0, *SIZE, limit=19))
+    for chosen, expected in (
+        ("gtFine", label_ids_to_train_ids(write_clip(source.parent / "again", NAMES[0])[1])),
+        ("gtFine_19", noise(0, *SIZE, limit=19)),
+    ):
+        out = source.parent / chosen
+        arguments = [f"--source={source}", "--splits=train", f"--labels={chosen}"]
+        assert cityscapes.main([*arguments, f"--out={out}"]) == 0
+        np.testing.assert_array_equal(open_clips(out, "train").read(0, ()).labels_HxW, expected)
+
+
+def test_endings_may_be_in_capitals(source):
+    expected = prepared(source).read(0, (2, 1))
+    for path in source.rglob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    clip = prepared(source).read(0, (2, 1))
+    np.testing.assert_array_equal(clip.frames_SxHxWx3, expected.frames_SxHxWx3)
+    np.testing.assert_array_equal(clip.labels_HxW, expected.labels_HxW)
+
+
 def test_the_test_split_has_no_labels(source):
     write_clip(source, NAMES[0], "test")
     clips = prepared(source, "test")
@@ -197,6 +221,34 @@ def test_a_stand_in_takes_the_place_of_a_missing_frame(source, missing, expected
     clip = prepared(source).read(1, (2, 1))
     np.testing.assert_array_equal(clip.frames_SxHxWx3, frames[list(expected)])
     assert prepare(source).stand_ins == len(missing)
+
+
+def empty_cities(source):
+    for city in (source / "leftImg8bit_sequence/train").iterdir():
+        for path in city.iterdir():
+            path.unlink()
+
+
+def sequences_as_jpeg(source):
+    for path in (source / "leftImg8bit_sequence").rglob("*.png"):
+        path.rename(path.with_suffix(".jpg"))
+
+
+@pytest.mark.parametrize("harm", [empty_cities, sequences_as_jpeg])
+def test_a_split_whose_memory_would_be_its_queries_is_refused(source, harm, capsys):
+    harm(source)
+    with pytest.raises(UserError, match=r"'train': not one of its 3 clips has a frame of its mem"):
+        prepare(source)
+    assert "has no frame of aachen, zurich: expected files NAME_left" in capsys.readouterr().out
+    assert prepare(source, memory_range=0).clips == 3
+
+
+def test_places_without_a_frame_are_named(source, capsys):
+    for name in NAMES[1:]:
+        for path in paths(source, name)[1]:
+            path.unlink()
+    assert prepare(source).stand_ins == 4
+    assert "has no frame of aachen_000001, zurich: expected" in capsys.readouterr().out
 
 
 def test_a_stand_in_may_lie_before_the_range_but_not_in_another_snippet(source):

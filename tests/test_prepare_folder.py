@@ -101,8 +101,9 @@ def test_labels_may_be_palette_or_colours(source, write):
     np.testing.assert_array_equal(clips_of(source).read(0, ()).labels_HxW, labels_of(1))
 
 
-def test_ignored_pixels_are_255_or_of_the_colour_named_ignored(source):
-    (source / "classes.csv").write_text(CLASSES + "ignored,0,0,0\n")
+@pytest.mark.parametrize("ignored", ["ignored", "Ignored"])
+def test_ignored_pixels_are_255_or_of_the_colour_named_ignored(source, ignored):
+    (source / "classes.csv").write_text(CLASSES + f"{ignored},0,0,0\n")
     indices = labels_of(1)
     indices[:5] = 255
     write_png(source / "labels/train/drive/000005.png", indices)
@@ -122,6 +123,13 @@ def test_frames_may_be_jpeg_and_names_may_hold_text(source):
         frame = numbered(int(path.stem))
         cv2.imwrite(str(path.with_name(f"cam-{path.stem}.jpg")), frame[..., ::-1], quality)
         path.unlink()
+    prepare(source, "--splits=train")
+    assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
+
+
+def test_endings_may_be_in_capitals(source):
+    for path in source.rglob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
     prepare(source, "--splits=train")
     assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
 
@@ -179,8 +187,21 @@ def double_frame(source):
     write_png(source / "frames/train/drive/7.png", numbered(7))
 
 
+def double_labels(source):
+    write_png(source / "labels/train/drive/5.png", labels_of(7))
+
+
 def nameless_frame(source):
     write_png(source / "frames/train/drive/first.png", numbered(7))
+
+
+def one_frame_a_video(source):
+    for number in (3, 4, 6, 7):
+        (source / f"frames/train/drive/{number:06d}.png").unlink()
+    for kind in ("frames", "labels"):
+        (source / kind / "train/other").mkdir()
+        path = source / kind / "train/drive/000008.png"
+        path.rename(source / kind / "train/other/000008.png")
 
 
 def wrong_index(source):
@@ -220,7 +241,9 @@ def small_memory(source):
         (no_labels, r"no labels in .*: expected labels/train/VIDEO/NUMBER\.png"),
         (label_without_frame, r"labels .*000008\.png have no frame: expected frames/train/drive"),
         (jpeg_labels, r"labels .*000005\.jpg are no PNG"),
-        (double_frame, r"000007\.png and .*/7\.png are both frame 7"),
+        (double_frame, r"000007\.png and .*/7\.png are both of frame 7"),
+        (double_labels, r"labels/.*/000005\.png and .*/labels/.*/5\.png are both of frame 5"),
+        (one_frame_a_video, r"'train': not one of its 2 clips has .* --frame-stride.* --memory-ra"),
         (nameless_frame, r"no frame number in the name of .*first\.png"),
         (wrong_index, r"value 3 in .*000005\.png at row 0, column 0 .* 0\.\.2 or 255"),
         (wrong_colour, r"colour \(RGB\) \(7, 7, 7\) in .*000005\.png .* those of classes\.csv"),

@@ -1,6 +1,7 @@
 """A data set in folders and zip files is found, listed once, and damage is named."""
 
 import os
+import unicodedata
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -146,6 +147,39 @@ def test_what_macos_leaves_beside_an_archive_is_no_archive(root):
 def test_an_archive_may_be_named_in_capitals(root, name):
     (root / "a_part2.zip").rename(root / name)
     assert contents(SourceTree(root), "a/val/ulm") == {"4.png": b"zipped 4"}
+
+
+COMPOSED, APART = (unicodedata.normalize(form, "Zürich/éé.png") for form in ("NFC", "NFD"))
+
+
+def test_names_are_one_however_their_accents_are_composed(tmp_path):
+    for path, content in ((f"a/{COMPOSED}", b"1"), (f"b/{APART}", b"2"), (f"c/{APART}x", b"3")):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(content)
+    make_zip(tmp_path / "d.zip", {f"d/{COMPOSED}": b"4", f"c/{COMPOSED}": b"5"})
+    make_zip(tmp_path / "é.zip", {f"d/{APART}": b"6"})
+    tree = SourceTree(tmp_path)
+    city, name = COMPOSED.split("/")
+    for folder, expected in (("a", b"1"), ("b", b"2"), ("c", b"5"), ("d", b"6")):
+        assert tree.folders(folder) == [city]
+        assert tree.files(f"{folder}/{city}")[name].read_bytes() == expected
+    assert list(tree.files(f"c/{city}")) == [name, f"{name}x"]
+
+
+@pytest.mark.parametrize("name", ["Zürich", "Łódź"])
+def test_a_name_in_a_zip_file_that_is_utf_8_and_does_not_say_so_is_read(tmp_path, name):
+    placeholder = "x" * len(name.encode())
+    make_zip(tmp_path / "a.zip", {f"a/{placeholder}/1.png": b"1"})
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(placeholder.encode(), name.encode()))
+    assert SourceTree(tmp_path).folders("a") == [name]
+
+
+def test_a_name_in_a_zip_file_of_code_page_437_is_read(tmp_path):
+    make_zip(tmp_path / "a.zip", {"a/Zxrich/1.png": b"1"})
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"Zxrich", "Zürich".encode("cp437")))
+    assert SourceTree(tmp_path).folders("a") == ["Zürich"]
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path):

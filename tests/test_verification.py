@@ -183,7 +183,8 @@ def test_the_summary_has_a_table_of_class_frequencies(source, capsys):
         labels[-4:] = 255
         write_png(labels_path(source, name, "labelTrainIds"), labels)
     prepare(source)
-    table = capsys.readouterr().out.splitlines()[1:]
+    *table, warning = capsys.readouterr().out.splitlines()[1:]
+    assert warning.startswith("Warning: no pixel of train is sidewalk, building, wall, ")
     rows = {line.rsplit(maxsplit=1)[0]: line.rsplit(maxsplit=1)[1] for line in table if line}
     assert rows["share of pixels"] == "train"
     assert (rows["road"], rows["sky"], rows["(ignored)"]) == ("65.000%", "25.000%", "10.000%")

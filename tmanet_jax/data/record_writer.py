@@ -73,10 +73,12 @@ class SplitPlan:
     Attributes:
         clips: its clips, in the order that the records will have.
         labelled: whether they have labels.
+        notes: what was noticed, for the user.
     """
 
     clips: Sequence[PlannedClip]
     labelled: bool
+    notes: Sequence[str] = ()
 
 
 class Start(NamedTuple):
