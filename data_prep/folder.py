@@ -41,6 +41,7 @@ from pathlib import Path
 
 from data_prep.clip_files import FilesClip
 from data_prep.folder_classes import Classes, FolderLabels, read_classes
+from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, notes_on_numbers
 from data_prep.preparation import (
     Options,
     add_arguments,
@@ -66,56 +67,56 @@ def find_clips(
     """
     plans = {}
     for split in splits:
-        clips = [
-            clip
+        videos = [
+            _find_video(tree, f"{split}/{video}", classes)
             for video in tree.folders(f"labels/{split}")
-            for clip in _clips_of_video(tree, f"{split}/{video}", classes, options)
         ]
+        clips = [clip for video in videos for clip in _clips_of_video(video, options)]
         if not clips:
             raise WrongSourceError(
                 f"There are no labels in {tree.root}: expected labels/{split}/VIDEO/NUMBER.png, "
                 f"e.g. labels/{split}/drive/000123.png. --splits=... names other splits."
             )
-        plans[split] = SplitPlan(clips, labelled=True)
+        plans[split] = SplitPlan(clips, labelled=True, notes=notes_on_numbers(split, videos))
     return plans
 
 
-def _clips_of_video(
-    tree: SourceTree, video: str, classes: Classes, options: Options
-) -> Iterator[PlannedClip]:
-    frames = _numbered_pictures(tree, f"frames/{video}")
-    existing = sorted(frames)
-    for labels in _numbered_pictures(tree, f"labels/{video}").values():
-        clip_id = f"{video.rpartition('/')[2]}_{Path(labels.name).stem}"
-        find = partial(_find_clip, clip_id, video, frames, existing, options)
-        yield plan_clip(clip_id, "", options, partial(find, FolderLabels(labels, classes)))
+def _find_video(tree: SourceTree, name: str, classes: Classes) -> NumberedVideo:
+    frames, labels = (_numbered_pictures(tree, f"{kind}/{name}") for kind in ("frames", "labels"))
+    of_classes = {number: FolderLabels(file, classes) for number, file in labels.items()}
+    return NumberedVideo(name, frames, of_classes)
+
+
+def _clips_of_video(video: NumberedVideo, options: Options) -> Iterator[PlannedClip]:
+    existing = sorted(video.frames)
+    for number, labels in video.labels.items():
+        clip_id = f"{video.name.rpartition('/')[2]}_{Path(labels.file.name).stem}"
+        find = partial(_find_clip, clip_id, number, video, existing, options)
+        yield plan_clip(clip_id, "", options, find)
 
 
 def _find_clip(
-    clip_id: str,
-    video: str,
-    frames: Mapping[int, SourceFile],
-    existing: Sequence[int],
-    options: Options,
-    labels: FolderLabels,
+    clip_id: str, number: int, video: NumberedVideo, existing: Sequence[int], options: Options
 ) -> FilesClip:
+    frames, labels = video.frames, video.labels[number]
     if not labels.file.name.lower().endswith(".png"):
         raise UserError(
             f"The labels {labels.file} are no PNG: other formats change values on the way."
         )
-    number = _number(labels.file)
     if number not in frames:
         raise UserError(
-            f"The labels {labels.file} have no frame: expected frames/{video}/"
-            f"{Path(labels.file.name).stem}.png or .jpg."
+            f"The labels {labels.file} have no frame: expected frames/{video.name}/"
+            f"{Path(labels.file.name).stem}.png or .jpg. Numbers in {video}."
+            + (f" {SHIFT_ADVICE}" if [number + 1] == list(existing[:1]) else "")
         )
     memory = find_memory(number, existing, options)
-    check_missing(clip_id, [f"frame {absent} of {video}" for absent in memory.missing], options)
+    missing = [f"frame {absent} of {video.name}" for absent in memory.missing]
+    check_missing(clip_id, missing, options)
     return FilesClip(
         id=clip_id,
         query=frames[number],
         memory=tuple(frames[taken] for taken in memory.numbers),
-        stand_ins=len(memory.missing),
+        stand_ins=len(missing),
         labels=labels,
     )
 
