@@ -20,6 +20,7 @@ in hand) and wrote a checkpoint: the same command goes on from there, bit for bi
 process of the run is lost (the message says which): start all again.
 """
 
+import dataclasses
 import importlib
 import logging
 import os
@@ -66,7 +67,12 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: weights; default t
 _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (overlays), labels.")
 _ON_ERROR = flags.DEFINE_string("on-error", "keep", "predict: at a broken frame, keep or stop.")
 _SOUND = flags.DEFINE_string("sound", "keep", "predict: sound of the video, keep or none.")
-_MEMORY_STRIDE = flags.DEFINE_integer("memory-stride", 1, "predict: frames between memory frames.")
+_MEMORY_STRIDE = flags.DEFINE_integer(
+    "memory-stride", None, "Frames between memory frames; default the weights'."
+)
+_SCALE = flags.DEFINE_string(
+    "scale", None, "predict: resize frames before, by a factor or to fit HEIGHTxWIDTH."
+)
 _JSON = flags.DEFINE_string("json", None, "benchmark, compile: a file for the report, too.")
 _SIZE = flags.DEFINE_string("size", None, "benchmark: height x width of frames or crops.")
 _BATCH = flags.DEFINE_integer("batch", None, "benchmark: clips or videos at a time.", lower_bound=1)
@@ -115,6 +121,11 @@ def _evaluate(run: Settings, workdir: Path) -> None:
     evaluate_workdir(run, workdir, Path(_SUBMIT.value) if _SUBMIT.value else None)
 
 
+def _consistency(run: Settings, workdir: Path) -> None:
+    evaluation = run.evaluation.told_besides(memory_stride=_MEMORY_STRIDE.value)
+    evaluate_consistency(dataclasses.replace(run, evaluation=evaluation), workdir)
+
+
 def _predict(run: Settings, workdir: Path) -> None:
     prediction = prediction_of(
         run,
@@ -126,6 +137,7 @@ def _predict(run: Settings, workdir: Path) -> None:
         on_error=_ON_ERROR.value,
         sound=_SOUND.value,
         memory_stride=_MEMORY_STRIDE.value,
+        scale=_SCALE.value,
     )
     predict(prediction)
 
@@ -216,10 +228,10 @@ class Mode(NamedTuple):
 MODES: Mapping[str, Mode] = {
     "train": Mode(train, _PROCESSES),
     "eval": Mode(_evaluate, (_SUBMIT, *_PROCESSES)),
-    "consistency": Mode(evaluate_consistency),
+    "consistency": Mode(_consistency, (_MEMORY_STRIDE,)),
     "predict": Mode(
         _predict,
-        (_INPUT, _OUTPUT, _CHECKPOINT, _FORMAT, _ON_ERROR, _SOUND, _MEMORY_STRIDE),
+        (_INPUT, _OUTPUT, _CHECKPOINT, _FORMAT, _ON_ERROR, _SOUND, _MEMORY_STRIDE, _SCALE),
         needs_records=False,
     ),
     "benchmark data": Mode(_benchmark_data, (_JSON,)),
@@ -245,7 +257,7 @@ MODES: Mapping[str, Mode] = {
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
     mode, config = _parse(argv)
-    run = settings.from_config(config)
+    run = settings.from_config(config, config_flags.get_override_values(flags.FLAGS["config"]))
     _quieten_libraries()
     if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
         keep_freed_buffers()

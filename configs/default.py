@@ -89,9 +89,12 @@ def get_config() -> ConfigDict:
     config.eval.mode = "slide"  # "slide" (windows) or "whole" (the frame at once)
     config.eval.crop_size = (769, 769)  # height, width of a window in pixels
     config.eval.stride = (513, 513)  # from window to window, in pixels
+    config.eval.scale = placeholder(object)  # what frames are resized to before: a factor or the
+    # (height, width) that they are to fit; None: as they are, but those more than 1.5 times as high
+    # as the frames of training to the height of these. Results have the frame's own size
     config.eval.batch_size = 1  # clips at a time on each device
     config.eval.windows_per_call = 1  # windows of a clip that the network sees at a time
-    config.eval.ratios = (1.0,)  # frames are resized by each; probabilities are averaged
+    config.eval.ratios = (1.0,)  # times the scale, one view each; probabilities are averaged
     # (the original's --aug-test: 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, with flip)
     config.eval.flip = False  # segment each resized frame mirrored too
     config.eval.every = 8_000  # steps; also after the last one

@@ -7,8 +7,8 @@ import pytest
 
 from tmanet_jax.inference.windows import (
     cut_windows,
+    mean_of_windows,
     mean_probabilities,
-    merge_windows,
     place_windows,
     segment_windows,
     view_probabilities,
@@ -74,7 +74,21 @@ def test_cutting_and_merging_gives_the_frame_back() -> None:
     windows = place_windows((23, 37), (10, 16), (8, 12))
     cut = cut_windows(whole, jnp.asarray(windows.origins_Wx2), windows.crop)
     assert cut.shape == (9, 2, 10, 16, 3)
-    np.testing.assert_allclose(merge_windows(cut, windows), whole, atol=1e-6)
+    for group in (1, 5, 9):
+        logits = jnp.pad(cut, [(0, -9 % group), *[(0, 0)] * 4], mode="edge")
+        groups = logits.reshape(-1, group, *cut.shape[1:])
+        merged = mean_of_windows(lambda logits: logits, groups, windows)
+        np.testing.assert_allclose(merged, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("largest", "shape"), [(100, (1, 9)), (8, (2, 5)), (4, (3, 3)), (1, (9, 1))]
+)
+def test_windows_come_in_the_fewest_equal_groups(largest: int, shape: tuple[int, int]) -> None:
+    windows = place_windows((23, 37), (10, 16), (8, 12))
+    origins_KxGx2 = windows.in_groups(largest)
+    assert origins_KxGx2.shape == (*shape, 2)
+    np.testing.assert_array_equal(origins_KxGx2.reshape(-1, 2)[:9], windows.origins_Wx2)
 
 
 def test_windows_that_leave_gaps_are_refused() -> None:

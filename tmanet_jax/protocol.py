@@ -1,9 +1,36 @@
 """How a network is used, and where its weights come from: what a file of weights says besides."""
 
 import dataclasses
-from typing import Literal
+import math
+from typing import Any, Literal
 
+from tmanet_jax.data.codec import Size
+from tmanet_jax.data.transforms import keep_ratio_size, scaled_size
 from tmanet_jax.errors import UserError
+
+TALLER = 1.5
+"""Frames that are more times as high as those of training are resized to the height of those."""
+
+_LONGEST_SIDE = 2**14
+_LONGEST_MEMORY_STRIDE = 1000
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_whole, value))
+
+
+def _is_factor(value: object) -> bool:
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        return False
+    return 0 < value < math.inf
+
+
+def _spelt(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +42,7 @@ class Protocol:
         crop_size: height and width of a window in pixels.
         stride: from window to window, down and to the right, in pixels.
         scale: what a frame is resized to before: a factor, or the (height, width) in pixels that it
-            is to fit, its ratio kept; None: by `train_height`.
+            is to fit, its ratio kept; None: the height of `train_height` where it is `TALLER`.
         memory_stride: frames of a video from one memory frame to the next.
         train_height: height in pixels of the frames that the network was trained on, if known.
 
@@ -33,13 +60,168 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.mode not in ("whole", "slide"):
             raise UserError(f"mode is {self.mode!r}: choose 'whole' or 'slide'.")
-        if self.memory_stride < 1:
-            raise UserError(f"memory_stride is {self.memory_stride}: it must be at least 1.")
-        if any(not 1 <= s <= c for s, c in zip(self.stride, self.crop_size, strict=True)):
+        for name, size in (("crop_size", self.crop_size), ("stride", self.stride)):
+            if not _is_size(size):
+                raise UserError(f"{name} is {size!r}: it must be (height, width) in whole pixels.")
+        if any(s > c for s, c in zip(self.stride, self.crop_size, strict=True)):
             raise UserError(
-                f"stride is {self.stride}: windows of {self.crop_size} need a stride from 1 to "
-                "their own size each way, or they leave gaps."
+                f"stride is {self.stride}: windows of {self.crop_size} would leave gaps between "
+                "them; choose a smaller stride."
             )
+        if not (self.scale is None or _is_size(self.scale) or _is_factor(self.scale)):
+            raise UserError(
+                f"scale is {self.scale!r}: it must be a factor above 0, or (height, width) in "
+                "whole pixels."
+            )
+        if not (_is_whole(self.memory_stride) and self.memory_stride <= _LONGEST_MEMORY_STRIDE):
+            raise UserError(
+                f"memory_stride is {self.memory_stride!r}: it must be a whole number from 1 to "
+                f"{_LONGEST_MEMORY_STRIDE}."
+            )
+        if not (self.train_height is None or _is_whole(self.train_height)):
+            raise UserError(f"train_height is {self.train_height!r}: it must be a whole number.")
+
+    def __str__(self) -> str:
+        windows = f" {_spelt(self.crop_size)} at {_spelt(self.stride)}"
+        words = [
+            f"{self.mode}{windows if self.mode == 'slide' else ''}",
+            f"memory stride {self.memory_stride}",
+        ]
+        if isinstance(self.scale, tuple):
+            words.append(f"resized to fit {_spelt(self.scale)}")
+        elif self.scale is not None:
+            words.append(f"resized by {self.scale:g}")
+        elif self.train_height is not None:
+            words.append(
+                f"frames above {TALLER * self.train_height:g} rows resized to {self.train_height}"
+            )
+        return ", ".join(words)
+
+    def size_of(self, size: tuple[int, int], ratio: float = 1.0) -> Size:
+        """Height and width that a frame is resized to before it is segmented.
+
+        Source: `MultiScaleFlipAug`, whose `img_scale` the scale is.
+
+        Args:
+            size: the frame's height and width in pixels.
+            ratio: of one view in multi-scale testing, relative to the scale.
+
+        Raises:
+            UserError: nothing would be left of the frame, or it would be huge.
+        """
+        if (fit := self._fit(size)) is None:
+            factor = self.scale if isinstance(self.scale, float | int) else 1.0
+            resized = scaled_size(Size(*size), factor * ratio)
+        else:
+            resized = keep_ratio_size(Size(*size), (int(fit[0] * ratio), int(fit[1] * ratio)))
+        if resized != size and not 1 <= min(resized) <= max(resized) <= _LONGEST_SIDE:
+            raise UserError(
+                f"A frame of {_spelt(size)} pixels would be resized to {_spelt(resized)}: choose "
+                "another scale (config.eval.scale, --scale) or other config.eval.ratios."
+            )
+        return resized
+
+    def is_resized_by_default(self, size: tuple[int, int]) -> bool:
+        """Whether a frame of that height and width is resized though nobody asked for a scale."""
+        if self.scale is not None or self.train_height is None:
+            return False
+        return size[0] > TALLER * self.train_height
+
+    def _fit(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        if isinstance(self.scale, tuple):
+            return self.scale
+        if self.train_height is not None and self.is_resized_by_default(size):
+            return self.train_height, math.ceil(size[1] * self.train_height / size[0])
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """How whole frames are segmented for a score.
+
+    Attributes:
+        protocol: of the configuration; what weights say of themselves goes before it.
+        told: fields of the protocol that the command line sets; they go before the weights'.
+        batch_size: clips at a time on each device.
+        windows_per_call: windows of a clip that the network sees at a time.
+        ratios: factors that frames are resized by, relative to the protocol's scale;
+            probabilities are averaged over them.
+        flip: segment each resized frame mirrored too.
+        every: training steps between evaluations.
+        num_overlays: clips whose pictures are kept, spread evenly over the split.
+        num_worst: clips of the lowest mIoU whose pictures are kept besides.
+        video_dir: records of videos for the report's player; empty: it shows scored clips.
+        vspw_published: compute VC_n as VSPW's script does, with its mistakes.
+    """
+
+    protocol: Protocol = Protocol("slide")
+    told: frozenset[str] = frozenset()
+    batch_size: int = 1
+    windows_per_call: int = 1
+    ratios: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    every: int = 8_000
+    num_overlays: int = 8
+    num_worst: int = 8
+    video_dir: str = ""
+    vspw_published: bool = False
+
+    def view_sizes(self, size: tuple[int, int]) -> list[Size]:
+        """What a frame of that height and width is resized to, for each ratio."""
+        return [self.protocol.size_of(size, ratio) for ratio in self.ratios]
+
+    def told_besides(self, **fields: Any) -> "EvalConfig":
+        """With other fields of the protocol, where they are not None, as the command line's.
+
+        Raises:
+            UserError: a value cannot be.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        protocol = dataclasses.replace(self.protocol, **given)
+        return dataclasses.replace(self, protocol=protocol, told=self.told | given.keys())
+
+    def told_fields(self) -> dict[str, Any]:
+        """The fields of the protocol that the command line sets, with their values."""
+        return {name: getattr(self.protocol, name) for name in sorted(self.told)}
+
+    def for_weights(self, protocol: Protocol | None) -> "EvalConfig":
+        """With the protocol that weights carry, if they do, save what the command line sets.
+
+        Raises:
+            UserError: what the command line sets does not go with it.
+        """
+        if protocol is None:
+            return self
+        own = dataclasses.replace(protocol, **self.told_fields())
+        return dataclasses.replace(self, protocol=own)
+
+    def compared_with(self, protocol: Protocol) -> str:
+        """The protocol that is used, in words, and what the configuration says otherwise."""
+        configured = dataclasses.replace(
+            self.protocol,
+            memory_stride=protocol.memory_stride,
+            train_height=protocol.train_height,
+        )
+        words = f"Frames are segmented so: {protocol}."
+        if configured == protocol:
+            return words
+        return (
+            f"{words} The weights were scored so; the configuration has {configured}: "
+            "--config.eval.FIELD=... takes its values."
+        )
+
+
+def parse_scale(text: str) -> float | tuple[int, int]:
+    """A scale from a command line: "0.5", or "512x1024" (height x width).
+
+    Raises:
+        UserError: it is neither.
+    """
+    height, by, width = text.partition("x")
+    try:
+        return (int(height), int(width)) if by else float(text)
+    except ValueError as error:
+        raise UserError(f"The scale {text!r} is neither a factor nor HEIGHTxWIDTH.") from error
 
 
 @dataclasses.dataclass(frozen=True)

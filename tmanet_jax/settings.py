@@ -5,7 +5,8 @@
 
 import dataclasses
 import math
-from typing import Literal, TypeVar, get_args
+from collections.abc import Collection
+from typing import TypeVar, get_args
 
 from ml_collections import ConfigDict
 
@@ -17,6 +18,7 @@ from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import EvalConfig, Protocol
 from tmanet_jax.sharding import MeshConfig
 
 Choice = TypeVar("Choice", bound=object)
@@ -90,39 +92,6 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
-    """How whole frames are segmented for a score.
-
-    Attributes:
-        mode: "slide" (windows) or "whole" (the frame at once).
-        crop_size: height and width of a window in pixels.
-        stride: from window to window, down and to the right, in pixels.
-        batch_size: clips at a time on each device.
-        windows_per_call: windows of a clip that the network sees at a time.
-        ratios: factors that frames are resized by; probabilities are averaged over them.
-        flip: segment each resized frame mirrored too.
-        every: training steps between evaluations.
-        num_overlays: clips whose pictures are kept, spread evenly over the split.
-        num_worst: clips of the lowest mIoU whose pictures are kept besides.
-        video_dir: records of videos for the report's player; empty: it shows scored clips.
-        vspw_published: compute VC_n as VSPW's script does, with its mistakes.
-    """
-
-    mode: Literal["slide", "whole"] = "slide"
-    crop_size: tuple[int, int] = (769, 769)
-    stride: tuple[int, int] = (513, 513)
-    batch_size: int = 1
-    windows_per_call: int = 1
-    ratios: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    every: int = 8_000
-    num_overlays: int = 8
-    num_worst: int = 8
-    video_dir: str = ""
-    vspw_published: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything that a run is told.
 
@@ -165,8 +134,12 @@ class Settings:
     profile: tuple[int, int] | None
 
 
-def from_config(config: ConfigDict) -> Settings:
+def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
     """Checks a configuration and gives it types.
+
+    Args:
+        config: as the files in `configs` make it.
+        told: its fields that the command line sets, such as "eval.mode".
 
     Raises:
         UserError: a field has a value that it cannot have; the message names it.
@@ -188,7 +161,7 @@ def from_config(config: ConfigDict) -> Settings:
             average=_choice("loss.average", config.loss.average, ("all", "valid")),
         ),
         class_weight_power=config.loss.class_weight_power,
-        evaluation=_evaluation(config.eval),
+        evaluation=_evaluation(config.eval, told),
         checkpoint_every=config.checkpoint.every,
         checkpoints_kept=config.checkpoint.keep,
         log_every=config.log.every,
@@ -330,18 +303,17 @@ def _augmentation(data: ConfigDict) -> Augmentation:
     )
 
 
-def _evaluation(config: ConfigDict) -> EvalConfig:
-    crop_size = _size("eval.crop_size", config.crop_size)
-    stride = _size("eval.stride", config.stride)
-    if stride[0] > crop_size[0] or stride[1] > crop_size[1]:
-        raise UserError(
-            f"config.eval.stride is {stride}: windows of config.eval.crop_size {crop_size} would "
-            "leave gaps between them; choose a smaller stride."
-        )
+_OF_PROTOCOL = ("mode", "crop_size", "stride", "scale")
+
+
+def _evaluation(config: ConfigDict, told: Collection[str]) -> EvalConfig:
+    try:
+        protocol = Protocol(**{name: config[name] for name in _OF_PROTOCOL})
+    except UserError as error:
+        raise UserError(f"config.eval.{error}") from error
     return EvalConfig(
-        mode=_choice("eval.mode", config.mode, ("slide", "whole")),
-        crop_size=crop_size,
-        stride=stride,
+        protocol=protocol,
+        told=frozenset(name for name in _OF_PROTOCOL if f"eval.{name}" in told),
         batch_size=config.batch_size,
         windows_per_call=config.windows_per_call,
         ratios=_ratios(config.ratios),

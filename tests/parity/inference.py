@@ -29,6 +29,7 @@ from tmanet_jax.inference.windows import (
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.normalize import normalize
+from tmanet_jax.protocol import Protocol
 
 PROBABILITY_ABSOLUTE = 1e-4
 INPUT_ABSOLUTE = 1e-6
@@ -149,11 +150,14 @@ def _network_inputs(frames_SxHxWx3: np.ndarray, facts: Mapping[str, Any]) -> lis
     """What the network sees at each ratio: 1xSxhxwx3, resized and normalised."""
     inputs = []
     unflipped = (view for view in facts["order"] if not view["flip"])
-    resized_R = resized_frames(np.ascontiguousarray(frames_SxHxWx3), facts["ratios"])
-    for frames_SxHxWx3, view in zip(resized_R, unflipped, strict=True):
-        assert [1, 3, *frames_SxHxWx3.shape[1:3]] == view["net_input"]
-        sizes = jnp.array([frames_SxHxWx3.shape[1:3]])
-        inputs.append(normalize(jnp.asarray(frames_SxHxWx3)[None], sizes))
+    width, height = facts["img_scale"]
+    protocol = Protocol(scale=(height, width))
+    _, *size, _ = frames_SxHxWx3.shape
+    for ratio, view in zip(facts["ratios"], unflipped, strict=True):
+        resized = protocol.size_of((size[0], size[1]), ratio)
+        assert [1, 3, *resized] == view["net_input"]
+        resized_SxhxwxC = resized_frames(np.ascontiguousarray(frames_SxHxWx3), resized)
+        inputs.append(normalize(jnp.asarray(resized_SxhxwxC)[None], jnp.array([resized])))
     return inputs
 
 

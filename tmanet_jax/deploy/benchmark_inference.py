@@ -75,7 +75,7 @@ def case_of(
     if jax.default_backend() == "cpu" and not is_full:
         return Case(size or CPU_CASE.size, batch_size or CPU_CASE.batch_size)
     evaluation = settings.evaluation
-    return Case(size or evaluation.crop_size, batch_size or evaluation.batch_size)
+    return Case(size or evaluation.protocol.crop_size, batch_size or evaluation.batch_size)
 
 
 def measure(settings: Settings, case: Case, *, turns: int, peer: Peer | None = None) -> Report:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tmanet_jax import protocol
 from tmanet_jax.deploy.benchmark import (
     Report,
     Target,
@@ -28,7 +29,7 @@ from tmanet_jax.deploy.benchmark import (
     take_turns,
 )
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.stream import FrameStream, StreamConfig
+from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.normalize import normalize
@@ -93,7 +94,7 @@ class Streaming:
     """
 
     def __init__(self, model: TMANet, size: tuple[int, int], num_streams: int = 1):
-        self._stream = FrameStream(model, StreamConfig())
+        self._stream = FrameStream(model, protocol.Protocol())
         self._state = self._stream.start(num_streams, size)
         self._num_streams = num_streams
 

@@ -11,11 +11,11 @@ from jax.sharding import SingleDeviceSharding
 
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.data.transforms import scaled_size
 from tmanet_jax.deploy.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.inference.segment import compile_segmenter
-from tmanet_jax.inference.stream import FrameStream, StreamConfig
-from tmanet_jax.inference.windows import place_windows
+from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.windows import windows_of
+from tmanet_jax.protocol import Protocol
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import DATA_AXIS, check_batch_size, make_mesh
 from tmanet_jax.train.start import blank_model, initial_state
@@ -91,7 +91,7 @@ def lower_eval(
     recipe, arrays = initial_state(run, blank_model(run), None)
     state = _shapes(arrays)
     num_memory = run.model.head.num_memory
-    sizes = [scaled_size(Size(*frame_size), ratio) for ratio in config.ratios]
+    sizes = config.view_sizes(frame_size)
     resized = tuple(_array((batch_size, num_memory + 1, *size, 3), jnp.uint8) for size in sizes)
     labels = _array((batch_size, *frame_size), jnp.uint8)
     predict = compile_segmenter(recipe.graphdef, num_memory, config, mesh).predict
@@ -114,7 +114,7 @@ def lower_stream(
 ) -> LoweredProgram:
     """The newest frame of one video, seen whole, on the first device: streams use one each."""
     model = blank_model(run)
-    stream = FrameStream(model, StreamConfig())
+    stream = FrameStream(model, Protocol())
     _, arrays = initial_state(run, model, None)
     state = _shapes(arrays)
     memory = jax.eval_shape(lambda: stream.start(1, frame_size))
@@ -150,11 +150,8 @@ def _clip_flops(run: Settings, frame_sizes: Sequence[Size]) -> int:
     """Of a clip in all its views; the windows of one size all cost the same."""
     config, flops = run.evaluation, 0
     for size in frame_sizes:
-        if config.mode == "whole":
-            flops += clip_flops(run.model, size)
-        else:
-            windows = place_windows(size, config.crop_size, config.stride)
-            flops += len(windows) * clip_flops(run.model, windows.crop)
+        windows = windows_of(config.protocol, size)
+        flops += len(windows) * clip_flops(run.model, windows.crop)
     return flops * (2 if config.flip else 1)
 
 

@@ -11,12 +11,12 @@ from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.evaluate import Evaluation, evenly_spread
 from tmanet_jax.inference.segment import SegmentedClip
-from tmanet_jax.inference.stream import FrameStream, StreamConfig
+from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.temporal import TemporalScores, TemporalTotal, VideoFrame
 from tmanet_jax.inference.videos import Video, clips_of, find_videos
 from tmanet_jax.metrics import confusion_of
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.settings import EvalConfig
+from tmanet_jax.protocol import EvalConfig
 
 
 def frame_stream(model: TMANet, config: EvalConfig) -> FrameStream:
@@ -30,9 +30,7 @@ def frame_stream(model: TMANet, config: EvalConfig) -> FrameStream:
             "Videos are segmented frame after frame in one view: leave config.eval.ratios at "
             "(1.0,) and config.eval.flip at False."
         )
-    return FrameStream(
-        model, StreamConfig(mode=config.mode, crop_size=config.crop_size, stride=config.stride)
-    )
+    return FrameStream(model, config.protocol)
 
 
 def evaluate_videos(

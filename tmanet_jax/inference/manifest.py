@@ -3,13 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.frames import picture_files
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.stream import StreamConfig
 
 MANIFEST_FILE = "predict.json"
 
@@ -80,7 +80,8 @@ def _read(path: Path) -> Manifest | None:
     try:
         fields = json.loads(path.read_text())
         problems = tuple((index, reason) for index, reason in fields.pop("problems"))
-        return Manifest(**fields, problems=problems)
+        how = re.sub(r"\((\d+), (\d+)\)", r"\1x\2", fields.pop("how"))  # sizes as they were spelt
+        return Manifest(**fields, how=how, problems=problems)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({error}): delete the folder, and predict again."
@@ -112,9 +113,3 @@ def fingerprint_weights(path: Path) -> str:
             f"The weights {path} cannot be read ({error.strerror}): train first, or name a file "
             "with --checkpoint."
         ) from error
-
-
-def describe(config: StreamConfig, dtype: str) -> str:
-    """How frames are segmented, in words."""
-    windows = f" {config.crop_size} at {config.stride}" if config.mode == "slide" else ""
-    return f"{config.mode}{windows}, memory stride {config.memory_stride}, {dtype}"

@@ -23,16 +23,15 @@ from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.manifest import (
     Manifest,
-    describe,
     fingerprint_input,
     fingerprint_weights,
     open_manifest,
 )
 from tmanet_jax.inference.outputs import Output, PictureOutput, VideoOutput, VideoShape
 from tmanet_jax.inference.segmenter import Segmenter
-from tmanet_jax.inference.stream import StreamConfig
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
+from tmanet_jax.protocol import EvalConfig, parse_scale
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 
@@ -52,7 +51,7 @@ class Prediction:
         formats: what is written there.
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
         sound: of the video, "keep" it or "none".
-        stream: how frames are segmented.
+        evaluation: how frames are segmented, save what the weights say of it.
         dtype: compute type.
         precision: of float32 products.
         attention: which way reads the memory.
@@ -64,7 +63,7 @@ class Prediction:
     formats: tuple[Format, ...]
     on_error: OnError
     sound: SoundChoice
-    stream: StreamConfig
+    evaluation: EvalConfig
     dtype: str
     precision: Precision
     attention: Attention
@@ -80,9 +79,10 @@ def prediction_of(
     formats: list[str],
     on_error: str,
     sound: str,
-    memory_stride: int,
+    memory_stride: int | None,
+    scale: str | None,
 ) -> Prediction:
-    """What a command line asks for; frames are segmented as the configuration's evaluation does.
+    """What a command line asks for; frames are segmented as the weights were scored.
 
     Raises:
         UserError: something is missing, or has a value that it cannot have.
@@ -100,7 +100,9 @@ def prediction_of(
         if value not in get_args(kind):
             raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
     is_camera = source.isdecimal() and not Path(source).exists()
-    evaluation = settings.evaluation
+    evaluation = settings.evaluation.told_besides(
+        memory_stride=memory_stride, scale=None if scale is None else parse_scale(scale)
+    )
     return Prediction(
         checkpoint=Path(checkpoint) if checkpoint else workdir / weights.OF_WORKDIR,
         source=int(source) if is_camera else source,
@@ -108,9 +110,7 @@ def prediction_of(
         formats=tuple(name for name in get_args(Format) if name in formats),
         on_error="stop" if on_error == "stop" else "keep",
         sound="none" if sound == "none" else "keep",
-        stream=StreamConfig(
-            evaluation.mode, evaluation.crop_size, evaluation.stride, memory_stride
-        ),
+        evaluation=evaluation,
         dtype=settings.model.dtype,
         precision=settings.model.precision,
         attention=settings.model.attention,
@@ -125,26 +125,26 @@ def predict(prediction: Prediction) -> None:
             is saved.
         Stopped: it was interrupted; what was done so far is saved.
     """
-    wanted = Manifest(
-        input=fingerprint_input(prediction.source),
-        checkpoint=fingerprint_weights(prediction.checkpoint),
-        how=describe(prediction.stream, prediction.dtype),
-    )
+    input_print = fingerprint_input(prediction.source)
+    weights_print = fingerprint_weights(prediction.checkpoint)
     watch = _Watch()
     with contextlib.ExitStack() as stack:
         frames = stack.enter_context(open_frames(prediction.source))
         _check_names(prediction, frames.names)
-        with _told_if_unwritable(prediction.output):
-            prediction.output.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(alone_in(prediction.output, "--output"))
-        manifest = _manifest_of(prediction, wanted)
         segmenter = Segmenter.load(
             prediction.checkpoint,
             dtype=prediction.dtype,
             precision=prediction.precision,
             attention=prediction.attention,
-            **dataclasses.asdict(prediction.stream),
+            otherwise=prediction.evaluation.protocol,
+            **prediction.evaluation.told_fields(),
         )
+        how = f"{segmenter.protocol}, {prediction.dtype}"
+        with _told_if_unwritable(prediction.output):
+            prediction.output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_in(prediction.output, "--output"))
+        manifest = _manifest_of(prediction, Manifest(input_print, weights_print, how))
+        tqdm.write(prediction.evaluation.compared_with(segmenter.protocol))
         with _told_if_unwritable(prediction.output):
             writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
         signals = stack.enter_context(StopSignals())

@@ -12,14 +12,15 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from tmanet_jax import distributed
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.records import Clip
-from tmanet_jax.inference.views import class_scores, resized_frames
+from tmanet_jax.inference.views import class_scores, remarks, resized_frames
 from tmanet_jax.inference.windows import Segment, segment_whole, segment_windows
 from tmanet_jax.metrics import confusion_matrix
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.normalize import normalize
-from tmanet_jax.settings import EvalConfig
+from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.sharding import (
     DATA_AXIS,
     batch_sharding,
@@ -101,11 +102,22 @@ class ClipSegmenter:
         return self.program.num_memory
 
     def segment(self, clips: Iterable[Clip]) -> Iterator[SegmentedClip]:
-        """Segments clips of any sizes, in order; the next batch runs while one is handed out."""
+        """Segments clips of any sizes, in order; the next batch runs while one is handed out.
+
+        Tells what is remarkable of their sizes.
+
+        Raises:
+            UserError: the protocol's scale leaves nothing of a clip's frames.
+        """
+        remarked: set[tuple[int, ...]] = set()
         running: collections.deque[tuple[list[Clip], tuple[jax.Array, jax.Array]]]
         running = collections.deque()
         batch_size = self.config.batch_size * self.program.mesh.shape[DATA_AXIS]
         for batch in _batches_of_one_size(clips, batch_size):
+            if (size := batch[0].labels_HxW.shape) not in remarked:
+                remarked.add(size)
+                for line in remarks(self.config.protocol, (size[0], size[1])):
+                    distributed.tell(line)
             running.append((batch, self._start(batch, batch_size)))
             if len(running) > 1:
                 yield from _results(*running.popleft())
@@ -113,9 +125,10 @@ class ClipSegmenter:
             yield from _results(*running.popleft())
 
     def _start(self, batch: list[Clip], batch_size: int) -> tuple[jax.Array, jax.Array]:
-        resized_BxR = [resized_frames(clip.frames_SxHxWx3, self.config.ratios) for clip in batch]
+        size = batch[0].labels_HxW.shape
         resized_R = tuple(
-            _filled_up(frames_B, batch_size, 0) for frames_B in zip(*resized_BxR, strict=True)
+            _filled_up([resized_frames(clip.frames_SxHxWx3, new) for clip in batch], batch_size, 0)
+            for new in self.config.view_sizes((size[0], size[1]))
         )
         labels_BxHxW = _filled_up([clip.labels_HxW for clip in batch], batch_size, IGNORE)
         inputs = put_batch((resized_R, labels_BxHxW), self.program.mesh)
@@ -178,12 +191,12 @@ def _segment_normalised(model: TMANet, config: EvalConfig) -> Segment:
         return segment_windows(
             whole,
             frames_BxSxHxWx3,
-            crop=config.crop_size,
-            stride=config.stride,
+            crop=config.protocol.crop_size,
+            stride=config.protocol.stride,
             windows_per_call=config.windows_per_call,
         )
 
-    return whole if config.mode == "whole" else windows
+    return whole if config.protocol.mode == "whole" else windows
 
 
 def _normalised(frames_BxSxHxWx3: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -25,14 +25,16 @@ from tmanet_jax.data.video import VideoFrame
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.ahead import ahead
 from tmanet_jax.inference.overlays import blend
-from tmanet_jax.inference.stream import FrameStream, StreamConfig, StreamOutput, StreamState
+from tmanet_jax.inference.stream import FrameStream, StreamOutput, StreamState
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.protocol import Protocol
 
 _DECODED_AHEAD = 4
 _COMPUTED_AHEAD = 2
 _GOES_ON = np.zeros(1, bool)
+_WHOLE = Protocol("whole")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,42 +84,52 @@ class Segmenter:
     Args:
         model: the network.
         classes: what it tells apart.
-        config: how frames are segmented.
+        protocol: how frames are segmented.
     """
 
-    def __init__(self, model: TMANet, classes: ClassSet, config: StreamConfig | None = None):
+    def __init__(self, model: TMANet, classes: ClassSet, protocol: Protocol | None = None):
         self.classes = classes
-        self._stream = FrameStream(model, config or StreamConfig())
+        self._stream = FrameStream(model, protocol or Protocol())
+
+    @property
+    def protocol(self) -> Protocol:
+        """How frames are segmented."""
+        return self._stream.protocol
 
     @classmethod
     def load(
         cls,
         path: str | os.PathLike[str],
         *,
-        mode: Literal["whole", "slide"] = "whole",
-        crop_size: tuple[int, int] = (769, 769),
-        stride: tuple[int, int] = (513, 513),
-        memory_stride: int = 1,
+        mode: Literal["whole", "slide"] | None = None,
+        crop_size: tuple[int, int] | None = None,
+        stride: tuple[int, int] | None = None,
+        scale: float | tuple[int, int] | None = None,
+        memory_stride: int | None = None,
         dtype: str | None = None,
         precision: Precision = "default",
         attention: Attention = "auto",
+        otherwise: Protocol = _WHOLE,
     ) -> "Segmenter":
-        """Reads a file of weights.
+        """Reads a file of weights; frames are segmented as its network was scored.
 
         Args:
             path: `.safetensors`, or `.pth` where torch is installed.
-            mode: "whole" (the frame at once) or "slide" (windows).
+            mode: "whole" (the frame at once) or "slide" (windows); None, as in all options: the
+                file's own.
             crop_size: height and width of a window in pixels.
             stride: from window to window, down and to the right, in pixels.
+            scale: what frames are resized to before: a factor, or the (height, width) in pixels
+                that they are to fit; results have the frames' own size.
             memory_stride: frames from one memory frame to the next.
-            dtype: compute type, "float32" or "bfloat16"; None: the file's own.
+            dtype: compute type, "float32" or "bfloat16".
             precision: of float32 products on GPUs and TPUs, "default", "high" or "highest".
             attention: which way reads the memory, "auto" or "chunked".
+            otherwise: how frames are segmented where the file does not say.
 
         Raises:
             UserError: the file cannot be read, or an option has a value that it cannot have.
         """
-        config = StreamConfig(mode, crop_size, stride, memory_stride)
         for name, value, choices in (
             ("dtype", dtype, (None, "float32", "bfloat16")),
             ("precision", precision, get_args(Precision)),
@@ -125,8 +137,19 @@ class Segmenter:
         ):
             if value not in choices:
                 raise UserError(f"{name} is {value!r}: choose one of {list(choices)}.")
+        options: dict[str, Any] = {
+            "mode": mode,
+            "crop_size": crop_size,
+            "stride": stride,
+            "scale": scale,
+            "memory_stride": memory_stride,
+        }
         loaded = weights.load_model(path, dtype=dtype, precision=precision, attention=attention)
-        return cls(loaded.model, loaded.classes, config)
+        protocol = dataclasses.replace(
+            loaded.protocol or otherwise,
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        return cls(loaded.model, loaded.classes, protocol)
 
     def stream(
         self, source: Source, *, wanted: Callable[[int], bool] | None = None

@@ -11,56 +11,35 @@ earlier frame, its first one stands in, as the preparation of clips does it.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+import logging
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 
-from tmanet_jax.errors import UserError
-from tmanet_jax.inference.windows import Windows, cut_windows, merge_windows, place_windows
+from tmanet_jax.inference.views import remarks, resized_frames
+from tmanet_jax.inference.windows import cut_windows, mean_of_windows, windows_of
 from tmanet_jax.models.heads import KeyValue
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.tmanet import ModelConfig, TMANet, feature_size
+from tmanet_jax.models.tmanet import TMANet, feature_size
 from tmanet_jax.normalize import normalize
+from tmanet_jax.protocol import Protocol
 
+_PIXELS_AT_A_TIME = 5_000_000
+"""Of windows that the network sees in one call: eight of 769x769."""
 
-@dataclasses.dataclass(frozen=True)
-class StreamConfig:
-    """How the frames of a video are segmented.
-
-    Attributes:
-        mode: "whole" (the frame at once) or "slide" (windows, each with a memory of its own).
-        crop_size: height and width of a window in pixels.
-        stride: from window to window, down and to the right, in pixels.
-        memory_stride: frames from one memory frame to the next.
-
-    Raises:
-        UserError: a value cannot be, or windows would leave gaps between them.
-    """
-
-    mode: Literal["whole", "slide"] = "whole"
-    crop_size: tuple[int, int] = (769, 769)
-    stride: tuple[int, int] = (513, 513)
-    memory_stride: int = 1
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("whole", "slide"):
-            raise UserError(f"mode is {self.mode!r}: choose 'whole' or 'slide'.")
-        if self.memory_stride < 1:
-            raise UserError(f"memory_stride is {self.memory_stride}: it must be at least 1.")
-        if any(not 1 <= s <= c for s, c in zip(self.stride, self.crop_size, strict=True)):
-            raise UserError(
-                f"stride is {self.stride}: windows of {self.crop_size} need a stride from 1 to "
-                "their own size each way, or they leave gaps."
-            )
+_LOGGER = logging.getLogger(__name__)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StreamState:
     """What streams remember; N images are B streams, or the W x B windows of their frames.
+
+    W is filled up so that the windows come in equal groups.
 
     The ring of position t holds the `delay` newest encodings: that of a stream's frame `age` lies
     at `age % delay`.
@@ -82,7 +61,7 @@ class StreamOutput(NamedTuple):
     labels_BxHxW: jax.Array
     """uint8"""
     logits_NxhxwxC: jax.Array
-    """At stride 8, of whole frames or of windows; `FrameStream.probabilities` takes them."""
+    """At stride 8, of whole (resized) frames or of windows; for `FrameStream.probabilities`."""
 
 
 class FrameStream:
@@ -90,40 +69,40 @@ class FrameStream:
 
     Args:
         model: its parameters are used as they are now.
-        config: how frames are segmented.
+        protocol: how frames are segmented.
     """
 
-    def __init__(self, model: TMANet, config: StreamConfig):
-        self.config = config
+    def __init__(self, model: TMANet, protocol: Protocol):
+        self.protocol = protocol
         self.model_config = model.config
+        self._remarked: set[tuple[int, int]] = set()
         self._graphdef, self._weights = nnx.split(model)
-        self._step = jax.jit(self._step_of_weights, donate_argnums=1)
+        self._step = jax.jit(self._step_of_weights, donate_argnums=1, static_argnums=4)
         self._probabilities = jax.jit(
-            lambda logits, size: jax.nn.softmax(self._full_logits(logits, size), axis=-1),
-            static_argnums=1,
+            lambda logits, *shape: jax.nn.softmax(self._full_logits(logits, *shape), axis=-1),
+            static_argnums=(1, 2),
         )
 
     @property
     def reach(self) -> int:
         """How many frames before a frame its result depends on."""
-        return self.model_config.head.num_memory * self.config.memory_stride
+        return self.model_config.head.num_memory * self.protocol.memory_stride
 
     def start(self, batch_size: int, size: tuple[int, int]) -> StreamState:
-        """The state of streams that have had no frame yet.
+        """The state of streams that have had no frame yet; tells what is remarkable of the size.
 
         Args:
             batch_size: B, streams that go on together.
             size: height and width of their frames in pixels.
+
+        Raises:
+            UserError: the protocol's scale leaves nothing of such frames.
         """
-        windows = self._windows(size)
-        images = batch_size * (len(windows) if windows else 1)
-        return _empty_state(
-            self.model_config,
-            self._delays(),
-            images,
-            feature_size(windows.crop if windows else size),
-            batch_size,
-        )
+        if size not in self._remarked:
+            self._remarked.add(size)
+            for line in remarks(self.protocol, size):
+                _LOGGER.warning(line)
+        return self._empty_state(batch_size, size)
 
     def step(
         self,
@@ -139,7 +118,11 @@ class FrameStream:
             reset_B: bool; a stream whose value is true forgets its past before this frame, as at a
                 scene cut.
         """
-        return self._step(self._weights, state, frames_BxHxWx3, reset_B)
+        _, height, width, _ = frames_BxHxWx3.shape
+        resized = self.protocol.size_of((height, width))
+        if resized != (height, width):
+            frames_BxHxWx3 = resized_frames(np.asarray(frames_BxHxWx3), resized)
+        return self._step(self._weights, state, frames_BxHxWx3, reset_B, (height, width))
 
     def lower(
         self, batch_size: int, size: tuple[int, int], sharding: jax.sharding.Sharding
@@ -151,29 +134,48 @@ class FrameStream:
             size: height and width of their frames in pixels.
             sharding: of everything that goes in.
         """
-        state = jax.eval_shape(lambda: self.start(batch_size, size))
-        frames = jax.ShapeDtypeStruct((batch_size, *size, 3), jnp.uint8)
+        state = jax.eval_shape(lambda: self._empty_state(batch_size, size))
+        frames = jax.ShapeDtypeStruct((batch_size, *self.protocol.size_of(size), 3), jnp.uint8)
         reset = jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
         arguments = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             (self._weights, state, frames, reset),
         )
-        return self._step.lower(*arguments)
+        return self._step.lower(*arguments, size)
 
     def probabilities(self, output: StreamOutput) -> jax.Array:
         """Class probabilities of the frames of a step, float32 BxHxWxC."""
-        _, height, width = output.labels_BxHxW.shape
-        return self._probabilities(output.logits_NxhxwxC, (height, width))
+        batch_size, *size = output.labels_BxHxW.shape
+        return self._probabilities(output.logits_NxhxwxC, batch_size, tuple(size))
 
     def _delays(self) -> tuple[int, ...]:
         """How many frames the encoding of each position waits, the oldest position's first."""
         num_memory = self.model_config.head.num_memory
-        return tuple((num_memory - t) * self.config.memory_stride for t in range(num_memory))
+        return tuple((num_memory - t) * self.protocol.memory_stride for t in range(num_memory))
 
-    def _windows(self, size: tuple[int, int]) -> Windows | None:
-        if self.config.mode == "whole":
-            return None
-        return place_windows(size, self.config.crop_size, self.config.stride)
+    def _in_groups(self, batch_size: int, size: tuple[int, int]) -> np.ndarray:
+        """Origins of the windows of (resized) frames, so many at a time as memory may hold."""
+        windows = windows_of(self.protocol, size)
+        pixels = batch_size * windows.crop[0] * windows.crop[1]
+        return windows.in_groups(max(_PIXELS_AT_A_TIME // pixels, 1))
+
+    def _empty_state(self, batch_size: int, size: tuple[int, int]) -> StreamState:
+        resized = self.protocol.size_of(size)
+        num_groups, group, _ = self._in_groups(batch_size, resized).shape
+        num_images = num_groups * group * batch_size
+        features = feature_size(windows_of(self.protocol, resized).crop)
+
+        def rings(channels: int) -> tuple[jax.Array, ...]:
+            return tuple(
+                jnp.zeros((delay, num_images, *features, channels), self.model_config.dtype)
+                for delay in self._delays()
+            )
+
+        return StreamState(
+            keys=rings(self.model_config.head.key_channels),
+            values=rings(self.model_config.head.value_channels),
+            age_B=jnp.zeros(batch_size, jnp.int32),
+        )
 
     def _step_of_weights(
         self,
@@ -181,82 +183,106 @@ class FrameStream:
         state: StreamState,
         frames_BxHxWx3: jax.Array,
         reset_B: jax.Array,
+        size: tuple[int, int],
     ) -> tuple[StreamState, StreamOutput]:
+        """The step of resized frames that have `size` themselves."""
         model: TMANet = nnx.merge(self._graphdef, weights)
         b, height, width, _ = frames_BxHxWx3.shape
+        crop = windows_of(self.protocol, (height, width)).crop
+        origins_KxGx2 = jnp.asarray(self._in_groups(b, (height, width)))
+        num_groups, group, _ = origins_KxGx2.shape
         sizes_Bx2 = jnp.broadcast_to(jnp.array([height, width]), (b, 2))
-        images_NxHxWx3 = normalize(frames_BxHxWx3[:, None], sizes_Bx2)[:, 0]
-        if windows := self._windows((height, width)):
-            origins_Wx2 = jnp.asarray(windows.origins_Wx2)
-            images_WxBxhxwx3 = cut_windows(images_NxHxWx3, origins_Wx2, windows.crop)
-            images_NxHxWx3 = images_WxBxhxwx3.reshape(len(windows) * b, *windows.crop, 3)
-
-        stage4_NxhxwxC = model.encode(images_NxHxWx3).stage4
-        query = model.head.query_encoder(stage4_NxhxwxC, train=False)
-        newest = model.head.encode_memory([stage4_NxhxwxC] * len(state.keys), train=False)
+        images_BxHxWx3 = normalize(frames_BxHxWx3[:, None], sizes_Bx2)[:, 0]
         age_B = jnp.where(reset_B, 0, state.age_B)
-        age_N = jnp.tile(age_B, len(stage4_NxhxwxC) // b)
-        memory = [
-            KeyValue(_recall(keys, new.key, age_N), _recall(values, new.value, age_N))
-            for keys, values, new in zip(state.keys, state.values, newest, strict=True)
-        ]
-        logits_NxhxwxC = model.head.classify(model.head.read(query, memory), train=False)
-        labels_BxHxW = self._full_logits(logits_NxhxwxC, (height, width)).argmax(-1)
 
+        def see_group(rings: _Rings, some: tuple[jax.Array, jax.Array]) -> tuple[_Rings, jax.Array]:
+            origins_Gx2, index = some
+            images_GxBxhxwx3 = cut_windows(images_BxHxWx3, origins_Gx2, crop)
+            images_MxHxWx3 = images_GxBxhxwx3.reshape(group * b, *crop, 3)
+            places_M = index * group * b + jnp.arange(group * b)
+            return _see(model, images_MxHxWx3, rings, jnp.tile(age_B, group), places_M)
+
+        rings = tuple(map(KeyValue, state.keys, state.values))
+        rings, logits_KxMxhxwxC = lax.scan(
+            see_group, rings, (origins_KxGx2, jnp.arange(num_groups))
+        )
         state = StreamState(
-            keys=tuple(
-                _remember(ring, new.key, age_N)
-                for ring, new in zip(state.keys, newest, strict=True)
-            ),
-            values=tuple(
-                _remember(ring, new.value, age_N)
-                for ring, new in zip(state.values, newest, strict=True)
-            ),
+            keys=tuple(ring.key for ring in rings),
+            values=tuple(ring.value for ring in rings),
             age_B=age_B + 1,
         )
+        logits_NxhxwxC = logits_KxMxhxwxC.reshape(-1, *logits_KxMxhxwxC.shape[2:])
+        labels_BxHxW = self._full_logits(logits_NxhxwxC, b, size).argmax(-1)
         return state, StreamOutput(labels_BxHxW.astype(jnp.uint8), logits_NxhxwxC)
 
-    def _full_logits(self, logits_NxhxwxC: jax.Array, size: tuple[int, int]) -> jax.Array:
+    def _full_logits(
+        self, logits_NxhxwxC: jax.Array, batch_size: int, size: tuple[int, int]
+    ) -> jax.Array:
         """Logits at stride 8 -> logits of the frames at their own size, BxHxWxC."""
-        windows = self._windows(size)
-        logits = resize_bilinear(
-            logits_NxhxwxC,
-            windows.crop if windows else size,
-            align_corners=self.model_config.align_corners,
-        )
-        if windows is None:
-            return logits
-        logits_WxBxhxwxC = logits.reshape(len(windows), -1, *logits.shape[1:])
-        return merge_windows(logits_WxBxhxwxC, windows)
+        resized = self.protocol.size_of(size)
+        windows = windows_of(self.protocol, resized)
+        num_groups, group, _ = self._in_groups(batch_size, resized).shape
+        align_corners = self.model_config.align_corners
+
+        def full(logits_MxhxwxC: jax.Array) -> jax.Array:
+            logits = resize_bilinear(logits_MxhxwxC, windows.crop, align_corners=align_corners)
+            return logits.reshape(group, batch_size, *logits.shape[1:])
+
+        logits_KxMxhxwxC = logits_NxhxwxC.reshape(num_groups, -1, *logits_NxhxwxC.shape[1:])
+        logits_BxhxwxC = mean_of_windows(full, logits_KxMxhxwxC, windows)
+        return resize_bilinear(logits_BxhxwxC, size, align_corners=align_corners)
 
 
-def _empty_state(
-    model: ModelConfig,
-    delays: tuple[int, ...],
-    images: int,
-    features: tuple[int, int],
-    batch_size: int,
-) -> StreamState:
-    def rings(channels: int) -> tuple[jax.Array, ...]:
-        return tuple(
-            jnp.zeros((delay, images, *features, channels), model.dtype) for delay in delays
-        )
+_Rings = tuple[KeyValue, ...]
+"""For each position of the memory."""
 
-    return StreamState(
-        keys=rings(model.head.key_channels),
-        values=rings(model.head.value_channels),
-        age_B=jnp.zeros(batch_size, jnp.int32),
+
+def _see(
+    model: TMANet,
+    images_MxHxWx3: jax.Array,
+    rings: _Rings,
+    age_M: jax.Array,
+    places_M: jax.Array,
+) -> tuple[_Rings, jax.Array]:
+    """Segments some of the images of a step.
+
+    Args:
+        model: the network.
+        images_MxHxWx3: normalised.
+        rings: of all images.
+        age_M: frames that the stream of each has had before.
+        places_M: of each in the rings.
+
+    Returns:
+        the rings, which these images have entered, and MxhxwxC logits at stride 8.
+    """
+    stage4_MxhxwxC = model.encode(images_MxHxWx3).stage4
+    query = model.head.query_encoder(stage4_MxhxwxC, train=False)
+    newest = model.head.encode_memory([stage4_MxhxwxC] * len(rings), train=False)
+    memory = [
+        jax.tree.map(lambda all_, new: _recall(all_, new, age_M, places_M), ring, encoded)
+        for ring, encoded in zip(rings, newest, strict=True)
+    ]
+    logits_MxhxwxC = model.head.classify(model.head.read(query, memory), train=False)
+    rings = tuple(
+        jax.tree.map(lambda all_, new: _remember(all_, new, age_M, places_M), ring, encoded)
+        for ring, encoded in zip(rings, newest, strict=True)
     )
+    return rings, logits_MxhxwxC
 
 
-def _recall(ring_LxNxhxwxC: jax.Array, newest_NxhxwxC: jax.Array, age_N: jax.Array) -> jax.Array:
-    """What came min(age, L) frames ago: NxhxwxC. At a stream's first frame that is the newest."""
-    delay, n = ring_LxNxhxwxC.shape[:2]
-    slot_N = jnp.where(age_N < delay, 0, age_N % delay)
-    recalled_NxhxwxC = ring_LxNxhxwxC[slot_N, jnp.arange(n)]
-    return jnp.where((age_N == 0)[:, None, None, None], newest_NxhxwxC, recalled_NxhxwxC)
+def _recall(
+    ring_LxNxhxwxC: jax.Array, newest_MxhxwxC: jax.Array, age_M: jax.Array, places_M: jax.Array
+) -> jax.Array:
+    """What came min(age, L) frames ago: MxhxwxC. At a stream's first frame that is the newest."""
+    delay = len(ring_LxNxhxwxC)
+    slot_M = jnp.where(age_M < delay, 0, age_M % delay)
+    recalled_MxhxwxC = ring_LxNxhxwxC[slot_M, places_M]
+    return jnp.where((age_M == 0)[:, None, None, None], newest_MxhxwxC, recalled_MxhxwxC)
 
 
-def _remember(ring_LxNxhxwxC: jax.Array, newest_NxhxwxC: jax.Array, age_N: jax.Array) -> jax.Array:
-    delay, n = ring_LxNxhxwxC.shape[:2]
-    return ring_LxNxhxwxC.at[age_N % delay, jnp.arange(n)].set(newest_NxhxwxC)
+def _remember(
+    ring_LxNxhxwxC: jax.Array, newest_MxhxwxC: jax.Array, age_M: jax.Array, places_M: jax.Array
+) -> jax.Array:
+    slot_M = age_M % len(ring_LxNxhxwxC)
+    return ring_LxNxhxwxC.at[slot_M, places_M].set(newest_MxhxwxC)

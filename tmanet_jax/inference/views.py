@@ -9,20 +9,43 @@ import jax
 import numpy as np
 
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.transforms import resize_frame, scaled_size
-from tmanet_jax.inference.windows import Segment, mean_probabilities, view_probabilities
+from tmanet_jax.data.transforms import resize_frame
+from tmanet_jax.inference.windows import (
+    Segment,
+    mean_probabilities,
+    view_probabilities,
+    windows_of,
+)
+from tmanet_jax.protocol import Protocol
+
+MANY_WINDOWS = 50
+"""Of a frame: more are worth a remark."""
 
 
-def resized_frames(frames_SxHxWx3: np.ndarray, ratios: Sequence[float]) -> tuple[np.ndarray, ...]:
-    """A clip's uint8 frames resized by each ratio as the original resizes them (on the host)."""
-    size = Size(*frames_SxHxWx3.shape[1:3])
-    return tuple(_resized(frames_SxHxWx3, size, scaled_size(size, ratio)) for ratio in ratios)
-
-
-def _resized(frames_SxHxWx3: np.ndarray, size: Size, new_size: Size) -> np.ndarray:
-    if new_size == size:
+def resized_frames(frames_SxHxWx3: np.ndarray, size: Size) -> np.ndarray:
+    """uint8 frames resized as the original resizes them, on the host."""
+    if frames_SxHxWx3.shape[1:3] == size:
         return frames_SxHxWx3
-    return np.stack([resize_frame(frame_HxWx3, new_size) for frame_HxWx3 in frames_SxHxWx3])
+    return np.stack([resize_frame(frame_HxWx3, size) for frame_HxWx3 in frames_SxHxWx3])
+
+
+def remarks(protocol: Protocol, size: tuple[int, int]) -> list[str]:
+    """What is to be told of frames of that height and width, a line each."""
+    resized = protocol.size_of(size)
+    lines = []
+    if protocol.is_resized_by_default(size):
+        lines.append(
+            f"Frames of {size[0]}x{size[1]} pixels are resized to {resized[0]}x{resized[1]}: the "
+            f"network was trained on frames of {protocol.train_height} rows. A scale of 1 keeps "
+            "them as they are."
+        )
+    num_windows = len(windows_of(protocol, resized))
+    if num_windows > MANY_WINDOWS:
+        lines.append(
+            f"A frame of {resized[0]}x{resized[1]} pixels takes {num_windows} windows: a smaller "
+            "scale, larger windows (crop_size), a larger stride or mode whole are faster."
+        )
+    return lines
 
 
 def class_scores(

@@ -17,6 +17,7 @@ from jax import lax
 
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.protocol import Protocol
 
 Segment = Callable[[jax.Array], jax.Array]
 
@@ -54,6 +55,16 @@ class Windows:
             count_HxW[top : top + self.crop[0], left : left + self.crop[1]] += 1
         return count_HxW
 
+    def in_groups(self, largest: int) -> np.ndarray:
+        """The origins in the fewest equal groups of at most `largest` windows, KxGx2 int32.
+
+        The last group is filled up with the last window.
+        """
+        num_groups = -(-len(self) // largest)
+        group = -(-len(self) // num_groups)
+        missing = num_groups * group - len(self)
+        return np.pad(self.origins_Wx2, [(0, missing), (0, 0)], mode="edge").reshape(-1, group, 2)
+
 
 def place_windows(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> Windows:
     """Covers a frame with windows.
@@ -70,6 +81,13 @@ def place_windows(size: tuple[int, int], crop: tuple[int, int], stride: tuple[in
         raise ValueError(f"windows of {crop} at a stride of {stride} leave gaps")
     crop = (min(crop[0], size[0]), min(crop[1], size[1]))
     return Windows(size, crop, window_origins(size, crop, stride))
+
+
+def windows_of(protocol: Protocol, size: tuple[int, int]) -> Windows:
+    """The windows of a (resized) frame of that height and width; in mode "whole" one."""
+    if protocol.mode == "whole":
+        return place_windows(size, size, size)
+    return place_windows(size, protocol.crop_size, protocol.stride)
 
 
 def window_origins(
@@ -99,14 +117,6 @@ def cut_windows(
     return jax.vmap(cut)(origins_Gx2)
 
 
-def merge_windows(logits_WxBxhxwxC: jax.Array, windows: Windows) -> jax.Array:
-    """Mean of the logits of all windows that see a pixel, BxHxWxC."""
-    _, b, _, _, c = logits_WxBxhxwxC.shape
-    sum_BxHxWxC = jnp.zeros((b, *windows.size, c), logits_WxBxhxwxC.dtype)
-    sum_BxHxWxC = _add_windows(sum_BxHxWxC, logits_WxBxhxwxC, jnp.asarray(windows.origins_Wx2))
-    return _mean(sum_BxHxWxC, windows)
-
-
 def segment_windows(
     segment: Segment,
     frames_BxSxHxWx3: jax.Array,
@@ -130,36 +140,48 @@ def segment_windows(
     b, s, height, width, _ = frames_BxSxHxWx3.shape
     windows = place_windows((height, width), crop, stride)
     frames_NxHxWx3 = frames_BxSxHxWx3.reshape(b * s, height, width, 3)
-    group = min(windows_per_call, len(windows))
+    origins_KxGx2 = jnp.asarray(windows.in_groups(windows_per_call))
+    group = origins_KxGx2.shape[1]
 
-    def add_group(
-        sum_BxHxWxC: jax.Array, some: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, None]:
-        origins_Gx2, weights_G = some
+    def logits_of(origins_Gx2: jax.Array) -> jax.Array:
         clips = cut_windows(frames_NxHxWx3, origins_Gx2, windows.crop)
         logits = segment(clips.reshape(group * b, s, *windows.crop, 3))
-        logits_GxBxhxwxC = logits.reshape(group, b, *windows.crop, -1)
-        weighted = weights_G[:, None, None, None, None] * logits_GxBxhxwxC
+        return logits.reshape(group, b, *windows.crop, -1)
+
+    return mean_of_windows(logits_of, origins_KxGx2, windows)
+
+
+def mean_of_windows(
+    logits_of: Callable[[jax.Array], jax.Array], groups: jax.Array, windows: Windows
+) -> jax.Array:
+    """Mean of the logits of all windows that see a pixel, BxHxWxC; one group at a time.
+
+    Args:
+        logits_of: from an item of `groups` to the logits of that group's windows, GxBxhxwxC.
+        groups: K items, in the order of `windows.in_groups(G)`.
+        windows: where they lie.
+    """
+    logits = jax.eval_shape(logits_of, jax.ShapeDtypeStruct(groups.shape[1:], groups.dtype))
+    group, b, _, _, c = logits.shape
+    weights_KxG = np.arange(len(groups) * group).reshape(-1, group) < len(windows)
+
+    def add_group(
+        sum_BxHxWxC: jax.Array, some: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[jax.Array, None]:
+        item, origins_Gx2, weights_G = some
+        weighted = weights_G[:, None, None, None, None] * logits_of(item)
         return _add_windows(sum_BxHxWxC, weighted, origins_Gx2), None
 
-    clip_shape = jax.ShapeDtypeStruct((b, s, *windows.crop, 3), frames_BxSxHxWx3.dtype)
-    logits = jax.eval_shape(segment, clip_shape)
-    sum_BxHxWxC = jnp.zeros((b, height, width, logits.shape[-1]), logits.dtype)
-    groups = _in_groups(windows.origins_Wx2, group, logits.dtype)
-    sum_BxHxWxC, _ = lax.scan(add_group, sum_BxHxWxC, groups)
-    return _mean(sum_BxHxWxC, windows)
-
-
-def _in_groups(
-    origins_Wx2: np.ndarray, group: int, dtype: jax.typing.DTypeLike
-) -> tuple[jax.Array, jax.Array]:
-    """Groups of `group` windows, and 1 for each; the last group is filled up with windows of 0."""
-    missing = -len(origins_Wx2) % group
-    origins = np.concatenate([origins_Wx2, np.repeat(origins_Wx2[-1:], missing, axis=0)])
-    weights = np.concatenate([np.ones(len(origins_Wx2)), np.zeros(missing)])
-    return jnp.asarray(origins.reshape(-1, group, 2)), jnp.asarray(
-        weights.reshape(-1, group), dtype
+    sum_BxHxWxC, _ = lax.scan(
+        add_group,
+        jnp.zeros((b, *windows.size, c), logits.dtype),
+        (
+            groups,
+            jnp.asarray(windows.in_groups(group)),
+            jnp.asarray(weights_KxG, logits.dtype),
+        ),
     )
+    return sum_BxHxWxC / jnp.asarray(windows.coverage(), logits.dtype)[:, :, None]
 
 
 def _add_windows(
@@ -175,10 +197,6 @@ def _add_windows(
 def _start(origin_2: jax.Array) -> tuple[jax.Array, ...]:
     zero = jnp.zeros_like(origin_2[0])
     return (zero, origin_2[0], origin_2[1], zero)
-
-
-def _mean(sum_BxHxWxC: jax.Array, windows: Windows) -> jax.Array:
-    return sum_BxHxWxC / jnp.asarray(windows.coverage(), sum_BxHxWxC.dtype)[:, :, None]
 
 
 def view_probabilities(

@@ -19,7 +19,7 @@ from tmanet_jax.inference.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import local_mesh, to_default_device
 from tmanet_jax.train import start
-from tmanet_jax.train.trained import load_trained, model_settings
+from tmanet_jax.train.trained import load_trained, model_settings, scored_as_before
 
 CONSISTENCY_DIR = "consistency"
 MAX_PLAYER_FRAMES = 60
@@ -40,7 +40,7 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     Raises:
         UserError: bad input, or nothing to score.
     """
-    settings = model_settings(settings)
+    settings = scored_as_before(model_settings(settings), workdir)
     source = start.open_split(
         settings,
         settings.data.eval_split,
@@ -86,7 +86,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     """
     if distributed.count() > 1:
         raise UserError("Videos are scored by one process: start mode consistency in one alone.")
-    settings = model_settings(settings)
+    settings = scored_as_before(model_settings(settings), workdir)
     source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
     first = find_videos(source)[0]
     trained = load_trained(settings, workdir)

@@ -64,6 +64,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
         settings, settings.data.eval_split, memory_range=settings.model.head.num_memory
     )
     start.check_crop(settings, train_source)
+    settings = start.with_training_data(settings, train_source)
     model = start.random_model(settings)
     goes_on = start.has_checkpoint(workdir)
     load_report = None if goes_on else start.load_weights(model, settings.init)
@@ -110,6 +111,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
                 workdir / weights.OF_WORKDIR,
                 nnx.merge(recipe.graphdef, *to_default_device(state.network)),
                 train_source.info.classes,
+                protocol=settings.evaluation.protocol,
             )
             report = Report(evaluation, int(state.step), eval_source.split)
             with clock.within(Part.EVALUATION):

@@ -14,6 +14,7 @@ from tmanet_jax import distributed
 from tmanet_jax.checkpoints import Checkpoints, DataStream
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.errors import UserError
+from tmanet_jax.inference.evaluate import evenly_spread
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import InitConfig, Settings
 from tmanet_jax.train.optimizer import make_sgd
@@ -26,6 +27,8 @@ from tmanet_jax.weights import (
 )
 
 CHECKPOINTS_DIR = "checkpoints"
+
+_FRAMES_MEASURED = 15
 
 
 def open_split(
@@ -83,6 +86,23 @@ def check_crop(settings: Settings, source: ClipSource) -> None:
             f"frames of {tuple(frame)} become {tuple(largest)} at most "
             f"(config.data.ratio_range {augmentation.ratio_range}); choose a smaller crop."
         )
+
+
+def with_training_data(settings: Settings, source: ClipSource) -> Settings:
+    """The settings with what the training split says of how its network is to be used."""
+    protocol = dataclasses.replace(
+        settings.evaluation.protocol,
+        memory_stride=source.info.frame_stride,
+        train_height=_usual_height(source),
+    )
+    evaluation = dataclasses.replace(settings.evaluation, protocol=protocol)
+    return dataclasses.replace(settings, evaluation=evaluation)
+
+
+def _usual_height(source: ClipSource) -> int:
+    """The median height of a few frames, spread evenly over the split."""
+    some = evenly_spread(range(len(source)), _FRAMES_MEASURED)
+    return int(np.median([source.read_encoded(index).size.height for index in some]))
 
 
 def prepare_workdir(workdir: Path) -> None:

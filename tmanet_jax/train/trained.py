@@ -1,13 +1,14 @@
 """The network that a run or a file of weights left, to be scored."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from flax import nnx
 
-from tmanet_jax import distributed
+from tmanet_jax import distributed, weight_files, weights
 from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import make_mesh, replicated
@@ -34,6 +35,23 @@ def model_settings(settings: Settings) -> Settings:
         UserError: the file cannot be read or holds no whole network.
     """
     return start.with_model_of_file(settings) if settings.init.checkpoint else settings
+
+
+def scored_as_before(settings: Settings, workdir: Path) -> Settings:
+    """The settings with how `init.checkpoint`, or else the workdir's network, was scored; told.
+
+    The network of a workdir says so once its training has ended.
+
+    Raises:
+        UserError: the file cannot be read, or what the command line sets does not go with it.
+    """
+    path = Path(settings.init.checkpoint or workdir / weights.OF_WORKDIR)
+    if not path.is_file():
+        return settings
+    configured = settings.evaluation
+    evaluation = configured.for_weights(weight_files.read(path).protocol)
+    distributed.tell(configured.compared_with(evaluation.protocol))
+    return dataclasses.replace(settings, evaluation=evaluation)
 
 
 def load_trained(settings: Settings, workdir: Path) -> Trained:
