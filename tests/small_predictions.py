@@ -25,7 +25,8 @@ def asked(weights: Path, source: Path | str, output: Path, **options: Any) -> Pr
         "formats": ALL,
         "on_error": "keep",
         "sound": "keep",
-        "memory_stride": 1,
+        "memory_stride": None,
+        "scale": None,
     }
     return prediction_of(
         settings.from_config(config),

@@ -21,6 +21,7 @@ from tmanet_jax.data.classes import CITYSCAPES_LABEL_ID_OF_TRAIN_ID
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.segment import compile_segmenter
 from tmanet_jax.inference.videos import clips_of, find_videos
+from tmanet_jax.protocol import Protocol
 from tmanet_jax.settings import Settings
 from tmanet_jax.train import start
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
@@ -155,6 +156,31 @@ def test_videos_are_scored_frame_by_frame_and_over_time(videos: Settings, tmp_pa
     frames = (clip for video in find_videos(source) for clip in clips_of(source, video, 2))
     confusion = np.sum([one.confusion_CxC for one in segmenter.segment(frames)], axis=0)
     assert np.abs(confusion - np.array(found["confusion"])).sum() <= 1e-4 * confusion.sum()
+
+
+def test_a_network_is_scored_as_it_was_unless_told_otherwise(
+    street: Street, videos: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file's protocol: smaller frames; the command line's: still smaller ones."""
+    path = tmp_path / "tmanet.safetensors"
+    protocol = Protocol(scale=0.5, memory_stride=2)
+    model = weights.load_model(street.run.init.checkpoint).model
+    weights.save(path, model, protocol=protocol)
+
+    def of_file(run: Settings) -> Settings:
+        return dataclasses.replace(run, init=settings.InitConfig(checkpoint=str(path)))
+
+    evaluate_workdir(of_file(street.run), tmp_path / "weights")
+    told = capsys.readouterr().out
+    assert "whole, memory stride 2, resized by 0.5" in told and "configuration has whole" in told
+    half = street.with_eval(protocol=dataclasses.replace(protocol, memory_stride=1))
+    evaluate_workdir(half, tmp_path / "named")
+    assert metrics(tmp_path / "weights")["confusion"] == metrics(tmp_path / "named")["confusion"]
+    quarter = street.run.evaluation.told_besides(scale=0.25)
+    evaluate_workdir(of_file(street.with_eval(**vars(quarter))), tmp_path / "told")
+    assert metrics(tmp_path / "told")["confusion"] != metrics(tmp_path / "named")["confusion"]
+    evaluate_consistency(of_file(videos), tmp_path / "videos")
+    assert "whole, memory stride 2, resized by 0.5" in capsys.readouterr().out
 
 
 def test_streams_have_one_view(videos: Settings, tmp_path: Path) -> None:

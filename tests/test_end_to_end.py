@@ -10,7 +10,9 @@ import cv2
 import pytest
 
 from tests import processes, tiny_runs
+from tmanet_jax import weight_files
 from tmanet_jax.checkpoint_damage import steps_in
+from tmanet_jax.protocol import Protocol
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Sharding info not provided"  # `assert_same_state` restores on one device
@@ -66,7 +68,8 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
     assert list((workdir / "tensorboard").iterdir())
     kept = set(steps_in(workdir / "checkpoints"))
     assert {4, 6, 8} <= kept <= {2, 4, 6, 8}
-    assert (workdir / "tmanet.safetensors").is_file()
+    protocol = weight_files.read(workdir / "tmanet.safetensors").protocol
+    assert protocol == Protocol("slide", (48, 80), (32, 64), train_height=64)
 
 
 def test_a_run_that_ended_is_only_scored_again(data_dir: Path, workdir: Path) -> None:

@@ -27,6 +27,7 @@ from tmanet_jax.folder_lock import LOCK_FILE, alone_in
 from tmanet_jax.inference import outputs, video_writer
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.segmenter import FrameResult, Segmenter
+from tmanet_jax.protocol import Protocol
 
 PROJECT = Path(__file__).parents[1]
 NUM_FRAMES = 26
@@ -289,6 +290,28 @@ def test_short_odd_portrait_and_turned_videos(
     with Image.open(tmp_path / "out" / "labels" / "000000.png") as labels:
         assert labels.size == (size if rotation else size[::-1])
     assert len(frames_of(tmp_path / "out" / "overlay.mp4")) == frames
+
+
+def test_frames_are_segmented_as_the_weights_were_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    protocol = Protocol("slide", (24, 32), (16, 24), memory_stride=2, train_height=24)
+    path = write_weights(tmp_path / "tmanet.safetensors", protocol=protocol)
+    source = broken_folder(tmp_path / "frames", set())
+    predict(asked(path, source, tmp_path / "out", formats=["labels"]))
+    told = capsys.readouterr().out
+    assert "so: slide 24x32 at 16x24, memory stride 2" in told
+    assert "the configuration has whole" in told
+    for result in Segmenter.load(path).stream(source):
+        with Image.open(tmp_path / "out" / "labels" / f"{result.index}.png") as labels:
+            np.testing.assert_array_equal(np.asarray(labels), result.labels)
+    manifest = tmp_path / "out" / "predict.json"
+    older = manifest.read_text().replace("24x32 at 16x24", "(24, 32) at (16, 24)")
+    assert older != manifest.read_text()
+    manifest.write_text(older)
+    predict(asked(path, source, tmp_path / "out", formats=["labels"]))
+    with pytest.raises(UserError, match=r"other settings.*resized by 0\.5"):
+        predict(asked(path, source, tmp_path / "out", formats=["labels"], scale="0.5"))
 
 
 def test_variable_frame_rate_is_kept(weights: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Three lines from any source of frames to labels; threads end, and memory does not grow."""
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tmanet_jax.data.frames import open_frames
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.ahead import ahead
 from tmanet_jax.inference.segmenter import FrameResult, Segmenter
+from tmanet_jax.protocol import Protocol
 from tmanet_jax.weight_files import classes_of_number
 
 SIZE = (36, 48)
@@ -299,6 +301,32 @@ def test_windows_and_memory_stride_are_options(
     ):
         with pytest.raises(UserError):
             Segmenter.load(weights_file, **wrong)
+
+
+def test_frames_are_segmented_as_the_weights_were_scored_unless_told_otherwise(
+    tmp_path: Path, frames: list[np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    path, big = tmp_path / "tmanet.safetensors", [frame.repeat(2, axis=0) for frame in frames[:3]]
+    protocol = Protocol("slide", (24, 32), (16, 24), memory_stride=2, train_height=36)
+    write_weights(path, protocol=protocol)
+    by_default = Segmenter.load(path)
+    assert by_default.protocol == protocol
+    assert Segmenter.load(path, mode="whole", scale=0.5).protocol == dataclasses.replace(
+        protocol, mode="whole", scale=0.5
+    )
+    by_name = Segmenter.load(
+        write_weights(tmp_path / "old.safetensors"),
+        mode="slide",
+        crop_size=(24, 32),
+        stride=(16, 24),
+        scale=(36, 24),
+        memory_stride=2,
+    )
+    for result, expected in zip(by_default.stream(big), by_name.stream(big), strict=True):
+        assert result.labels.shape == big[0].shape[:2]
+        assert_same(result, expected)
+    (line,) = caplog.messages
+    assert "72x48 pixels are resized to 36x24" in line
 
 
 def test_weight_files_name_their_classes(weights_file: Path, tmp_path: Path) -> None:

@@ -8,16 +8,23 @@ from tests.test_tmanet import small_config
 from tmanet_jax import weight_files
 from tmanet_jax.data.classes import ClassSet, numbered_classes
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import Protocol
 from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import Tensors, expected_dtype, expected_shapes
 
 CLASSES = numbered_classes(5)
 
 
-def write_weights(path: Path, *, seed: int = 0, classes: ClassSet | None = CLASSES) -> Path:
+def write_weights(
+    path: Path,
+    *,
+    seed: int = 0,
+    classes: ClassSet | None = CLASSES,
+    protocol: Protocol | None = None,
+) -> Path:
     """A file of a small network with two memory frames and five classes."""
     config = small_config(2)
-    weight_files.write(path, WeightFile(_tensors(config, seed), config, classes))
+    weight_files.write(path, WeightFile(_tensors(config, seed), config, classes, protocol))
     return path
 
 

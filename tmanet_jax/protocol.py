@@ -109,11 +109,15 @@ class Protocol:
         Raises:
             UserError: nothing would be left of the frame, or it would be huge.
         """
-        if (fit := self._fit(size)) is None:
-            factor = self.scale if isinstance(self.scale, float | int) else 1.0
-            resized = scaled_size(Size(*size), factor * ratio)
+        height, width = size
+        if isinstance(self.scale, tuple):
+            fit = int(self.scale[0] * ratio), int(self.scale[1] * ratio)
+            resized = keep_ratio_size(Size(*size), fit)
+        elif self.train_height is not None and self.is_resized_by_default(size):
+            rows = self.train_height * ratio
+            resized = Size(int(rows + 0.5), max(int(width * rows / height + 0.5), 1))
         else:
-            resized = keep_ratio_size(Size(*size), (int(fit[0] * ratio), int(fit[1] * ratio)))
+            resized = scaled_size(Size(*size), (self.scale or 1.0) * ratio)
         if resized != size and not 1 <= min(resized) <= max(resized) <= _LONGEST_SIDE:
             raise UserError(
                 f"A frame of {_spelt(size)} pixels would be resized to {_spelt(resized)}: choose "
@@ -126,13 +130,6 @@ class Protocol:
         if self.scale is not None or self.train_height is None:
             return False
         return size[0] > TALLER * self.train_height
-
-    def _fit(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        if isinstance(self.scale, tuple):
-            return self.scale
-        if self.train_height is not None and self.is_resized_by_default(size):
-            return self.train_height, math.ceil(size[1] * self.train_height / size[0])
-        return None
 
 
 @dataclasses.dataclass(frozen=True)
