@@ -29,3 +29,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder of golden cases",
     )
+    parser.addoption(
+        "--mutations",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="of the group fuzz, over all targets",
+    )

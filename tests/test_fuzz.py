@@ -1,0 +1,98 @@
+"""Whatever is in a file, its reader ends done or with one message, and tells damage that it can.
+
+python -m pytest -m fuzz [--mutations=N]
+
+The same seeds each time: a failure is repeated by its name, as in `-k weights-17`.
+"""
+
+import shutil
+import signal
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import jax
+import numpy as np
+import pytest
+
+from tests.fuzz.mutations import mutated, mutations_of, one_of
+from tests.fuzz.targets import TARGETS, Found
+from tmanet_jax.errors import UserError
+
+pytestmark = [
+    pytest.mark.fuzz,
+    pytest.mark.filterwarnings("ignore"),  # as in a program, where they are no errors
+    pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+SECONDS = 20
+"""After which a reader hangs."""
+
+LONGEST_MESSAGE = 2000
+"""Characters; more is a dump."""
+
+
+class HangError(BaseException):
+    """Not an Exception, which readers may catch."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "number" not in metafunc.fixturenames:
+        return
+    times = metafunc.config.getoption("mutations") / sum(one.share for one in TARGETS.values())
+    cases = [
+        pytest.param(name, number, id=f"{name}-{number}")
+        for name, target in TARGETS.items()
+        for number in range(round(target.share * times))
+    ]
+    metafunc.parametrize(("healthy", "number"), cases, indirect=["healthy"])
+
+
+@pytest.fixture(scope="module")
+def healthy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """The target's name, its healthy files, and what is read of them."""
+    folder = tmp_path_factory.mktemp(request.param)
+    TARGETS[request.param].make(folder)
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        return request.param, folder, TARGETS[request.param].read(Path(copy))
+
+
+@pytest.fixture
+def watchdog() -> Iterator[None]:
+    def bite(number: int, frame: FrameType | None) -> None:
+        raise HangError(f"no answer in {SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, bite)
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("watchdog")
+def test_a_reader_ends_done_or_with_one_message(
+    healthy: tuple[str, Path, Found], number: int, tmp_path: Path
+) -> None:
+    name, folder, expected = healthy
+    rng = np.random.default_rng([zlib.crc32(name.encode()), number])
+    with tempfile.TemporaryDirectory(dir=tmp_path) as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        files = sorted(path for path in Path(copy).rglob("*") if path.is_file())
+        damage(files, rng)
+        try:
+            found = TARGETS[name].read(Path(copy))
+        except UserError as error:
+            assert 0 < len(str(error)) <= LONGEST_MESSAGE
+            return
+    for key in found.keys() & expected.keys():
+        jax.tree.map(np.testing.assert_array_equal, found[key], expected[key])
+
+
+def damage(files: Sequence[Path], rng: np.random.Generator) -> None:
+    """Mutates one of the files."""
+    path = one_of(files, rng)
+    content = path.read_bytes()
+    path.write_bytes(mutated(content, mutations_of(path.suffix, content), rng))
