@@ -5,14 +5,15 @@ r"""Makes clip records from frames, labels and a list of classes of your own.
 reads, below the source (zip files in it are read in place),
 
     classes.csv                        name,red,green,blue; then one line a class: road,128,64,128
-    frames/SPLIT/VIDEO/NUMBER.png      the frames of each video, numbered; or .jpg
+    frames/SPLIT/VIDEO/NUMBER.png      the frames of each video, numbered; or .jpg,
+                                       .bmp, .tif, .webp
     labels/SPLIT/VIDEO/NUMBER.png      the labels of some of them: grey or palette PNGs that hold
                                        indices (0: the first class; 255: ignored), or RGB PNGs in
                                        the classes' colours
 
 Each labelled frame becomes a clip; its memory are the frames before it. A last line of classes.csv
 named `ignored` is no class: its colour marks pixels that do not count. Text may stand before the
-number in names. For example:
+number in names. Frames are turned as their EXIF says, labels never are. For example:
 
     import cv2, pathlib, numpy as np
     mine = pathlib.Path("mine")
@@ -42,6 +43,7 @@ from pathlib import Path
 from data_prep.clip_files import FilesClip
 from data_prep.folder_classes import Classes, FolderLabels, read_classes
 from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, notes_on_numbers
+from data_prep.pictures import is_turned_by_exif
 from data_prep.preparation import (
     Options,
     add_arguments,
@@ -51,10 +53,9 @@ from data_prep.preparation import (
     run,
 )
 from data_prep.source_tree import SourceFile, SourceTree
+from tmanet_jax.data.frames import PICTURE_SUFFIXES
 from tmanet_jax.data.record_writer import PlannedClip, SplitPlan, WrongSourceError
 from tmanet_jax.errors import UserError, ends_with_message
-
-_PICTURE_TYPES = (".png", ".jpg", ".jpeg")
 
 
 def find_clips(
@@ -77,8 +78,25 @@ def find_clips(
                 f"There are no labels in {tree.root}: expected labels/{split}/VIDEO/NUMBER.png, "
                 f"e.g. labels/{split}/drive/000123.png. --splits=... names other splits."
             )
-        plans[split] = SplitPlan(clips, labelled=True, notes=notes_on_numbers(split, videos))
+        notes = [*notes_on_numbers(split, videos), *_notes_on_turned(split, videos)]
+        plans[split] = SplitPlan(clips, labelled=True, notes=notes)
     return plans
+
+
+def _notes_on_turned(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
+    turned = [
+        frame
+        for video in videos
+        for number in video.labels
+        if (frame := video.frames.get(number)) is not None and is_turned_by_exif(frame)
+    ]
+    if not turned:
+        return []
+    return [
+        f"Warning: EXIF turns or mirrors {len(turned)} labelled frames of {split}, such as "
+        f"{turned[0]}. They are taken as viewers show them: labels that were drawn on the pixels "
+        "as they are stored do not lie on them. If so, remove the orientation from the frames."
+    ]
 
 
 def _find_video(tree: SourceTree, name: str, classes: Classes) -> NumberedVideo:
@@ -124,7 +142,7 @@ def _find_clip(
 def _numbered_pictures(tree: SourceTree, folder: str) -> Mapping[int, SourceFile]:
     pictures: dict[int, SourceFile] = {}
     for file in tree.files(folder).values():
-        if not file.name.lower().endswith(_PICTURE_TYPES):
+        if not file.name.lower().endswith(PICTURE_SUFFIXES):
             continue
         number = _number(file)
         if number in pictures:

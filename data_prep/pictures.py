@@ -1,10 +1,16 @@
 """Reads frames."""
 
+import io
+
 import cv2
 import numpy as np
+from PIL import ExifTags, Image
 
 from data_prep.source_tree import SourceFile
 from tmanet_jax.errors import UserError
+
+_START = 1 << 16
+"""Bytes that hold the EXIF of a picture, but a TIFF: it comes first and has at most so many."""
 
 
 def read_frame(file: SourceFile) -> np.ndarray:
@@ -18,6 +24,17 @@ def read_frame(file: SourceFile) -> np.ndarray:
             f"Frame {file} cannot be decoded: it is torn or no picture. Get the file again."
         )
     return frame_HxWx3
+
+
+def is_turned_by_exif(file: SourceFile) -> bool:
+    """Whether `read_frame` turns or mirrors a picture, as EXIF asks."""
+    is_at_the_end = file.name.lower().endswith((".tif", ".tiff"))
+    try:
+        start = file.read_bytes(-1 if is_at_the_end else _START)
+        exif = Image.open(io.BytesIO(start)).getexif()
+    except Exception:  # Pillow raises whatever suits it; told when the frame is read
+        return False
+    return exif.get(ExifTags.Base.Orientation, 1) in range(2, 9)
 
 
 def decoded(content: np.ndarray, how: int) -> np.ndarray | None:

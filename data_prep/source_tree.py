@@ -33,8 +33,8 @@ class SourceFile(Protocol):
     def fingerprint(self) -> str:
         """Changes when the file does, as far as can be told without reading it."""
 
-    def read_bytes(self) -> bytes:
-        """Its content, from any thread; raises UserError if it cannot be read."""
+    def read_bytes(self, size: int = -1) -> bytes:
+        """Its first `size` bytes or all, from any thread; raises UserError if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ class UnpackedFile:
             return self.path.name
         return f"{self.path.name} {status.st_size} {status.st_mtime_ns}"
 
-    def read_bytes(self) -> bytes:
-        """Its content, from any thread; raises UserError if it cannot be read."""
+    def read_bytes(self, size: int = -1) -> bytes:
+        """Its first `size` bytes or all, from any thread; raises UserError if it cannot be read."""
         try:
-            return self.path.read_bytes()
+            with self.path.open("rb") as opened:
+                return opened.read(size)
         except OSError as error:
             raise _unreadable(self.path, error) from error
 
@@ -88,10 +89,16 @@ class ZippedFile:
         """Name, size and checksum."""
         return f"{self.name} {self.member.file_size} {self.member.CRC:08x}"
 
-    def read_bytes(self) -> bytes:
-        """Its content, from any thread; raises UserError if it is torn."""
+    def read_bytes(self, size: int = -1) -> bytes:
+        """Its first `size` bytes or all, from any thread; raises UserError if it is torn."""
         try:
-            return self.archive.read(self.member)
+            with self.archive.open(self.member) as opened:
+                return opened.read(size)
+        except RuntimeError as error:  # it is encrypted, or packed in a way that Python lacks
+            raise UserError(
+                f"{self.member.filename} in {self.archive.filename} cannot be read in place: "
+                f"{error}. Unpack the zip file."
+            ) from error
         except _ZIP_DAMAGE as error:
             raise UserError(
                 f"{self.member.filename} in {self.archive.filename} cannot be read: {error}. The "
@@ -101,9 +108,9 @@ class ZippedFile:
 
 _ZIP_DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, RuntimeError, ValueError),
+    *(EOFError, OSError, NotImplementedError, ValueError),
 )
-"""What reading a zip file may raise; NotImplementedError is a RuntimeError."""
+"""What opening or reading a zip file may raise."""
 
 
 _IS_UTF8 = 0x800

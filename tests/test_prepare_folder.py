@@ -10,6 +10,7 @@ import textwrap
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from configs import default
 from data_prep import folder
@@ -117,14 +118,32 @@ def test_ignored_pixels_are_255_or_of_the_colour_named_ignored(source, ignored):
         np.testing.assert_array_equal(clips.read(index, ()).labels_HxW, indices)
 
 
-def test_frames_may_be_jpeg_and_names_may_hold_text(source):
+@pytest.mark.parametrize("kind", ["jpg", "bmp", "TIF", "tiff", "webp"])
+def test_frames_may_be_of_other_kinds_and_names_may_hold_text(source, kind):
     for path in (source / "frames/train/drive").glob("*.png"):
         quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
         frame = numbered(int(path.stem))
-        cv2.imwrite(str(path.with_name(f"cam-{path.stem}.jpg")), frame[..., ::-1], quality)
+        cv2.imwrite(str(path.with_name(f"cam-{path.stem}.{kind}")), frame[..., ::-1], quality)
         path.unlink()
     prepare(source, "--splits=train")
     assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [3, 4])
+def test_a_labelled_frame_that_exif_turns_is_noted(source, kind, orientation, capsys):
+    path = source / "frames/train/drive/000008.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path.unlink()
+    Image.fromarray(numbered(8)[::-1]).save(path.with_suffix(f".{kind}"), exif=exif)
+    assert prepare(source, "--splits=train") == 0
+    report = capsys.readouterr().out
+    assert f"EXIF turns or mirrors 1 labelled frames of train, such as {source}/fr" in report
+    query = clips_of(source).read(1, ()).frames_SxHxWx3[0]
+    assert number_of(query[:, ::-1] if orientation == 3 else query) == 8
+    assert prepare(source, "--splits=train,val") == 0
+    assert "EXIF turns or mirrors 1 labelled frames of val" not in capsys.readouterr().out
 
 
 def test_endings_may_be_in_capitals(source):

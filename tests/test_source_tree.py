@@ -111,6 +111,16 @@ def test_a_changed_member_is_named(tmp_path):
         SourceTree(tmp_path).files("a")["1.png"].read_bytes()
 
 
+def test_an_encrypted_member_is_told_to_be_unpacked(tmp_path):
+    make_zip(tmp_path / "a.zip", {"a/1.png": b"x" * 1000})
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    for place in (6, content.index(b"PK\x01\x02") + 8):  # the flags of the member, twice
+        content[place] |= 1
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"a/1\.png in .*a\.zip .* is encrypted.* Unpack the zip"):
+        SourceTree(tmp_path).files("a")["1.png"].read_bytes()
+
+
 def test_a_file_that_is_gone_is_named(root):
     file = SourceTree(root).files("a/train/aachen")["2.png"]
     before = file.fingerprint
