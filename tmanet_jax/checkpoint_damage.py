@@ -1,17 +1,18 @@
 """Damaged checkpoints: found by reading them whole, and set aside, never deleted.
 
 A checkpoint takes its name only when it is written, so that a killed process leaves none that is
-half there; a machine that loses power can. What is found: files that are missing, cut short or
-emptied. What is not: single bits that changed within an array.
+half there; a machine that loses power can. What is found: files that are missing, cut short,
+emptied or of other types, and by their checksums arrays of which a single bit changed (earlier
+versions wrote no checksums).
 """
 
 import json
+import math
 from pathlib import Path
-from typing import NamedTuple
-
-import tensorstore as ts
+from typing import Any, NamedTuple
 
 from tmanet_jax import distributed
+from tmanet_jax.checkpoint_arrays import checksum, read_arrays
 from tmanet_jax.errors import UserError
 
 _JSON_FILES = (
@@ -95,36 +96,37 @@ def damage_of(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or None: every array and every file of JSON is read."""
     try:
         for name in _JSON_FILES:
-            json.loads((checkpoint / name).read_text())
-        for path in (
-            *(checkpoint / "metrics").glob("metrics"),  # of those that were scored
-            *(checkpoint / "state" / "array_metadatas").iterdir(),
-        ):
+            _read_object(checkpoint / name)
+        for path in (checkpoint / "state" / "array_metadatas").iterdir():
             json.loads(path.read_text())
-        _read_arrays(checkpoint.absolute() / "state")
+        for path in (checkpoint / "metrics").glob("metrics"):  # of those that were scored
+            math.isfinite(_read_object(path)["mIoU"])
+        _check_arrays(checkpoint)
     except Exception as error:  # whatever torn bytes make of their reader
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None
 
 
-def _read_arrays(state: Path) -> None:
-    """Reads them to the host, in this process alone.
+def _read_object(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text())
+    if not isinstance(value, dict):
+        raise TypeError(f"{path.name} holds a {type(value).__name__}")
+    return value
 
-    Orbax's own reader takes part in barriers between processes, and leaves coroutines behind when
-    a file is torn.
-    """
-    files = {"driver": "ocdbt", "base": f"file://{state}/"}
-    keys = ts.KvStore.open(files).result().list().result()
-    names = [key.decode() for key in keys if key.endswith(b"/.zarray")]
-    if not names:
-        raise FileNotFoundError("it holds no arrays")
-    for name in names:
-        array = {
-            "driver": "zarr",
-            "kvstore": {**files, "path": name.removesuffix(".zarray")},
-            "fill_missing_data_reads": False,
-        }
-        ts.open(array).result().read().result()
+
+def _check_arrays(checkpoint: Path) -> None:
+    """Raises an Exception unless the arrays are those that were saved."""
+    found = {name: checksum(array) for name, array in read_arrays(checkpoint / "state")}
+    described = _read_object(checkpoint / "state" / "_METADATA")["tree_metadata"]
+    if len(described) < len(found):
+        raise ValueError(f"_METADATA describes {len(described)} of {len(found)} arrays")
+    path = checkpoint / "checksums" / "metadata"
+    if not path.exists():
+        return
+    expected = _read_object(path)
+    changed = [name for name in expected if found.get(name) != expected[name]]
+    if changed:
+        raise ValueError(f"{len(changed)} of its arrays changed on the disk, such as {changed[0]}")
 
 
 def _free_name(path: Path) -> Path:

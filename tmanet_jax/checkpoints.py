@@ -1,12 +1,16 @@
 """Checkpoints of training: written in the background, kept by age and by score.
 
-A checkpoint holds the training state, the network's configuration, and what decides the stream of
-batches. Its step is the position in that stream: the pipeline is a function of the step.
+A checkpoint holds the training state with a checksum of each array, the network's configuration,
+what decides the stream of batches, and what the run says of itself. Its step is the position in
+that stream: the pipeline is a function of the step.
 """
 
 import contextlib
 import dataclasses
+import errno
 import json
+import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +21,32 @@ from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from tmanet_jax.checkpoint_arrays import checksums_of
 from tmanet_jax.checkpoint_damage import damage_of, steps_in
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 
 State = TypeVar("State")
+
+PATTERN_CHARACTERS = "*?[\\"
+"""Orbax looks for parts of a checkpoint by patterns of its whole path, where these mean others."""
+
+
+def check_path(directory: Path) -> None:
+    """Checkpoints below some paths could be written, and read by nobody.
+
+    Raises:
+        UserError: this is such a path.
+    """
+    whole_path = str(directory.absolute())
+    found = [character for character in PATTERN_CHARACTERS if character in whole_path]
+    if found:
+        raise UserError(
+            f"No checkpoints can be kept in {whole_path}: the library that writes them "
+            f"reads {' '.join(found)} as a pattern. Choose another --workdir, whose whole path is "
+            f"without {' '.join(PATTERN_CHARACTERS)}."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +74,7 @@ class Checkpoints:
         keep: how many of the newest are kept; the best by mIoU is kept besides.
         model: the configuration of the network whose states these are.
         stream: of a run that trains, alone in its workdir; None reads only, whatever stream it was.
+        about: what the run says of itself, as JSON, kept in each checkpoint.
 
     Raises:
         UserError: what is there cannot be listed.
@@ -62,10 +87,12 @@ class Checkpoints:
         keep: int,
         model: ModelConfig,
         stream: DataStream | None = None,
+        about: Mapping[str, Any] | None = None,
     ):
         self._directory = directory
         self._model = _model_fields(model)
-        self._stream = {} if stream is None else dataclasses.asdict(stream)
+        self._stream = {} if stream is None else _as_json(dataclasses.asdict(stream))
+        self._about = about or {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(
                 [
@@ -84,7 +111,7 @@ class Checkpoints:
         self._being_written: int | None = None
         try:
             self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever torn bytes make of their reader
             damaged = [step for step in steps_in(directory) if damage_of(directory / str(step))]
             raise UserError(
                 f"The checkpoints in {directory} cannot be listed ({_reason(error)}). Damaged are "
@@ -96,9 +123,13 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def mean_iou(self, step: int) -> float | None:
-        """The score of a checkpoint, if it has one."""
+        """The score of a checkpoint, if it has one; nan if no pixel of the split has a label."""
         metrics = self._manager.metrics(step)
         return metrics["mIoU"] if metrics else None
+
+    def about(self, step: int) -> Mapping[str, Any]:
+        """What the run said of itself then; empty in checkpoints of earlier versions."""
+        return self._saved(step, "about")
 
     def best_step(self) -> int:
         """Step of the checkpoint with the highest mIoU, or the newest if none was scored.
@@ -109,7 +140,7 @@ class Checkpoints:
         scored = {
             step: mean_iou
             for step in self._manager.all_steps()
-            if (mean_iou := self.mean_iou(step)) is not None
+            if (mean_iou := self.mean_iou(step)) is not None and math.isfinite(mean_iou)
         }
         newest = self.latest_step()
         if newest is None:
@@ -133,6 +164,8 @@ class Checkpoints:
                     state=ocp.args.StandardSave(state),
                     model=ocp.args.JsonSave(self._model),
                     stream=ocp.args.JsonSave(self._stream),
+                    about=ocp.args.JsonSave(self._about),
+                    checksums=ocp.args.JsonSave(checksums_of(state)),
                 ),
             )
 
@@ -168,11 +201,15 @@ class Checkpoints:
     def _telling_what_is_safe(self) -> Iterator[None]:
         """Makes an error of writing a UserError; a full disk is a ValueError to tensorstore."""
         try:
+            if not self._directory.is_dir():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             yield
         except (OSError, ValueError) as error:
             whole = ", ".join(map(str, reversed(steps_in(self._directory)))) or "none"
+            step = self._being_written
             raise UserError(
-                f"The checkpoint of step {self._being_written} cannot be written to "
+                f"The {'next checkpoint' if step is None else f'checkpoint of step {step}'} cannot "
+                f"be written to "
                 f"{self._directory}: {why_not_written(error)}. Started again, the run goes on from "
                 f"the newest whole checkpoint. Whole are those of step: {whole}."
             ) from error
@@ -189,26 +226,33 @@ class Checkpoints:
             UserError: the checkpoint is of another network or of another stream of batches, naming
                 the fields that differ; or it is damaged.
         """
+        path = self._directory / str(step)
+        damage = damage_of(path)
+        if damage is not None:
+            raise self._unreadable(path, damage)
+        defaults = _model_fields(ModelConfig())  # a field that was added since
+        self._check_fields(step, "model", {**defaults, **self._saved(step, "model")}, self._model)
+        stream = {**self._stream, **self._saved(step, "stream")}
+        self._check_fields(step, "stream of batches", stream, self._stream)
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
         )
         try:
-            saved = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    model=ocp.args.JsonRestore(), stream=ocp.args.JsonRestore()
-                ),
-            )
-            self._check_fields(step, "model", saved["model"], self._model)
-            self._check_fields(step, "stream of batches", saved["stream"], self._stream)
             args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
             return self._manager.restore(step, args=args)["state"]
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(
-                f"The checkpoint {self._directory / str(step)} is damaged or of another state "
-                f"({_reason(error)}). Mode train sets a newest one that is damaged aside and goes "
-                "on from the one before; or move it away."
-            ) from error
+        except Exception as error:  # Orbax raises a bare Exception, too
+            raise self._unreadable(path, _reason(error)) from error
+
+    def _unreadable(self, path: Path, reason: str) -> UserError:
+        return UserError(
+            f"The checkpoint {path} is damaged or of another state ({reason}). Mode train sets a "
+            "newest one that is damaged aside and goes on from the one before; or move it away."
+        )
+
+    def _saved(self, step: int, item: str) -> dict[str, Any]:
+        """A file of JSON in a checkpoint; empty if the checkpoint is older than its kind."""
+        path = self._directory / str(step) / item / "metadata"
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def _check_fields(
         self, step: int, what: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]
@@ -240,7 +284,8 @@ def _reason(error: Exception) -> str:
 
 
 def _mean_iou(metrics: Mapping[str, float]) -> float:
-    return metrics["mIoU"]
+    """A score that can be compared: a split without a labelled pixel has none."""
+    return metrics["mIoU"] if math.isfinite(metrics["mIoU"]) else -math.inf
 
 
 def _model_fields(model: ModelConfig) -> dict[str, Any]:
@@ -251,4 +296,9 @@ def _model_fields(model: ModelConfig) -> dict[str, Any]:
         "align_corners": model.align_corners,
     }
     del flat["head.dropout"], flat["head.tied_init"]
-    return json.loads(json.dumps(flat))
+    return _as_json(flat)
+
+
+def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
+    """As they come back from a file of JSON."""
+    return json.loads(json.dumps(fields))

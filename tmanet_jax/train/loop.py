@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from tmanet_jax import distributed, weights
 from tmanet_jax.checkpoint_damage import set_damaged_aside
-from tmanet_jax.checkpoints import Checkpoints
+from tmanet_jax.checkpoints import Checkpoints, check_path
 from tmanet_jax.data.pipeline import Batch, train_batches
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import Stopped
@@ -55,6 +55,7 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
         Stopped: the process was told to stop, and a checkpoint is written.
     """
     clock = RunClock()
+    check_path(workdir)
     mesh = make_mesh(config=settings.mesh)
     part = batch_part(mesh)
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
