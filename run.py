@@ -2,12 +2,15 @@
 
     python run.py [train] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
     python run.py eval|consistency --config=configs/demo.py [--workdir=DIR] [--submit=DIR]
+    python run.py [MODE] --workdir=DIR
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
     python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
     python run.py benchmark train|inference|stream --config=configs/cityscapes.py [--peer=torch]
         [--size=HxW] [--batch=N] [--full] [--turns=N] [--json=FILE]
     python run.py benchmark attention --config=configs/cityscapes.py [--peer=torch] [--turns=N]
     python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
+
+A workdir says what configuration its run has: then --config is not needed.
 
 Several processes as one (docs/pods.md), each started with
 
@@ -20,6 +23,7 @@ in hand) and wrote a checkpoint: the same command goes on from there, bit for bi
 process of the run is lost (the message says which): start all again.
 """
 
+import argparse
 import dataclasses
 import importlib
 import logging
@@ -50,9 +54,12 @@ from tmanet_jax.deploy import (
 from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
+from tmanet_jax.run_description import CONFIG_FILE, differences, fields_of, read_fields
 from tmanet_jax.settings import Settings
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.loop import train
+
+CONFIG_OF_WORKDIR = Path(__file__).with_name("configs") / "workdir.py"
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration file.")
 _WORKDIR = flags.DEFINE_string(
@@ -115,6 +122,10 @@ _PROCESSES = (
     _START_TIMEOUT,
     _PEER_TIMEOUT,
 )
+
+
+def _train(run: Settings, workdir: Path) -> None:
+    train(run, workdir, fields_of(_CONFIG.value))
 
 
 def _evaluate(run: Settings, workdir: Path) -> None:
@@ -226,7 +237,7 @@ class Mode(NamedTuple):
 
 
 MODES: Mapping[str, Mode] = {
-    "train": Mode(train, _PROCESSES),
+    "train": Mode(_train, _PROCESSES),
     "eval": Mode(_evaluate, (_SUBMIT, *_PROCESSES)),
     "consistency": Mode(_consistency, (_MEMORY_STRIDE,)),
     "predict": Mode(
@@ -266,18 +277,23 @@ def main(argv: list[str]) -> int:
         distributed.check_same_fields("configuration", _told(mode, config))
         if MODES[mode].needs_records:
             distributed.in_turn(lambda: _ensure_demo_records(run.data))
-        MODES[mode].start(run, Path(_WORKDIR.value or f"runs/{config.name}"))
+        workdir = Path(_WORKDIR.value or f"runs/{config.name}")
+        _tell_contradictions(mode, config, workdir)
+        MODES[mode].start(run, workdir)
     return 0
 
 
 def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
     """Raises UserError for an unknown mode, configuration, field or type."""
     app.define_help_flags()
+    sys.argv = argv = _with_config_of_workdir(argv)  # where fields of the configuration are sought
     try:
         words = flags.FLAGS(argv)[1:]
         config = _CONFIG.value
         if config is not None:
             config.lock()  # the first use reports a file that could not be loaded
+    except SystemExit as end:  # absl has shown its help, and calls that an error
+        raise SystemExit(0) from end
     except Exception as error:  # a configuration is a program: it can fail in any way
         reason = str(error).replace("\\n", " ").replace("\\'", "'")
         if reason[:1] in ("'", '"') and reason.endswith(reason[0]):  # a KeyError quotes its text
@@ -287,12 +303,40 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
             "configs/default.py."
         ) from error
     if config is None:
-        raise UserError("Which configuration? For example --config=configs/demo.py.")
+        raise UserError(
+            "Which configuration? For example --config=configs/demo.py, or the --workdir of a run "
+            f"that has begun (one with a {CONFIG_FILE})."
+        )
     mode = " ".join(words) or "train"
     if mode not in MODES:
         raise UserError(f"{mode!r} is no mode: choose one of {', '.join(MODES)}.")
     _refuse_options_of_other_modes(mode)
     return mode, config
+
+
+def _with_config_of_workdir(argv: list[str]) -> list[str]:
+    """Adds the configuration that a workdir says, where the command line says none."""
+    parser = argparse.ArgumentParser(
+        prog="run.py", add_help=False, allow_abbrev=False, exit_on_error=False
+    )
+    for name in ("config", "workdir"):
+        parser.add_argument(f"--{name}", f"-{name}")
+    try:
+        known, _ = parser.parse_known_args(argv[1:])
+    except argparse.ArgumentError:  # absl says it better
+        return argv
+    if known.config or not known.workdir or not (Path(known.workdir) / CONFIG_FILE).is_file():
+        return argv
+    return [argv[0], f"--config={CONFIG_OF_WORKDIR}:{known.workdir}", *argv[1:]]
+
+
+def _tell_contradictions(mode: str, config: ConfigDict, workdir: Path) -> None:
+    """Where a run is used otherwise than it was trained; training compares with its checkpoint."""
+    if mode not in ("eval", "consistency", "predict"):
+        return
+    changed = differences(read_fields(workdir) or {}, fields_of(config))
+    if changed:
+        distributed.tell(f"Unlike {workdir / CONFIG_FILE}: {'; '.join(changed)}.")
 
 
 def _refuse_options_of_other_modes(mode: str) -> None:

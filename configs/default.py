@@ -53,6 +53,7 @@ def get_config() -> ConfigDict:
     config.init = ConfigDict()
     config.init.pretrained = ""  # weights of the backbone alone, .safetensors or .pth
     config.init.checkpoint = ""  # weights of a whole TMANet, to fine-tune or to evaluate
+    config.init.published = ""  # backbone that the published score begins from, if there is one
 
     config.data = ConfigDict()
     config.data.dir = ""  # directory of the clip records

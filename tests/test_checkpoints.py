@@ -18,6 +18,7 @@ from tests import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.checkpoint_damage import Damaged, damage_of, set_damaged_aside, steps_in
 from tmanet_jax.checkpoints import Checkpoints, DataStream, check_path
+from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
@@ -25,6 +26,20 @@ from tmanet_jax.sharding import make_mesh, replicated
 from tmanet_jax.train import start
 
 MODEL = ModelConfig()
+STREAM = DataStream(
+    seed=0,
+    batch_size=8,
+    num_clips=5,
+    memory_range=2,
+    augmentation=Augmentation(
+        crop_size=(48, 80),
+        ratio_range=(0.5, 2.0),
+        cat_max_ratio=0.75,
+        flip_probability=0.5,
+        photometric="frame",
+    ),
+    records="some",
+)
 
 
 def state(value: float) -> dict[str, jnp.ndarray]:
@@ -108,7 +123,7 @@ def kept_run(**fields: object) -> settings.Settings:
 
 def restored_kept(directory: Path, run: settings.Settings) -> int:
     _, like = start.initial_state(run, start.blank_model(run), None)
-    stream = DataStream(seed=0, batch_size=2, num_clips=6, memory_range=2)
+    stream = dataclasses.replace(STREAM, batch_size=2, num_clips=6)
     with contextlib.closing(
         Checkpoints(directory, keep=2, model=run.model, stream=stream)
     ) as checkpoints:
@@ -272,16 +287,21 @@ def test_if_none_is_whole_all_stay_where_they_are(two: Path, tmp_path: Path) -> 
 
 
 def test_another_stream_of_batches_is_refused_and_not_set_aside(tmp_path: Path) -> None:
-    stream = DataStream(seed=0, batch_size=8, num_clips=5, memory_range=2)
-    with contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=stream)) as one:
+    with contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=STREAM)) as one:
         one.save(1, state(1))
     assert set_damaged_aside(tmp_path) == ()
-    other = dataclasses.replace(stream, batch_size=4)
-    with (
-        contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=other)) as two,
-        pytest.raises(UserError, match="batch_size is 8 there and 4"),
+    colours = dataclasses.replace(STREAM.augmentation, photometric="off")
+    for changed, words in (
+        ({"batch_size": 4}, "batch_size is 8 there and 4"),
+        ({"records": "other"}, "records is 'some' there and 'other'"),
+        ({"augmentation": colours}, r"augmentation\.photometric is 'frame' there and 'off'"),
     ):
-        restored(two, 1)
+        other = dataclasses.replace(STREAM, **changed)  # type: ignore[arg-type]
+        with (
+            contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=other)) as two,
+            pytest.raises(UserError, match=words),
+        ):
+            restored(two, 1)
 
 
 @contextlib.contextmanager

@@ -71,8 +71,13 @@ def step_with(loss: float, grad_norm: float, index: int) -> StepOfClips:
 
 
 class NoCheckpoints:
-    def latest_step(self) -> int:
+    """Step 7 is written; a lost one goes to lost/."""
+
+    def newest_in_directory(self) -> int:
         return 7
+
+    def set_lost_aside(self, step: int) -> Path:
+        return Path("lost") / str(step)
 
 
 class Curves:
@@ -103,6 +108,27 @@ def test_the_watch_names_step_clips_and_what_is_safe(
     watch.add(2, *step_with(loss, grad_norm, index=1))
     with pytest.raises(UserError, match=r"Step 3: .*noise_000001.*checkpoint is of step 7"):
         watch.check_all()
+
+
+def test_steps_that_fail_whatever_their_clips_set_the_lost_checkpoint_aside(
+    tmp_path: Path,
+) -> None:
+    source, curves = write_noise(tmp_path, 3), Curves()
+    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves, max_skipped=2)  # type: ignore[arg-type]  # stand-ins
+    watch.add(9, *step_with(1.0, 1.0, index=0))
+    watch.add(10, *step_with(np.nan, 1.0, index=0))
+    watch.check_all()
+    assert watch.num_skipped_last == 1
+    watch.add(11, *step_with(1.0, 1.0, index=0))
+    watch.check_all()
+    assert watch.num_skipped_last == 0
+    for step in (12, 13):
+        watch.add(step, *step_with(np.nan, 1.0, index=1))
+    with pytest.raises(UserError) as refusal:
+        watch.check_all()
+    assert "2 steps since step 13" in str(refusal.value)
+    assert f"kept as {Path('lost') / '12'}" in str(refusal.value)
+    assert "checkpoint is of step 7: the next start goes on from there" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def _set_aside(directory: Path) -> tuple[Damaged, ...]:
         reason = damage_of(directory / str(step))
         if reason is None:
             break
-        damaged.append(Damaged(step, reason, _free_name(directory / f"{step}.damaged")))
+        damaged.append(Damaged(step, reason, free_name(directory / f"{step}.damaged")))
     else:
         if damaged:
             reasons = "; ".join(f"step {one.step}: {one.reason}" for one in damaged)
@@ -129,7 +129,7 @@ def _check_arrays(checkpoint: Path) -> None:
         raise ValueError(f"{len(changed)} of its arrays changed on the disk, such as {changed[0]}")
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
     """The path, or with a number behind it if something is there."""
     number, free = 1, path
     while free.exists():

@@ -21,11 +21,14 @@ from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from tmanet_jax import distributed
 from tmanet_jax.checkpoint_arrays import checksums_of
-from tmanet_jax.checkpoint_damage import damage_of, steps_in
+from tmanet_jax.checkpoint_damage import damage_of, free_name, steps_in
 from tmanet_jax.data.files import why_not_written
+from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.run_description import flat
 
 State = TypeVar("State")
 
@@ -58,12 +61,16 @@ class DataStream:
         batch_size: clips a step, over all processes.
         num_clips: in the training split.
         memory_range: frames before the query that memory frames are drawn from.
+        augmentation: of the clips.
+        records: fingerprint of the training split.
     """
 
     seed: int
     batch_size: int
     num_clips: int
     memory_range: int
+    augmentation: Augmentation
+    records: str
 
 
 class Checkpoints:
@@ -91,7 +98,7 @@ class Checkpoints:
     ):
         self._directory = directory
         self._model = _model_fields(model)
-        self._stream = {} if stream is None else _as_json(dataclasses.asdict(stream))
+        self._stream = {} if stream is None else _as_json(flat(dataclasses.asdict(stream)))
         self._about = about or {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(
@@ -121,6 +128,10 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """Step of the newest checkpoint; `wait` tells whether it could be written."""
         return self._manager.latest_step()
+
+    def newest_in_directory(self) -> int | None:
+        """Step of the newest checkpoint that is written and was not set aside."""
+        return next(iter(steps_in(self._directory)), None)
 
     def mean_iou(self, step: int) -> float | None:
         """The score of a checkpoint, if it has one; nan if no pixel of the split has a label."""
@@ -186,6 +197,20 @@ class Checkpoints:
         ):
             score.save(path, ocp.args.JsonSave({"mIoU": mean_iou}))
             self._manager.reload()
+
+    def set_lost_aside(self, step: int) -> Path | None:
+        """Renames the checkpoint of a step whose network cannot be trained on, if there is one.
+
+        Of several processes the first one does so. Nothing can be saved afterwards.
+        """
+        self.wait()
+        path = self._directory / str(step)
+        if not path.is_dir():
+            return None
+        aside = free_name(path.with_name(f"{step}.lost"))
+        if distributed.is_first():
+            path.rename(aside)
+        return aside
 
     def wait(self) -> None:
         """Waits until everything is written.
@@ -290,13 +315,13 @@ def _mean_iou(metrics: Mapping[str, float]) -> float:
 
 def _model_fields(model: ModelConfig) -> dict[str, Any]:
     """The fields that decide the parameters and what they compute, flat, as JSON returns them."""
-    flat = {
+    fields = {
         **{f"backbone.{name}": value for name, value in dataclasses.asdict(model.backbone).items()},
         **{f"head.{name}": value for name, value in dataclasses.asdict(model.head).items()},
         "align_corners": model.align_corners,
     }
-    del flat["head.dropout"], flat["head.tied_init"]
-    return _as_json(flat)
+    del fields["head.dropout"], fields["head.tied_init"]
+    return _as_json(fields)
 
 
 def _as_json(fields: dict[str, Any]) -> dict[str, Any]:

@@ -232,3 +232,7 @@ class Origin:
 
     step: int
     mean_iou: float | None = None
+
+    def __str__(self) -> str:
+        score = "" if self.mean_iou is None else f", mIoU {100 * self.mean_iou:.2f}"
+        return f"step {self.step}{score}"

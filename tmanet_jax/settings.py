@@ -64,10 +64,12 @@ class InitConfig:
     Attributes:
         pretrained: of the backbone alone.
         checkpoint: of a whole TMANet; training makes new classifiers if it has other classes.
+        published: the backbone that the configuration's published score begins from, if any.
     """
 
     pretrained: str = ""
     checkpoint: str = ""
+    published: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +167,7 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
         checkpoint_every=config.checkpoint.every,
         checkpoints_kept=config.checkpoint.keep,
         log_every=config.log.every,
-        profile=_profile(config.profile),
+        profile=_profile(config.profile, config.num_steps),
     )
 
 
@@ -326,13 +328,18 @@ def _evaluation(config: ConfigDict, told: Collection[str]) -> EvalConfig:
     )
 
 
-def _profile(steps: tuple[int, ...]) -> tuple[int, int] | None:
+def _profile(steps: tuple[int, ...], num_steps: int) -> tuple[int, int] | None:
     if not steps:
         return None
     if not (_are_positive_ints(steps, 2) and steps[0] <= steps[1]):
         raise UserError(
             f"config.profile must be the first and the last step of a trace, from 1, not {steps}: "
             '--config.profile="(11,15)".'
+        )
+    if steps[0] > num_steps:
+        raise UserError(
+            f"config.profile begins at step {steps[0]}, beyond config.num_steps {num_steps}: "
+            "nothing would be traced; choose earlier steps."
         )
     return (steps[0], steps[1])
 

@@ -22,6 +22,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from tmanet_jax import checkpoint_weights
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.data.files import write_whole
@@ -82,13 +83,19 @@ class WeightFile:
 
 
 def read(path: str | os.PathLike[str]) -> WeightFile:
-    """Reads a `.safetensors` or a `.pth` file.
+    """Reads a `.safetensors` or a `.pth` file, or a training's checkpoint.
+
+    Args:
+        path: of the file; or a run's workdir, of which the best checkpoint is read; or the folder
+            of one of its checkpoints, `WORKDIR/checkpoints/STEP`.
 
     Raises:
         UserError: there is no such file, it is damaged or of another kind, it wants to run code, or
             it is a `.pth` and torch is not installed.
     """
     path = Path(path)
+    if path.is_dir():
+        return WeightFile(*checkpoint_weights.read(path))
     reader = _READERS[_suffix(path)]
     if not path.is_file():
         raise UserError(f"There is no file of weights at {path}.")

@@ -6,7 +6,7 @@ left, back.
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -73,11 +73,12 @@ Tensors = dict[str, np.ndarray]
 
 def to_tensors(state: nnx.State) -> Tensors:
     """A model's state -> tensors by the original's names, in its layouts."""
-    flat = dict(nnx.to_flat_state(state))
-    return {
-        name: _to_original(path, np.asarray(flat[path][...]))
-        for path, name in original_names(flat).items()
-    }
+    return tensors_of({path: np.asarray(leaf[...]) for path, leaf in nnx.to_flat_state(state)})
+
+
+def tensors_of(arrays: Mapping[PathParts, np.ndarray]) -> Tensors:
+    """The same of arrays by their paths in a model's state."""
+    return {name: _to_original(path, arrays[path]) for path, name in original_names(arrays).items()}
 
 
 def with_tensors(state: nnx.State, tensors: Tensors) -> nnx.State:

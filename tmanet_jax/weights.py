@@ -42,7 +42,9 @@ from tmanet_jax.weight_names import (
 T = TypeVar("T")
 
 OF_WORKDIR = "tmanet.safetensors"
-"""The file that training leaves in a run's workdir."""
+"""The file that training leaves in a run's workdir: the weights of its best step."""
+LAST = "last.safetensors"
+"""Beside it: those of its last step."""
 
 BACKBONE = "backbone."
 CLASSIFIERS = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")

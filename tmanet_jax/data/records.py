@@ -9,6 +9,7 @@ lie in ArrayRecord files that a TFDS builder (`record_writer`) describes:
 """
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -182,6 +183,18 @@ class ClipSource:
     def label_doubts(self, *, trains: bool) -> list[str]:
         """What is doubtful about the labels: see `label_doubts.label_doubts`."""
         return label_doubts(self.split, self._split_info, self.info.classes, trains=trains)
+
+    def fingerprint(self) -> str:
+        """Tells apart what the split held at different times; no shard is read."""
+        shards = self._data_source.dataset_info.splits[self.split].filepaths
+        facts = (
+            self.ids,
+            self.class_pixels,
+            self._split_info.ignored_pixels,
+            self.info.frame_stride,
+            [os.path.getsize(path) for path in shards],
+        )
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def clip_id(self, index: int) -> str:
         """The id of a clip, without reading it."""

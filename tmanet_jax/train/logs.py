@@ -1,5 +1,6 @@
 """What a run tells: a log file, TensorBoard's curves and pictures, and the terminal."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from tmanet_jax import distributed
+from tmanet_jax.run_description import RunDescription
 
 
 class RunLog:
@@ -39,10 +41,20 @@ class RunLog:
         distributed.tell(text)
         self._logger.info(text)
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """To the curves and, as one line, to the file."""
+    def description(self, description: RunDescription) -> None:
+        """What the run is: to the file and, with its configuration, to TensorBoard."""
+        self._logger.info("%s", description)
+        content = json.dumps(description.to_json(), indent=2)
+        self._tensorboard.add_text("run", f"```json\n{content}\n```")
+
+    def curves(self, step: int, values: Mapping[str, float]) -> None:
+        """To TensorBoard."""
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """To the curves and, as one line, to the file."""
+        self.curves(step, values)
         self._logger.info(
             "step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items())
         )

@@ -2,25 +2,27 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from tqdm import tqdm
 
-from tmanet_jax import distributed, weights
+from tmanet_jax import distributed
 from tmanet_jax.checkpoint_damage import set_damaged_aside
 from tmanet_jax.checkpoints import Checkpoints, check_path
 from tmanet_jax.data.pipeline import Batch, train_batches
 from tmanet_jax.data.records import ClipSource
-from tmanet_jax.errors import Stopped
+from tmanet_jax.errors import Stopped, UserError
 from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference.evaluate import Evaluation, evaluate
 from tmanet_jax.inference.report import Report, write_report
 from tmanet_jax.inference.segment import SegmentedClip, SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.run_description import RunDescription
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import (
     BatchPart,
@@ -30,28 +32,34 @@ from tmanet_jax.sharding import (
     make_mesh,
     put_batch,
     replicated,
-    to_default_device,
 )
 from tmanet_jax.stop_signals import StopSignals
-from tmanet_jax.train import start
+from tmanet_jax.train import going_on, start
 from tmanet_jax.train.class_weights import class_weights
 from tmanet_jax.train.goodput import Part, RunClock
 from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.optimizer import poly_schedule
 from tmanet_jax.train.profiling import StepProfiler
+from tmanet_jax.train.progress import Progress
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
+from tmanet_jax.train.trained_weights import leave_weights
 from tmanet_jax.train.watch import LossWatch
 
 
-def train(settings: Settings, workdir: Path) -> Evaluation:
+def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = None) -> Evaluation:
     """Trains to `settings.num_steps`, going on from the newest checkpoint in the workdir.
 
-    Leaves checkpoints, the log, TensorBoard's curves, the metrics, pictures of predictions, and
-    the final weights in a file of their own.
+    Leaves checkpoints, what the run is (`config.json`), the log, TensorBoard's curves, the metrics
+    and pictures of the last step, and the weights of the best step and of the last one.
+
+    Args:
+        settings: of the run.
+        workdir: of the run.
+        config: the configuration that the settings were made of (`run_description.fields_of`).
 
     Raises:
-        UserError: bad input; another run in this workdir; a disk that is full; or a loss that is
-            not finite, naming the step and its clips.
+        UserError: bad input; another run in this workdir; a disk that is full; a loss that is not
+            finite, naming the step and its clips; or weights that are not finite.
         Stopped: the process was told to stop, and a checkpoint is written.
     """
     clock = RunClock()
@@ -72,18 +80,21 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
     start.prepare_workdir(workdir)
     start.check_processes_agree(train_source, workdir)
     stream = start.data_stream(settings, train_source)
+    description = RunDescription.of(config or {}, train_source)
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone_in(workdir, "--workdir"))
         damaged = set_damaged_aside(workdir / start.CHECKPOINTS_DIR)
         checkpoints = stack.enter_context(
-            contextlib.closing(start.open_checkpoints(settings, workdir, stream))
+            contextlib.closing(start.open_checkpoints(settings, workdir, stream, description))
         )
         log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
         signals = stack.enter_context(StopSignals())
         log.message(_introduction(model, train_source, eval_source, mesh, workdir))
         doubts = train_source.label_doubts(trains=True) + eval_source.label_doubts(trains=False)
-        for found in (*damaged, *filter(None, [load_report]), *doubts):
+        for found in (*damaged, *doubts):
             log.message(str(found))
+        if checkpoints.latest_step() is None:
+            log.message(start.beginning(settings.init, load_report))
         recipe, state = start.initial_state(
             settings, model, class_weights(train_source, settings.class_weight_power)
         )
@@ -103,22 +114,23 @@ def train(settings: Settings, workdir: Path) -> Evaluation:
             checkpoints=checkpoints,
             log=log,
             clock=clock,
-            profiler=StepProfiler(workdir, settings.profile),
+            profiler=StepProfiler(workdir, settings.profile, settings.num_steps),
             signals=signals,
         )
-        state, evaluation = _train_to_the_end(run, _newest_state(run, state))
+        state = _newest_state(run, state, description)
+        log.description(description)
         if distributed.is_first():
-            weights.save(
-                workdir / weights.OF_WORKDIR,
-                nnx.merge(recipe.graphdef, *to_default_device(state.network)),
-                train_source.info.classes,
-                protocol=settings.evaluation.protocol,
-            )
+            description.write(workdir)
+        state, evaluation = _train_to_the_end(run, state)
+        told = leave_weights(
+            workdir, recipe.graphdef, state, checkpoints, mesh, train_source.info.classes
+        )
+        if distributed.is_first():
             report = Report(evaluation, int(state.step), eval_source.split)
             with clock.within(Part.EVALUATION):
                 log.message(write_report(report, workdir))
         log.message(str(clock))
-        log.message(f"weights:  {workdir / weights.OF_WORKDIR}")
+        log.message(told)
         return evaluation
 
 
@@ -146,19 +158,22 @@ def _introduction(
     num_params = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
     return (
         f"TMANet with {num_params / 1e6:.2f} M parameters, T = {model.config.head.num_memory}; "
-        f"{len(train_source)} clips train, {len(eval_source)} are scored; "
-        f"{mesh.size} {jax.devices()[0].platform} device(s); workdir {workdir}"
+        f"clips: {len(train_source)} to train, {len(eval_source)} to score; "
+        f"{mesh.size} {jax.devices()[0].platform} device{'s' * (mesh.size > 1)}; workdir {workdir}"
     )
 
 
-def _newest_state(run: _Run, initial: TrainState) -> TrainState:
+def _newest_state(run: _Run, initial: TrainState, description: RunDescription) -> TrainState:
     """The newest checkpoint's state, or else the initial one, on all devices."""
     distributed.wait_for_start("made its network")
     step = run.checkpoints.latest_step()
     if step is None:
         return jax.device_put(initial, replicated(run.mesh))
-    run.log.message(f"going on from step {step} of {run.settings.num_steps}")
-    return run.checkpoints.restore(step, initial, replicated(run.mesh))
+    state = run.checkpoints.restore(step, initial, replicated(run.mesh))
+    there = run.checkpoints.about(step).get("config", {})
+    for line in going_on.words(step, run.settings, there, description.config):
+        run.log.message(line)
+    return state
 
 
 def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluation]:
@@ -183,19 +198,16 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
         process_count=run.part.count,
         num_workers=settings.data.num_workers,
     )
-    progress = tqdm(
-        total=settings.num_steps,
-        initial=first,
-        desc="train",
-        unit="step",
-        disable=not distributed.is_first(),
-    )
     clock, profiler = run.clock, run.profiler
-    with contextlib.closing(batches), contextlib.closing(progress), contextlib.closing(profiler):
+    with (
+        contextlib.closing(batches),
+        contextlib.closing(profiler),
+        Progress(first, settings.num_steps) as progress,
+    ):
         for step in range(first, settings.num_steps):
             if run.signals.stops_before(step):
                 watch.check_all()
-                _stop(run, state, step)
+                _stop(run, state, step, watch.num_skipped_last)
             done = step + 1
             with profiler.step(done):
                 with clock.within(Part.DATA):
@@ -205,15 +217,18 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
                 state, metrics = step_fn(state, on_devices)
             clock.begin_steps()
             watch.add(step, batch, metrics)
-            progress.update()
+            progress.step(done)
             if trace := profiler.end_after(done, metrics):
                 run.log.message(trace)
             if done % settings.log_every == 0 or done == settings.num_steps:
-                progress.set_postfix_str(watch.log_newest())
-                run.log.scalars(done, clock.point())
+                progress.point(done, watch.log_newest())
+                run.log.curves(done, clock.point())
             is_scored = _is_scored_after(done, settings)
             if is_scored or done % settings.checkpoint_every == 0:
                 watch.check_all()
+                if _is_left_out(run, done, watch.num_skipped_last):
+                    continue
+                _check_finite(run, state, done)
                 with clock.within(Part.CHECKPOINT):
                     run.checkpoints.save(done, state)
             if is_scored:
@@ -231,18 +246,47 @@ def _compiled_by_all(
     return compiled
 
 
+def _is_left_out(run: _Run, done: int, num_skipped: int) -> bool:
+    """Whether a step gets no checkpoint: what skipped steps leave may be lost already."""
+    if not num_skipped:
+        return False
+    said = f"{num_skipped} skipped step{'s' * (num_skipped > 1)}"
+    if done == run.settings.num_steps:
+        run.log.message(f"The run ends with {said}: its last weights are those before.")
+        return False
+    run.log.message(f"No checkpoint after step {done}, which ends {said}.")
+    return True
+
+
+def _check_finite(run: _Run, state: TrainState, done: int) -> None:
+    """Raises UserError if a weight is not, which the next step's loss would have shown."""
+    arrays = [np.asarray(leaf.addressable_data(0)) for leaf in jax.tree.leaves(state.network)]
+    if not all(np.isfinite(array).all() for array in arrays):
+        newest = run.checkpoints.latest_step()
+        raise UserError(
+            f"The weights after step {done} are not finite: this training has failed, and nothing "
+            f"of the step is saved. The newest checkpoint is "
+            f"{'none' if newest is None else f'of step {newest}'}. Lower "
+            "config.optimizer.learning_rate, and look at the first steps in train.log."
+        )
+
+
 def _is_scored_after(step: int, settings: Settings) -> bool:
     return step > 0 and (step % settings.evaluation.every == 0 or step == settings.num_steps)
 
 
-def _stop(run: _Run, state: TrainState, step: int) -> NoReturn:
+def _stop(run: _Run, state: TrainState, step: int, num_skipped: int = 0) -> NoReturn:
     """Leaves a checkpoint; a step that is not scored yet is scored by the next start."""
-    run.checkpoints.save(step, state)
+    saved = "Its checkpoint is written"
+    if num_skipped and step < run.settings.num_steps:
+        saved = f"The last {num_skipped} were skipped and saved by none; earlier ones are written"
+    else:
+        run.checkpoints.save(step, state)
     run.checkpoints.wait()
     number = run.signals.number
     raise Stopped(
-        f"Stopped by {number.name} after step {step} of {run.settings.num_steps}. Its checkpoint "
-        "is written: the same command goes on from there.",
+        f"Stopped by {number.name} after step {step} of {run.settings.num_steps}. {saved}: the "
+        "same command goes on from there.",
         number,
     )
 

@@ -21,11 +21,13 @@ class StepProfiler:
     Args:
         workdir: of the run.
         steps: the first and the last one, counted from 1; None: nothing is traced.
+        num_steps: of the run, at the latest the last one that is traced.
     """
 
-    def __init__(self, workdir: Path, steps: tuple[int, int] | None):
+    def __init__(self, workdir: Path, steps: tuple[int, int] | None, num_steps: int):
         self._directory = workdir / PROFILE_DIR
-        self._steps = steps if distributed.is_first() else None
+        wanted = steps if distributed.is_first() else None
+        self._steps = None if wanted is None else (wanted[0], min(wanted[1], num_steps))
         self._is_on = False
 
     @contextlib.contextmanager

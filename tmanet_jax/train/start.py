@@ -16,6 +16,7 @@ from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.evaluate import evenly_spread
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.run_description import RunDescription
 from tmanet_jax.settings import InitConfig, Settings
 from tmanet_jax.train.optimizer import make_sgd
 from tmanet_jax.train.step import Recipe, TrainState, init_state
@@ -155,7 +156,10 @@ def has_checkpoint(workdir: Path) -> bool:
 
 
 def open_checkpoints(
-    settings: Settings, workdir: Path, stream: DataStream | None = None
+    settings: Settings,
+    workdir: Path,
+    stream: DataStream | None = None,
+    description: RunDescription | None = None,
 ) -> Checkpoints:
     """The checkpoints of a workdir; without a stream of batches they are only read."""
     return Checkpoints(
@@ -163,6 +167,7 @@ def open_checkpoints(
         keep=settings.checkpoints_kept,
         model=settings.model,
         stream=stream,
+        about=None if description is None else description.to_json(),
     )
 
 
@@ -173,6 +178,8 @@ def data_stream(settings: Settings, source: ClipSource) -> DataStream:
         batch_size=settings.batch_size,
         num_clips=len(source),
         memory_range=settings.data.memory_range,
+        augmentation=settings.data.augmentation,
+        records=source.fingerprint(),
     )
 
 
@@ -200,6 +207,19 @@ def load_weights(model: TMANet, init: InitConfig) -> LoadReport | None:
     if init.checkpoint:
         return load_checkpoint(init.checkpoint, model, new_classifier_ok=True)
     return None
+
+
+def beginning(init: InitConfig, report: LoadReport | None) -> str:
+    """What a new run begins from, for the log; warns where a published score needs more."""
+    if report is not None:
+        return f"begins from a file: {report}"
+    if not init.published:
+        return "begins from random weights"
+    return (
+        "WARNING: begins from random weights. The published score of this configuration needs the "
+        f"backbone {init.published}: --config.init.pretrained=FILE (the README says where it comes "
+        "from)."
+    )
 
 
 def initial_state(

@@ -41,14 +41,24 @@ class LossWatch:
         self._log = log
         self._max_skipped = max_skipped
         self._num_skipped = 0
+        self._skipped_since: int | None = None
         self._pending: collections.deque[tuple[int, np.ndarray, StepMetrics]] = collections.deque()
         self._newest: tuple[int, StepMetrics] | None = None
+        self._checked = 0
 
     def add(self, step: int, batch: Batch, metrics: StepMetrics) -> None:
         """Takes the metrics of a step (from 0) and checks those of an earlier one."""
         self._pending.append((step, batch.indices, metrics))
         if len(self._pending) > self._LAG:
             self._check_oldest()
+
+    @property
+    def num_skipped_last(self) -> int:
+        """How many of the newest checked steps, one after the other, were skipped.
+
+        They changed no weights: these may be lost already, and are no checkpoint to go on from.
+        """
+        return 0 if self._skipped_since is None else self._checked - self._skipped_since
 
     def check_all(self) -> None:
         """Waits for every step so far.
@@ -84,24 +94,42 @@ class LossWatch:
 
     def _check_oldest(self) -> None:
         step, indices, metrics = self._pending.popleft()
+        self._checked = step + 1
         loss, grad_norm = float(metrics.losses.total), float(metrics.grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            clip_ids = ", ".join(self._source.clip_id(int(index)) for index in indices)
-            newest = self._checkpoints.latest_step()
-            found = (
-                f"Step {step + 1}: the loss is {loss} and the gradient's norm {grad_norm}, with "
-                f"the clips {clip_ids}."
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            self._newest = (step, metrics)
+            self._skipped_since = None
+            return
+        if self._skipped_since is None:
+            self._skipped_since = step
+        clip_ids = ", ".join(self._source.clip_id(int(index)) for index in indices)
+        found = (
+            f"Step {step + 1}: the loss is {loss} and the gradient's norm {grad_norm}, with "
+            f"the clips {clip_ids}."
+        )
+        if self._num_skipped == self._max_skipped:
+            raise UserError(f"{found} {self._what_is_safe(self._skipped_since)}")
+        self._num_skipped += 1
+        self._log.message(f"{found} Skipped: {self._num_skipped} of at most {self._max_skipped}.")
+
+    def _what_is_safe(self, first: int) -> str:
+        """Of the steps from `first` (from 0) to the newest, none was finite."""
+        if self.num_skipped_last == 1:
+            return (
+                f"Nothing of this step was saved; the newest checkpoint is {self._newest_saved()}. "
+                "Look at these clips, lower config.optimizer.learning_rate, or have a few such "
+                f"steps skipped (config.max_skipped_steps, now {self._max_skipped})."
             )
-            if self._num_skipped < self._max_skipped:
-                self._num_skipped += 1
-                self._log.message(
-                    f"{found} Skipped: {self._num_skipped} of at most {self._max_skipped}."
-                )
-                return
-            raise UserError(
-                f"{found} Nothing of this step was saved; the newest checkpoint is "
-                f"{'none' if newest is None else f'of step {newest}'}. Look at these clips, "
-                "lower config.optimizer.learning_rate, or have a few such steps skipped "
-                f"(config.max_skipped_steps, now {self._max_skipped})."
-            )
-        self._newest = (step, metrics)
+        aside = self._checkpoints.set_lost_aside(first)
+        kept = "" if aside is None else f" Its checkpoint is not used, and kept as {aside}."
+        return (
+            f"So were all {self.num_skipped_last} steps since step {first + 1}, whatever their "
+            f"clips: the network of step {first} was lost already.{kept} The newest checkpoint "
+            f"is {self._newest_saved()}: the next start goes on from there. Lower "
+            "config.optimizer.learning_rate, or more such steps would be skipped in vain "
+            f"(config.max_skipped_steps, now {self._max_skipped})."
+        )
+
+    def _newest_saved(self) -> str:
+        newest = self._checkpoints.newest_in_directory()
+        return "none" if newest is None else f"of step {newest}"

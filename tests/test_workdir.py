@@ -1,0 +1,190 @@
+"""A workdir says what it is: its configuration, its weights with their scores, what has changed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+import run as program
+from tests import tiny_runs
+from tmanet_jax import settings, weight_files, weights
+from tmanet_jax.checkpoint_arrays import read_arrays
+from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.records import open_clips
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import Origin
+from tmanet_jax.run_description import fields_of, read_fields
+from tmanet_jax.settings import Settings
+from tmanet_jax.train import going_on, start
+from tmanet_jax.train.loop import train
+
+NUM_STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "records [1]"
+    tiny_runs.render_records(path)
+    return path
+
+
+def words(data_dir: Path, workdir: Path, *arguments: str) -> list[str]:
+    short = (f"--config.num_steps={NUM_STEPS}", "--config.eval.every=2")
+    return tiny_runs.command(data_dir, f"--workdir={workdir}", *short, *arguments)[1:]
+
+
+def started(*arguments: str) -> int:
+    """`run.py` in this process; its exit status."""
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    return program.main(["run.py", *arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("trained") / "run#1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["run.py"])
+        assert started(*words(data_dir, workdir)[1:]) == 0
+    return workdir
+
+
+@pytest.fixture
+def workdir(trained: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_the_workdir_says_what_the_run_is(trained: Path, data_dir: Path) -> None:
+    said = json.loads((trained / "config.json").read_text())
+    config = tiny_runs.config(data_dir, num_steps=NUM_STEPS, eval__every=2)
+    assert said["config"] == fields_of(config)
+    assert said["data_dir"] == str(data_dir)
+    assert tuple(said["classes"]["names"]) == CITYSCAPES.names
+    assert said["command"].startswith("run.py --config=configs/demo.py")
+    assert said["versions"]["jax"] == jax.__version__
+    log = (trained / "train.log").read_text()
+    assert "begins from random weights" in log.split("step 1 ")[0]
+    assert said["command"] in log
+    assert "time/steps" not in log
+
+
+def test_each_file_of_weights_is_of_the_step_that_it_says(trained: Path, data_dir: Path) -> None:
+    run = settings.from_config(tiny_runs.config(data_dir))
+    checkpoints = start.open_checkpoints(run, trained)
+    files = {
+        name: weight_files.read(trained / f"{name}.safetensors") for name in ("tmanet", "last")
+    }
+    steps = {name: file.origin.step for name, file in files.items() if file.origin is not None}
+    assert steps == {"tmanet": checkpoints.best_step(), "last": NUM_STEPS}
+    for name, file in files.items():
+        assert file.origin is not None
+        assert file.origin.mean_iou == checkpoints.mean_iou(steps[name])
+        assert file.classes == CITYSCAPES
+        state = trained / "checkpoints" / str(steps[name]) / "state"
+        ((_, saved),) = read_arrays(state, "params.head.classifier.bias")
+        np.testing.assert_array_equal(file.tensors["decode_head.conv_seg.bias"], saved)
+
+
+def test_a_workdir_and_a_step_of_it_are_read_as_files_of_weights(
+    trained: Path, tmp_path: Path
+) -> None:
+    of_file = weight_files.read(trained / "tmanet.safetensors")
+    weights.convert(trained, tmp_path / "best.safetensors")
+    weights.convert(trained / "checkpoints" / str(NUM_STEPS), tmp_path / "of_step.safetensors")
+    for name, expected in (
+        ("best", of_file),
+        ("of_step", weight_files.read(trained / "last.safetensors")),
+    ):
+        got = weight_files.read(tmp_path / f"{name}.safetensors")
+        assert (got.classes, got.origin) == (expected.classes, expected.origin)
+        assert isinstance(got.config, ModelConfig) and isinstance(expected.config, ModelConfig)
+        assert got.config.head.num_memory == expected.config.head.num_memory
+        assert got.tensors.keys() == expected.tensors.keys()
+        jax.tree.map(np.testing.assert_array_equal, got.tensors, expected.tensors)
+    with pytest.raises(UserError, match="no run's workdir"):
+        weight_files.read(tmp_path)
+
+
+def test_a_workdir_is_evaluated_without_a_configuration(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = weight_files.read(workdir / "tmanet.safetensors").origin
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    (workdir / "metrics.json").unlink()
+    assert started("eval", f"--workdir={workdir}", "--config.eval.num_worst=1") == 0
+    assert "eval.num_worst is 8 there and 1 here" in capsys.readouterr().out
+    scored = json.loads((workdir / "metrics.json").read_text())
+    assert best is not None
+    assert scored["step"] == best.step
+    assert scored["mIoU"] == pytest.approx(best.mean_iou, abs=1e-9)
+
+
+def test_a_finished_run_is_told_that_nothing_trains(workdir: Path, data_dir: Path) -> None:
+    config = tiny_runs.config(
+        data_dir, num_steps=NUM_STEPS, eval__every=2, optimizer__learning_rate=0.01
+    )
+    last = weight_files.read(workdir / "last.safetensors")
+    (workdir / "checkpoints" / "2" / "metrics" / "metrics").write_text('{"mIoU": 0.9}')
+    train(settings.from_config(config), workdir, fields_of(config))
+    log = (workdir / "train.log").read_text()
+    assert "optimizer.learning_rate is 0.15 there and 0.01 here" in log
+    assert "nothing is trained, whatever has changed" in log
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        weight_files.read(workdir / "last.safetensors").tensors,
+        last.tensors,
+    )
+    best = weight_files.read(workdir / "tmanet.safetensors")
+    assert best.origin == Origin(step=2, mean_iou=0.9)
+    of_step = weight_files.read(workdir / "checkpoints" / "2")
+    jax.tree.map(np.testing.assert_array_equal, best.tensors, of_step.tensors)
+    assert read_fields(workdir) == fields_of(config)
+
+
+@pytest.fixture(scope="module")
+def tiny(data_dir: Path) -> Settings:
+    return settings.from_config(tiny_runs.config(data_dir, num_steps=400))
+
+
+def there(**fields: object) -> dict[str, object]:
+    values = {"num_steps": 400, "optimizer.learning_rate": 0.15, "optimizer.warmup_steps": 2}
+    return values | {name.replace("__", "."): value for name, value in fields.items()}
+
+
+@pytest.mark.parametrize(
+    ("step", "changed", "expected"),
+    [
+        (100, {}, []),
+        (100, {"loss.aux_weight": 0.1}, ["loss.aux_weight is 0.1 there and 0.4 here"]),
+        (100, {"optimizer.learning_rate": 0.3}, ["The learning rate goes from 0.23"]),
+        (200, {"num_steps": 200}, ["(its schedule had ended) to 0.08"]),
+        (450, {"num_steps": 500}, ["beyond config.num_steps: nothing is trained"]),
+        (400, {"loss.aux_weight": 0.1}, ["nothing is trained, whatever has changed"]),
+    ],
+)
+def test_a_run_that_goes_on_is_told_what_has_changed(
+    tiny: Settings, step: int, changed: dict[str, object], expected: list[str]
+) -> None:
+    here = there() | {"loss.aux_weight": 0.4}
+    lines = going_on.words(step, tiny, here | changed, here)
+    assert lines[0] == f"going on from step {step} of 400"
+    assert len(lines) == 1 or changed
+    assert all(any(text in line for line in lines) for text in expected)
+
+
+def test_records_have_one_fingerprint_wherever_they_lie_and_another_when_a_shard_differs(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    before = open_clips(data_dir, "train").fingerprint()
+    copied = shutil.copytree(data_dir, tmp_path / "copied")
+    assert open_clips(copied, "train").fingerprint() == before
+    shard = next(copied.glob("*/*/*train.array_record*"))
+    shard.write_bytes(shard.read_bytes() + b"more")
+    assert open_clips(copied, "train").fingerprint() != before

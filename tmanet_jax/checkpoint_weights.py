@@ -1,0 +1,98 @@
+"""The network in a checkpoint of training, to be used like one in a file of weights."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tmanet_jax.checkpoint_arrays import read_arrays
+from tmanet_jax.checkpoint_damage import damage_of, steps_in
+from tmanet_jax.data import strict_json
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import Origin, Protocol
+from tmanet_jax.weight_names import Tensors, tensors_of
+
+
+class SavedNetwork(NamedTuple):
+    """What a checkpoint knows of its network; the fields are those of a `WeightFile`."""
+
+    tensors: Tensors
+    config: ModelConfig
+    classes: ClassSet | None
+    protocol: Protocol | None
+    origin: Origin
+
+
+def read(path: Path) -> SavedNetwork:
+    """Reads one checkpoint, without a device.
+
+    Args:
+        path: a run's workdir, of which the best checkpoint by mIoU is read (or the newest, if none
+            was scored); or the folder of a checkpoint, `WORKDIR/checkpoints/STEP`.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged.
+    """
+    checkpoint = _checkpoint_of(path)
+    damage = damage_of(checkpoint)
+    if damage is not None:
+        raise UserError(f"The checkpoint {checkpoint} is damaged ({damage}): choose another step.")
+    about = _object(checkpoint / "about" / "metadata")
+    where = f"{checkpoint}, its model"
+    step = int(checkpoint.name)
+    return SavedNetwork(
+        tensors=_tensors(checkpoint / "state"),
+        config=strict_json.decode(ModelConfig, _model(checkpoint, about), where),
+        classes=strict_json.decode(ClassSet, about["classes"], where) if about else None,
+        protocol=None,
+        origin=Origin(step, _mean_iou(checkpoint)),
+    )
+
+
+def _checkpoint_of(path: Path) -> Path:
+    if path.name.isdecimal() and (path / "state").is_dir():
+        return path
+    directory = path / "checkpoints"
+    steps = steps_in(directory)
+    if not steps:
+        raise UserError(
+            f"{path} is no file of weights, and no run's workdir: it has no finished checkpoint."
+        )
+    scores = {step: _mean_iou(directory / str(step)) for step in steps}
+    best = max(steps, key=lambda step: (-1.0 if scores[step] is None else scores[step], step))
+    return directory / str(best)
+
+
+def _mean_iou(checkpoint: Path) -> float | None:
+    """The score; None without one, or if it cannot be read."""
+    try:
+        score = _object(checkpoint / "metrics" / "metrics").get("mIoU", math.nan)
+        return float(score) if math.isfinite(score) else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _model(checkpoint: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The network's fields as its dataclasses have them, with the compute type of the run."""
+    dtype = about.get("config", {}).get("model.dtype")
+    fields: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    for name, value in _object(checkpoint / "model" / "metadata").items():
+        part, _, field = name.rpartition(".")
+        (fields.setdefault(part, {}) if part else fields)[field] = value
+    return fields
+
+
+def _tensors(state: Path) -> Tensors:
+    """Parameters and statistics by the original's names; on disk `params.head.(...).value`."""
+    arrays = {
+        tuple(int(part) if part.isdecimal() else part for part in name.split(".")[1:-1]): array
+        for prefix in ("params.", "batch_stats.")
+        for name, array in read_arrays(state, prefix)
+    }
+    return tensors_of(arrays)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -1,0 +1,123 @@
+"""What a run says of itself: `config.json` in its workdir, and the same in each checkpoint."""
+
+import dataclasses
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.files import write_whole
+from tmanet_jax.data.records import ClipSource
+from tmanet_jax.errors import UserError
+
+CONFIG_FILE = "config.json"
+_PROJECT = Path(__file__).parents[1]
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDescription:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        config: every field of the configuration by its dotted name, as JSON holds it.
+        command: the command line.
+        versions: of Python and of the libraries that compute.
+        commit: of this project, "-dirty" behind it if files were changed; None: no repository.
+        data_dir: absolute directory of the clip records.
+        classes: what the records tell apart.
+    """
+
+    config: Mapping[str, Any]
+    command: str
+    versions: Mapping[str, str]
+    commit: str | None
+    data_dir: str
+    classes: ClassSet
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], source: ClipSource) -> "RunDescription":
+        """That of this process, with the clips that it trains on."""
+        versions = {name: metadata.version(name) for name in _PACKAGES}
+        return cls(
+            config=config,
+            command=shlex.join(sys.argv),
+            versions={"python": platform.python_version(), **versions},
+            commit=_commit(),
+            data_dir=str(source.data_dir.absolute()),
+            classes=source.info.classes,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As values that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    def write(self, workdir: Path) -> None:
+        """Leaves it in the workdir."""
+        content = json.dumps(self.to_json(), indent=2) + "\n"
+        write_whole(workdir / CONFIG_FILE, content.encode())
+
+    def __str__(self) -> str:
+        """For the log; the configuration stands in its file."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return f"{self.command}\ncommit {self.commit or 'unknown'}; {versions}"
+
+
+def fields_of(config: ConfigDict) -> dict[str, Any]:
+    """Every field by its dotted name, as it comes back from JSON."""
+    return json.loads(json.dumps(flat(config.to_dict())))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names."""
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, Mapping)
+        fields |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return fields
+
+
+def read_fields(workdir: Path) -> dict[str, Any] | None:
+    """The configuration of the run in a workdir; None if it does not say.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_bytes())["config"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged ({error!r}): move it away, and give the --config that the run was "
+            "started with."
+        ) from error
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The fields that two configurations set differently, in words; those of one alone are not."""
+    return [
+        f"{name} is {there[name]!r} there and {here[name]!r} here"
+        for name in here
+        if name in there and there[name] != here[name]
+    ]
+
+
+def _commit() -> str | None:
+    if not (_PROJECT / ".git").exists():
+        return None
+    words = ["git", "-C", str(_PROJECT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

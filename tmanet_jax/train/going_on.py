@@ -1,0 +1,56 @@
+"""What a run that goes on is told: what differs since its checkpoint, and what comes of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tmanet_jax.run_description import differences
+from tmanet_jax.settings import OptimizerConfig, Settings
+from tmanet_jax.train.optimizer import poly_schedule
+
+
+def words(
+    step: int, settings: Settings, there: Mapping[str, Any], here: Mapping[str, Any]
+) -> list[str]:
+    """Lines for the log.
+
+    Args:
+        step: of the checkpoint.
+        settings: of the run that goes on.
+        there: the configuration that the checkpoint was trained with, by dotted names; empty if it
+            does not say.
+        here: that of the run.
+    """
+    lines = [f"going on from step {step} of {settings.num_steps}"]
+    changed = differences(there, here)
+    if changed:
+        lines.append(f"Since that checkpoint the configuration has changed: {'; '.join(changed)}.")
+    if step > settings.num_steps:
+        lines.append(
+            f"The run is beyond config.num_steps: nothing is trained, step {step} is scored and "
+            "its weights are kept."
+        )
+    elif step == settings.num_steps and changed:
+        lines.append(
+            "The run has done all its steps: nothing is trained, whatever has changed. For another "
+            "training choose another --workdir."
+        )
+    elif step < settings.num_steps and there:
+        lines += _jump_of_rate(step, settings, there)
+    if settings.profile is not None and settings.profile[1] <= step:
+        lines.append(f"config.profile {settings.profile} lies before step {step}: no trace.")
+    return lines
+
+
+def _jump_of_rate(step: int, settings: Settings, there: Mapping[str, Any]) -> list[str]:
+    names = [field.name for field in dataclasses.fields(OptimizerConfig)]
+    before = OptimizerConfig(
+        **{name: there[f"optimizer.{name}"] for name in names if f"optimizer.{name}" in there}
+    )
+    num_steps = there.get("num_steps", settings.num_steps)
+    old = float(poly_schedule(before, num_steps)(step))
+    new = float(poly_schedule(settings.optimizer, settings.num_steps)(step))
+    if abs(new - old) <= 1e-6 * old:
+        return []
+    ended = " (its schedule had ended)" if step >= num_steps else ""
+    return [f"The learning rate goes from {old:.4g}{ended} to {new:.4g} at this step."]

@@ -1,0 +1,53 @@
+"""What a finished run leaves for use: files of weights, of its best step and of its last."""
+
+import math
+from pathlib import Path
+
+from flax import nnx
+from jax.sharding import Mesh
+
+from tmanet_jax import distributed, weights
+from tmanet_jax.checkpoints import Checkpoints
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.protocol import Origin
+from tmanet_jax.sharding import replicated, to_default_device
+from tmanet_jax.train.step import TrainState
+
+
+def leave_weights(
+    workdir: Path,
+    graphdef: nnx.GraphDef,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    mesh: Mesh,
+    classes: ClassSet,
+) -> str:
+    """Writes both files, each saying its step and score; returns where they are.
+
+    Args:
+        workdir: of the run.
+        graphdef: the network's.
+        state: of the last step, whose checkpoint is written and scored.
+        checkpoints: of the run; those of its best step are read by every process.
+        mesh: of the run.
+        classes: what the network tells apart.
+
+    Raises:
+        UserError: a file cannot be written, or the best checkpoint is damaged.
+    """
+    last, best = int(state.step), checkpoints.best_step()
+    best_state = state if best == last else checkpoints.restore(best, state, replicated(mesh))
+    lines = []
+    for name, of_step, what in (
+        (weights.OF_WORKDIR, best_state, "the best"),
+        (weights.LAST, state, "the last"),
+    ):
+        step = int(of_step.step)
+        mean_iou = checkpoints.mean_iou(step)
+        is_scored = mean_iou is not None and math.isfinite(mean_iou)
+        origin = Origin(step, mean_iou if is_scored else None)
+        if distributed.is_first():
+            model = nnx.merge(graphdef, *to_default_device(of_step.network))
+            weights.save(workdir / name, model, classes, origin=origin)
+        lines.append(f"{workdir / name} ({what}: {origin})")
+    return "weights:  " + "\n          ".join(lines)
