@@ -56,6 +56,7 @@ from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.run_description import CONFIG_FILE, differences, fields_of, read_fields
 from tmanet_jax.settings import Settings
+from tmanet_jax.sharding import check_devices
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.loop import train
 
@@ -274,6 +275,7 @@ def main(argv: list[str]) -> int:
         keep_freed_buffers()
     use_compilation_cache()
     with distributed.joined(_launch()):
+        check_devices()
         distributed.check_same_fields("configuration", _told(mode, config))
         if MODES[mode].needs_records:
             distributed.in_turn(lambda: _ensure_demo_records(run.data))

@@ -70,7 +70,7 @@ def provide_frames(
         WrongSourceError: there is neither a video nor frames of it, or they belong to other stills.
         UserError: a file cannot be read or written.
     """
-    with tqdm(unit="frame", desc="Reading videos", leave=False) as progress:
+    with tqdm(unit="frame", desc="Reading videos", leave=False, disable=None) as progress:
         watch = Watch(on_frame=_Counter(progress).count)
         with ThreadPoolExecutor(max(1, len(wanted))) as executor:
             try:

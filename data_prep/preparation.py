@@ -222,7 +222,7 @@ def prepare(
         print(*plan.notes, sep="\n", end="\n" if plan.notes else "")
         _check_memory(name, plan, options)
     num_clips = sum(len(plan.clips) for plan in plans.values())
-    with tqdm(total=num_clips, unit="clip", desc="Preparing") as progress:
+    with tqdm(total=num_clips, unit="clip", desc="Preparing", disable=None) as progress:
 
         def begin(start: Start) -> None:
             if start.outdated:

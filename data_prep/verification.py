@@ -64,7 +64,7 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
         ]
     checksum = hashlib.sha256()
     with (
-        tqdm(total=len(pairs), unit="clip", desc="Comparing") as progress,
+        tqdm(total=len(pairs), unit="clip", desc="Comparing", disable=None) as progress,
         computed_ahead(_compare, pairs) as compared,
     ):
         for comparison in compared:

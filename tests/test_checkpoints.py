@@ -296,7 +296,7 @@ def test_another_stream_of_batches_is_refused_and_not_set_aside(tmp_path: Path) 
         ({"records": "other"}, "records is 'some' there and 'other'"),
         ({"augmentation": colours}, r"augmentation\.photometric is 'frame' there and 'off'"),
     ):
-        other = dataclasses.replace(STREAM, **changed)  # type: ignore[arg-type]
+        other = dataclasses.replace(STREAM, **changed)
         with (
             contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=other)) as two,
             pytest.raises(UserError, match=words),

@@ -1,6 +1,7 @@
 """A workdir says what it is: its configuration, its weights with their scores, what has changed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import run as program
 from tests import tiny_runs
 from tmanet_jax import settings, weight_files, weights
 from tmanet_jax.checkpoint_arrays import read_arrays
+from tmanet_jax.compilation_cache import make_room
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
@@ -188,3 +190,60 @@ def test_records_have_one_fingerprint_wherever_they_lie_and_another_when_a_shard
     shard = next(copied.glob("*/*/*train.array_record*"))
     shard.write_bytes(shard.read_bytes() + b"more")
     assert open_clips(copied, "train").fingerprint() != before
+
+
+def test_a_step_whose_weights_are_not_finite_fails(data_dir: Path, tmp_path: Path) -> None:
+    """The loss before the update is finite, and no step after it would tell."""
+    config = tiny_runs.config(data_dir, num_steps=1, eval__every=1, optimizer__learning_rate=1e300)
+    with pytest.raises(UserError, match=r"weights after step 1 are not finite.*checkpoint is none"):
+        train(settings.from_config(config), tmp_path / "run")
+    assert not (tmp_path / "run" / "tmanet.safetensors").exists()
+
+
+def test_help_is_no_error() -> None:
+    with pytest.raises(SystemExit) as end:
+        started("--help")
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.eval.ratios=(0.001,)"], "config.eval.ratios must be one or more numbers"),
+        (["--config.eval.ratios=(1000.0,)"], "config.eval.ratios must be one or more numbers"),
+        (["--config.data.ratio_range=(0.5,1e9)"], "config.data.ratio_range must be 0.0625"),
+        (["--config.model.width=1000000"], "width is from 2 to"),
+        (
+            ["--config.num_steps=9223372036854775807"],
+            "config.num_steps must be at least 1, at most",
+        ),
+        (["--config.optimizer.warmup_steps=9000000000"], "config.optimizer.warmup_steps"),
+        (["--config.profile=(100,105)"], "config.profile begins at step 100"),
+        (["--workdir=" + 300 * "a"], "File name too long. Choose another name"),
+        (["--workdir=runs/a[1]"], "No checkpoints can be kept in"),
+    ],
+)
+def test_values_beyond_all_measure_are_refused(
+    data_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    command = tiny_runs.command(data_dir, f"--workdir={tmp_path / 'run'}", *arguments)[2:]
+    assert started(*command) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_old_programs_make_room_in_the_cache(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    make_room(tmp_path, most_bytes=250)
+    assert {path.name for path in tmp_path.iterdir()} == {"newest", "middle"}
+    make_room(tmp_path / "nowhere", most_bytes=0)

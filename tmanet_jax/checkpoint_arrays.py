@@ -45,7 +45,7 @@ def read_arrays(state: Path, prefix: str = "") -> Iterator[tuple[str, np.ndarray
 def checksum(array: np.ndarray) -> str:
     """CRC-32 of type, shape and bytes, in hexadecimal: damage is found, forgery is not."""
     head = zlib.crc32(f"{array.dtype} {array.shape}".encode())
-    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8), head):08x}"
+    return f"{zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, head):08x}"
 
 
 def checksums_of(state: Any) -> Mapping[str, str]:

@@ -5,6 +5,9 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from flax.typing import PathParts
+
 from tmanet_jax.checkpoint_arrays import read_arrays
 from tmanet_jax.checkpoint_damage import damage_of, steps_in
 from tmanet_jax.data import strict_json
@@ -86,7 +89,7 @@ def _model(checkpoint: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 def _tensors(state: Path) -> Tensors:
     """Parameters and statistics by the original's names; on disk `params.head.(...).value`."""
-    arrays = {
+    arrays: dict[PathParts, np.ndarray] = {
         tuple(int(part) if part.isdecimal() else part for part in name.split(".")[1:-1]): array
         for prefix in ("params.", "batch_stats.")
         for name, array in read_arrays(state, prefix)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -28,7 +29,6 @@ from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
-from tmanet_jax.run_description import flat
 
 State = TypeVar("State")
 
@@ -98,7 +98,9 @@ class Checkpoints:
     ):
         self._directory = directory
         self._model = _model_fields(model)
-        self._stream = {} if stream is None else _as_json(flat(dataclasses.asdict(stream)))
+        self._stream = (
+            {} if stream is None else _as_json(flatten_dict(dataclasses.asdict(stream), sep="."))
+        )
         self._about = about or {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(

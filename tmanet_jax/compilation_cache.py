@@ -1,5 +1,6 @@
 """Compiled programs are kept on disk, so that the second start of a run compiles nothing."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from jax._src import compilation_cache, compiler  # who writes has no public nam
 DIRECTORY = Path(
     os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/tmanet_jax/compilation")
 ).expanduser()
+MOST_BYTES = 4 * 2**30
+"""Some hundred programs of the published networks. jax's own limit needs another package."""
 
 
 def use_compilation_cache() -> None:
@@ -20,10 +23,22 @@ def use_compilation_cache() -> None:
     jax (0.10.2) itself writes those of process 0 alone. On CPUs and TPUs a program's key depends on
     the process besides, so the others would find nothing, ever.
     """
+    make_room(DIRECTORY, MOST_BYTES)
     jax.config.update("jax_compilation_cache_dir", str(DIRECTORY))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compiler._cache_write = _write
+
+
+def make_room(directory: Path, most_bytes: int) -> None:
+    """Removes the programs of earlier starts that were not used for longest, beyond a size."""
+    with contextlib.suppress(OSError):  # another start does the same, or there is none yet
+        files = [(path, path.stat()) for path in directory.iterdir()]
+        left = most_bytes
+        for path, facts in sorted(files, key=lambda file: -max(file[1].st_atime, file[1].st_mtime)):
+            left -= facts.st_size
+            if left < 0:
+                path.unlink()
 
 
 def _write(

@@ -1,5 +1,6 @@
 """How a program ends with a message and no trace: bad input, or told to stop."""
 
+import errno
 import functools
 import signal
 import sys
@@ -40,6 +41,11 @@ def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:
         except (UserError, Stopped) as end:
             print(end, file=sys.stderr)
             return end.status
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise
+            print(f"{error.filename}: {error.strerror}. Choose another name.", file=sys.stderr)
+            return UserError.status
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
             return 128 + signal.SIGINT

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from tmanet_jax.data.classes import ClassSet
@@ -73,16 +74,7 @@ class RunDescription:
 
 def fields_of(config: ConfigDict) -> dict[str, Any]:
     """Every field by its dotted name, as it comes back from JSON."""
-    return json.loads(json.dumps(flat(config.to_dict())))
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested fields by their dotted names."""
-    fields: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = isinstance(value, Mapping)
-        fields |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return fields
+    return json.loads(json.dumps(flatten_dict(config.to_dict(), sep=".")))
 
 
 def read_fields(workdir: Path) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import math
 from collections.abc import Collection
 from typing import TypeVar, get_args
 
@@ -19,9 +18,13 @@ from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import EvalConfig, Protocol
+from tmanet_jax.setting_ranges import check_ranges
 from tmanet_jax.sharding import MeshConfig
 
 Choice = TypeVar("Choice", bound=object)
+
+LEAST_RATIO, MOST_RATIO = 1 / 16, 16
+"""That a frame is resized by: beyond these it is no picture, or fills the memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +149,7 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
     Raises:
         UserError: a field has a value that it cannot have; the message names it.
     """
-    _check_ranges(config)
+    check_ranges(config)
     return Settings(
         seed=config.seed,
         batch_size=config.batch_size,
@@ -169,38 +172,6 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
         log_every=config.log.every,
         profile=_profile(config.profile, config.num_steps),
     )
-
-
-_AT_LEAST_ONE = """
-    batch_size num_steps accumulate mesh.space
-    model.num_classes model.key_channels model.value_channels
-    model.head_channels model.aux_channels eval.batch_size eval.windows_per_call eval.every
-    checkpoint.every checkpoint.keep log.every
-"""
-_NOT_NEGATIVE = """
-    max_skipped_steps model.num_memory data.num_workers data.render_train data.render_eval
-    data.render_memory_range
-    optimizer.learning_rate optimizer.min_learning_rate optimizer.power optimizer.warmup_steps
-    optimizer.weight_decay loss.aux_weight loss.class_weight_power eval.num_overlays
-    eval.num_worst
-"""
-_FRACTIONS = "model.dropout data.cat_max_ratio data.flip_probability optimizer.momentum"
-
-
-def _check_ranges(config: ConfigDict) -> None:
-    for fields, low, high in (
-        (_AT_LEAST_ONE, 1, math.inf),
-        (_NOT_NEGATIVE, 0, math.inf),
-        (_FRACTIONS, 0, 1),
-        ("seed", 0, 2**63 - 1),
-    ):
-        for field in fields.split():
-            value = config
-            for name in field.split("."):
-                value = value[name]
-            if not (low <= value <= high and math.isfinite(value)):
-                limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-                raise UserError(f"config.{field} must be {limit}, not {value}.")
 
 
 def _model(config: ConfigDict) -> ModelConfig:
@@ -294,8 +265,11 @@ def _augmentation(data: ConfigDict) -> Augmentation:
     ratios = data.ratio_range
     if not (len(ratios) == 2 and all(isinstance(ratio, float | int) for ratio in ratios)):
         raise UserError(f"config.data.ratio_range must be two numbers, not {ratios}.")
-    if not 0 < ratios[0] <= ratios[1] < math.inf:
-        raise UserError(f"config.data.ratio_range must be 0 < low <= high, not {ratios}.")
+    if not LEAST_RATIO <= ratios[0] <= ratios[1] <= MOST_RATIO:
+        raise UserError(
+            f"config.data.ratio_range must be {LEAST_RATIO} <= low <= high <= {MOST_RATIO}, not "
+            f"{ratios}."
+        )
     return Augmentation(
         crop_size=crop_size,
         ratio_range=(ratios[0], ratios[1]),
@@ -346,10 +320,11 @@ def _profile(steps: tuple[int, ...], num_steps: int) -> tuple[int, int] | None:
 
 def _ratios(values: tuple[float, ...]) -> tuple[float, ...]:
     if not values or not all(
-        isinstance(ratio, int | float) and 0 < ratio < math.inf for ratio in values
+        isinstance(ratio, int | float) and LEAST_RATIO <= ratio <= MOST_RATIO for ratio in values
     ):
         raise UserError(
-            f"config.eval.ratios must be one or more positive numbers, not {values}: "
+            f"config.eval.ratios must be one or more numbers from {LEAST_RATIO} to {MOST_RATIO}, "
+            f"not {values}: "
             "--config.eval.ratios='(0.75,1.0,1.25)'."
         )
     return tuple(float(ratio) for ratio in values)

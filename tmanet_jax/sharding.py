@@ -10,6 +10,7 @@ its arrays lie without being handed a mesh; without one, the functions below cha
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -209,3 +210,15 @@ def to_default_device(tree: Any) -> Any:
     when they are handed back to it.
     """
     return jax.tree.map(lambda array: jnp.asarray(np.asarray(array.addressable_data(0))), tree)
+
+
+def check_devices() -> None:
+    """Raises UserError if there is none of the kind that was asked for."""
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # jax asserts where a plugin is missing
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"There is no device to compute on with JAX_PLATFORMS={wanted!r}. Unset it, set it to "
+            f"cpu, or install what the device needs (README, the first lines). {error}"
+        ) from error

@@ -59,7 +59,9 @@ def evaluate_videos(
     )
     videos = find_videos(source)
     scored = _Scored(source, num_shown)
-    with tqdm(total=len(source), desc="videos", unit="frame", leave=False) as progress:
+    with tqdm(
+        total=len(source), desc="videos", unit="frame", leave=False, disable=None
+    ) as progress:
         for video in videos:
             segmented = segment_video(stream, clips_of(source, video, num_memory=0))
             total.add_video(_followed(segmented, video, scored, progress))

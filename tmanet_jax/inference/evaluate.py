@@ -140,7 +140,7 @@ def segment_split(
         desc=title,
         unit="clip",
         leave=False,
-        disable=not distributed.is_first(),
+        disable=None if distributed.is_first() else True,
     )
 
 

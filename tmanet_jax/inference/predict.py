@@ -266,7 +266,7 @@ def _write_results(
     results = segmenter.segment(
         frames, wanted=lambda index: any(writer.wants(index) for writer in writers.values())
     )
-    bar = tqdm(total=frames.expected, desc="predict", unit="frame")
+    bar = tqdm(total=frames.expected, desc="predict", unit="frame", disable=None)
     with contextlib.closing(bar), contextlib.closing(results):
         try:
             for result in results:
