@@ -23,6 +23,9 @@ in hand) and wrote a checkpoint: the same command goes on from there, bit for bi
 process of the run is lost (the message says which): start all again.
 """
 
+import data_prep  # noqa: F401  # first: what is interrupted from here on says so
+
+# isort: split
 import argparse
 import dataclasses
 import importlib

@@ -70,6 +70,7 @@ MAY_IMPORT = {
         "tmanet_jax.deploy",
         "tmanet_jax.errors",
         "tmanet_jax.inference",
+        "tmanet_jax.sharding",
         "tmanet_jax.train",
     },
 }

@@ -1,11 +1,14 @@
 """Every bad input ends with status 2 and one message: what, where, what to do; nothing is left."""
 
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests import tiny_runs
+from tests import processes, tiny_runs
 from tests.small_clips import damage
 from tmanet_jax.data.records import open_clips
 
@@ -134,3 +137,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert "checkpoint is of step 2" in message
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert kept == {"2"}
+
+
+@pytest.mark.parametrize("program", [["run.py"], ["-m", "data_prep.folder"]])
+def test_an_interrupt_while_libraries_are_imported_is_told(
+    tmp_path: Path, program: list[str]
+) -> None:
+    (tmp_path / "cv2.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, *program],
+        cwd=processes.PROJECT,
+        env={**processes.environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "Interrupted.\n"
+    assert done.returncode == -signal.SIGINT

@@ -226,6 +226,7 @@ def test_steps_that_are_not_finite_are_skipped_as_often_as_allowed(
         *flags(40),
         "--config.optimizer.learning_rate=1e30",
         "--config.max_skipped_steps=2",
+        "--config.checkpoint.every=1",
     )
     assert done.returncode == 2, done.stderr
     for step in (2, 3):
@@ -233,3 +234,7 @@ def test_steps_that_are_not_finite_are_skipped_as_often_as_allowed(
         assert f"Skipped: {step - 1} of at most 2." in done.stdout
     assert "Step 4: the loss is " in done.stderr
     assert "config.max_skipped_steps, now 2" in done.stderr
+    assert f"kept as {tmp_path / 'checkpoints' / '1.lost'}" in done.stderr
+    assert checkpoints(tmp_path) == []
+    told = finished(data_dir, tmp_path, *flags(4), "--config.max_skipped_steps=2")
+    assert "begins from random weights" in told and "the loss is" not in told

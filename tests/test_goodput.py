@@ -6,6 +6,7 @@ from configs import demo
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
 from tmanet_jax.train.goodput import Part, RunClock
+from tmanet_jax.train.progress import Progress
 
 
 class Seconds:
@@ -55,6 +56,25 @@ def test_a_part_ends_with_an_error() -> None:
         next(iter(()))
     seconds.now += 1
     assert clock.point()["time/steps"] == 1
+
+
+def test_without_a_terminal_lines_say_how_far_a_run_is_and_compiling_counts_for_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = Seconds()
+    monkeypatch.setattr("tmanet_jax.train.progress.time.monotonic", seconds)
+    with Progress(first=10, total=20) as progress:
+        for done, duration in ((11, 100), (12, 2), (13, 2)):
+            seconds.now += duration
+            progress.step(done)
+            progress.point(done, f"loss {done}")
+    printed = capsys.readouterr()
+    assert "\r" not in printed.out + printed.err
+    assert printed.out.splitlines() == [
+        "step 11 of 20: loss 11",
+        "step 12 of 20: loss 12, 00:16 left",
+        "step 13 of 20: loss 13, 00:14 left",
+    ]
 
 
 @pytest.mark.parametrize("steps", [(0, 3), (3, 2), (3,), (1.5, 2)])

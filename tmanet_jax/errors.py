@@ -5,6 +5,7 @@ import functools
 import signal
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import ParamSpec
 
 _P = ParamSpec("_P")
@@ -51,3 +52,16 @@ def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:
             return 128 + signal.SIGINT
 
     return told
+
+
+def tell_interrupts() -> None:
+    """Ctrl-C ends with a message wherever a program is, also while its libraries are imported."""
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("Interrupted.", file=sys.stderr)
+        else:
+            usual(kind, error, trace)
+
+    sys.excepthook = hook

@@ -104,7 +104,7 @@ def prediction_of(
         memory_stride=memory_stride, scale=None if scale is None else parse_scale(scale)
     )
     return Prediction(
-        checkpoint=Path(checkpoint) if checkpoint else workdir / weights.OF_WORKDIR,
+        checkpoint=Path(checkpoint) if checkpoint else _weights_of(workdir),
         source=int(source) if is_camera else source,
         output=Path(output),
         formats=tuple(name for name in get_args(Format) if name in formats),
@@ -115,6 +115,12 @@ def prediction_of(
         precision=settings.model.precision,
         attention=settings.model.attention,
     )
+
+
+def _weights_of(workdir: Path) -> Path:
+    """The file that a finished run left; of one that is not, the workdir: its best checkpoint."""
+    path = workdir / weights.OF_WORKDIR
+    return workdir if (workdir / "checkpoints").is_dir() and not path.is_file() else path
 
 
 def predict(prediction: Prediction) -> None:

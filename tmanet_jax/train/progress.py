@@ -28,7 +28,7 @@ class Progress:
         self._is_shown = distributed.is_first()
         self._is_terminal = sys.stderr.isatty()
         if self._is_shown and first < total:
-            tqdm.write(f"step {first + 1} is compiled", file=sys.stderr)
+            tqdm.write("compiling the training step ...", file=sys.stderr)
 
     def step(self, done: int) -> None:
         """Another step is done."""
