@@ -26,7 +26,6 @@ process of the run is lost (the message says which): start all again.
 import data_prep  # noqa: F401  # first: what is interrupted from here on says so
 
 # isort: split
-import argparse
 import dataclasses
 import importlib
 import logging
@@ -57,7 +56,12 @@ from tmanet_jax.deploy import (
 from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
-from tmanet_jax.run_description import CONFIG_FILE, differences, fields_of, read_fields
+from tmanet_jax.run_description import (
+    CONFIG_FILE,
+    fields_of,
+    tell_contradictions,
+    with_config_of_workdir,
+)
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import check_devices
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
@@ -283,7 +287,8 @@ def main(argv: list[str]) -> int:
         if MODES[mode].needs_records:
             distributed.in_turn(lambda: _ensure_demo_records(run.data))
         workdir = Path(_WORKDIR.value or f"runs/{config.name}")
-        _tell_contradictions(mode, config, workdir)
+        if mode in ("eval", "consistency", "predict"):  # training compares with its checkpoint
+            tell_contradictions(workdir, config)
         MODES[mode].start(run, workdir)
     return 0
 
@@ -291,7 +296,7 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
     """Raises UserError for an unknown mode, configuration, field or type."""
     app.define_help_flags()
-    sys.argv = argv = _with_config_of_workdir(argv)  # where fields of the configuration are sought
+    sys.argv = argv = with_config_of_workdir(argv, CONFIG_OF_WORKDIR)
     try:
         words = flags.FLAGS(argv)[1:]
         config = _CONFIG.value
@@ -317,31 +322,6 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
         raise UserError(f"{mode!r} is no mode: choose one of {', '.join(MODES)}.")
     _refuse_options_of_other_modes(mode)
     return mode, config
-
-
-def _with_config_of_workdir(argv: list[str]) -> list[str]:
-    """Adds the configuration that a workdir says, where the command line says none."""
-    parser = argparse.ArgumentParser(
-        prog="run.py", add_help=False, allow_abbrev=False, exit_on_error=False
-    )
-    for name in ("config", "workdir"):
-        parser.add_argument(f"--{name}", f"-{name}")
-    try:
-        known, _ = parser.parse_known_args(argv[1:])
-    except argparse.ArgumentError:  # absl says it better
-        return argv
-    if known.config or not known.workdir or not (Path(known.workdir) / CONFIG_FILE).is_file():
-        return argv
-    return [argv[0], f"--config={CONFIG_OF_WORKDIR}:{known.workdir}", *argv[1:]]
-
-
-def _tell_contradictions(mode: str, config: ConfigDict, workdir: Path) -> None:
-    """Where a run is used otherwise than it was trained; training compares with its checkpoint."""
-    if mode not in ("eval", "consistency", "predict"):
-        return
-    changed = differences(read_fields(workdir) or {}, fields_of(config))
-    if changed:
-        distributed.tell(f"Unlike {workdir / CONFIG_FILE}: {'; '.join(changed)}.")
 
 
 def _refuse_options_of_other_modes(mode: str) -> None:

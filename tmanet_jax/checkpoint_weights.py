@@ -43,13 +43,13 @@ def read(path: Path) -> SavedNetwork:
     if damage is not None:
         raise UserError(f"The checkpoint {checkpoint} is damaged ({damage}): choose another step.")
     about = _object(checkpoint / "about" / "metadata")
-    where = f"{checkpoint}, its model"
+    where = f"{checkpoint}, what it says of its network"
     step = int(checkpoint.name)
     return SavedNetwork(
         tensors=_tensors(checkpoint / "state"),
         config=strict_json.decode(ModelConfig, _model(checkpoint, about), where),
         classes=strict_json.decode(ClassSet, about["classes"], where) if about else None,
-        protocol=None,
+        protocol=strict_json.decode(Protocol, about["protocol"], where) if about else None,
         origin=Origin(step, _mean_iou(checkpoint)),
     )
 

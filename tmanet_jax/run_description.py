@@ -1,5 +1,6 @@
 """What a run says of itself: `config.json` in its workdir, and the same in each checkpoint."""
 
+import argparse
 import dataclasses
 import json
 import platform
@@ -14,10 +15,12 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from tmanet_jax import distributed
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError
+from tmanet_jax.protocol import Protocol
 
 CONFIG_FILE = "config.json"
 _PROJECT = Path(__file__).parents[1]
@@ -35,6 +38,7 @@ class RunDescription:
         commit: of this project, "-dirty" behind it if files were changed; None: no repository.
         data_dir: absolute directory of the clip records.
         classes: what the records tell apart.
+        protocol: how the network is scored.
     """
 
     config: Mapping[str, Any]
@@ -43,9 +47,12 @@ class RunDescription:
     commit: str | None
     data_dir: str
     classes: ClassSet
+    protocol: Protocol
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], source: ClipSource) -> "RunDescription":
+    def of(
+        cls, config: Mapping[str, Any], source: ClipSource, protocol: Protocol
+    ) -> "RunDescription":
         """That of this process, with the clips that it trains on."""
         versions = {name: metadata.version(name) for name in _PACKAGES}
         return cls(
@@ -55,6 +62,7 @@ class RunDescription:
             commit=_commit(),
             data_dir=str(source.data_dir.absolute()),
             classes=source.info.classes,
+            protocol=protocol,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +110,38 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         for name in here
         if name in there and there[name] != here[name]
     ]
+
+
+def with_config_of_workdir(argv: list[str], config: Path) -> list[str]:
+    """A command line with the configuration that its workdir says, where it says none itself.
+
+    Args:
+        argv: the program and its words.
+        config: the configuration file that reads a workdir's.
+    """
+    parser = argparse.ArgumentParser(
+        prog="run.py", add_help=False, allow_abbrev=False, exit_on_error=False
+    )
+    for name in ("config", "workdir"):
+        parser.add_argument(f"--{name}", f"-{name}")
+    try:
+        known, _ = parser.parse_known_args(argv[1:])
+    except argparse.ArgumentError:  # absl says it better
+        return argv
+    if known.config or not known.workdir or not (Path(known.workdir) / CONFIG_FILE).is_file():
+        return argv
+    return [argv[0], f"--config={config}:{known.workdir}", *argv[1:]]
+
+
+def tell_contradictions(workdir: Path, config: ConfigDict) -> None:
+    """Tells where a run is used otherwise than it was trained.
+
+    Raises:
+        UserError: what the workdir says is damaged.
+    """
+    changed = differences(read_fields(workdir) or {}, fields_of(config))
+    if changed:
+        distributed.tell(f"Unlike {workdir / CONFIG_FILE}: {'; '.join(changed)}.")
 
 
 def _commit() -> str | None:

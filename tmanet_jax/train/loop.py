@@ -80,7 +80,7 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
     start.prepare_workdir(workdir)
     start.check_processes_agree(train_source, workdir)
     stream = start.data_stream(settings, train_source)
-    description = RunDescription.of(config or {}, train_source)
+    description = RunDescription.of(config or {}, train_source, settings.evaluation.protocol)
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone_in(workdir, "--workdir"))
         damaged = set_damaged_aside(workdir / start.CHECKPOINTS_DIR)
@@ -122,9 +122,7 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
         if distributed.is_first():
             description.write(workdir)
         state, evaluation = _train_to_the_end(run, state)
-        told = leave_weights(
-            workdir, recipe.graphdef, state, checkpoints, mesh, train_source.info.classes
-        )
+        told = leave_weights(workdir, recipe.graphdef, state, checkpoints, mesh, description)
         if distributed.is_first():
             report = Report(evaluation, int(state.step), eval_source.split)
             with clock.within(Part.EVALUATION):

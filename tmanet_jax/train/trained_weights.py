@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from tmanet_jax import distributed, weights
 from tmanet_jax.checkpoints import Checkpoints
-from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.protocol import Origin
+from tmanet_jax.run_description import RunDescription
 from tmanet_jax.sharding import replicated, to_default_device
 from tmanet_jax.train.step import TrainState
 
@@ -20,7 +20,7 @@ def leave_weights(
     state: TrainState,
     checkpoints: Checkpoints,
     mesh: Mesh,
-    classes: ClassSet,
+    description: RunDescription,
 ) -> str:
     """Writes both files, each saying its step and score; returns where they are.
 
@@ -30,7 +30,7 @@ def leave_weights(
         state: of the last step, whose checkpoint is written and scored.
         checkpoints: of the run; those of its best step are read by every process.
         mesh: of the run.
-        classes: what the network tells apart.
+        description: of the run; files of weights say its classes and how they were scored.
 
     Raises:
         UserError: a file cannot be written, or the best checkpoint is damaged.
@@ -48,6 +48,12 @@ def leave_weights(
         origin = Origin(step, mean_iou if is_scored else None)
         if distributed.is_first():
             model = nnx.merge(graphdef, *to_default_device(of_step.network))
-            weights.save(workdir / name, model, classes, origin=origin)
+            weights.save(
+                workdir / name,
+                model,
+                description.classes,
+                protocol=description.protocol,
+                origin=origin,
+            )
         lines.append(f"{workdir / name} ({what}: {origin})")
     return "weights:  " + "\n          ".join(lines)
