@@ -6,7 +6,8 @@ reads, below the source (zip files in it are read in place),
 
     classes.csv                        name,red,green,blue; then one line a class: road,128,64,128
     frames/SPLIT/VIDEO/NUMBER.png      the frames of each video, numbered; or .jpg,
-                                       .bmp, .tif, .webp
+                                       .bmp, .tif, .webp; or frames/SPLIT/VIDEO.mp4, a
+                                       video file, whose frames count from 0
     labels/SPLIT/VIDEO/NUMBER.png      the labels of some of them: grey or palette PNGs that hold
                                        indices (0: the first class; 255: ignored), or RGB PNGs in
                                        the classes' colours
@@ -42,6 +43,7 @@ from pathlib import Path
 
 from data_prep.clip_files import FilesClip
 from data_prep.folder_classes import Classes, FolderLabels, read_classes
+from data_prep.folder_videos import extracted_frames
 from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, notes_on_numbers
 from data_prep.pictures import is_turned_by_exif
 from data_prep.preparation import (
@@ -59,9 +61,20 @@ from tmanet_jax.errors import UserError, ends_with_message
 
 
 def find_clips(
-    tree: SourceTree, classes: Classes, options: Options, splits: Sequence[str]
+    tree: SourceTree,
+    classes: Classes,
+    frames_dir: Path,
+    options: Options,
+    splits: Sequence[str],
 ) -> Mapping[str, SplitPlan]:
-    """Finds the clips of some splits.
+    """Finds the clips of some splits, and extracts the frames of videos that they need.
+
+    Args:
+        tree: the data set.
+        classes: its classes.
+        frames_dir: where the frames of videos are written to.
+        options: how clips are made.
+        splits: their names.
 
     Raises:
         UserError: there are none, or labels without a frame.
@@ -69,7 +82,7 @@ def find_clips(
     plans = {}
     for split in splits:
         videos = [
-            _find_video(tree, f"{split}/{video}", classes)
+            _find_video(tree, f"{split}/{video}", classes, frames_dir, options)
             for video in tree.folders(f"labels/{split}")
         ]
         clips = [clip for video in videos for clip in _clips_of_video(video, options)]
@@ -99,8 +112,17 @@ def _notes_on_turned(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
     ]
 
 
-def _find_video(tree: SourceTree, name: str, classes: Classes) -> NumberedVideo:
+def _find_video(
+    tree: SourceTree, name: str, classes: Classes, frames_dir: Path, options: Options
+) -> NumberedVideo:
     frames, labels = (_numbered_pictures(tree, f"{kind}/{name}") for kind in ("frames", "labels"))
+    split, _, video = name.rpartition("/")
+    files = {
+        Path(file_name).stem: file for file_name, file in tree.files(f"frames/{split}").items()
+    }
+    if not frames and video in files:
+        wanted = {number - offset for number in labels for offset in (0, *options.memory_offsets)}
+        frames = extracted_frames(files[video], frames_dir / split, wanted)
     of_classes = {number: FolderLabels(file, classes) for number, file in labels.items()}
     return NumberedVideo(name, frames, of_classes)
 
@@ -178,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     tree = SourceTree(options.source)
     classes = read_classes(tree, options.name or options.source.resolve().name)
-    return run(options, classes.class_set, partial(find_clips, tree, classes))
+    frames_dir = Path(options.out, "frames")
+    return run(options, classes.class_set, partial(find_clips, tree, classes, frames_dir))
 
 
 if __name__ == "__main__":

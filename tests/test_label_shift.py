@@ -34,9 +34,8 @@ def notes(tmp_path, numbers, shown_by, frames=frame_of, labels=square_at, **opti
     for number in numbers:
         write_png(tmp_path / f"labels/train/drive/{number:06d}.png", labels(number + shown_by))
     tree = SourceTree(tmp_path)
-    return find_clips(tree, read_classes(tree, "mine"), Options(**options), ["train"])[
-        "train"
-    ].notes
+    classes = read_classes(tree, "mine")
+    return find_clips(tree, classes, tmp_path, Options(**options), ["train"])["train"].notes
 
 
 def test_numbers_are_told_and_right_ones_raise_no_doubt(tmp_path):

@@ -13,10 +13,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from configs import default
-from data_prep import folder
+from data_prep import folder, folder_videos
 from tests import tiny_runs
 from tests.small_camvid import write_png
-from tests.small_videos import number_of, numbered
+from tests.small_videos import number_of, numbered, write_video
 from tmanet_jax import settings
 from tmanet_jax.data.classes import ClassSet, palette_png, png_chunk
 from tmanet_jax.data.records import open_clips
@@ -151,6 +151,20 @@ def test_endings_may_be_in_capitals(source):
         path.rename(path.with_suffix(".PNG"))
     prepare(source, "--splits=train")
     assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
+
+
+@pytest.mark.parametrize("name", ["drive.mp4", "drive.MKV"])
+def test_a_video_file_may_stand_for_a_folder_of_frames(source, name, monkeypatch):
+    shutil.rmtree(source / "frames/train/drive")
+    write_video(source / "frames/train" / name, map(numbered, range(10)), "libx264")
+    write_png(source / "labels/train/drive/000001.png", labels_of(1))
+    assert prepare(source, "--splits=train") == 0
+    shown = [shown_numbers(clips_of(source), index) for index in range(3)]
+    assert shown == [[0, 0, 1], [3, 4, 5], [6, 7, 8]]
+    written = {path.name for path in (source.parent / "out/frames/train").glob("*/*.png")}
+    assert written == {f"{number:06d}.png" for number in (0, 1, 3, 4, 5, 6, 7, 8)}
+    monkeypatch.setattr(folder_videos, "Watch", None)  # nothing is decoded again
+    assert prepare(source, "--verify") == 0
 
 
 def test_names_of_splits_may_have_spaces_between_them(source):
