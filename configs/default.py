@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
     config.init.pretrained = ""  # weights of the backbone alone, .safetensors or .pth
     config.init.checkpoint = ""  # weights of a whole TMANet, to fine-tune or to evaluate
     config.init.published = ""  # backbone that the published score begins from, if there is one
+    config.init.classes = "compare"  # its names of classes with the records'; "keep" takes them so
 
     config.data = ConfigDict()
     config.data.dir = ""  # directory of the clip records

@@ -150,7 +150,7 @@ def test_videos_are_scored_frame_by_frame_and_over_time(videos: Settings, tmp_pa
     assert all(f"rasterburg_000000_{number:06d}" in page for number in range(9))
     # streamed or clip by clip: the same
     source = start.open_split(videos, "val", memory_range=0, num_memory=0)
-    trained = load_trained(videos, tmp_path)
+    trained = load_trained(videos, tmp_path, source.info.classes)
     program = compile_segmenter(trained.graphdef, 2, videos.evaluation)
     segmenter = program.with_weights(*trained.state.network)
     frames = (clip for video in find_videos(source) for clip in clips_of(source, video, 2))

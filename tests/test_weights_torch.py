@@ -17,7 +17,7 @@ from flax import nnx
 from tests import processes, tiny_runs
 from tests.parity.goldens import OWN_GOLDENS
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
-from tmanet_jax import weight_files, weights
+from tmanet_jax import weight_conversion, weight_files, weights
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
@@ -83,8 +83,8 @@ def test_a_trained_network_survives_the_way_here_and_back(
     source, here, back = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth"))
     tensors = published(spec)
     torch.save(as_trained(torch, state_dict_of(tensors)), source)
-    assert described in weights.convert(source, here)
-    assert described in weights.convert(here, back)
+    assert described in weight_conversion.convert(source, here)
+    assert described in weight_conversion.convert(here, back)
     assert weights.read_model_config(back) == weights.read_model_config(here)
     assert_same_bits(torch.load(back, weights_only=True)["state_dict"], tensors)
 
@@ -95,9 +95,9 @@ def test_the_published_backbone_survives_the_way_here_and_back(torch, state_dict
     tensors = published("spec_resnet50_v1c.json")
     tensors |= {name: np.full(shape, 0.1, np.float32) for name, shape in fc.items()}
     torch.save({"state_dict": state_dict_of(tensors), "meta": {}}, source)
-    weights.convert(source, here)
+    weight_conversion.convert(source, here)
     assert weight_files.read(here).config == ResNetConfig()
-    weights.convert(here, back)
+    weight_conversion.convert(here, back)
     assert_same_bits(torch.load(back, weights_only=True), tensors)
 
 
@@ -107,9 +107,9 @@ def test_torchvisions_plain_stem_survives_the_way_here_and_back(torch, state_dic
     tensors = backbone_of(random_tensors(ModelConfig(backbone), seed=1))
     tensors |= {"fc.weight": np.ones((1000, 128), np.float32), "fc.bias": np.ones(1000, np.float32)}
     torch.save(state_dict_of(tensors), source)
-    weights.convert(source, here)
+    weight_conversion.convert(source, here)
     assert weight_files.read(here).config == backbone
-    weights.convert(here, back)
+    weight_conversion.convert(here, back)
     assert_same_bits(torch.load(back, weights_only=True), tensors)
 
 
@@ -214,7 +214,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(torch, tmp_path):
     plain.write_bytes(pickle.dumps(Trap(marker), protocol=2))
     for trap in (path, plain):
         with pytest.raises(UserError, match=r"refused: .*wants to run"):
-            weights.convert(trap, tmp_path / "out.safetensors")
+            weight_conversion.convert(trap, tmp_path / "out.safetensors")
     assert not marker.exists()
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -232,7 +232,9 @@ def test_content_that_is_no_state_dict_is_refused(torch, tmp_path):
         ([torch.ones(2)], "holds a list"),
         ({"state_dict": {}}, "no tensors"),
         ({"state_dict": {"conv1.weight": "text"}}, "'conv1.weight' is a str"),
-        ({"conv1.weight": torch.ones(2, dtype=torch.bfloat16)}, r"bfloat16, not float32"),
+        ({"conv1.weight": torch.ones(2).to_sparse()}, r"torch\.sparse_coo tensor"),
+        ({"conv1.weight": torch.ones(2), 7: torch.ones(2)}, "7 is a int, not a tensor's name"),
+        ({7: torch.ones(2)}, "7 is a int, not a tensor's name"),
     ):
         torch.save(content, path)
         with pytest.raises(UserError, match=message):

@@ -5,7 +5,7 @@
 
 import dataclasses
 from collections.abc import Collection
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from ml_collections import ConfigDict
 
@@ -68,11 +68,17 @@ class InitConfig:
         pretrained: of the backbone alone.
         checkpoint: of a whole TMANet; training makes new classifiers if it has other classes.
         published: the backbone that the configuration's published score begins from, if any.
+        classes: "compare" the checkpoint's names of classes with the records', or "keep" its
+            classifiers whatever the names are.
+        align_corners: of a network that is scored or used, if the command line sets it; None: as
+            its file says.
     """
 
     pretrained: str = ""
     checkpoint: str = ""
     published: str = ""
+    classes: Literal["compare", "keep"] = "compare"
+    align_corners: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +164,7 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
         accumulate=config.accumulate,
         mesh=MeshConfig(**config.mesh),
         model=_model(config.model),
-        init=_init(config.init),
+        init=_init(config, told),
         data=_data(config),
         optimizer=OptimizerConfig(**config.optimizer),
         loss=LossConfig(
@@ -216,12 +222,19 @@ def _checked_model(config: ConfigDict) -> ModelConfig:
     )
 
 
-def _init(config: ConfigDict) -> InitConfig:
-    if config.pretrained and config.checkpoint:
+def _init(config: ConfigDict, told: Collection[str]) -> InitConfig:
+    init = config.init
+    if init.pretrained and init.checkpoint:
         raise UserError(
             "config.init.pretrained and config.init.checkpoint both set the backbone: choose one."
         )
-    return InitConfig(**config)
+    return InitConfig(
+        pretrained=init.pretrained,
+        checkpoint=init.checkpoint,
+        published=init.published,
+        classes=_choice("init.classes", init.classes, ("compare", "keep")),
+        align_corners=config.model.align_corners if "model.align_corners" in told else None,
+    )
 
 
 def _data(config: ConfigDict) -> DataConfig:

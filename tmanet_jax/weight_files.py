@@ -1,28 +1,28 @@
-"""Files of weights: safetensors, and PyTorch's `.pth` where torch is installed.
+"""Files of weights: safetensors, and PyTorch's files where torch is installed.
 
 Both hold tensors under the original's names and in its layouts (`backbone.layer1.0.conv1.weight`,
 OIHW), so that conversion between them changes nothing. Beside the tensors stand the configuration
 of the network, its classes, how it was scored and where it comes from as JSON: under `tmanet_jax`,
 `tmanet_jax_classes`, `tmanet_jax_protocol` and `tmanet_jax_origin` in the header of a safetensors
-file, and in the `meta` of a `.pth`.
+file, and in the `meta` of a `.pth`. The header also holds a checksum of every tensor.
 """
 
+import collections
 import dataclasses
-import io
+import hashlib
 import json
 import os
-import pickle
-import re
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from tmanet_jax import checkpoint_weights
+from tmanet_jax import checkpoint_weights, original_config, torch_files
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.data.files import write_whole
@@ -30,31 +30,45 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import OF_COMPUTATION, ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.weight_names import Tensors
+from tmanet_jax.weight_names import Tensors, expected_dtype
 
 _CONFIG_KEY = "tmanet_jax"
 _CLASSES_KEY = "tmanet_jax_classes"
 _PROTOCOL_KEY = "tmanet_jax_protocol"
 _ORIGIN_KEY = "tmanet_jax_origin"
+_CHECKSUMS_KEY = "tmanet_jax_checksums"
+
+_SAFETENSORS = ".safetensors"
+_TORCH = (".pth", ".pt", ".ckpt", ".pth.tar")
+
+_STRANGERS = {
+    b"version https://git-lfs": "a Git-LFS pointer, not the file: run `git lfs pull` there",
+    b"<": "a web page, not the file: download it again, from the link of the file itself",
+    b"{": "JSON, likely an answer of the server instead of the file: download it again",
+}
+"""How a file begins that was saved under the name of another one."""
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-    """What a file says of its network: one of the two."""
+    """What a file says of its network: the one or the other, and which fields are a guess."""
 
     model: ModelConfig | None = None
     backbone: ResNetConfig | None = None
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.backbone is None):
             raise ValueError("a whole model or a backbone alone is described")
 
-    @property
-    def config(self) -> ModelConfig | ResNetConfig | None:
-        """The one of the two."""
-        return self.model or self.backbone
+
+@dataclasses.dataclass(frozen=True)
+class _Checksums:
+    """What a file says of its tensors' content, by their names."""
+
+    sha256: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +82,9 @@ class WeightFile:
         classes: what the network tells apart; None if the file does not say.
         protocol: how the network was scored; None if the file does not say.
         origin: the training that left the tensors; None if the file does not say.
+        assumed: fields of `config` that nobody stated.
+        original: the original's configuration in a file of its own training.
+        notes: what was converted or left out in reading, to be told.
     """
 
     tensors: Tensors
@@ -75,6 +92,9 @@ class WeightFile:
     classes: ClassSet | None = None
     protocol: Protocol | None = None
     origin: Origin | None = None
+    assumed: tuple[str, ...] = ()
+    original: original_config.Fields | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_whole_model(self) -> bool:
@@ -82,45 +102,89 @@ class WeightFile:
         return any(name.startswith("backbone.") for name in self.tensors)
 
 
-def read(path: str | os.PathLike[str]) -> WeightFile:
-    """Reads a `.safetensors` or a `.pth` file, or a training's checkpoint.
+def read(path: str | os.PathLike[str], *, ema: bool = False) -> WeightFile:
+    """Reads a file of weights; floating-point tensors come as float32, update counts as int64.
 
     Args:
-        path: of the file; or a run's workdir, of which the best checkpoint is read; or the folder
-            of one of its checkpoints, `WORKDIR/checkpoints/STEP`.
+        path: `.safetensors`, or `.pth`, `.pt`, `.ckpt`, `.pth.tar` where torch is installed; or a
+            run's workdir, of which the best checkpoint is read; or the folder of one of its
+            checkpoints, `WORKDIR/checkpoints/STEP`.
+        ema: take the moving averages that a training kept beside the weights.
 
     Raises:
         UserError: there is no such file, it is damaged or of another kind, it wants to run code, or
-            it is a `.pth` and torch is not installed.
+            it is PyTorch's and torch is not installed.
     """
     path = Path(path)
-    if path.is_dir():
-        return WeightFile(*checkpoint_weights.read(path))
-    reader = _READERS[_suffix(path)]
-    if not path.is_file():
-        raise UserError(f"There is no file of weights at {path}.")
-    return reader(path)
+    _check_name(path)
+    try:
+        is_of_torch = not (path.is_dir() or _is_safetensors(path))
+        if ema and not is_of_torch:
+            raise UserError(f"{path} holds no moving averages (EMA): leave --ema out.")
+        if path.is_dir():
+            return WeightFile(*checkpoint_weights.read(path))
+        with path.open("rb") as stream:
+            _check_begin(path, stream.read(64).lstrip().lower())
+        return _read_torch(path, ema=ema) if is_of_torch else _read_safetensors(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"There is no file of weights at {path}.") from error
+    except (OSError, MemoryError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
 
 
 def write(path: str | os.PathLike[str], file: WeightFile) -> None:
-    """Writes a `.safetensors` or a `.pth` file; one that cannot be finished leaves no trace.
+    """Writes a file of weights, equal bytes for equal content; an unfinished one leaves no trace.
 
     Raises:
-        UserError: the name ends in something else, the place cannot be written, or it is a `.pth`
+        UserError: the name ends in something else, the place cannot be written, or it is PyTorch's
             and torch is not installed.
     """
     path = Path(path)
-    content = _ENCODERS[_suffix(path)](file)
+    _check_name(path)
+    content = _encode_safetensors(file) if _is_safetensors(path) else _encode_torch(file)
     try:
         write_whole(path, content)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}.") from error
 
 
-def _suffix(path: Path) -> str:
-    if path.suffix not in _READERS:
-        raise UserError(f"A file of weights ends in {' or '.join(_READERS)}; this does not: {path}")
-    return path.suffix
+def content_digest(tensors: Tensors) -> str:
+    """SHA-256 of the tensors' names, shapes, types and values, whatever file they come from."""
+    sums = sorted(_checksums(tensors).items())
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
+def classes_of_number(num_classes: int) -> ClassSet:
+    """The published class set of that many classes, or numbered ones."""
+    for classes in (CITYSCAPES, CAMVID):
+        if classes.num_classes == num_classes:
+            return classes
+    return numbered_classes(num_classes)
+
+
+def _check_name(path: Path) -> None:
+    """Raises UserError if no file can have the name."""
+    if "\0" in str(path) or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise UserError(f"No file of weights can have the name {str(path)[:80]!r}...")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Raises UserError if the name is that of neither kind."""
+    name = str(path)
+    if name.lower().endswith((_SAFETENSORS, *_TORCH)):
+        return name.lower().endswith(_SAFETENSORS)
+    kinds = ", ".join(_TORCH)
+    raise UserError(
+        f"A file of weights ends in {_SAFETENSORS} or {kinds}; this does not: {name[:255]}"
+    )
+
+
+def _check_begin(path: Path, begin: bytes) -> None:
+    if not begin:
+        raise UserError(f"{path} is empty.")
+    for stranger, what in _STRANGERS.items():
+        if begin.startswith(stranger):
+            raise UserError(f"{path} is {what}.")
 
 
 def _read_safetensors(path: Path) -> WeightFile:
@@ -128,51 +192,81 @@ def _read_safetensors(path: Path) -> WeightFile:
         with safetensors.safe_open(path, framework="numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
             metadata = file.metadata() or {}
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, TypeError) as error:
         raise UserError(f"{path} is not a safetensors file, or is damaged: {error}.") from error
+    _check_content(path, tensors, _decode(path, metadata, _CHECKSUMS_KEY, _Checksums))
     return _described(path, tensors, metadata)
 
 
+def _check_content(path: Path, tensors: Tensors, written: _Checksums | None) -> None:
+    if written is None:
+        return
+    read = _checksums(tensors)
+    changed = [
+        name for name in {**written.sha256, **read} if written.sha256.get(name) != read.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{path} is damaged: {len(changed)} of {len(read)} tensors are not what was written, "
+            f"such as {changed[0]}. Take another copy."
+        )
+
+
+def _checksums(tensors: Tensors) -> dict[str, str]:
+    return {name: _checksum(tensor) for name, tensor in tensors.items()}
+
+
+def _checksum(tensor: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode())
+    digest.update(tensor.tobytes())
+    return digest.hexdigest()[:32]
+
+
 def _encode_safetensors(file: WeightFile) -> bytes:
-    metadata = _description(file)
     tensors = {name: np.array(tensor, order="C") for name, tensor in file.tensors.items()}
-    return safetensors.numpy.save(tensors, metadata)
+    metadata = _description(file)
+    metadata[_CHECKSUMS_KEY] = json.dumps({"sha256": _checksums(tensors)})
+    return _in_order(safetensors.numpy.save(tensors, metadata))
 
 
-def _read_pth(path: Path) -> WeightFile:
-    torch = _torch()
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(_refusal(path, str(error))) from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")
-    meta = content.get("meta")
-    meta = meta if isinstance(meta, Mapping) else {}
-    state_dict = content.get("state_dict", content)
-    if not isinstance(state_dict, Mapping) or not state_dict:
-        raise UserError(f"{path} holds no tensors.")
-    in_module = all(str(name).startswith("module.") for name in state_dict)
-    tensors: Tensors = {}
-    for name, tensor in state_dict.items():
-        if not isinstance(tensor, torch.Tensor):
-            raise UserError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor.")
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata sorted by name; the library writes it in random order."""
+    (length,) = struct.unpack_from("<Q", content)
+    header = json.loads(content[8 : 8 + length])
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
+
+
+def _read_torch(path: Path, *, ema: bool) -> WeightFile:
+    found = torch_files.read(path, ema=ema)
+    file = _described(path, found.tensors, found.meta)
+    file = dataclasses.replace(file, notes=(*found.notes, *file.notes))
+    return file if file.config is not None else _with_original_meta(file, found.meta)
+
+
+def _with_original_meta(file: WeightFile, meta: Mapping[Any, Any]) -> WeightFile:
+    """The file with what the original's train.py wrote into its meta."""
+    original, notes = None, list(file.notes)
+    if meta.get("config") is not None:
         try:
-            array = tensor.detach().numpy()
-        except TypeError as error:
-            raise UserError(f"{path}: {name!r} holds {tensor.dtype}, not float32.") from error
-        tensors[name.removeprefix("module.") if in_module else name] = array
-    return _described(path, tensors, meta)
+            original = original_config.parse(meta["config"])
+        except UserError as error:
+            notes.append(str(error))
+    classes = original_config.classes_of(meta)
+    num_classes = len(file.tensors.get("decode_head.conv_seg.bias", ()))
+    if classes is not None and num_classes and classes.num_classes != num_classes:
+        notes.append(
+            f"its CLASSES name {classes.num_classes} of {num_classes} classes, and are not taken"
+        )
+        classes = None
+    return dataclasses.replace(file, original=original, classes=classes, notes=tuple(notes))
 
 
-def _encode_pth(file: WeightFile) -> bytes:
-    torch = _torch()
-    content: object = {name: torch.tensor(tensor) for name, tensor in file.tensors.items()}
-    if isinstance(file.config, ModelConfig):
-        content = {"meta": _meta(file, file.config), "state_dict": content}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+def _encode_torch(file: WeightFile) -> bytes:
+    meta = _meta(file, file.config) if isinstance(file.config, ModelConfig) else None
+    return torch_files.encode(file.tensors, meta)
 
 
 def _meta(file: WeightFile, config: ModelConfig) -> dict[str, object]:
@@ -185,79 +279,63 @@ def _meta(file: WeightFile, config: ModelConfig) -> dict[str, object]:
     }
 
 
-def classes_of_number(num_classes: int) -> ClassSet:
-    """The published class set of that many classes, or numbered ones."""
-    for classes in (CITYSCAPES, CAMVID):
-        if classes.num_classes == num_classes:
-            return classes
-    return numbered_classes(num_classes)
-
-
-def _torch() -> ModuleType:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            "A .pth file is PyTorch's, and needs it: pip install -r requirements-torch.txt. "
-            "A .safetensors file needs nothing more."
-        ) from error
-    return torch
-
-
-def _refusal(path: Path, reason: str) -> str:
-    code = re.search(r"GLOBAL (\S+)", reason)
-    if code is None:
-        return f"{path} is not a file of tensors that torch wrote, or is damaged: {reason[:200]}"
-    return (
-        f"{path} was refused: it holds more than tensors and wants to run {code[1]} when it is "
-        "opened. Ask for a file that torch.save(model.state_dict(), ...) wrote."
-    )
-
-
-_READERS: dict[str, Callable[[Path], WeightFile]] = {
-    ".safetensors": _read_safetensors,
-    ".pth": _read_pth,
-}
-_ENCODERS: dict[str, Callable[[WeightFile], bytes]] = {
-    ".safetensors": _encode_safetensors,
-    ".pth": _encode_pth,
-}
-
-
 def _description(file: WeightFile) -> dict[str, str]:
     """What a file says of its tensors."""
     description = {}
     if file.config is not None:
-        description[_CONFIG_KEY] = _encode_config(file.config)
-    if file.classes is not None:
-        description[_CLASSES_KEY] = json.dumps(dataclasses.asdict(file.classes))
-    if file.protocol is not None:
-        description[_PROTOCOL_KEY] = json.dumps(dataclasses.asdict(file.protocol))
-    if file.origin is not None:
-        description[_ORIGIN_KEY] = json.dumps(dataclasses.asdict(file.origin))
+        description[_CONFIG_KEY] = json.dumps(_network_description(file.config, file.assumed))
+    for key, part_of_file in (
+        (_CLASSES_KEY, file.classes),
+        (_PROTOCOL_KEY, file.protocol),
+        (_ORIGIN_KEY, file.origin),
+    ):
+        if part_of_file is not None:
+            description[key] = json.dumps(dataclasses.asdict(part_of_file))
     return description
 
 
-def _described(path: Path, tensors: Tensors, description: Mapping[str, object]) -> WeightFile:
-    network = _decode(path, description, _CONFIG_KEY, _Network)
-    return WeightFile(
-        tensors,
-        network.config if network else None,
-        _decode(path, description, _CLASSES_KEY, ClassSet),
-        _decode(path, description, _PROTOCOL_KEY, Protocol),
-        _decode(path, description, _ORIGIN_KEY, Origin),
-    )
-
-
-def _encode_config(config: ModelConfig | ResNetConfig) -> str:
+def _network_description(
+    config: ModelConfig | ResNetConfig, assumed: tuple[str, ...]
+) -> dict[str, object]:
     """The network, without how it was computed; but the compute type is what loading it takes."""
     fields = dataclasses.asdict(config)
     if isinstance(config, ResNetConfig):
-        return json.dumps({"backbone": fields})
+        return {"backbone": fields}
     for name in OF_COMPUTATION:
         if name != "dtype":
             del fields[name]
-    return json.dumps({"model": fields})
+    return {"model": fields, **({"assumed": assumed} if assumed else {})}
+
+
+def _described(path: Path, tensors: Tensors, description: Mapping[Any, Any]) -> WeightFile:
+    network = _decode(path, description, _CONFIG_KEY, _Network)
+    converted, notes = _as_expected(tensors)
+    return WeightFile(
+        converted,
+        (network.model or network.backbone) if network else None,
+        _decode(path, description, _CLASSES_KEY, ClassSet),
+        _decode(path, description, _PROTOCOL_KEY, Protocol),
+        _decode(path, description, _ORIGIN_KEY, Origin),
+        network.assumed if network else (),
+        notes=notes,
+    )
+
+
+def _as_expected(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
+    """Numbers of other types become those that the network has, which is told."""
+    converted: Tensors = {}
+    changes: collections.Counter[tuple[np.dtype, np.dtype]] = collections.Counter()
+    for name, tensor in tensors.items():
+        wanted = expected_dtype(name)
+        kind = jnp.floating if wanted.kind == "f" else jnp.integer
+        converts = tensor.dtype != wanted and jnp.issubdtype(tensor.dtype, kind)
+        converted[name] = tensor.astype(wanted) if converts else tensor
+        changes[tensor.dtype, wanted] += converts
+    return converted, tuple(
+        f"{count} tensors of {found} became {wanted}"
+        for (found, wanted), count in changes.items()
+        if count
+    )
 
 
 def _decode(path: Path, description: Mapping[str, object], key: str, kind: type[T]) -> T | None:

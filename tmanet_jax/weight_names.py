@@ -92,13 +92,14 @@ def with_tensors(state: nnx.State, tensors: Tensors) -> nnx.State:
 
 
 def original_names(paths: Iterable[PathParts]) -> dict[PathParts, str]:
-    """The original's name of every parameter of a model, by its path in the model's state."""
+    """The original's name of every parameter of a model, by its path in the model's state.
+
+    What the table does not have keeps this model's name, so that it can be saved all the same.
+    """
     paths = tuple(paths)
     is_deep = any(path[:3] == ("backbone", "stem", 2) for path in paths)
     rows = _rows(DEEP_STEM if is_deep else PLAIN_STEM) + _rows(LAYERS)
-    return {
-        path: f"{_original_layer(path[:-1], rows)}.{PARAMETERS[str(path[-1])]}" for path in paths
-    }
+    return {path: _original_name(path, rows) for path in paths}
 
 
 @functools.cache
@@ -136,11 +137,12 @@ def _rows(table: str) -> list[tuple[re.Pattern[str], str]]:
     return rows
 
 
-def _original_layer(layer: PathParts, rows: list[tuple[re.Pattern[str], str]]) -> str:
+def _original_name(path: PathParts, rows: list[tuple[re.Pattern[str], str]]) -> str:
+    *layer, parameter = map(str, path)
     for pattern, template in rows:
-        match = pattern.fullmatch(".".join(map(str, layer)))
-        if match:
+        match = pattern.fullmatch(".".join(layer))
+        if match and parameter in PARAMETERS:
             indices = {letter: int(number) for letter, number in match.groupdict().items()}
             successors = {f"{letter}+1": number + 1 for letter, number in indices.items()}
-            return template.format_map(indices | successors)
-    raise KeyError(f"the table of names lacks {layer}")
+            return f"{template.format_map(indices | successors)}.{PARAMETERS[parameter]}"
+    return ".".join((*layer, parameter))

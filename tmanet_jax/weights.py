@@ -7,13 +7,11 @@ and torchvision's. Files hold the original's names and layouts; `weight_names` l
 this model's parameters and back.
 """
 
-import argparse
 import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,37 +19,39 @@ import numpy as np
 from flax import nnx
 
 from tmanet_jax import weight_files
-from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.errors import UserError, ends_with_message
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.data.classes import ClassSet, name_differences
+from tmanet_jax.errors import UserError
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import (
     UPDATE_COUNT,
     Tensors,
-    expected_dtype,
     expected_shapes,
     to_tensors,
     with_tensors,
 )
-
-T = TypeVar("T")
+from tmanet_jax.weight_networks import (
+    ALIGN_CORNERS,
+    BACKBONE,
+    SCALE_SCORES,
+    Network,
+    abridged,
+    check_fit,
+    check_original,
+    network_of,
+    of_backbone,
+    without_torchvision_classifier,
+)
 
 OF_WORKDIR = "tmanet.safetensors"
 """The file that training leaves in a run's workdir: the weights of its best step."""
 LAST = "last.safetensors"
 """Beside it: those of its last step."""
 
-BACKBONE = "backbone."
 CLASSIFIERS = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
-TORCHVISION_CLASSIFIER = ("fc.weight", "fc.bias")
-
-ALIGN_CORNERS_OF_CLASSES = {19: True, 12: False}
-"""The published configurations of Cityscapes and CamVid, by their number of classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,22 +63,24 @@ class LoadReport:
         loaded: tensors that are now the model's.
         kept: the model's tensors that the file did not set, at their initial value.
         ignored: the file's tensors that the model has no use for.
+        notes: what was converted, assumed or is different, to be told.
     """
 
     path: str
     loaded: tuple[str, ...]
     kept: tuple[str, ...]
     ignored: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"loaded {len(self.loaded)} tensors of {self.path}"]
         if self.ignored:
-            parts.append(f"ignored {_abridged(_parts_of_network(self.ignored))}")
+            parts.append(f"ignored {abridged(_parts_of_network(self.ignored))}")
         if self.kept:
-            parts.append(f"left at initial values: {_abridged(_parts_of_network(self.kept))}")
-        if any(name.startswith(CLASSIFIERS) for name in self.kept):
+            parts.append(f"left at initial values: {abridged(_parts_of_network(self.kept))}")
+        if any(name.startswith(CLASSIFIERS[0]) for name in self.kept):
             parts.append("the classifiers are new")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self.notes])
 
 
 def load_pretrained_backbone(path: str | os.PathLike[str], model: TMANet) -> LoadReport:
@@ -88,31 +90,39 @@ def load_pretrained_backbone(path: str | os.PathLike[str], model: TMANet) -> Loa
         UserError: the file cannot be read, or its backbone is not the model's.
     """
     file = weight_files.read(path)
+    if file.original is not None:
+        check_original(path, file.original, backbone_alone=True)
     if file.is_whole_model:
-        backbone = _of_backbone(file.tensors)
+        backbone = of_backbone(file.tensors)
         ignored = tuple(name for name in file.tensors if not name.startswith(BACKBONE))
     else:
-        backbone = _without_torchvision_classifier(file.tensors)
+        backbone = without_torchvision_classifier(file.tensors)
         ignored = tuple(name for name in file.tensors if name not in backbone)
     tensors = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.items()}
-    shapes = _of_backbone(expected_shapes(model.config))
-    _check_fit(path, tensors, {f"{BACKBONE}{name}": shape for name, shape in shapes.items()})
-    return _load(path, model, tensors, ignored)
+    shapes = of_backbone(expected_shapes(model.config))
+    check_fit(path, tensors, {f"{BACKBONE}{name}": shape for name, shape in shapes.items()})
+    return _load(path, model, tensors, ignored, file.notes)
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], model: TMANet, *, new_classifier_ok: bool = False
+    path: str | os.PathLike[str],
+    model: TMANet,
+    *,
+    classes: ClassSet | None = None,
+    new_classifier_ok: bool = False,
 ) -> LoadReport:
     """Sets the whole model from a file of a whole network.
 
     Args:
         path: `.safetensors` or `.pth`.
         model: changed in place.
-        new_classifier_ok: leave the classifiers at their initial values if the file's have another
-            number of classes.
+        classes: what the model is to tell apart; names that the file has are compared with them.
+        new_classifier_ok: leave the classifiers at their initial values if the file's are of other
+            classes.
 
     Raises:
-        UserError: the file cannot be read, or is not of a network of the model's shape.
+        UserError: the file cannot be read, is not of a network of the model's shape and scaling of
+            scores, or tells other classes apart.
     """
     file = weight_files.read(path)
     if not file.is_whole_model:
@@ -120,33 +130,58 @@ def load_checkpoint(
             f"{path} holds a backbone, not a whole TMANet: set config.init.pretrained to it, "
             "not config.init.checkpoint."
         )
+    notes = list(file.notes)
     shapes = expected_shapes(model.config)
     tensors = file.tensors
     ignored: tuple[str, ...] = ()
     classifiers = tuple(name for name in tensors if name.startswith(CLASSIFIERS))
-    if new_classifier_ok and any(tensors[name].shape != shapes.get(name) for name in classifiers):
+    others = name_differences(file.classes, classes) if file.classes and classes else ""
+    if others and not new_classifier_ok:
+        raise UserError(
+            f"{path} tells other classes apart: {others}. Choose the data that it was trained for, "
+            "or say --config.init.classes=keep if these are other names for the same classes."
+        )
+    if others or (
+        new_classifier_ok and any(tensors[name].shape != shapes.get(name) for name in classifiers)
+    ):
+        notes += [f"the file's classes are others: {others}"] if others else []
         ignored = classifiers
         tensors = {name: tensors[name] for name in tensors if name not in ignored}
         shapes = {name: shapes[name] for name in shapes if not name.startswith(CLASSIFIERS)}
-    _check_fit(path, tensors, shapes)
-    return _load(path, model, tensors, ignored)
+    check_fit(path, tensors, shapes)
+    network = network_of(path, file, assume_align_corners=model.config.align_corners)
+    notes += [*network.notes, *_differences(path, network, model.config)]
+    return _load(path, model, tensors, ignored, tuple(notes))
 
 
 def read_model_config(
-    path: str | os.PathLike[str], *, align_corners: bool | None = None
+    path: str | os.PathLike[str],
+    *,
+    align_corners: bool | None = None,
+    assume_align_corners: bool | None = None,
 ) -> ModelConfig:
     """The configuration of the whole network in a file.
 
-    Files written by this project carry it. Of others it is inferred from names and shapes, and
-    `align_corners`, unless it is given, from the number of classes, which is then logged.
+    Files written by this project carry it, and those of the original's training in its own words.
+    Of others it is inferred from names and shapes, and what was assumed is logged.
+
+    Args:
+        path: of the file.
+        align_corners: how logits are up-sampled, whatever the file says.
+        assume_align_corners: the same where the file does not say; None: as published, by the
+            number of classes.
 
     Raises:
-        UserError: the file cannot be read, holds no whole TMANet, or leaves `align_corners` open.
+        UserError: the file cannot be read, holds no whole TMANet that this project can build, or
+            leaves `align_corners` open.
     """
-    config = _config_of(path, weight_files.read(path), align_corners)
-    if not isinstance(config, ModelConfig):
-        raise UserError(f"{path} holds a backbone, not a whole TMANet.")
-    return config
+    file = weight_files.read(path)
+    return _whole(
+        path,
+        network_of(
+            path, file, align_corners=align_corners, assume_align_corners=assume_align_corners
+        ),
+    )
 
 
 class LoadedModel(NamedTuple):
@@ -160,29 +195,34 @@ class LoadedModel(NamedTuple):
 def load_model(
     path: str | os.PathLike[str],
     *,
+    align_corners: bool | None = None,
     dtype: str | None = None,
     precision: Precision = "default",
     attention: Attention = "auto",
 ) -> LoadedModel:
     """The whole network in a file.
 
-    Files written by this project's training name their classes. Of others they are the published
-    ones of 19 (Cityscapes) and 12 classes (CamVid), and numbered ones elsewhere.
+    Files written by this project's training name their classes, and so do the original's. Of others
+    they are the published ones of 19 (Cityscapes) and 12 classes (CamVid), and numbered ones
+    elsewhere. What was converted or assumed is logged.
 
     Args:
         path: `.safetensors` or `.pth`.
+        align_corners: how logits are up-sampled; None: as the file says.
         dtype: compute type, "float32" or "bfloat16"; None: the file's own.
         precision: of float32 products.
         attention: which way reads the memory.
 
     Raises:
-        UserError: the file cannot be read, or holds no whole TMANet.
+        UserError: the file cannot be read, holds no whole TMANet that this project can build, or
+            weights that are not finite.
     """
     file = weight_files.read(path)
-    config = _config_of(path, file, align_corners=None)
-    if not isinstance(config, ModelConfig):
-        raise UserError(f"{path} holds a backbone, not a whole TMANet.")
-    _check_fit(path, file.tensors, expected_shapes(config))
+    network = network_of(path, file, align_corners=align_corners)
+    config = _whole(path, network)
+    check_fit(path, file.tensors, expected_shapes(config))
+    for note in file.notes:
+        logging.getLogger(__name__).warning("%s: %s", path, note)
     config = dataclasses.replace(
         config, dtype=dtype or config.dtype, precision=precision, attention=attention
     )
@@ -190,7 +230,7 @@ def load_model(
     zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
     classes = file.classes or weight_files.classes_of_number(config.head.num_classes)
     model = nnx.merge(graphdef, with_tensors(zeros, file.tensors))
-    return LoadedModel(model, classes, file.protocol)
+    return LoadedModel(model, classes, network.protocol)
 
 
 def save(
@@ -217,173 +257,49 @@ def save(
     weight_files.write(path, WeightFile(tensors, model.config, classes, protocol, origin))
 
 
-def convert(
-    source: str | os.PathLike[str],
-    destination: str | os.PathLike[str],
-    *,
-    align_corners: bool | None = None,
-) -> str:
-    """Converts a file of weights, bit by bit the same; returns what it was in one line.
+def _whole(path: str | os.PathLike[str], network: Network) -> ModelConfig:
+    """The configuration of a whole network; what was assumed of it is logged."""
+    if not isinstance(network.config, ModelConfig):
+        raise UserError(f"{path} holds a backbone, not a whole TMANet.")
+    for note in network.notes:
+        logging.getLogger(__name__).warning("%s: %s", path, note)
+    return network.config
+
+
+def _differences(
+    path: str | os.PathLike[str], network: Network, config: ModelConfig
+) -> tuple[str, ...]:
+    """What a model computes otherwise than the file's network, by fields that no tensor shows.
 
     Raises:
-        UserError: the source cannot be read or is no network that this project can build, or the
-            destination cannot be written.
+        UserError: its scores have another scale, and so its keys another meaning.
     """
-    file = weight_files.read(source)
-    config = _config_of(source, file, align_corners)
-    if isinstance(config, ModelConfig):
-        _check_fit(source, file.tensors, expected_shapes(config))
-    else:
-        tensors = _without_torchvision_classifier(file.tensors)
-        _check_fit(source, tensors, _of_backbone(expected_shapes(ModelConfig(backbone=config))))
-    weight_files.write(destination, dataclasses.replace(file, config=config))
-    return f"{destination}: {len(file.tensors)} tensors, {_described(config)}"
-
-
-def infer_config(
-    tensors: Mapping[str, np.ndarray], *, align_corners: bool | None = None
-) -> ModelConfig | ResNetConfig:
-    """What the tensors' names and shapes say of their network.
-
-    Raises:
-        UserError: they are of no network that this project can build, or leave `align_corners`
-            open.
-    """
-    if not WeightFile(dict(tensors)).is_whole_model:
-        return _infer_backbone(tensors)
-    num_classes = _channels(tensors, "decode_head.conv_seg")
-    if align_corners is None:
-        if num_classes not in ALIGN_CORNERS_OF_CLASSES:
-            raise UserError(
-                f"The network tells {num_classes} classes apart, and the file does not say whether "
-                "its logits are up-sampled with aligned corners: say --align-corners or "
-                "--no-align-corners to `python -m tmanet_jax.weights`."
-            )
-        align_corners = ALIGN_CORNERS_OF_CLASSES[num_classes]
-        logging.getLogger(__name__).warning(
-            "%d classes: assuming align_corners=%s, as published", num_classes, align_corners
-        )
-    head = HeadConfig(
-        num_classes=num_classes,
-        num_memory=_count(tensors, "decode_head.memory_key_conv.0.{}.conv.weight"),
-        key_channels=_channels(tensors, "decode_head.query_key_conv.0.conv"),
-        value_channels=_channels(tensors, "decode_head.query_value_conv.0.conv"),
-        channels=_channels(tensors, "decode_head.bottleneck.conv"),
-        aux_channels=_channels(tensors, "auxiliary_head.convs.0.conv"),
-    )
-    return ModelConfig(_infer_backbone(_of_backbone(tensors)), head, align_corners)
-
-
-def _infer_backbone(tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
-    deep_stem = "conv1.weight" not in tensors
-    width = _channels(tensors, "stem.6" if deep_stem else "conv1")
-    is_basic = "layer1.0.conv3.weight" not in tensors
-    first, second, third, fourth = (
-        _count(tensors, f"layer{stage}.{{}}.conv1.weight") for stage in (1, 2, 3, 4)
-    )
-    blocks = (first, second, third, fourth)
-    if not all(blocks) or width % 2:
+    theirs = network.config
+    assert isinstance(theirs, ModelConfig)
+    is_said = SCALE_SCORES not in network.assumed
+    if is_said and theirs.head.scale_scores != config.head.scale_scores:
         raise UserError(
-            f"This is no ResNet of four stages: blocks {blocks}, first stage {width} channels wide."
+            f"The network of {path} has scale_scores={theirs.head.scale_scores}: set "
+            f"--config.model.scale_scores={theirs.head.scale_scores}."
         )
-    for depth, blocks_of_depth in BLOCKS_OF_DEPTH.items():
-        if blocks == blocks_of_depth and is_basic == (depth <= DEEPEST_BASIC):
-            return ResNetConfig(depth, deep_stem, width)
-    return ResNetConfig(DEEPEST_BASIC if is_basic else 50, deep_stem, width, blocks)
-
-
-def _of_backbone(named: Mapping[str, T]) -> dict[str, T]:
-    """What belongs to the backbone of a whole network, named as in a file of a backbone alone."""
-    return {
-        name.removeprefix(BACKBONE): value
-        for name, value in named.items()
-        if name.startswith(BACKBONE)
-    }
-
-
-def _without_torchvision_classifier(tensors: Tensors) -> Tensors:
-    return {name: tensor for name, tensor in tensors.items() if name not in TORCHVISION_CLASSIFIER}
-
-
-def _channels(tensors: Mapping[str, np.ndarray], layer: str) -> int:
-    """Output channels of a convolution."""
-    weight = tensors.get(f"{layer}.weight")
-    if weight is None or weight.ndim != 4:
-        raise UserError(f"This is no TMANet and no ResNet: the tensor {layer}.weight is missing.")
-    return weight.shape[0]
-
-
-def _count(tensors: Mapping[str, np.ndarray], template: str) -> int:
-    number = 0
-    while template.format(number) in tensors:
-        number += 1
-    return number
-
-
-def _config_of(
-    path: str | os.PathLike[str], file: WeightFile, align_corners: bool | None
-) -> ModelConfig | ResNetConfig:
-    if file.config is None:
-        try:
-            return infer_config(file.tensors, align_corners=align_corners)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-    if isinstance(file.config, ModelConfig) and align_corners is not None:
-        return dataclasses.replace(file.config, align_corners=align_corners)
-    return file.config
+    if ALIGN_CORNERS not in network.assumed and theirs.align_corners != config.align_corners:
+        return (
+            f"it was trained with align_corners={theirs.align_corners}, this run has "
+            f"{config.align_corners} (config.model.align_corners)",
+        )
+    return ()
 
 
 def _load(
-    path: str | os.PathLike[str], model: TMANet, tensors: Tensors, ignored: tuple[str, ...]
+    path: str | os.PathLike[str],
+    model: TMANet,
+    tensors: Tensors,
+    ignored: tuple[str, ...],
+    notes: tuple[str, ...],
 ) -> LoadReport:
-    not_finite = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
-    if not_finite:
-        raise UserError(
-            f"{path} holds NaN or infinity in {_abridged(not_finite)}: did its training diverge? "
-            "Take weights of an earlier step."
-        )
     nnx.update(model, with_tensors(nnx.state(model), tensors))
     kept = tuple(name for name in expected_shapes(model.config) if name not in tensors)
-    return LoadReport(str(path), tuple(tensors), kept, ignored)
-
-
-def _check_fit(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, np.ndarray],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> None:
-    """Raises UserError, with names, unless the tensors are those that the shapes describe.
-
-    Update counts may be missing: PyTorch before 0.4.1 did not write them, and evaluation and
-    training do not depend on them.
-    """
-    missing = [name for name in shapes if name not in tensors and not name.endswith(UPDATE_COUNT)]
-    unexpected = [name for name in tensors if name not in shapes]
-    misshapen = [
-        f"{name} {tensors[name].shape} instead of {shapes[name]}"
-        for name in shapes
-        if name in tensors and tensors[name].shape != shapes[name]
-    ]
-    mistyped = [
-        f"{name} {tensors[name].dtype} instead of {expected_dtype(name)}"
-        for name in shapes
-        if name in tensors and tensors[name].dtype != expected_dtype(name)
-    ]
-    problems = [
-        f"{what}: {_abridged(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of the wrong shape", misshapen),
-            ("of the wrong type", mistyped),
-        )
-        if names
-    ]
-    if problems:
-        raise UserError(
-            f"{path} does not fit the network. Tensors {'; '.join(problems)}. Is it of another "
-            "depth, stem, memory length or number of classes? Change the configuration or the file."
-        )
+    return LoadReport(str(path), tuple(tensors), kept, ignored, notes)
 
 
 def _parts_of_network(names: tuple[str, ...]) -> list[str]:
@@ -396,39 +312,7 @@ def _parts_of_network(names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
-def _abridged(names: list[str], limit: int = 6) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
-
-
-def _described(config: ModelConfig | ResNetConfig) -> str:
-    if isinstance(config, ResNetConfig):
-        return f"ResNet-{config.depth}, {'deep' if config.deep_stem else 'plain'} stem"
-    return (
-        f"TMANet with {_described(config.backbone)}, T={config.head.num_memory}, "
-        f"{config.head.num_classes} classes, align_corners={config.align_corners}"
-    )
-
-
-@ends_with_message
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tmanet_jax.weights",
-        description="Converts weights between .pth and .safetensors, bit by bit the same.",
-    )
-    parser.add_argument("source", metavar="SRC", help="a .pth or .safetensors file")
-    parser.add_argument("destination", metavar="DST", help="the file to write, of either kind")
-    parser.add_argument(
-        "--align-corners",
-        action=argparse.BooleanOptionalAction,
-        help="how the network's logits are up-sampled, where SRC does not say "
-        "(unless given: 19 classes yes, 12 classes no)",
-    )
-    options = parser.parse_args(arguments)
-    print(convert(options.source, options.destination, align_corners=options.align_corners))
-    return 0
-
-
 if __name__ == "__main__":
+    from tmanet_jax.weight_conversion import main
+
     sys.exit(main())

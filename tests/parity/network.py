@@ -21,8 +21,9 @@ from tmanet_jax.inference.windows import segment_whole
 from tmanet_jax.models.heads import HeadConfig, KeyValue, TMAHead
 from tmanet_jax.models.resnet import ResNet, ResNetConfig, Stages
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.weight_files import WeightFile
 from tmanet_jax.weight_names import with_tensors
-from tmanet_jax.weights import infer_config
+from tmanet_jax.weight_networks import network_of
 
 
 def build(case: Case, dtype: str, **head: Any) -> TMANet:
@@ -32,7 +33,8 @@ def build(case: Case, dtype: str, **head: Any) -> TMANet:
     A case that does not say how logits are up-sampled means the published way for its classes.
     """
     tensors = case.tensors()
-    config = infer_config(tensors, align_corners=case.facts.get("align_corners"))
+    align_corners = case.facts.get("align_corners")
+    config = network_of(case.path, WeightFile(tensors), align_corners=align_corners).config
     if isinstance(config, ResNetConfig):
         tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
         config = ModelConfig(backbone=config)

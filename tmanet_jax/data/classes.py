@@ -5,6 +5,8 @@ Three kinds of label values occur. *Train ids* number the classes that a network
 and *colours* (CamVid's 32) occur only in files, and are converted on the way in and out.
 """
 
+import itertools
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -18,6 +20,9 @@ Colour = tuple[int, int, int]
 
 IGNORE = 255
 """The label value of pixels that neither train nor count."""
+
+NUMBERED = "numbered"
+"""Name of the sets of classes that nobody has named."""
 
 INVALID = 254
 """Marks, in look-up tables of train ids, a value that no label file may hold."""
@@ -250,11 +255,32 @@ CAMVID_CLASS_OF_COLOUR: dict[Colour, str] = {
 """The 32 RGB colours of CamVid's own label pictures, in the usual grouping."""
 
 
+def name_differences(classes: ClassSet, others: ClassSet, limit: int = 3) -> str:
+    """The first classes whose names differ, in words; empty if none do, or if nobody named them.
+
+    Capitals, underscores and hyphens make no difference.
+    """
+    if NUMBERED in (classes.name, others.name):
+        return ""
+    pairs = itertools.zip_longest(classes.names, others.names, fillvalue="(none)")
+    different = [
+        f"class {index} is {name!r} there and {other!r} here"
+        for index, (name, other) in enumerate(pairs)
+        if _folded(name) != _folded(other)
+    ]
+    more = f" and {len(different) - limit} more" if len(different) > limit else ""
+    return ", ".join(different[:limit]) + more
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+
+
 def numbered_classes(num_classes: int) -> ClassSet:
     """Classes that nobody has named: "class 0", "class 1", ..., each with a colour of its own."""
     palette_Cx3 = tuple(voc_colour(index + 1) for index in range(num_classes))
     names = tuple(f"class {index}" for index in range(num_classes))
-    return ClassSet("numbered", names, palette_Cx3)
+    return ClassSet(NUMBERED, names, palette_Cx3)
 
 
 def voc_colour(number: int) -> Colour:

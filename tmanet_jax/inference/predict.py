@@ -52,6 +52,7 @@ class Prediction:
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
         sound: of the video, "keep" it or "none".
         evaluation: how frames are segmented, save what the weights say of it.
+        align_corners: of the network, if the command line says so.
         dtype: compute type.
         precision: of float32 products.
         attention: which way reads the memory.
@@ -64,6 +65,7 @@ class Prediction:
     on_error: OnError
     sound: SoundChoice
     evaluation: EvalConfig
+    align_corners: bool | None
     dtype: str
     precision: Precision
     attention: Attention
@@ -111,6 +113,7 @@ def prediction_of(
         on_error="stop" if on_error == "stop" else "keep",
         sound="none" if sound == "none" else "keep",
         evaluation=evaluation,
+        align_corners=settings.init.align_corners,
         dtype=settings.model.dtype,
         precision=settings.model.precision,
         attention=settings.model.attention,
@@ -139,6 +142,7 @@ def predict(prediction: Prediction) -> None:
         _check_names(prediction, frames.names)
         segmenter = Segmenter.load(
             prediction.checkpoint,
+            align_corners=prediction.align_corners,
             dtype=prediction.dtype,
             precision=prediction.precision,
             attention=prediction.attention,

@@ -106,6 +106,7 @@ class Segmenter:
         stride: tuple[int, int] | None = None,
         scale: float | tuple[int, int] | None = None,
         memory_stride: int | None = None,
+        align_corners: bool | None = None,
         dtype: str | None = None,
         precision: Precision = "default",
         attention: Attention = "auto",
@@ -122,6 +123,7 @@ class Segmenter:
             scale: what frames are resized to before: a factor, or the (height, width) in pixels
                 that they are to fit; results have the frames' own size.
             memory_stride: frames from one memory frame to the next.
+            align_corners: how the network's logits are up-sampled.
             dtype: compute type, "float32" or "bfloat16".
             precision: of float32 products on GPUs and TPUs, "default", "high" or "highest".
             attention: which way reads the memory, "auto" or "chunked".
@@ -131,6 +133,7 @@ class Segmenter:
             UserError: the file cannot be read, or an option has a value that it cannot have.
         """
         for name, value, choices in (
+            ("align_corners", align_corners, (None, False, True)),
             ("dtype", dtype, (None, "float32", "bfloat16")),
             ("precision", precision, get_args(Precision)),
             ("attention", attention, get_args(Attention)),
@@ -144,7 +147,13 @@ class Segmenter:
             "scale": scale,
             "memory_stride": memory_stride,
         }
-        loaded = weights.load_model(path, dtype=dtype, precision=precision, attention=attention)
+        loaded = weights.load_model(
+            path,
+            align_corners=align_corners,
+            dtype=dtype,
+            precision=precision,
+            attention=attention,
+        )
         protocol = dataclasses.replace(
             loaded.protocol or otherwise,
             **{name: value for name, value in options.items() if value is not None},

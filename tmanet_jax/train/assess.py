@@ -49,7 +49,7 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     )
     player_clips = _player_clips(settings)
     submission = None if submit is None else Submission.begin(submit, source)
-    trained = load_trained(settings, workdir)
+    trained = load_trained(settings, workdir, source.info.classes)
     start.prepare_workdir(workdir)
     start.check_processes_agree(source, None if settings.init.checkpoint else workdir)
     program = compile_segmenter(
@@ -89,7 +89,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     settings = scored_as_before(model_settings(settings), workdir)
     source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
     first = find_videos(source)[0]
-    trained = load_trained(settings, workdir)
+    trained = load_trained(settings, workdir, source.info.classes)
     network = to_default_device(trained.state.network)
     stream = frame_stream(nnx.merge(trained.graphdef, *network), settings.evaluation)
     start.prepare_workdir(workdir / CONSISTENCY_DIR)

@@ -76,7 +76,10 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
     settings = start.with_training_data(settings, train_source)
     model = start.random_model(settings)
     goes_on = start.has_checkpoint(workdir)
-    load_report = None if goes_on else start.load_weights(model, settings.init)
+    classes = train_source.info.classes
+    load_report = (
+        None if goes_on else start.load_weights(model, settings.init, classes, trains=True)
+    )
     start.prepare_workdir(workdir)
     start.check_processes_agree(train_source, workdir)
     stream = start.data_stream(settings, train_source)

@@ -12,6 +12,7 @@ from flax import nnx
 
 from tmanet_jax import distributed
 from tmanet_jax.checkpoints import Checkpoints, DataStream
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.evaluate import evenly_spread
@@ -196,16 +197,25 @@ def blank_model(settings: Settings) -> TMANet:
     )
 
 
-def load_weights(model: TMANet, init: InitConfig) -> LoadReport | None:
+def load_weights(
+    model: TMANet, init: InitConfig, classes: ClassSet, *, trains: bool
+) -> LoadReport | None:
     """Sets the network from the file that the settings name, if they do, and tells what it set.
 
+    Args:
+        model: changed in place.
+        init: of the settings.
+        classes: of the records.
+        trains: new classifiers will be trained where the file's are of other classes.
+
     Raises:
-        UserError: the file cannot be read or does not fit.
+        UserError: the file cannot be read or does not fit, or is of other classes.
     """
     if init.pretrained:
         return load_pretrained_backbone(init.pretrained, model)
     if init.checkpoint:
-        return load_checkpoint(init.checkpoint, model, new_classifier_ok=True)
+        compared = classes if init.classes == "compare" else None
+        return load_checkpoint(init.checkpoint, model, classes=compared, new_classifier_ok=trains)
     return None
 
 
@@ -246,5 +256,5 @@ def with_model_of_file(settings: Settings) -> Settings:
     Raises:
         UserError: the file cannot be read or holds no whole network.
     """
-    model = read_model_config(settings.init.checkpoint)
+    model = read_model_config(settings.init.checkpoint, align_corners=settings.init.align_corners)
     return dataclasses.replace(settings, model=model.computed_as(settings.model))

@@ -9,6 +9,7 @@ import jax
 from flax import nnx
 
 from tmanet_jax import distributed, weight_files, weights
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import make_mesh, replicated
@@ -54,12 +55,13 @@ def scored_as_before(settings: Settings, workdir: Path) -> Settings:
     return dataclasses.replace(settings, evaluation=evaluation)
 
 
-def load_trained(settings: Settings, workdir: Path) -> Trained:
+def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> Trained:
     """Loads `settings.init.checkpoint`, or else the best checkpoint of the workdir.
 
     Args:
         settings: from `model_settings`.
         workdir: of the run.
+        classes: of the records that are scored.
 
     Raises:
         UserError: there is nothing to load, or it does not fit.
@@ -67,7 +69,8 @@ def load_trained(settings: Settings, workdir: Path) -> Trained:
     sharding = replicated(make_mesh())
     model = start.blank_model(settings)
     if settings.init.checkpoint:
-        distributed.tell(str(start.load_weights(model, settings.init)))
+        report = start.load_weights(model, settings.init, classes, trains=False)
+        distributed.tell(str(report))
     recipe, state = start.initial_state(settings, model, class_weights=None)
     if settings.init.checkpoint:
         distributed.wait_for_start("made its network")
