@@ -72,3 +72,40 @@ def test_a_window_outside_the_frame_is_refused(window):
 def test_bytes_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="found b'TMAl'"):
         codec.decode_frame(codec.encode_labels(noise(0, 4, 4)))
+
+
+def without_checksums(monkeypatch, encode, picture):
+    """As records were encoded before there were any."""
+    compressor = zstandard.ZstdCompressor
+    with monkeypatch.context() as patch:
+        patch.setattr(zstandard, "ZstdCompressor", lambda level, **_: compressor(level=level))
+        return encode(picture)
+
+
+@pytest.mark.parametrize(
+    ("encode", "decode", "shape"),
+    [
+        (codec.encode_frame, codec.decode_frame, (70, 300, 3)),
+        (codec.encode_labels, codec.decode_labels, (70, 300)),
+    ],
+)
+def test_no_changed_byte_of_the_content_reads_as_another_picture(
+    monkeypatch, encode, decode, shape
+):
+    picture = noise(0, *shape) // 128
+    encoded = encode(picture)
+    for place in range(codec._HEADER.size, len(encoded), len(encoded) // 300):
+        changed = bytearray(encoded)
+        changed[place] ^= 0x10
+        with pytest.raises(codec.DAMAGE):
+            decode(bytes(changed))
+    older = without_checksums(monkeypatch, encode, picture)
+    assert len(older) < len(encoded)
+    np.testing.assert_array_equal(decode(older), picture)
+
+
+def test_a_few_bytes_that_claim_gigabytes_are_not_decompressed():
+    claim = zstandard.ZstdCompressor().compress(bytes(1 << 26))
+    small = codec.encode_labels(noise(0, 4, 4))[: codec._HEADER.size]
+    with pytest.raises(ValueError, match=f"16 bytes are expected.*claims {1 << 26}"):
+        codec.decode_labels(small + claim)

@@ -2,8 +2,11 @@
 
 import dataclasses
 import errno
+import itertools
+import json
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.small_clips import NoiseClip, damage, write_noise
+from tmanet_jax.data import record_writer
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.data.codec import encode_frame
 from tmanet_jax.data.files import why_not_written
@@ -85,9 +89,9 @@ def test_a_record_with_other_memory_than_all_is_refused(tmp_path):
 
 def test_a_description_that_says_what_is_ignored_is_read(tmp_path):
     info = write_noise(tmp_path, 1).info
-    values = info.to_json()
+    values = dataclasses.asdict(info)
     values["classes"]["ignore"] = 255
-    assert RecordsInfo.from_json(values) == info
+    assert RecordsInfo.from_json(values, "metadata.json") == info
 
 
 def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):
@@ -98,10 +102,13 @@ def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):
     assert np.all(source.read(0, ()).labels_HxW == 255)
 
 
-def test_many_clips_take_several_shards(tmp_path):
+def test_many_clips_take_several_shards_and_each_knows_where_it_lies(tmp_path):
     source = write_noise(tmp_path, CLIPS_PER_SHARD + 3)
-    assert len(list(tmp_path.glob("clip_records/*.*.*/*array_record*"))) == 2
+    shards = sorted(tmp_path.glob("clip_records/*.*.*/*array_record*"))
     assert source.read(CLIPS_PER_SHARD + 1, ()).id == NoiseClip(33).id
+    places = {0: (0, 0), 31: (0, 31), 32: (1, 0), 34: (1, 2)}
+    for index, (shard, record) in places.items():
+        assert source.read_encoded(index).where == f"record {record} of {shards[shard]}"
 
 
 def test_a_source_travels_to_spawned_workers(tmp_path):
@@ -140,6 +147,106 @@ def test_a_description_that_cannot_be_read_is_named(tmp_path, name, content):
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match=r"clip_records.* cannot be read"):
         open_clips(tmp_path, "train")
+
+
+def changed(field, value):
+    """Sets a field, by its path, of JSON."""
+
+    def change(values):
+        *path, last = field
+        for part in path:
+            values = values[part]
+        if value is None:
+            del values[last]
+        else:
+            values[last] = value
+
+    return change
+
+
+TRAIN = ("splits", "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed(("memory_range",), "3"), "memory_range is '3', not a whole number"),
+        (changed(("memory_range",), -1), "memory range is 0 or more"),
+        (changed(("frame_stride",), 0), "frame stride 1 or more"),
+        (changed(("classes", "names"), "road"), "classes.names is 'road', not a list"),
+        (changed(("classes", "name"), None), "classes.name is missing"),
+        (changed(("foreign",), 1), "foreign is unknown"),
+        (changed(("splits",), []), "splits is"),
+        (changed((*TRAIN, "ids", 0), 5), "ids.0. is 5, not text"),
+        (changed((*TRAIN, "ids", 0), "../../etc/passwd"), "no file can be named after"),
+        (changed((*TRAIN, "ids", 0), "a" * 300), "longer than 220 bytes"),
+        (changed((*TRAIN, "ids", 1), NoiseClip(0).id), "two clips have one name"),
+        (changed((*TRAIN, "groups"), ["clean"]), "2 ids, 1 groups"),
+        (changed((*TRAIN, "class_pixels"), [1, 2]), "pixels of 2 classes, of 19"),
+        (changed((*TRAIN, "labelled"), "yes"), "labelled is 'yes', not true or false"),
+    ],
+)
+def test_a_description_of_wrong_values_is_told_in_one_line(tmp_path, change, words):
+    write_noise(tmp_path, 2)
+    path = next(tmp_path.glob("clip_records/*.*.*/metadata.json"))
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"cannot be read .*{words}.*[.] Make them again"):
+        open_clips(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json", "features.json"])
+def test_a_description_that_is_nested_deep_is_told(tmp_path, name):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "2.0.0" / name
+    path.write_text('{"a":' * 5000 + "1" + "}" * 5000)
+    with pytest.raises(UserError, match=r"clip_records.* cannot be read"):
+        open_clips(tmp_path, "train")
+
+
+def test_a_clip_fewer_than_the_shards_hold_is_told(tmp_path):
+    write_noise(tmp_path, 3)
+    path = next(tmp_path.glob("clip_records/*.*.*/metadata.json"))
+    values = json.loads(path.read_text())
+    for field in ("ids", "groups", "stand_ins"):
+        values["splits"]["train"][field].pop()
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"shards of train hold 3 clips and metadata.json names 2"):
+        open_clips(tmp_path, "train")
+
+
+@pytest.mark.parametrize("clip_id", ["a/b", "..", "a\\b", "line\nbreak", "é" * 111])
+def test_a_clip_that_no_file_can_be_named_after_is_refused(tmp_path, monkeypatch, clip_id):
+    monkeypatch.setattr(NoiseClip, "id", clip_id)
+    with pytest.raises(UserError, match="Rename its files"):
+        write_noise(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"memory_range": 2}, "2 frames before the query, not 3"),
+        ({"group": "wet"}, "of group 'wet'"),
+    ],
+)
+def test_a_record_of_another_description_is_damaged(tmp_path, fields, words):
+    write_noise(tmp_path / "records", 1)
+    plans = {"train": SplitPlan([NoiseClip(0, **fields)], labelled=True)}
+    write_records(tmp_path / "other", CITYSCAPES, fields.get("memory_range", 3), plans)
+    (shard,) = (tmp_path / "other").glob("clip_records/*.*.*/*array_record*")
+    shutil.copy(shard, tmp_path / "records" / shard.relative_to(tmp_path / "other"))
+    with pytest.raises(UserError, match=rf"Clip noise_000000 .record 0 of {tmp_path}.*{words}"):
+        open_clips(tmp_path / "records", "train").read_encoded(0)
+
+
+def test_frames_of_several_sizes_are_damage(tmp_path, monkeypatch):
+    sizes = itertools.cycle([(70, 100), (70, 100), (80, 120), (70, 100)])
+    monkeypatch.setattr(
+        record_writer, "encode_frame", lambda _: encode_frame(np.zeros((*next(sizes), 3), np.uint8))
+    )
+    with pytest.raises(UserError, match="of several sizes"):
+        write_noise(tmp_path, 1).read_encoded(0)
 
 
 @pytest.mark.parametrize(("num_memory", "memory_range"), [(4, 3), (2, 4), (-1, 3)])

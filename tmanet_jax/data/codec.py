@@ -2,7 +2,8 @@
 
 Frames are cut into tiles of 64x256 pixels; a tile's rows are replaced by their difference (modulo
 256) to the row above, and the tile is compressed with zstd. That is six times as fast to decode as
-PNG, and a window decodes only the tiles it touches. Labels are compressed whole.
+PNG, and a window decodes only the tiles it touches. Labels are compressed whole. zstd's checksum of
+each tile's content is beside it (records made before November 2026 have none): damage is an error.
 """
 
 import struct
@@ -35,7 +36,7 @@ class Size(NamedTuple):
 def encode_frame(frame_HxWx3: np.ndarray) -> bytes:
     """Encodes a uint8 frame of at most 65535x65535 pixels, losslessly."""
     size = Size(*frame_HxWx3.shape[:2])
-    compressor = zstandard.ZstdCompressor(level=_FRAME_LEVEL)
+    compressor = zstandard.ZstdCompressor(level=_FRAME_LEVEL, write_checksum=True)
     tiles = []
     for top in range(0, size.height, TILE_HEIGHT):
         for left in range(0, size.width, TILE_WIDTH):
@@ -76,7 +77,7 @@ def decode_window(encoded: Buffer, top: int, left: int, height: int, width: int)
     ends = np.frombuffer(encoded, "<u4", tile_rows * tile_columns, _HEADER.size)
     limits = [0, *ends.tolist()]
     tiles = memoryview(encoded)[_HEADER.size + ends.nbytes :]
-    decompress = zstandard.ZstdDecompressor().decompress
+    decompressor = zstandard.ZstdDecompressor()
 
     window_hxw3 = np.empty((height, 3 * width), np.uint8)
     for y in range(top - top % TILE_HEIGHT, bottom, TILE_HEIGHT):
@@ -84,7 +85,8 @@ def decode_window(encoded: Buffer, top: int, left: int, height: int, width: int)
         for x in range(left - left % TILE_WIDTH, right, TILE_WIDTH):
             tile_width, first_x = min(TILE_WIDTH, size.width - x), max(left, x)
             index = y // TILE_HEIGHT * tile_columns + x // TILE_WIDTH
-            tile = decompress(tiles[limits[index] : limits[index + 1]])
+            compressed = tiles[limits[index] : limits[index + 1]]
+            tile = _decompress(decompressor, compressed, tile_height * 3 * tile_width)
             undo_differences(
                 np.frombuffer(tile, np.uint8).reshape(tile_height, 3 * tile_width),
                 first_y - y,
@@ -101,14 +103,31 @@ def decode_window(encoded: Buffer, top: int, left: int, height: int, width: int)
 def encode_labels(labels_HxW: np.ndarray) -> bytes:
     """Encodes uint8 labels of at most 65535x65535 pixels, losslessly."""
     header = _HEADER.pack(_LABEL_MAGIC, _CODEC_VERSION, *labels_HxW.shape)
-    return header + zstandard.ZstdCompressor(level=_LABEL_LEVEL).compress(labels_HxW.tobytes())
+    compressor = zstandard.ZstdCompressor(level=_LABEL_LEVEL, write_checksum=True)
+    return header + compressor.compress(labels_HxW.tobytes())
+
+
+def labels_size(encoded: Buffer) -> Size:
+    """Size of encoded labels, without decoding them."""
+    return _size(encoded, _LABEL_MAGIC)
 
 
 def decode_labels(encoded: Buffer) -> np.ndarray:
     """Decodes labels: uint8 HxW. Raises ValueError or ZstdError if they are damaged."""
-    size = _size(encoded, _LABEL_MAGIC)
-    content = zstandard.ZstdDecompressor().decompress(memoryview(encoded)[_HEADER.size :])
+    size = labels_size(encoded)
+    compressed = memoryview(encoded)[_HEADER.size :]
+    content = _decompress(zstandard.ZstdDecompressor(), compressed, size.height * size.width)
     return np.frombuffer(content, np.uint8).reshape(size)
+
+
+def _decompress(
+    decompressor: zstandard.ZstdDecompressor, compressed: memoryview, num_bytes: int
+) -> bytes:
+    """Decompresses nothing that claims another size: a few bytes may claim gigabytes."""
+    claimed = zstandard.frame_content_size(compressed)
+    if claimed != num_bytes:
+        raise ValueError(f"{num_bytes} bytes are expected, and the file claims {claimed}")
+    return decompressor.decompress(compressed)
 
 
 def _size(encoded: Buffer, expected_magic: bytes) -> Size:

@@ -25,8 +25,9 @@ from tmanet_jax.data.records import (
     SCHEMA_VERSION,
     Clip,
     features,
+    shard_name,
 )
-from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo
+from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo, check_clip_id
 from tmanet_jax.data.replacement import check_clips_stay, check_replaceable
 from tmanet_jax.data.staging import StagedShard, Staging, staging
 from tmanet_jax.errors import UserError
@@ -204,7 +205,7 @@ def _planned_shards(split: str, plan: SplitPlan, options: Sequence[object]) -> l
         content = json.dumps([SCHEMA_VERSION, options, plan.labelled, made_of])
         shards.append(
             _PlannedShard(
-                name=f"{BUILDER_NAME}-{split}.array_record-{index:05d}-of-{num_shards:05d}",
+                name=shard_name(split, index, num_shards),
                 split=split,
                 clips=clips,
                 labelled=plan.labelled,
@@ -215,6 +216,11 @@ def _planned_shards(split: str, plan: SplitPlan, options: Sequence[object]) -> l
 
 
 def _check_ids(split: str, clips: Sequence[PlannedClip]) -> None:
+    for clip in clips:
+        try:
+            check_clip_id(clip.id)
+        except ValueError as error:
+            raise WrongSourceError(f"Split {split!r}: {error}. Rename its files.") from error
     twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         raise WrongSourceError(
@@ -352,6 +358,6 @@ def _describe(
             version=SCHEMA_VERSION,
             check_data=False,
             description=f"Clips of {info.classes.name} for TMANet-JAX.",
-            metadata=tfds.core.MetadataDict(info.to_json()),
+            metadata=tfds.core.MetadataDict(dataclasses.asdict(info)),
             disable_shuffling=True,
         )

@@ -8,10 +8,13 @@ lie in ArrayRecord files that a TFDS builder (`record_writer`) describes:
                                 dataset_info.json  features.json  metadata.json
 """
 
+import bisect
 import contextlib
+import functools
 import hashlib
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
-from tmanet_jax.data.codec import DAMAGE, Buffer, Size, decode_labels, decode_window, frame_size
+from tmanet_jax.data.codec import (
+    DAMAGE,
+    Buffer,
+    Size,
+    decode_labels,
+    decode_window,
+    frame_size,
+    labels_size,
+)
 from tmanet_jax.data.examples import parse_example
 from tmanet_jax.data.label_doubts import label_doubts
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
@@ -42,6 +53,11 @@ def features() -> tfds.features.FeaturesDict:
             "labels": encoded,
         }
     )
+
+
+def shard_name(split: str, index: int, num_shards: int) -> str:
+    """The file name of a shard of a split."""
+    return f"{BUILDER_NAME}-{split}.array_record-{index:05d}-of-{num_shards:05d}"
 
 
 @dataclass(frozen=True)
@@ -224,16 +240,24 @@ class ClipSource:
                 num_classes=self.info.classes.num_classes,
                 where=where,
             )
-            if clip.id != self.clip_id(index):
-                raise ValueError(f"it holds clip {clip.id!r}")
-            if len(clip.memory) != self.info.memory_range:
-                raise ValueError(
-                    f"it holds {len(clip.memory)} frames before the query, not "
-                    f"{self.info.memory_range}"
-                )
+            self._check(clip, index)
         except Exception as error:  # ArrayRecord and protobuf raise whatever suits them
             raise _damaged(where, self.clip_id(index), error) from error
         return clip
+
+    def _check(self, clip: EncodedClip, index: int) -> None:
+        """Raises ValueError if a record is not what the description says."""
+        if (clip.id, clip.group) != (self.clip_id(index), self.group(index)):
+            raise ValueError(f"it holds clip {clip.id!r} of group {clip.group!r}")
+        if len(clip.memory) != self.info.memory_range:
+            raise ValueError(
+                f"it holds {len(clip.memory)} frames before the query, not {self.info.memory_range}"
+            )
+        sizes = {frame_size(frame) for frame in (*clip.memory, clip.query)}
+        if self.labelled:
+            sizes.add(labels_size(clip.labels))
+        if len(sizes) > 1:
+            raise ValueError(f"its frames and labels are of several sizes, {sorted(sizes)}")
 
     def read(self, index: int, memory_offsets: Sequence[int]) -> Clip:
         """Reads and decodes a clip.
@@ -268,13 +292,16 @@ class ClipSource:
             )
 
     def _where(self, index: int) -> str:
-        shard_lengths = self._data_source.dataset_info.splits[self.split].shard_lengths
-        paths = self._data_source.dataset_info.splits[self.split].filepaths
-        for path, length in zip(paths, shard_lengths, strict=True):
-            if index < length:
-                return f"record {index} of {path}"
-            index -= length
-        raise IndexError(index)
+        shard = bisect.bisect_right(self._shard_ends, index)
+        first = self._shard_ends[shard - 1] if shard else 0
+        name = shard_name(self.split, shard, len(self._shard_ends))
+        directory = self.data_dir / BUILDER_NAME / SCHEMA_VERSION
+        return f"record {index - first} of {directory / name}"
+
+    @functools.cached_property
+    def _shard_ends(self) -> list[int]:
+        lengths = self._data_source.dataset_info.splits[self.split].shard_lengths
+        return list(itertools.accumulate(lengths))
 
 
 def has_records(data_dir: str | os.PathLike[str]) -> bool:
@@ -322,12 +349,25 @@ def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
         )
     try:
         builder = tfds.builder_from_directory(directory / SCHEMA_VERSION)
-        return RecordsInfo.from_json(builder.info.metadata), builder
+        info = RecordsInfo.from_json(builder.info.metadata, "metadata.json")
+        _check_counts(info, builder.info.splits)
     except Exception as error:  # TFDS and protobuf raise whatever suits them
+        reason = str(error) if isinstance(error, UserError) else repr(error)
         raise UserError(
             f"The description of the records in {directory / SCHEMA_VERSION} cannot be read "
-            f"({error!r}). Make them again:\n  {_command(data_dir)}"
+            f"({reason.rstrip('.')}). Make them again:\n  {_command(data_dir)}"
         ) from error
+    return info, builder
+
+
+def _check_counts(info: RecordsInfo, of_shards: Mapping[str, Any]) -> None:
+    for name, split in info.splits.items():
+        in_shards = sum(of_shards[name].shard_lengths) if name in of_shards else 0
+        if in_shards != len(split.ids):
+            raise UserError(
+                f"the shards of {name} hold {in_shards} clips and metadata.json names "
+                f"{len(split.ids)}"
+            )
 
 
 def _versions(data_dir: Path) -> list[str]:

@@ -1,11 +1,11 @@
 """What is known of clip records without reading them; lies beside them as JSON."""
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 
 
@@ -44,6 +44,19 @@ class SplitInfo:
     class_pixels: tuple[int, ...] = ()
     ignored_pixels: int = 0
 
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.groups) == len(self.stand_ins):
+            raise ValueError(
+                f"{len(self.ids)} ids, {len(self.groups)} groups and {len(self.stand_ins)} counts "
+                "of stand-ins do not go together"
+            )
+        if min(*self.stand_ins, *self.class_pixels, self.ignored_pixels, 0) < 0:
+            raise ValueError("a count is negative")
+        if len(set(self.ids)) < len(self.ids):
+            raise ValueError("two clips have one name")
+        for clip_id in self.ids:
+            check_clip_id(clip_id)
+
     @classmethod
     def joined(cls, parts: Sequence["SplitInfo"]) -> "SplitInfo":
         """What is known of parts, at least one, that follow each other."""
@@ -57,19 +70,6 @@ class SplitInfo:
                 sum(pixels) for pixels in zip(*(part.class_pixels for part in parts), strict=True)
             ),
             ignored_pixels=sum(part.ignored_pixels for part in parts),
-        )
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "SplitInfo":
-        """Inverse of `dataclasses.asdict`; raises KeyError or TypeError on anything else."""
-        return cls(
-            labelled=values["labelled"],
-            ids=tuple(values["ids"]),
-            groups=tuple(values["groups"]),
-            stand_ins=tuple(values["stand_ins"]),
-            skipped=tuple(SkippedClip(**clip) for clip in values["skipped"]),
-            class_pixels=tuple(values["class_pixels"]),
-            ignored_pixels=values["ignored_pixels"],
         )
 
 
@@ -89,21 +89,39 @@ class RecordsInfo:
     frame_stride: int
     splits: Mapping[str, SplitInfo]
 
-    def to_json(self) -> dict[str, Any]:
-        """As values that JSON can hold."""
-        return {
-            "classes": dataclasses.asdict(self.classes),
-            "memory_range": self.memory_range,
-            "frame_stride": self.frame_stride,
-            "splits": {name: dataclasses.asdict(split) for name, split in self.splits.items()},
-        }
+    def __post_init__(self) -> None:
+        if self.memory_range < 0 or self.frame_stride < 1:
+            raise ValueError(
+                "the memory range is 0 or more and the frame stride 1 or more, not "
+                f"{self.memory_range} and {self.frame_stride}"
+            )
+        for name, split in self.splits.items():
+            if len(split.class_pixels) != self.classes.num_classes:
+                raise ValueError(
+                    f"split {name!r} counts pixels of {len(split.class_pixels)} classes, of "
+                    f"{self.classes.num_classes}"
+                )
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "RecordsInfo":
-        """Inverse of `to_json`; raises KeyError or TypeError on anything else."""
-        classes = dict(values["classes"])
-        classes.pop("ignore", None)  # older records say that 255 is ignored, which it always is
-        classes["names"] = tuple(classes["names"])
-        classes["palette_Cx3"] = tuple(tuple(colour) for colour in classes["palette_Cx3"])
-        splits = {name: SplitInfo.from_json(split) for name, split in values["splits"].items()}
-        return cls(ClassSet(**classes), values["memory_range"], values["frame_stride"], splits)
+    def from_json(cls, values: Mapping[str, Any], where: str) -> "RecordsInfo":
+        """Inverse of `dataclasses.asdict`; raises UserError that names the field on anything else.
+
+        Older records say that 255 is ignored, which it always is.
+        """
+        classes = values.get("classes")
+        if isinstance(classes, dict):
+            known = {name: value for name, value in classes.items() if name != "ignore"}
+            values = {**values, "classes": known}
+        return strict_json.decode(cls, values, where)
+
+
+_LONGEST_ID = 220
+"""Bytes of UTF-8: file systems take 255, and names of files add to the id."""
+
+
+def check_clip_id(clip_id: str) -> None:
+    """Raises ValueError unless files and folders can be named after the clip."""
+    if len(clip_id.encode()) > _LONGEST_ID:
+        raise ValueError(f"the clip's name {clip_id[:40]}... is longer than {_LONGEST_ID} bytes")
+    if clip_id in ("", ".", "..") or any(c in "/\\" or c < " " for c in clip_id):
+        raise ValueError(f"no file can be named after a clip called {clip_id!r}")

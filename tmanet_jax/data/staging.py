@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tmanet_jax.data import strict_json
 from tmanet_jax.data.files import lock, why_not_written
 from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION
 from tmanet_jax.data.records_info import SplitInfo
@@ -217,11 +218,9 @@ def _whole_shards(records: Path) -> dict[str, StagedShard]:
 
 def _read_manifest(path: Path) -> StagedShard | None:
     try:
-        values = json.loads(path.read_text())
-        return StagedShard(
-            values["fingerprint"], values["num_bytes"], SplitInfo.from_json(values["info"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):  # torn, or of another version: written anew
+        where = str(path)
+        return strict_json.decode(StagedShard, strict_json.parse(path.read_bytes(), where), where)
+    except (OSError, UserError):  # torn, or of another version: written anew
         return None
 
 
