@@ -12,7 +12,7 @@ from absl import flags
 
 import run as program
 from tests import tiny_runs
-from tmanet_jax import settings, weight_files, weights
+from tmanet_jax import settings, weight_conversion, weight_files
 from tmanet_jax.checkpoint_arrays import read_arrays
 from tmanet_jax.compilation_cache import make_room
 from tmanet_jax.data.classes import CITYSCAPES
@@ -101,8 +101,10 @@ def test_a_workdir_and_a_step_of_it_are_read_as_files_of_weights(
     trained: Path, tmp_path: Path
 ) -> None:
     of_file = weight_files.read(trained / "tmanet.safetensors")
-    weights.convert(trained, tmp_path / "best.safetensors")
-    weights.convert(trained / "checkpoints" / str(NUM_STEPS), tmp_path / "of_step.safetensors")
+    weight_conversion.convert(trained, tmp_path / "best.safetensors")
+    weight_conversion.convert(
+        trained / "checkpoints" / str(NUM_STEPS), tmp_path / "of_step.safetensors"
+    )
     for name, expected in (
         ("best", of_file),
         ("of_step", weight_files.read(trained / "last.safetensors")),

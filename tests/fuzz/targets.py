@@ -31,7 +31,7 @@ from tests.small_cityscapes import noise, write_png
 from tests.small_clips import NoiseClip
 from tests.small_videos import numbered, with_sound, write_video
 from tests.tiny_weights import write_weights
-from tmanet_jax import settings, weight_files, weights
+from tmanet_jax import settings, weight_conversion, weight_files
 from tmanet_jax.checkpoint_damage import set_damaged_aside
 from tmanet_jax.checkpoints import Checkpoints
 from tmanet_jax.data.classes import CITYSCAPES, ClassSet, palette_png
@@ -77,7 +77,7 @@ def write_pth(path: Path) -> None:
 def convert(path: Path) -> Found:
     """The conversion reads, compares with the network that is described, and writes."""
     (source,) = path.iterdir()
-    weights.convert(source, path / "converted.safetensors")
+    weight_conversion.convert(source, path / "converted.safetensors")
     return weight_files.read(path / "converted.safetensors").tensors
 
 
