@@ -8,7 +8,16 @@ import pytest
 from jax.sharding import Mesh
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.sharding import DATA_AXIS, SPACE_AXIS, BatchPart, batch_part
+from tmanet_jax.sharding import (
+    DATA_AXIS,
+    SPACE_AXIS,
+    BatchPart,
+    MeshConfig,
+    batch_part,
+    check_batch_size,
+    check_devices,
+    make_mesh,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,3 +63,28 @@ def test_what_cannot_be_divided_so_is_refused_by_every_process(
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
         with pytest.raises(UserError, match=rf"config\.mesh\.space is {space}: process \d has"):
             batch_part(mesh_of(processes, space))
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, AssertionError])
+def test_a_platform_that_is_not_there_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    """As jax raises for JAX_PLATFORMS=tpu without libtpu and JAX_PLATFORMS=cuda without CUDA."""
+
+    def missing() -> None:
+        raise kind("no backend")
+
+    monkeypatch.setattr(jax, "local_devices", missing)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UserError, match=r"JAX_PLATFORMS='cuda'\. Unset it, set it to cpu"):
+        check_devices()
+
+
+def test_numbers_of_things_are_spelt() -> None:
+    mesh = mesh_of("000", 1)
+    with pytest.raises(
+        UserError, match=r"A batch of 1 clip cannot be spread evenly over 3 devices"
+    ):
+        check_batch_size(1, mesh)
+    with pytest.raises(UserError, match=r"space is 2: 1 device cannot"):
+        make_mesh([Device(0, 0)], MeshConfig(space=2))

@@ -155,6 +155,30 @@ def test_a_finished_run_is_told_that_nothing_trains(workdir: Path, data_dir: Pat
     assert read_fields(workdir) == fields_of(config)
 
 
+def test_a_run_goes_on_without_a_configuration(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads((workdir / "config.json").read_text())
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    assert started(f"--workdir={workdir}") == 0
+    told = capsys.readouterr().out
+    assert f"going on from step {NUM_STEPS} of {NUM_STEPS}" in told
+    assert "changed" not in told
+    after = json.loads((workdir / "config.json").read_text())
+    assert after["config"] == before["config"]
+
+
+def test_a_damaged_description_of_a_run_is_told(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    for content in ("{", "[]", '{"config": {"seed": "one"}}', '{"config": {"no.such": 1}}'):
+        (workdir / "config.json").write_text(content)
+        assert started("eval", f"--workdir={workdir}") == 2
+        told = capsys.readouterr().err
+        assert "config.json is damaged or of another version" in told and "--config" in told
+
+
 @pytest.fixture(scope="module")
 def tiny(data_dir: Path) -> Settings:
     return settings.from_config(tiny_runs.config(data_dir, num_steps=400))

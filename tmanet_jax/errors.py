@@ -32,6 +32,12 @@ class Stopped(Exception):  # noqa: N818  # no error: it did as it was told
         self.status = 128 + signal_number
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: 1 device, 2 devices, 3 classes."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{'' if number == 1 else plural}"
+
+
 def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:
     """Makes a program's main function print how it ended, and return the exit status."""
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 
 DATA_AXIS = "data"
 """Mesh axis over which the clips of a batch are spread."""
@@ -60,8 +60,8 @@ def make_mesh(
     space = (config or MeshConfig()).space
     if len(devices) % space:
         raise UserError(
-            f"config.mesh.space is {space}: {len(devices)} devices cannot be divided into groups "
-            f"of {space} that share an image; choose a divisor of {len(devices)}."
+            f"config.mesh.space is {space}: {counted(len(devices), 'device')} cannot be divided "
+            f"into groups of {space} that share an image; choose a divisor of {len(devices)}."
         )
     return Mesh(np.asarray(devices).reshape(-1, space), (DATA_AXIS, SPACE_AXIS))
 
@@ -118,9 +118,10 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     if batch_size % parts:
         steps = f", {accumulate} times one after the other" if accumulate > 1 else ""
         shared = f" of {mesh.shape[SPACE_AXIS]} devices" if mesh.shape[SPACE_AXIS] > 1 else ""
+        spread = counted(mesh.shape[DATA_AXIS], "group" if shared else "device")
         raise UserError(
-            f"A batch of {batch_size} clips cannot be spread evenly over {mesh.shape[DATA_AXIS]} "
-            f"{'groups' if shared else 'devices'}{shared}{steps}: set --config.batch_size to a "
+            f"A batch of {counted(batch_size, 'clip')} cannot be spread evenly over {spread}"
+            f"{shared}{steps}: set --config.batch_size to a "
             f"multiple of {parts}, or let more devices share an image (--config.mesh.space)."
         )
 

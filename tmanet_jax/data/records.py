@@ -205,6 +205,7 @@ class ClipSource:
         shards = self._data_source.dataset_info.splits[self.split].filepaths
         facts = (
             self.ids,
+            self.info.classes.names,
             self.class_pixels,
             self._split_info.ignored_pixels,
             self.info.frame_stride,

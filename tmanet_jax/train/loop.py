@@ -16,7 +16,7 @@ from tmanet_jax.checkpoint_damage import set_damaged_aside
 from tmanet_jax.checkpoints import Checkpoints, check_path
 from tmanet_jax.data.pipeline import Batch, train_batches
 from tmanet_jax.data.records import ClipSource
-from tmanet_jax.errors import Stopped, UserError
+from tmanet_jax.errors import Stopped, UserError, counted
 from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference.evaluate import Evaluation, evaluate
 from tmanet_jax.inference.report import Report, write_report
@@ -160,7 +160,7 @@ def _introduction(
     return (
         f"TMANet with {num_params / 1e6:.2f} M parameters, T = {model.config.head.num_memory}; "
         f"clips: {len(train_source)} to train, {len(eval_source)} to score; "
-        f"{mesh.size} {jax.devices()[0].platform} device{'s' * (mesh.size > 1)}; workdir {workdir}"
+        f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}; workdir {workdir}"
     )
 
 
@@ -251,7 +251,7 @@ def _is_left_out(run: _Run, done: int, num_skipped: int) -> bool:
     """Whether a step gets no checkpoint: what skipped steps leave may be lost already."""
     if not num_skipped:
         return False
-    said = f"{num_skipped} skipped step{'s' * (num_skipped > 1)}"
+    said = counted(num_skipped, "skipped step")
     if done == run.settings.num_steps:
         run.log.message(f"The run ends with {said}: its last weights are those before.")
         return False

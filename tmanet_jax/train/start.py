@@ -14,7 +14,7 @@ from tmanet_jax import distributed
 from tmanet_jax.checkpoints import Checkpoints, DataStream
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipSource, open_clips
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inference.evaluate import evenly_spread
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.run_description import RunDescription
@@ -57,7 +57,7 @@ def open_split(
     num_classes = source.info.classes.num_classes
     if num_classes != settings.model.head.num_classes:
         raise UserError(
-            f"The records in {settings.data.dir} have {num_classes} classes, "
+            f"The records in {settings.data.dir} have {counted(num_classes, 'class')}, "
             f"config.model.num_classes is {settings.model.head.num_classes}: set it to "
             f"{num_classes}, or choose another config.data.dir."
         )

@@ -47,7 +47,7 @@ def scored_as_before(settings: Settings, workdir: Path) -> Settings:
         UserError: the file cannot be read, or what the command line sets does not go with it.
     """
     path = Path(settings.init.checkpoint or workdir / weights.OF_WORKDIR)
-    if not path.is_file():
+    if not path.exists():
         return settings
     configured = settings.evaluation
     evaluation = configured.for_weights(weight_files.read(path).protocol)
