@@ -18,11 +18,11 @@ of a missing frame comes the nearest earlier one of its snippet, or else the sni
 """
 
 import argparse
-import json
+import dataclasses
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -32,6 +32,8 @@ from data_prep.clip_files import FilesClip
 from data_prep.naming import parse_frame_name
 from data_prep.preparation import Options, Summary
 from data_prep.source_tree import SourceFile, SourceTree
+from tmanet_jax.data import strict_json
+from tmanet_jax.data.categories import ROWS_OF_A_REPORT
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.record_writer import PlannedClip, SplitPlan
 from tmanet_jax.errors import UserError, ends_with_message
@@ -107,6 +109,11 @@ def find_clips(
         clips = list(_find_clips(tree, layout, split, group_of, options, chosen))
         notes = _places_without_frames(split, clips)
         plans[split] = SplitPlan(clips, split != _UNLABELLED_SPLIT, notes)
+    if plans:
+        every_clip = (clip for plan in plans.values() for clip in plan.clips)
+        plan = plans[split]
+        notes = [*plan.notes, *_groups_of_nothing(group_of, every_clip)]
+        plans[split] = dataclasses.replace(plan, notes=notes)
     return plans
 
 
@@ -245,12 +252,31 @@ def _read_groups(tree: SourceTree) -> Mapping[str, str]:
     if file is None:
         return {}
     try:
-        groups = json.loads(file.read_bytes())
-        return {name: group for group, names in groups.items() for name in names}
-    except (ValueError, AttributeError, TypeError) as error:
+        groups = strict_json.decode(
+            dict[str, tuple[str, ...]], strict_json.parse(file.read_bytes(), "it"), "it"
+        )
+    except UserError as error:
         raise UserError(
             f'{file} cannot be read ({error}): expected {{"GROUP": ["NAME", ...], ...}}.'
         ) from error
+    for name in ("", *ROWS_OF_A_REPORT):
+        if name in groups:
+            raise UserError(
+                f"{file} has a group called {name!r}, which a report's other rows are called: "
+                "give it another name."
+            )
+    return {name: group for group, names in groups.items() for name in names}
+
+
+def _groups_of_nothing(group_of: Mapping[str, str], clips: Iterable[PlannedClip]) -> list[str]:
+    """A note that names what groups.json says of clips that are not there."""
+    unknown = sorted(group_of.keys() - {clip.id for clip in clips})
+    if not unknown:
+        return []
+    return [
+        f"Warning: groups.json names {preparation.named(unknown)}: no such clip is prepared, so "
+        "that this says nothing."
+    ]
 
 
 @ends_with_message

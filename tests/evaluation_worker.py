@@ -23,7 +23,7 @@ from tmanet_jax.train.start import open_split
 
 
 def main(data_dir: str, meshes: str, *distributed: str) -> None:
-    """One line a mesh: the confusion matrix of every clip."""
+    """One line a mesh: the sums of each group, and the mIoU of every clip."""
     if distributed:
         coordinator, count, index = distributed
         jax.distributed.initialize(coordinator, int(count), int(index))
@@ -43,7 +43,8 @@ def main(data_dir: str, meshes: str, *distributed: str) -> None:
             make_mesh(jax.local_devices()[:num_devices]),
         )
         evaluation = evaluate(program.with_weights(*state), source)
-        print(json.dumps(evaluation.confusion_NxCxC.tolist()), flush=True)
+        sums = {name: part.tolist() for name, part in evaluation.confusion_of_group.items()}
+        print(json.dumps({"sums": sums, "mIoU": evaluation.mean_iou_N.tolist()}), flush=True)
 
 
 if __name__ == "__main__":

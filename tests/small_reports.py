@@ -13,10 +13,11 @@ from tmanet_jax.data.classes import (
     ClassSet,
 )
 from tmanet_jax.data.records import Clip
-from tmanet_jax.inference.evaluate import Evaluation
+from tmanet_jax.inference.evaluate import Tally
 from tmanet_jax.inference.report import Report
 from tmanet_jax.inference.segment import SegmentedClip
 from tmanet_jax.metrics import confusion_of
+from tmanet_jax.protocol import EvalConfig
 
 NUM_FRAMES = 6
 
@@ -44,12 +45,10 @@ def _segmented(frames: SnippetFrames, number: int) -> SegmentedClip:
 
 def report_of(shown: Sequence[SegmentedClip], classes: ClassSet = CITYSCAPES) -> Report:
     """Two of the clips are the worst ones, all are played."""
-    evaluation = Evaluation(
-        classes=classes,
-        clip_ids=tuple(segmented.clip.id for segmented in shown),
-        clip_groups=tuple(segmented.clip.group for segmented in shown),
-        confusion_NxCxC=np.stack([segmented.confusion_CxC for segmented in shown]),
-        shown=tuple(shown[:2]),
-    )
+    clips = [segmented.clip for segmented in shown]
+    tally = Tally(classes, [clip.id for clip in clips], [clip.group for clip in clips])
+    for index, segmented in enumerate(shown):
+        tally.add(index, segmented.confusion_CxC)
+    evaluation = tally.evaluation(shown[:2])
     worst = [shown[index] for index in evaluation.worst(2)]
-    return Report(evaluation, step=8, split="val", worst=worst, player=shown)
+    return Report(evaluation, EvalConfig(), step=8, split="val", worst=worst, player=shown)

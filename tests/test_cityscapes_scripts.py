@@ -12,7 +12,7 @@ from data_prep.preparation import Options
 from tmanet_jax.data.categories import CITYSCAPES_CATEGORIES
 from tmanet_jax.data.classes import CITYSCAPES, IGNORE
 from tmanet_jax.data.records import open_clips
-from tmanet_jax.inference.evaluate import Evaluation
+from tmanet_jax.inference.evaluate import Tally
 from tmanet_jax.inference.segment import SegmentedClip
 from tmanet_jax.inference.submission import Submission
 from tmanet_jax.metrics import confusion_of
@@ -42,18 +42,13 @@ def test_classes_and_categories_score_as_the_server_scores_them(
     source = open_clips(tmp_path / "records", "val")
     submission = Submission.begin(tmp_path / "results", source)
     clips = [source.read(index, ()) for index in range(len(source))]
-    confusions = []
+    tally = Tally.of_split(source)
     for index, clip in enumerate(clips):
         predicted_HxW = wrong_here_and_there(clip.labels_HxW, index)
-        confusions.append(confusion_of(predicted_HxW, clip.labels_HxW, CITYSCAPES.num_classes))
-        submission.add(SegmentedClip(clip, predicted_HxW, confusions[-1]))
-    ours = Evaluation(
-        classes=CITYSCAPES,
-        clip_ids=tuple(clip.id for clip in clips),
-        clip_groups=("",) * len(clips),
-        confusion_NxCxC=np.stack(confusions),
-        shown=(),
-    )
+        confusion = confusion_of(predicted_HxW, clip.labels_HxW, CITYSCAPES.num_classes)
+        tally.add(index, confusion)
+        submission.add(SegmentedClip(clip, predicted_HxW, confusion))
+    ours = tally.evaluation()
 
     theirs = official_scores(street, tmp_path / "results", monkeypatch)
     for name, iou in zip(CITYSCAPES.names, ours.overall.iou_C, strict=True):

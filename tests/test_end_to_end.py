@@ -68,6 +68,8 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
     assert list((workdir / "tensorboard").iterdir())
     kept = set(steps_in(workdir / "checkpoints"))
     assert {4, 6, 8} <= kept <= {2, 4, 6, 8}
+    assert {path.stem for path in (workdir / "worst").iterdir()} == set(metrics["worst"])
+    assert len(metrics["worst"]) == tiny_runs.NUM_EVAL
     protocol = weight_files.read(workdir / "tmanet.safetensors").protocol
     assert protocol == Protocol("slide", (48, 80), (32, 64), train_height=64)
 

@@ -202,6 +202,14 @@ def test_the_test_split_has_no_labels(source):
     assert np.all(clips.read(0, ()).labels_HxW == 255)
 
 
+def test_groups_of_clips_that_are_not_there_are_told(source, capsys):
+    (source / "groups.json").write_text(json.dumps({"clean": [NAMES[2], "aachen_000009_000019"]}))
+    out = source.parent / "out"
+    assert cityscapes.main([f"--source={source}", f"--out={out}", "--splits=train"]) == 0
+    told = capsys.readouterr()
+    assert "groups.json names aachen_000009_000019: no such clip" in told.out + told.err
+
+
 def test_clips_belong_to_groups(source):
     groups = {"clean": [NAMES[2]], "degraded": [NAMES[0]]}
     (source / "groups.json").write_text(json.dumps(groups))
@@ -379,6 +387,10 @@ def no_frames(source):
     (source / "leftImg8bit").rename(source / "elsewhere")
 
 
+def group_like_a_row(source):
+    (source / "groups.json").write_text(json.dumps({"without_void": [NAMES[0]]}))
+
+
 def bad_groups(source):
     (source / "groups.json").write_text("[1, 2]")
 
@@ -404,6 +416,7 @@ def bad_groups(source):
         (no_sequences, r"leftImg8bit_sequence/train is missing"),
         (no_frames, r"No frames found: expected .*leftImg8bit/train/CITY"),
         (bad_groups, r"groups\.json cannot be read"),
+        (group_like_a_row, r"groups\.json has a group called 'without_void'"),
     ],
 )
 def test_bad_input_is_named_and_leaves_what_was_there(source, harm, message, capsys):

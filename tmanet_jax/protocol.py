@@ -163,6 +163,11 @@ class EvalConfig:
     video_dir: str = ""
     vspw_published: bool = False
 
+    def __str__(self) -> str:
+        ratios = ", ".join(f"{ratio:g}" for ratio in self.ratios)
+        views = "" if self.ratios == (1.0,) else f", at ratios of {ratios}"
+        return f"{self.protocol}{views}{', mirrored too' if self.flip else ''}"
+
     def view_sizes(self, size: tuple[int, int]) -> list[Size]:
         """What a frame of that height and width is resized to, for each ratio."""
         return [self.protocol.size_of(size, ratio) for ratio in self.ratios]

@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from tmanet_jax import distributed
+from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.records import ClipSource
@@ -101,6 +102,21 @@ def read_fields(workdir: Path) -> dict[str, Any] | None:
             f"{path} is damaged ({error!r}): move it away, and give the --config that the run was "
             "started with."
         ) from error
+
+
+def read_protocol(workdir: Path) -> Protocol | None:
+    """How the network of the run in a workdir is scored; None if it does not say.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        return None
+    described = strict_json.parse(path.read_bytes(), str(path))
+    if not isinstance(described, dict) or "protocol" not in described:
+        return None
+    return strict_json.decode(Protocol, described["protocol"], f"{path}, protocol")
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,9 @@ from tmanet_jax.data.classes import CITYSCAPES, ClassSet
 VOID = "void"
 """The class of pixels that CamVid's labels leave open. The original trains and scores it."""
 
+ROWS_OF_A_REPORT = ("all", "categories", "without_void")
+"""What reports call the means that are of no group of clips."""
+
 
 @dataclass(frozen=True)
 class Categories:

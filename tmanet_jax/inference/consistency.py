@@ -9,7 +9,7 @@ from tmanet_jax.data.categories import void_class
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.evaluate import Evaluation, evenly_spread
+from tmanet_jax.inference.evaluate import Evaluation, Tally, evenly_spread
 from tmanet_jax.inference.segment import SegmentedClip
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.temporal import TemporalScores, TemporalTotal, VideoFrame
@@ -95,29 +95,20 @@ def segment_video(stream: FrameStream, clips: Iterable[Clip]) -> Iterator[Segmen
 
 
 class _Scored:
-    """The frames' confusion matrices, and some frames to show."""
+    """The frames' scores, and some frames to show."""
 
     def __init__(self, source: ClipSource, num_shown: int):
-        self._source = source
+        self._tally = Tally.of_split(source)
         self._wanted = evenly_spread(range(len(source)), num_shown)
         self._shown: list[SegmentedClip] = []
-        num_classes = source.info.classes.num_classes
-        self._confusion_NxCxC = np.zeros((len(source), num_classes, num_classes), np.int32)
 
     def add(self, index: int, segmented: SegmentedClip) -> None:
-        self._confusion_NxCxC[index] = segmented.confusion_CxC
+        self._tally.add(index, segmented.confusion_CxC)
         if index in self._wanted:
             self._shown.append(segmented)
 
     def evaluation(self) -> Evaluation:
-        indices = range(len(self._source))
-        return Evaluation(
-            classes=self._source.info.classes,
-            clip_ids=tuple(self._source.clip_id(index) for index in indices),
-            clip_groups=tuple(self._source.group(index) for index in indices),
-            confusion_NxCxC=self._confusion_NxCxC,
-            shown=tuple(self._shown),
-        )
+        return self._tally.evaluation(self._shown)
 
 
 def _followed(

@@ -1,7 +1,7 @@
-"""Evaluation of a split: one confusion matrix a clip, and the scores of their sums."""
+"""Evaluation of a split: sums of confusion matrices, their scores, and one mIoU a clip."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -25,15 +25,16 @@ class Evaluation:
     Attributes:
         classes: names and colours of the classes.
         clip_ids: the N clips that were scored.
-        clip_groups: the group of each, or ''.
-        confusion_NxCxC: pixels of each clip by (label, prediction), int32.
+        confusion_of_group: pixels by (label, prediction), CxC int64, of the clips of each group;
+            of those without one under ''.
+        mean_iou_N: mIoU of each clip, float64; nan for one without a labelled pixel.
         shown: some of the clips with their predictions, for pictures.
     """
 
     classes: ClassSet
     clip_ids: tuple[str, ...]
-    clip_groups: tuple[str, ...]
-    confusion_NxCxC: np.ndarray
+    confusion_of_group: Mapping[str, np.ndarray]
+    mean_iou_N: np.ndarray  # the suffix is its shape
     shown: tuple[SegmentedClip, ...]
 
     @property
@@ -44,7 +45,7 @@ class Evaluation:
     @property
     def confusion_CxC(self) -> np.ndarray:  # noqa: N802  # the suffix is its shape
         """Pixels of all clips by (label, prediction), int64."""
-        return self.confusion_NxCxC.sum(0, dtype=np.int64)
+        return np.sum(list(self.confusion_of_group.values()), axis=0)
 
     @property
     def overall(self) -> Scores:
@@ -54,10 +55,9 @@ class Evaluation:
     @property
     def groups(self) -> dict[str, Scores]:
         """Scores of each group that has a name."""
-        group_N = np.array(self.clip_groups)
         return {
-            name: scores(self.confusion_NxCxC[group_N == name].sum(0, dtype=np.int64))
-            for name in sorted(set(self.clip_groups))
+            name: scores(confusion_CxC)
+            for name, confusion_CxC in self.confusion_of_group.items()
             if name
         }
 
@@ -80,16 +80,54 @@ class Evaluation:
         void = void_class(self.classes)
         return None if void is None else scores_without(self.confusion_CxC, void)
 
-    @property
-    def mean_iou_N(self) -> np.ndarray:  # noqa: N802
-        """MIoU of each clip; nan for one without a labelled pixel."""
-        return np.array([scores(confusion).mean_iou for confusion in self.confusion_NxCxC])
-
     def worst(self, count: int) -> list[int]:
         """Indices of the clips with the lowest mIoU, the lowest first."""
-        mean_iou_N = self.mean_iou_N
-        order = np.argsort(mean_iou_N, kind="stable")
-        return [int(index) for index in order[:count] if not np.isnan(mean_iou_N[index])]
+        order = np.argsort(self.mean_iou_N, kind="stable")
+        return [int(index) for index in order[:count] if not np.isnan(self.mean_iou_N[index])]
+
+
+class Tally:
+    """Adds up the confusion matrices of clips, in any order, and scores each clip.
+
+    Args:
+        classes: of the matrices.
+        clip_ids: of all clips.
+        clip_groups: the group of each, or ''.
+    """
+
+    def __init__(self, classes: ClassSet, clip_ids: Sequence[str], clip_groups: Sequence[str]):
+        self._classes, self._clip_ids, self._clip_groups = classes, clip_ids, clip_groups
+        self._groups = sorted(set(clip_groups))
+        shape = (len(self._groups), classes.num_classes, classes.num_classes)
+        self._confusion_GxCxC = np.zeros(shape, np.int64)
+        self._mean_iou_N = np.zeros(len(clip_ids))
+
+    @classmethod
+    def of_split(cls, source: ClipSource) -> "Tally":
+        """For the clips of a split."""
+        indices = range(len(source))
+        return cls(
+            source.info.classes,
+            [source.clip_id(index) for index in indices],
+            [source.group(index) for index in indices],
+        )
+
+    def add(self, index: int, confusion_CxC: np.ndarray) -> None:
+        """Adds a clip, once in all processes together."""
+        group = self._groups.index(self._clip_groups[index])
+        self._confusion_GxCxC[group] += confusion_CxC
+        self._mean_iou_N[index] = scores(confusion_CxC).mean_iou
+
+    def evaluation(self, shown: Sequence[SegmentedClip] = ()) -> Evaluation:
+        """What all processes added; each has to call it."""
+        confusion_GxCxC = _sum_over_processes(self._confusion_GxCxC)
+        return Evaluation(
+            classes=self._classes,
+            clip_ids=tuple(self._clip_ids),
+            confusion_of_group=dict(zip(self._groups, confusion_GxCxC, strict=True)),
+            mean_iou_N=_sum_over_processes(self._mean_iou_N),
+            shown=tuple(shown),
+        )
 
 
 def evaluate(
@@ -99,31 +137,24 @@ def evaluate(
 ) -> Evaluation:
     """Scores the network on every clip of a split.
 
-    Each process of a run scores the clips i, i + n, ... on its own devices; their confusion
-    matrices are exchanged once, at the end. Clips to show are the process's own.
+    Each process of a run scores the clips i, i + n, ... on its own devices; their sums are
+    exchanged once, at the end. Clips to show are the process's own.
 
     Args:
         segmenter: the network.
         source: the split; its clips have labels.
         on_clip: called with each clip of this process.
     """
-    classes = source.info.classes
-    confusion_NxCxC = np.zeros((len(source), *(classes.num_classes,) * 2), np.int32)
+    tally = Tally.of_split(source)
     shown: list[SegmentedClip] = []
     mine = range(jax.process_index(), len(source), jax.process_count())
     wanted = evenly_spread(mine, segmenter.config.num_overlays)
     for index, segmented in zip(mine, segment_split(segmenter, source), strict=True):
-        confusion_NxCxC[index] = segmented.confusion_CxC
+        tally.add(index, segmented.confusion_CxC)
         if index in wanted:
             shown.append(segmented)
         on_clip(segmented)
-    return Evaluation(
-        classes=classes,
-        clip_ids=tuple(source.clip_id(index) for index in range(len(source))),
-        clip_groups=tuple(source.group(index) for index in range(len(source))),
-        confusion_NxCxC=_sum_over_processes(confusion_NxCxC),
-        shown=tuple(shown),
-    )
+    return tally.evaluation(shown)
 
 
 def segment_split(
@@ -150,9 +181,14 @@ def evenly_spread(indices: Sequence[int], count: int) -> list[int]:
     return [indices[place] for place in places]
 
 
-def _sum_over_processes(counts: np.ndarray) -> np.ndarray:
-    """Sums int32 counts that are 0 in all processes but one, when all have theirs."""
+def _sum_over_processes(array: np.ndarray) -> np.ndarray:
+    """The sum of all processes' arrays of 64 bits, exact, when all have theirs.
+
+    They travel as bytes: jax would make 32 bits of them.
+    """
     if jax.process_count() == 1:
-        return counts
+        return array
     distributed.wait_for_all("scored")
-    return np.asarray(multihost_utils.process_allgather(counts)).sum(0, dtype=np.int32)
+    bytes_L = np.frombuffer(array.tobytes(), np.uint8)
+    bytes_PxL = np.asarray(multihost_utils.process_allgather(bytes_L))
+    return np.frombuffer(bytes_PxL.tobytes(), array.dtype).reshape(-1, *array.shape).sum(0)

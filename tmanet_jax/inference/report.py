@@ -1,11 +1,12 @@
 """What an evaluation leaves in the workdir: tables, pictures, and a page with all of it."""
 
 import csv
+import dataclasses
+import hashlib
 import io
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tmanet_jax.inference.report_page import Page, render_page
 from tmanet_jax.inference.segment import SegmentedClip
 from tmanet_jax.inference.temporal import TemporalScores
 from tmanet_jax.metrics import Scores
+from tmanet_jax.protocol import EvalConfig
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
@@ -30,22 +32,26 @@ PICTURES_DIR = "predictions"
 WORST_DIR = "worst"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What is reported.
 
     Attributes:
         evaluation: the scores.
+        how: the clips were segmented.
         step: of the weights.
         split: that was scored.
+        weights: the file of them; empty: a checkpoint of the workdir.
         worst: the clips with the lowest mIoU, the lowest first.
         player: neighbouring frames for the page's player; empty: the evaluation's clips to show.
         temporal: consistency over time, of an evaluation of videos.
     """
 
     evaluation: Evaluation
+    how: EvalConfig
     step: int
     split: str
+    weights: str = ""
     worst: Sequence[SegmentedClip] = ()
     player: Sequence[SegmentedClip] = ()
     temporal: TemporalScores | None = None
@@ -54,12 +60,15 @@ class Report:
 def write_report(report: Report, workdir: Path) -> str:
     """Writes metrics, tables, pictures and the page; returns the table and where they are.
 
+    Metrics and page of other weights, another split or other settings are kept under other names.
+
     Raises:
         UserError: the workdir cannot be written.
     """
     evaluation = report.evaluation
     classes = evaluation.classes
     try:
+        kept = _keep_others(workdir, _identity(report))
         write_whole(workdir / METRICS_FILE, (metrics_json(report) + "\n").encode())
         write_whole(workdir / "confusion.csv", confusion_csv(evaluation).encode())
         write_whole(workdir / "classes.csv", classes_csv(evaluation).encode())
@@ -69,7 +78,8 @@ def write_report(report: Report, workdir: Path) -> str:
         _write_pictures(report.worst, classes, workdir / WORST_DIR)
         page = Page(
             evaluation=evaluation,
-            title=f"step {report.step}, {evaluation.num_clips} clips of {report.split}",
+            title=_title(report),
+            how=str(report.how),
             other_scores={name: part for name, (part, _) in other_scores(evaluation).items()},
             worst=report.worst,
             player=report.player or evaluation.shown,
@@ -79,10 +89,53 @@ def write_report(report: Report, workdir: Path) -> str:
     except OSError as error:
         raise UserError(f"The report in {workdir} cannot be written: {error}.") from error
     return (
-        f"{page.title}:\n\n{table(report)}\n\n"
+        f"{page.title} ({page.how}):\n\n{table(report)}\n\n"
         f"metrics:  {workdir / METRICS_FILE}\npictures: {workdir / PICTURES_DIR}/\n"
-        f"report:   {workdir / PAGE_FILE}"
+        f"report:   {workdir / PAGE_FILE}" + (f"\nbefore:   {kept}" if kept else "")
     )
+
+
+def _title(report: Report) -> str:
+    num_clips = report.evaluation.num_clips
+    return f"step {report.step}, {num_clips} clip{'' if num_clips == 1 else 's'} of {report.split}"
+
+
+_IDENTITY = ("split", "step", "weights", "scored")
+
+
+def _identity(report: Report) -> dict[str, Any]:
+    """What was scored and how, as values of JSON; fields that stand in the metrics."""
+    scored = {
+        **dataclasses.asdict(report.how.protocol),
+        "ratios": report.how.ratios,
+        "flip": report.how.flip,
+    }
+    values = (report.split, report.step, report.weights, scored)
+    return json.loads(json.dumps(dict(zip(_IDENTITY, values, strict=True))))
+
+
+def _keep_others(workdir: Path, identity: dict[str, Any]) -> Path | None:
+    """Gives metrics and page that something else scored a name of their own, and returns it."""
+    metrics = workdir / METRICS_FILE
+    if not metrics.exists():
+        return None
+    content = metrics.read_bytes()
+    try:
+        found = json.loads(content)
+        other = {name: found[name] for name in _IDENTITY if name in found}
+    except (ValueError, TypeError, RecursionError):
+        other = {"damaged": hashlib.sha256(content).hexdigest()}
+    if other == identity:
+        return None
+    words = [str(other[name]) for name in ("split", "step") if name in other]
+    digest = hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:8]
+    name = "-".join([*words, digest])
+    kept = metrics.with_stem(f"{metrics.stem}-{name}")
+    metrics.replace(kept)
+    page = workdir / PAGE_FILE
+    if page.exists():
+        page.replace(page.with_stem(f"{page.stem}-{name}"))
+    return kept
 
 
 def _write_pictures(shown: Iterable[SegmentedClip], classes: ClassSet, directory: Path) -> None:
@@ -105,8 +158,7 @@ def metrics_json(report: Report) -> str:
     evaluation = report.evaluation
     names = evaluation.classes.names
     values: dict[str, Any] = {
-        "split": report.split,
-        "step": report.step,
+        **_identity(report),
         "clips": evaluation.num_clips,
         **_score_values(evaluation.overall, names),
         "groups": {name: _score_values(group, names) for name, group in evaluation.groups.items()},
@@ -185,17 +237,16 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
 
 
 def table(report: Report) -> str:
-    """The scores as text, in percent: a row a class that occurs, then the means, a row a group."""
+    """The scores as text, in percent: a row a class, then the means, a row a group."""
     evaluation = report.evaluation
     overall = evaluation.overall
     lines = [f"{'class':<16}{'IoU':>8}{'Acc':>8}{'Dice':>8}{'pixels':>8}"]
     for index, name in enumerate(evaluation.classes.names):
-        if not math.isnan(overall.iou_C[index]):
-            columns = (overall.iou_C, overall.accuracy_C, overall.dice_C, overall.frequency_C)
-            lines.append(f"{name:<16}" + "".join(_percent(column[index]) for column in columns))
+        columns = (overall.iou_C, overall.accuracy_C, overall.dice_C, overall.frequency_C)
+        lines.append(f"{name:<16}" + "".join(_percent(column[index]) for column in columns))
     lines += ["", f"{'':<16}{'mIoU':>8}{'mAcc':>8}{'mDice':>8}{'aAcc':>8}"]
-    others = {name: part for name, (part, _) in other_scores(evaluation).items()}
-    for name, group in {"all": overall, **others, **evaluation.groups}.items():
+    others = [(name, part) for name, (part, _) in other_scores(evaluation).items()]
+    for name, group in [("all", overall), *others, *evaluation.groups.items()]:
         means = (group.mean_iou, group.mean_accuracy, group.mean_dice, group.all_accuracy)
         lines.append(f"{name:<16}" + "".join(map(_percent, means)))
     if report.temporal is not None:
@@ -206,4 +257,4 @@ def table(report: Report) -> str:
 
 
 def _percent(fraction: float) -> str:
-    return f"{100 * fraction:8.2f}"
+    return f"{100 * fraction:8.2f}" if math.isfinite(fraction) else f"{'-':>8}"

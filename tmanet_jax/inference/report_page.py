@@ -37,6 +37,7 @@ class Page:
     Attributes:
         evaluation: the scores.
         title: what was evaluated.
+        how: the clips were segmented, in words.
         other_scores: what the data set scores besides its classes, by name.
         worst: the clips with the lowest mIoU, the lowest first.
         player: the player's frames.
@@ -45,6 +46,7 @@ class Page:
 
     evaluation: Evaluation
     title: str
+    how: str
     other_scores: dict[str, Scores]
     worst: Sequence[SegmentedClip]
     player: Sequence[SegmentedClip]
@@ -58,8 +60,15 @@ def render_page(page: Page) -> str:
     frames = [_player_frame(segmented, classes) for segmented in page.player]
     return string.Template(_TEMPLATE.read_text()).substitute(
         title=html.escape(page.title),
+        how=html.escape(page.how),
         cards=_cards(page),
-        means=_means({"all": evaluation.overall, **page.other_scores, **evaluation.groups}),
+        means=_means(
+            [
+                ("all", evaluation.overall),
+                *page.other_scores.items(),
+                *evaluation.groups.items(),
+            ]
+        ),
         classes=_classes(evaluation.overall, classes),
         confusion=_confusion(evaluation.confusion_CxC, classes),
         worst=_worst(page.worst, evaluation),
@@ -80,7 +89,7 @@ def _cards(page: Page) -> str:
     )
 
 
-def _means(groups: dict[str, Scores]) -> str:
+def _means(groups: Sequence[tuple[str, Scores]]) -> str:
     return "".join(
         f"<tr><td>{html.escape(_spelt(name))}</td>"
         + _number(group.mean_iou)
@@ -88,22 +97,22 @@ def _means(groups: dict[str, Scores]) -> str:
         + _number(group.mean_dice)
         + _number(group.all_accuracy)
         + "</tr>"
-        for name, group in groups.items()
+        for name, group in groups
     )
 
 
 def _classes(overall: Scores, classes: ClassSet) -> str:
-    """A row a class that occurs."""
+    """A row a class; one that does not occur has no scores."""
+    widths_C = 100 * np.nan_to_num(overall.iou_C)
     return "".join(
         f"<tr><td>{_chip(classes, index)}{html.escape(name)}</td>"
-        f'<td><div class="bar"><i style="width:{100 * overall.iou_C[index]:.1f}%"></i></div></td>'
+        f'<td><div class="bar"><i style="width:{widths_C[index]:.1f}%"></i></div></td>'
         + _number(overall.iou_C[index])
         + _number(overall.accuracy_C[index])
         + _number(overall.dice_C[index])
         + _number(overall.frequency_C[index])
         + "</tr>"
         for index, name in enumerate(classes.names)
-        if not math.isnan(overall.iou_C[index])
     )
 
 
@@ -144,9 +153,13 @@ def _worst(worst: Sequence[SegmentedClip], evaluation: Evaluation) -> str:
         for clip in worst
     ]
     return (
-        f'<section class="worst"><h2>The {len(worst)} clips with the lowest mIoU</h2>'
+        f'<section class="worst"><h2>{_lowest(len(worst))} with the lowest mIoU</h2>'
         f"{''.join(figures)}</section>"
     )
+
+
+def _lowest(count: int) -> str:
+    return "The clip" if count == 1 else f"The {count} clips"
 
 
 def _comparison(segmented: SegmentedClip, evaluation: Evaluation) -> np.ndarray:

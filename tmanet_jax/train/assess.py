@@ -68,8 +68,12 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
             distributed.tell(doubt)
         evaluation = evaluate(segmenter, source, *([] if submission is None else [submission.add]))
         if distributed.is_first():
-            step = int(trained.state.step)
-            report = _report(evaluation, segmenter, source, player_clips, step)
+            report = report_of(evaluation, segmenter, source, int(trained.state.step))
+            report = dataclasses.replace(
+                report,
+                weights=settings.init.checkpoint,
+                player=list(segmenter.segment(player_clips)),
+            )
             distributed.tell(write_report(report, workdir))
     if submission is not None:
         distributed.tell(str(submission))
@@ -102,30 +106,35 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     clips = clips_of(source, first, num_memory=0)
     report = Report(
         evaluation=evaluation,
+        how=settings.evaluation,
         step=int(trained.state.step),
         split=source.split,
+        weights=settings.init.checkpoint,
         player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
         temporal=temporal,
     )
     distributed.tell(write_report(report, workdir / CONSISTENCY_DIR))
 
 
-def _report(
-    evaluation: Evaluation,
-    segmenter: ClipSegmenter,
-    source: ClipSource,
-    player: Iterable[Clip],
-    step: int,
+def report_of(
+    evaluation: Evaluation, segmenter: ClipSegmenter, source: ClipSource, step: int
 ) -> Report:
-    """With the worst clips and the player's frames, which are segmented once more."""
+    """With the worst clips, which are segmented once more.
+
+    Args:
+        evaluation: of the split.
+        segmenter: the network.
+        source: the split.
+        step: of the weights.
+    """
     worst = evaluation.worst(segmenter.config.num_worst)
     offsets = range(segmenter.num_memory, 0, -1)
     return Report(
         evaluation=evaluation,
+        how=segmenter.config,
         step=step,
         split=source.split,
         worst=list(segmenter.segment(source.read(index, offsets) for index in worst)),
-        player=list(segmenter.segment(player)),
     )
 
 

@@ -19,7 +19,7 @@ from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import Stopped, UserError, counted
 from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference.evaluate import Evaluation, evaluate
-from tmanet_jax.inference.report import Report, write_report
+from tmanet_jax.inference.report import write_report
 from tmanet_jax.inference.segment import SegmentedClip, SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.run_description import RunDescription
@@ -35,6 +35,7 @@ from tmanet_jax.sharding import (
 )
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.train import going_on, start
+from tmanet_jax.train.assess import report_of
 from tmanet_jax.train.class_weights import class_weights
 from tmanet_jax.train.goodput import Part, RunClock
 from tmanet_jax.train.logs import RunLog
@@ -127,8 +128,9 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
         state, evaluation = _train_to_the_end(run, state)
         told = leave_weights(workdir, recipe.graphdef, state, checkpoints, mesh, description)
         if distributed.is_first():
-            report = Report(evaluation, int(state.step), eval_source.split)
             with clock.within(Part.EVALUATION):
+                segmenter = run.segmenter.with_weights(*state.network)
+                report = report_of(evaluation, segmenter, eval_source, int(state.step))
                 log.message(write_report(report, workdir))
         log.message(str(clock))
         log.message(told)

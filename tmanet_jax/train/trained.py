@@ -8,9 +8,10 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from tmanet_jax import distributed, weight_files, weights
+from tmanet_jax import distributed, weight_files
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
+from tmanet_jax.run_description import read_protocol
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import make_mesh, replicated
 from tmanet_jax.train import start
@@ -41,16 +42,15 @@ def model_settings(settings: Settings) -> Settings:
 def scored_as_before(settings: Settings, workdir: Path) -> Settings:
     """The settings with how `init.checkpoint`, or else the workdir's network, was scored; told.
 
-    The network of a workdir says so once its training has ended.
-
     Raises:
         UserError: the file cannot be read, or what the command line sets does not go with it.
     """
-    path = Path(settings.init.checkpoint or workdir / weights.OF_WORKDIR)
-    if not path.exists():
-        return settings
+    if settings.init.checkpoint:
+        before = weight_files.read(settings.init.checkpoint).protocol
+    else:
+        before = read_protocol(workdir)
     configured = settings.evaluation
-    evaluation = configured.for_weights(weight_files.read(path).protocol)
+    evaluation = configured.for_weights(before)
     distributed.tell(configured.compared_with(evaluation.protocol))
     return dataclasses.replace(settings, evaluation=evaluation)
 
