@@ -1,5 +1,8 @@
 """How frames are segmented: what it says of sizes, what it refuses, who says it last."""
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.views import remarks
 from tmanet_jax.protocol import EvalConfig, Protocol, parse_scale
+from tmanet_jax.run_description import read_protocol
 
 HD = (1080, 1920)
 
@@ -96,3 +100,17 @@ def test_what_is_remarkable_of_a_size_is_told() -> None:
     assert "1080x1920 pixels are resized to 128x228" in line and "128 rows" in line
     (line,) = remarks(Protocol("slide", (96, 192), (32, 64), scale=1.0), HD)
     assert "1080x1920 pixels takes 896 windows" in line
+
+
+def test_a_workdir_says_how_its_network_is_scored(tmp_path: Path) -> None:
+    assert read_protocol(tmp_path) is None
+    protocol = Protocol("slide", (96, 192), (32, 64), (128, 256), memory_stride=3)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"protocol": dataclasses.asdict(protocol)}))
+    assert read_protocol(tmp_path) == protocol
+    path.write_text('{"config": {}}')
+    assert read_protocol(tmp_path) is None
+    for damaged in ("{", '{"protocol": {"mode": "tiles"}}', '{"protocol": 3}'):
+        path.write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.json"):
+            read_protocol(tmp_path)

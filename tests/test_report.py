@@ -67,7 +67,7 @@ def test_what_other_settings_scored_is_kept_under_a_name_of_its_own(tmp_path: Pa
         added = kept(tmp_path).keys() - already.keys()
         assert sorted(kept(tmp_path)[name] for name in added) == sorted(before)
         assert len(already) == 2 * number
-    for old in ("{", '["x"]', '{"split": "val", "mIoU": 0.5}'):
+    for old in ("{", '["x"]', '{"split": "val", "mIoU": 0.5}', '{"split": "../v"}'):
         (tmp_path / "metrics.json").write_text(old)
         write_report(first, tmp_path)
         assert old in kept(tmp_path).values()

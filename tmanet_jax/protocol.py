@@ -9,7 +9,7 @@ from tmanet_jax.data.transforms import keep_ratio_size, scaled_size
 from tmanet_jax.errors import UserError
 
 TALLER = 1.5
-"""Frames that are more times as high as those of training are resized to the height of those."""
+"""Frames more than so many times as high as those of training are resized to their height."""
 
 _LONGEST_SIDE = 2**14
 _LONGEST_MEMORY_STRIDE = 1000
@@ -42,7 +42,7 @@ class Protocol:
         crop_size: height and width of a window in pixels.
         stride: from window to window, down and to the right, in pixels.
         scale: what a frame is resized to before: a factor, or the (height, width) in pixels that it
-            is to fit, its ratio kept; None: the height of `train_height` where it is `TALLER`.
+            is to fit, its ratio kept; None: `train_height` rows where it is `TALLER`.
         memory_stride: frames of a video from one memory frame to the next.
         train_height: height in pixels of the frames that the network was trained on, if known.
 

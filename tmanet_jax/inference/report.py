@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,9 @@ def _keep_others(workdir: Path, identity: dict[str, Any]) -> Path | None:
         other = {"damaged": hashlib.sha256(content).hexdigest()}
     if other == identity:
         return None
-    words = [str(other[name]) for name in ("split", "step") if name in other]
+    words = [re.sub(r"\W", "_", str(other.get(name, "")))[:64] for name in ("split", "step")]
     digest = hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:8]
-    name = "-".join([*words, digest])
+    name = "-".join([*filter(None, words), digest])
     kept = metrics.with_stem(f"{metrics.stem}-{name}")
     metrics.replace(kept)
     page = workdir / PAGE_FILE
