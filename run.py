@@ -76,7 +76,11 @@ _WORKDIR = flags.DEFINE_string(
 _SUBMIT = flags.DEFINE_string(
     "submit", None, "eval: a directory for predictions in the format of the data set's server."
 )
-_INPUT = flags.DEFINE_string("input", "", "predict: a video, folder or glob, or camera number.")
+_INPUT = flags.DEFINE_string(
+    "input",
+    "",
+    "predict: a video, its address (- for standard input), a picture, folder, glob or camera.",
+)
 _OUTPUT = flags.DEFINE_string("output", "", "predict: folder of the results.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "predict: weights; default the workdir's.")
 _FORMAT = flags.DEFINE_list("format", ["video"], "predict: any of video, png (overlays), labels.")

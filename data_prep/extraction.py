@@ -23,6 +23,8 @@ from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.data.video import VideoFrame, open_video
 from tmanet_jax.errors import UserError
 
+_DOUBTFUL = "a frame that it may refer to is lost"
+
 _NOTHING_1x1x3 = np.zeros((1, 1, 3), np.uint8)
 """Stands for a frame that cannot be decoded: it resembles no still."""
 
@@ -36,7 +38,7 @@ class Numbering:
         stills: fingerprint of the stills that it was compared with.
         first_number: the number of the first decoded frame.
         num_frames: how many frames were counted.
-        broken: indices of those that cannot be decoded, with the reason.
+        broken: indices of those that cannot be used, with the reason.
         faults: the stills that do not agree with the others, by number, and what is wrong.
         report: the alignment in words.
     """
@@ -154,6 +156,8 @@ def _decode_small(
         if picture_HxWx3 is None:
             broken[frame.index] = frame.problem or ""
             picture_HxWx3 = _NOTHING_1x1x3
+        elif frame.is_doubtful:
+            broken[frame.index] = _DOUBTFUL
         thumbnails.append(thumbnail(picture_HxWx3))
         colours.append(mean_colours(picture_HxWx3))
     return thumbnails, colours, broken

@@ -50,6 +50,9 @@ def write_video(
     rate: int = 30,
     interlaced: bool = False,
     rotation: int = 0,
+    pixel_aspect: Fraction = Fraction(1),
+    colour_transfer: int = 2,
+    title: str = "",
     options: Mapping[str, str] | None = None,
     container_options: Mapping[str, str] | None = None,
 ) -> Path:
@@ -62,6 +65,10 @@ def write_video(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixel_format
         stream.time_base = Fraction(1, rate)
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
+        stream.codec_context.color_trc = colour_transfer
+        if title:
+            container.metadata["title"] = title
         if interlaced:
             stream.codec_context.flags |= _INTERLACED
         if rotation:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tests.small_camvid import (
 from tests.small_videos import number_of, numbered, packet_positions, write_video
 from tmanet_jax.data.classes import CAMVID
 from tmanet_jax.data.records import open_clips
+from tmanet_jax.data.video import open_video
 
 NUM_CLIPS = {"train": 6, "val": 4, "test": 3}
 
@@ -199,6 +201,22 @@ def test_broken_frames_are_missing_ones(source, capsys):
     assert "Seq05VD_f00006.png" not in frame_files(source)
     assert prepare(source, "--splits=test", "--missing=error") == 2
     assert "Clip Seq05VD_f00010 has no frame 6 of 0005VD.MXF" in capsys.readouterr().err
+
+
+def test_frames_that_refer_to_a_lost_one_are_missing_too(source):
+    video = source / "videos" / SEQ05.file
+    with av.open(video) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    referred_to = [i for i, packet in enumerate(packets) if packet.pts > packet.dts]
+    position, size = packet_positions(video)[[i for i in referred_to if packets[i].pts < 9][-1]]
+    content = bytearray(video.read_bytes())
+    content[position + 8 : position + size - 4] = bytes(size - 12)
+    video.write_bytes(content)
+    with open_video(video) as reader:
+        unusable = {f"Seq05VD_f{frame.index - 1:05d}.png" for frame in reader if frame.is_doubtful}
+    assert unusable & {f"Seq05VD_f{number:05d}.png" for number in range(6, 10)}
+    assert prepare(source, "--splits=test") == 0
+    assert frame_files(source) and not unusable & set(frame_files(source))
 
 
 @pytest.mark.parametrize("name", ["images_sequence", "image_sequence"])

@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.small_videos import SIZE, number_of, numbered, packet_positions, write_video
+from tests.small_videos import SIZE, number_of, numbered, packet_positions, with_sound, write_video
 from tmanet_jax.data.video import open_video
 from tmanet_jax.errors import UserError
 
@@ -131,6 +131,43 @@ def test_a_video_of_a_turned_phone_is_upright(tmp_path, rotation):
     assert np.abs(pixels_HxWx3.astype(int) - expected_HxWx3).mean() < 8
 
 
+@pytest.mark.parametrize("quarter_turns", range(4))
+@pytest.mark.parametrize("is_mirrored", [False, True], ids=["turned", "mirrored"])
+def test_a_display_matrix_may_mirror(tmp_path, quarter_turns, is_mirrored):
+    """The matrix is built from its definition: x, y is shown at a * x + c * y, b * x + d * y."""
+    stored = numbered(0b1010_1100_0111)
+    cosine, sine = ((1, 0), (0, -1), (-1, 0), (0, 1))[quarter_turns]  # y points down
+    mirror = -1 if is_mirrored else 1
+    a, b, c, d = (65536 * value for value in (mirror * cosine, sine, -mirror * sine, cosine))
+    with av.open(tmp_path / "selfie.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stored)))
+        container.mux(stream.encode())
+    shown = np.rot90(stored, quarter_turns)
+    expected = shown[:, ::-1] if is_mirrored else shown
+    (found,) = pictures(tmp_path / "selfie.mp4")
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 8
+
+
+@pytest.mark.parametrize(("rotation", "upright"), [(0, Fraction(4, 3)), (90, Fraction(3, 4))])
+def test_the_aspect_of_pixels_is_known_upright(tmp_path, rotation, upright):
+    path = write_video(tmp_path / "wide.mp4", [numbered(0)], "libx264", rotation=rotation)
+    with open_video(path) as video:
+        assert video.pixel_aspect == 1
+    path = write_video(
+        tmp_path / "wide.mp4",
+        [numbered(0)],
+        "libx264",
+        rotation=rotation,
+        pixel_aspect=Fraction(4, 3),
+    )
+    with open_video(path) as video:
+        assert video.pixel_aspect == upright
+
+
 @pytest.mark.parametrize("matrix", [1, 5], ids=["BT.709", "BT.601"])
 def test_colours_follow_the_matrix_that_the_stream_is_tagged_with(tmp_path, matrix):
     colour_HxWx3 = np.full((64, 64, 3), (200, 40, 90), np.uint8)
@@ -183,21 +220,30 @@ def test_a_broken_frame_is_told_in_its_place_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("kind", "packets"),
+    ("name", "codec", "options"),
     [
-        ("interlaced MPEG-2 in MXF", (3, 5, 6, 8, 9, 17)),  # others are referred to
-        ("H.264 in MP4", range(1, NUM_FRAMES)),
+        ("a.mxf", "mpeg2video", {"interlaced": True, "options": {"g": "6", "bf": "2", "b": "4M"}}),
+        ("a.mp4", "libx264", {"options": {"g": "8", "bf": "2"}}),
+        ("a.mov", "mjpeg", {"pixel_format": "yuvj420p"}),
     ],
 )
-def test_numbers_stay_right_whichever_packet_is_broken(tmp_path, kind, packets):
-    path = write(tmp_path, kind)
-    whole = path.read_bytes()
-    for packet in packets:
+def test_whichever_packet_is_broken_each_frame_is_right_or_told(tmp_path, name, codec, options):
+    moving = [np.roll(numbered(number), 3 * number, axis=1) for number in range(NUM_FRAMES)]
+    path = write_video(tmp_path / name, moving, codec, **options)
+    whole, expected = path.read_bytes(), pictures(path)
+    last = NUM_FRAMES - 1 if name == "a.mxf" else NUM_FRAMES  # none behind it: it is not missed
+    for packet in range(1, last):
         path.write_bytes(whole)
         spoil(path, packet)
-        found = read(path)
+        with open_video(path) as video:
+            found = list(video)
         assert len(found) == NUM_FRAMES
-        assert any(isinstance(item, str) for item in found)
+        assert any(frame.problem for frame in found)
+        for frame in found:
+            if frame.problem is None and not frame.is_doubtful:
+                np.testing.assert_array_equal(frame.pixels_HxWx3, expected[frame.index])
+        if name == "a.mov":  # each frame is a key frame
+            assert not any(frame.is_doubtful for frame in found if frame.problem is None)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "H.264 in Matroska"])
@@ -217,12 +263,61 @@ def test_a_file_torn_between_two_frames_is_noticed_where_the_index_tells(tmp_pat
     assert read(path) == [*range(15), "the file is torn here"]
 
 
+def test_joined_transport_streams_do_not_share_their_losses(tmp_path):
+    """Times come again: what is cut off in one piece is not in the next."""
+    path = write_video(tmp_path / "part.ts", map(numbered, range(NUM_FRAMES)), "libx264")
+    whole = path.read_bytes()
+    assert read(path) == list(range(NUM_FRAMES))
+    start = packet_positions(path)[12][0] // 188 * 188 + 188 * 2
+    damaged = whole[:start] + whole[start + 188 * 3 :]  # the continuity counters tell
+    path.write_bytes(damaged + whole + whole)
+    found = read(path)
+    assert found.count("its data is cut off") >= 1
+    assert found[-NUM_FRAMES:] == list(range(NUM_FRAMES))
+    before = [item for item in found[:-NUM_FRAMES] if isinstance(item, str)]
+    assert len(before) <= 3  # the damage; and libav marks a packet where another piece begins
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.ts", "libx264")]
+)
+@pytest.mark.parametrize("has_sound", [False, True], ids=["mute", "sound"])
+def test_a_torn_video_never_looks_whole(tmp_path, caplog, name, codec, has_sound):
+    if has_sound:
+        path = with_sound(tmp_path / name, "mp2", video_codec=codec)
+    else:
+        path = write_video(tmp_path / name, map(numbered, range(25)), codec, rate=25)
+    whole = path.read_bytes()
+    assert read(path) == list(range(25))
+    assert not caplog.records
+    first, size = packet_positions(path)[4]
+    for position in range(first + size, len(whole), (len(whole) - first) // 24):
+        path.write_bytes(whole[:position])
+        caplog.clear()
+        found = read(path)
+        is_told = any(isinstance(item, str) for item in found) or caplog.records
+        assert is_told or len(found) >= 24
+
+
+def test_a_title_that_is_not_utf8_does_not_matter(tmp_path):
+    path = write_video(tmp_path / "a.mkv", [numbered(7)], "libx264", title="Strasse")
+    content = path.read_bytes()
+    assert content.count(b"Strasse") == 1
+    path.write_bytes(content.replace(b"Strasse", b"Stra\xdfe.", 1))
+    assert read(path) == [7]
+
+
 def write_sound(path):
     with av.open(path, "w") as container:
         sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
         samples.sample_rate = 8000
         container.mux(sound.encode(samples))
+
+
+def write_unknown_codec(path):
+    write_video(path, [numbered(0)], "libx264")
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
 
 
 @pytest.mark.parametrize(
@@ -233,8 +328,9 @@ def write_sound(path):
         (lambda path: path.mkdir(), "cannot be opened as a video"),
         (lambda path: None, "No such file"),
         (write_sound, "has no video stream"),
+        (write_unknown_codec, "of a codec that libav does not know"),
     ],
-    ids=["empty", "text", "directory", "missing", "sound alone"],
+    ids=["empty", "text", "directory", "missing", "sound alone", "unknown codec"],
 )
 def test_what_is_no_video_is_refused(tmp_path, make, message):
     make(tmp_path / "video.mkv")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import glob
 import itertools
+import logging
 import math
 import os
 import re
@@ -15,11 +16,12 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.files import is_hidden
-from tmanet_jax.data.video import VideoFrame, open_video
+from tmanet_jax.data.video import VideoFrame, is_stream, open_video
 from tmanet_jax.errors import UserError
 
 Source = str | os.PathLike[str] | int | Iterable[np.ndarray]
-"""A video file, a folder or glob of pictures, the number of a camera, or arrays HxWx3 RGB uint8."""
+"""A video file or stream, a picture, a folder or glob of pictures, the number of a camera, or
+arrays HxWx3 RGB uint8."""
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _RATE = Fraction(25)
@@ -35,8 +37,9 @@ class Frames:
         rate: frames a second, on average.
         time_base: unit of the frames' `pts`, in seconds.
         expected: how many there probably are; None if nobody knows.
-        names: of the pictures in a folder, without folder and ending; empty elsewhere.
-        sound_of: the video file whose frames these are, if it has sound.
+        names: of pictures, without folder and ending; empty elsewhere.
+        sound_of: the video whose frames these are, if it has sound.
+        pixel_aspect: width of a pixel by its height.
     """
 
     frames: Iterator[VideoFrame]
@@ -44,7 +47,8 @@ class Frames:
     time_base: Fraction
     expected: int | None
     names: tuple[str, ...] = ()
-    sound_of: Path | None = None
+    sound_of: str | os.PathLike[str] | None = None
+    pixel_aspect: Fraction = Fraction(1)
 
 
 @contextlib.contextmanager
@@ -52,8 +56,9 @@ def open_frames(source: Source) -> Iterator[Frames]:
     """Opens a source of frames, and closes it at the end.
 
     Args:
-        source: a video file; a folder of pictures, which are taken in natural order (2 before 10);
-            a glob pattern of pictures; the number of a camera; or arrays HxWx3 RGB uint8.
+        source: a video file, or a stream of one (an address, "-" for standard input, a pipe); a
+            picture; a folder of pictures, which are taken in natural order (2 before 10); a glob
+            pattern of pictures; the number of a camera; or arrays HxWx3 RGB uint8.
 
     Raises:
         UserError: there is nothing there, or it cannot be read.
@@ -62,37 +67,65 @@ def open_frames(source: Source) -> Iterator[Frames]:
         with _camera(source) as frames:
             yield frames
     elif not isinstance(source, str | os.PathLike):
+        if not isinstance(source, Iterable):
+            raise UserError(
+                f"{source!r} is no source of frames: expected a path, the number of a camera, or "
+                "arrays HxWx3 of uint8, RGB."
+            )
         yield _numbered(map(_checked, source), len(source) if isinstance(source, list) else None)
-    elif Path(source).is_file():
+    elif is_video(source):
         with open_video(source) as video:
+            if video.hdr is not None:
+                logging.getLogger(__name__).warning(
+                    "%s is HDR (%s): its colours are not tone-mapped, and look pale",
+                    source,
+                    video.hdr,
+                )
             rate = video.average_rate or _RATE
-            rising = _rising(iter(video), video.time_base, rate)
-            sound_of = video.path if video.has_audio else None
-            yield Frames(rising, rate, video.time_base, video.expected_frames, sound_of=sound_of)
+            yield Frames(
+                _rising(iter(video), video.time_base, rate),
+                rate,
+                video.time_base,
+                video.expected_frames,
+                sound_of=source if video.has_audio else None,
+                pixel_aspect=video.pixel_aspect,
+            )
     else:
         paths = picture_files(source)
         yield _numbered(map(_read_picture, paths), len(paths), _distinct_names(paths))
 
 
+def is_video(source: str | os.PathLike[str]) -> bool:
+    """Whether a source is a video: a stream, or a file that is no picture by its name."""
+    is_picture = Path(source).suffix.lower() in PICTURE_SUFFIXES
+    return is_stream(source) or (os.path.isfile(source) and not is_picture)
+
+
 def picture_files(source: str | os.PathLike[str]) -> list[Path]:
     """The pictures of a folder or of a glob pattern in natural order, without hidden ones.
+
+    What is called a picture and is no file (a pipe, a link that leads nowhere) is among them.
 
     Raises:
         UserError: there are none.
     """
     folder = Path(source)
-    found = folder.iterdir() if folder.is_dir() else map(Path, glob.glob(str(source)))
+    if os.path.isdir(folder):
+        found = list(folder.iterdir())
+    else:
+        found = [folder] if os.path.isfile(folder) else list(map(Path, glob.glob(str(source))))
     paths = [
         path
         for path in found
         if path.suffix.lower() in PICTURE_SUFFIXES
         and not any(map(is_hidden, set(path.parts) - set(folder.parts)))
-        and path.is_file()
+        and not path.is_dir()
     ]
     if not paths:
         raise UserError(
-            f"There is nothing to segment at {source}: expected a video file, a folder or a glob "
-            f"pattern of pictures ({', '.join(PICTURE_SUFFIXES)}), or the number of a camera."
+            f"There is nothing to segment at {source}: expected a video file or the address of a "
+            "stream, a picture, a folder or a glob pattern of pictures "
+            f"({', '.join(PICTURE_SUFFIXES)}), or the number of a camera."
         )
     return sorted(paths, key=_natural_order)
 
@@ -109,6 +142,8 @@ def _distinct_names(paths: list[Path]) -> tuple[str, ...]:
 
 def _read_picture(path: Path) -> np.ndarray | str:
     """RGB pixels, or what is wrong with the file."""
+    if not path.is_file():
+        return f"{path.name} is no file: a pipe, or a link that leads nowhere"
     with contextlib.suppress(OSError, cv2.error):  # such as a size that OpenCV refuses
         # Unlike `imread`, it refuses a JPEG that was cut off.
         pixels_HxWx3 = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -120,10 +155,11 @@ def _read_picture(path: Path) -> np.ndarray | str:
 def _checked(array_HxWx3: np.ndarray) -> np.ndarray:
     """A copy: who gives arrays may fill the same one again while frames are read ahead."""
     array_HxWx3 = np.array(array_HxWx3)
-    if array_HxWx3.dtype != np.uint8 or array_HxWx3.ndim != 3 or array_HxWx3.shape[2] != 3:
+    is_picture = array_HxWx3.ndim == 3 and array_HxWx3.shape[2] == 3 and array_HxWx3.size > 0
+    if array_HxWx3.dtype != np.uint8 or not is_picture:
         raise UserError(
-            f"A frame is an array HxWx3 of uint8, RGB; found {array_HxWx3.dtype} of shape "
-            f"{array_HxWx3.shape}."
+            f"A frame is an array HxWx3 of uint8, RGB, H and W at least 1; found "
+            f"{array_HxWx3.dtype} of shape {array_HxWx3.shape}."
         )
     return array_HxWx3
 

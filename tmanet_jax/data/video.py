@@ -15,17 +15,22 @@ and its range; an untagged stream counts as BT.601 of limited range, as in OpenC
 """
 
 import itertools
+import logging
 import os
-from collections.abc import Iterable, Iterator
+import re
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import av
 import numpy as np
 
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.video_losses import Event, InOrder, Losses, with_doubts
 from tmanet_jax.errors import UserError
 
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -35,10 +40,28 @@ other containers it may be the second field of a frame, or a picture that is nev
 _MXF = "mxf"
 """Numbers its frames one by one: a number that does not come is a loss."""
 
-_NO_FRAME = "its data gave no frame"
-_CUT_OFF = "its data is cut off"
-_CORRUPT = "the decoder marks it as corrupt"
+_B_FRAMES_AT_MOST = 8
+"""Encoders write two or three between the frames that they refer to, seldom more."""
+
+_B_FRAMES_ARE_LEAVES = ("mpeg1video", "mpeg2video", "mpeg4")
+
+_TS, _TS_PACKET, _TS_SYNC = "mpegts", 188, 0x47
+"""MPEG transport streams: the size of their packets, and the byte that each begins with."""
+
 _TORN = "the file is torn here"
+
+_PATIENCE_S = 20.0
+"""How long a stream may give nothing."""
+
+_OPTIONS_OF_STREAMS = {
+    "reconnect": "1",
+    "reconnect_on_network_error": "1",
+    "reconnect_streamed": "1",
+    "reconnect_delay_max": "8",
+    "rtsp_transport": "tcp",
+}
+_HDR = {16: "PQ", 18: "HLG"}
+"""Transfer functions by their numbers in ITU-T H.273."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,7 @@ class VideoFrame:
         pixels_HxWx3: uint8 RGB, turned upright; None if there is a problem. The size may differ
             from the video's if that changes within the stream.
         problem: what is wrong with the frame's data; None if nothing is.
+        is_doubtful: whether it may refer to a frame that is lost, so that its pixels may be wrong.
     """
 
     index: int
@@ -59,65 +83,94 @@ class VideoFrame:
     seconds: float | None
     pixels_HxWx3: np.ndarray | None
     problem: str | None
+    is_doubtful: bool = False
 
 
-@dataclass(frozen=True)
-class _Event:
-    """A decoded frame, or what stands in its way."""
-
-    pts: int | None
-    frame: av.VideoFrame | None
-    problem: str | None = None
-
-
-def open_video(path: str | os.PathLike[str]) -> "VideoReader":
+def open_video(source: str | os.PathLike[str]) -> "VideoReader":
     """Opens a video and decodes its first frame.
 
+    Args:
+        source: a file, or what `is_stream` takes for a stream.
+
     Raises:
-        UserError: the file cannot be read, is no video, or none of its frames can be decoded.
+        UserError: it cannot be read, is no video, or none of its frames can be decoded.
     """
-    path = Path(path)
     try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty. Get the file again.")
-        container = open_container(path)
+        if not is_stream(source) and Path(source).stat().st_size == 0:
+            raise UserError(f"{source} is empty. Get the file again.")
+        container = open_container(source)
     except (OSError, av.error.FFmpegError) as error:
+        what = "there is no stream there" if is_stream(source) else "the file is torn, or no video"
         raise UserError(
-            f"{path} cannot be opened as a video ({error.strerror}): the file is torn, or no video."
+            f"{source} cannot be opened as a video ({_reason(error)}): {what}."
         ) from error
     try:
-        return VideoReader(path, container)
+        return VideoReader(source, container)
     except BaseException:
         container.close()
         raise
 
 
-def open_container(path: str | os.PathLike[str]) -> av.container.InputContainer:
-    """Opens a media file; what its titles say in another encoding than UTF-8 is not our concern.
+def is_stream(source: str | os.PathLike[str]) -> bool:
+    """Whether a source can be read only once: an address, "-" (standard input) or a pipe."""
+    if _is_address(source) or source == "-":
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(source).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_address(source: str | os.PathLike[str]) -> bool:
+    return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+
+
+def open_container(source: str | os.PathLike[str]) -> av.container.InputContainer:
+    """Opens a media file or stream; titles that are not UTF-8 do not matter.
 
     Raises:
         OSError, FFmpegError: it cannot be opened.
     """
-    return av.open(path, "r", metadata_errors="replace")
+    address = "pipe:0" if source == "-" else source
+    if not _is_address(source):
+        return av.open(address, "r", metadata_errors="replace")
+    return av.open(
+        address,
+        "r",
+        metadata_errors="replace",
+        timeout=_PATIENCE_S,
+        container_options=_OPTIONS_OF_STREAMS,
+    )
+
+
+def _reason(error: OSError | av.error.FFmpegError) -> str:
+    if isinstance(error, av.error.ExitError):
+        return f"it gave nothing for {_PATIENCE_S:.0f} seconds"
+    return error.strerror or str(error)
 
 
 class VideoReader:
     """An open video: a context manager, and an iterator over its frames. Made by `open_video`.
 
     Attributes:
-        path: the file.
+        source: the file or stream.
         size: height and width of the first frame that can be decoded, turned upright. Pixels that
             are not square stay as they are stored.
         average_rate: frames a second, over the whole video; None if the file does not say.
         time_base: unit of the frames' `pts`, in seconds.
         expected_frames: what the container claims; None if it does not say. For progress bars only.
         has_audio: whether there is sound.
+        pixel_aspect: width of a pixel by its height, turned upright as the frames are.
+        hdr: "PQ" or "HLG" if colours have such a transfer function; frames are not tone-mapped.
     """
 
-    def __init__(self, path: Path, container: av.container.InputContainer) -> None:
-        self.path = path
+    def __init__(
+        self, source: str | os.PathLike[str], container: av.container.InputContainer
+    ) -> None:
+        self.source = source
         self._container = container
-        self._stream = _first_video_stream(path, container)
+        self._stream = _first_video_stream(source, container)
+        self._stream.codec_context.copy_opaque = True
         # Threads by slice give a packet's frame or error at once. Threads by frame are late, and an
         # error takes the decoded frames that wait behind it with it.
         self._stream.thread_type = "SLICE"
@@ -125,8 +178,10 @@ class VideoReader:
         self.time_base: Fraction = self._stream.time_base or Fraction(1, 1)
         self.expected_frames: int | None = self._stream.frames or None
         self.has_audio = bool(container.streams.audio)
+        self.pixel_aspect = Fraction(1)
         self._frames = self._decode()
         self.size, self._frames = self._peek(self._frames)
+        self.hdr = _HDR.get(self._stream.codec_context.color_trc)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -155,44 +210,52 @@ class VideoReader:
                 height, width, _ = frame.pixels_HxWx3.shape
                 return Size(height, width), itertools.chain(seen, frames)
         reason = f" ({seen[0].problem})" if seen else ""
-        raise UserError(f"No frame of {self.path} can be decoded{reason}. Get the file again.")
+        raise UserError(f"No frame of {self.source} can be decoded{reason}. Get the file again.")
 
     def _decode(self) -> Iterator[VideoFrame]:
-        for index, event in enumerate(self._events()):
+        for index, event in enumerate(with_doubts(self._events())):
             pixels_HxWx3, problem = None, event.problem
             if event.frame is not None and problem is None:
+                turn = _turn(event.frame)
+                aspect = Fraction(self._stream.sample_aspect_ratio or 1)
+                self.pixel_aspect = 1 / aspect if turn.is_transposed else aspect
                 try:
-                    pixels_HxWx3 = _upright_rgb(event.frame)
+                    pixels_HxWx3 = _upright_rgb(event.frame, turn)
                 except (av.error.FFmpegError, ValueError) as error:
                     problem = str(error)
             seconds = None if event.pts is None else float(event.pts * self.time_base)
-            yield VideoFrame(index, event.pts, seconds, pixels_HxWx3, problem)
+            yield VideoFrame(index, event.pts, seconds, pixels_HxWx3, problem, event.is_doubtful)
 
-    def _events(self) -> Iterator[_Event]:
+    def _events(self) -> Iterator[Event]:
         """Frames and problems in the order of showing; an error of the decoder ends nothing."""
         container = self._container.format.name
-        losses = _Losses(
-            every_packet_is_a_frame=container == _MOV, every_pts_is_a_frame=container == _MXF
+        losses = Losses(
+            every_packet_is_a_frame=container == _MOV,
+            every_pts_is_a_frame=container == _MXF,
+            b_frames_are_leaves=self._stream.codec_context.name in _B_FRAMES_ARE_LEAVES,
         )
-        num_packets, is_torn = 0, False
+        in_order = InOrder(num_held=_B_FRAMES_AT_MOST if container in (_MOV, _MXF) else 0)
+        num_packets, end, is_torn = 0, 0.0, False
         for packet in self._packets():
             problem = None
             if isinstance(packet, str):
                 frames, problem = [], packet
-                is_torn = False
             else:
                 num_packets += packet.size > 0
+                end = max(end, self._shown_by(packet))
                 is_torn |= packet.is_corrupt
                 losses.sent(packet)
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError as error:
                     frames, problem = [], error.strerror
+                is_last = packet.size == 0
+                frames = [*in_order.add(frames), *(in_order.rest() if is_last else ())]
             for frame in frames:
-                yield from losses.before(frame.pts)
+                yield from losses.before(frame)
                 flaw = losses.flaw(frame)
                 is_torn &= flaw is None
-                yield _Event(frame.pts, frame, flaw)
+                yield Event(frame.pts, frame, flaw)
             if problem is not None:
                 is_torn = False
                 yield from losses.failed(None if isinstance(packet, str) else packet.pts, problem)
@@ -200,91 +263,98 @@ class VideoReader:
         yield from rest
         is_short = container == _MOV and num_packets < (self.expected_frames or 0)
         if not rest and (is_torn or is_short):
-            yield _Event(None, None, _TORN)
+            yield Event(None, None, _TORN)
+        elif not rest and container != _MOV:
+            self._tell_early_end(end)
+
+    def _shown_by(self, packet: av.Packet) -> float:
+        """When all frames up to a packet are over, in seconds, unless one is missing."""
+        frame_s = float(1 / (self.average_rate or 25))
+        lasts_s = max(frame_s, float((packet.duration or 0) * self.time_base))
+        if packet.dts is None:
+            return float((packet.pts or 0) * self.time_base) + lasts_s
+        delay = self._stream.codec_context.has_b_frames
+        return float(packet.dts * self.time_base) + delay * frame_s + lasts_s
+
+    def _tell_early_end(self, end_s: float) -> None:
+        """Says so if the file claims to be longer: torn between two frames, it looks whole."""
+        missing_s = _claimed_end(self._container, self._stream) - end_s
+        if missing_s > 1.5 / (self.average_rate or 25):
+            logging.getLogger(__name__).warning(
+                "%s ends %.1f s before what it says: it may be torn", self.source, missing_s
+            )
+        elif (
+            self._container.format.name == _TS
+            and os.path.isfile(self.source)
+            and _is_cut(Path(self.source))
+        ):
+            logging.getLogger(__name__).warning("%s ends within a packet: it is torn", self.source)
 
     def _packets(self) -> Iterator[av.Packet | str]:
         """The packets, the last one empty; or a message if the container cannot be read on."""
         try:
             yield from self._container.demux(self._stream)
         except av.error.FFmpegError as error:
-            yield error.strerror or str(error)
+            yield _reason(error)
             flush = av.Packet()
             flush.stream = self._stream
             yield flush
 
 
-class _Losses:
-    """Packets without a frame, each told at the time that its frame should have been shown."""
-
-    def __init__(self, every_packet_is_a_frame: bool, every_pts_is_a_frame: bool) -> None:
-        self._expects_packets = every_packet_is_a_frame
-        self._expects_pts = every_pts_is_a_frame
-        self._last_pts: int | None = None
-        self._comes_one_by_one = False
-        self._waiting: dict[int, str] = {}
-        self._cut_off: set[int] = set()
-
-    def sent(self, packet: av.Packet) -> None:
-        """A packet goes to the decoder."""
-        if packet.pts is None or packet.size == 0 or packet.is_discard:
-            return
-        if packet.is_corrupt:
-            self._cut_off.add(packet.pts)
-        if self._expects_packets:
-            self._waiting[packet.pts] = _NO_FRAME
-
-    def failed(self, pts: int | None, problem: str) -> Iterable[_Event]:
-        """The decoder raised: at once if nobody knows when the frame should have been shown."""
-        if pts is None:
-            return [_Event(None, None, problem)]
-        self._waiting[pts] = problem
-        return []
-
-    def before(self, pts: int | None) -> Iterable[_Event]:
-        """What is lost before a frame that is shown now."""
-        if pts is None:
-            return []
-        if self._waiting.pop(pts, None) is None and self._expects_packets:
-            # The decoder makes its own times: what is missing cannot be told by them.
-            self._expects_packets = False
-            self._waiting = {k: text for k, text in self._waiting.items() if text != _NO_FRAME}
-        if self._expects_pts:
-            self._expect_from(self._last_pts, pts)
-            self._last_pts = pts if self._last_pts is None else max(pts, self._last_pts)
-        return self._told(sorted(waiting for waiting in self._waiting if waiting < pts))
-
-    def _expect_from(self, last_pts: int | None, pts: int) -> None:
-        """Once frames have come one by one, none may be left out between two."""
-        if last_pts is None:
-            return
-        self._comes_one_by_one |= pts == last_pts + 1
-        if self._comes_one_by_one:
-            for missing in range(last_pts + 1, pts):
-                self._waiting.setdefault(missing, _NO_FRAME)
-
-    def rest(self) -> Iterable[_Event]:
-        """What is lost after the last frame."""
-        return self._told(sorted(self._waiting))
-
-    def flaw(self, frame: av.VideoFrame) -> str | None:
-        """What is wrong with a frame that the decoder gave."""
-        if frame.pts is not None and frame.pts in self._cut_off:
-            return _CUT_OFF
-        return _CORRUPT if frame.is_corrupt else None
-
-    def _told(self, all_pts: list[int]) -> list[_Event]:
-        return [_Event(pts, None, self._waiting.pop(pts)) for pts in all_pts]
-
-
-def _first_video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+def _first_video_stream(
+    source: str | os.PathLike[str], container: av.container.InputContainer
+) -> av.VideoStream:
     for stream in container.streams.video:
         is_cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
+        if not is_cover and stream.codec_context is None:
+            raise UserError(f"{source} has a video stream of a codec that libav does not know.")
         if not is_cover:
             return stream
-    raise UserError(f"{path} has no video stream: expected a video, found other media.")
+    raise UserError(f"{source} has no video stream: expected a video, found other media.")
 
 
-def _upright_rgb(frame: av.VideoFrame) -> np.ndarray:
+def _claimed_end(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """When a video ends by what its file says, in seconds; 0 if it does not say."""
+    start_s = float((stream.start_time or 0) * (stream.time_base or 0))
+    if stream.frames and stream.average_rate:
+        return start_s + float(stream.frames / stream.average_rate)
+    if stream.duration is not None and stream.time_base is not None:
+        return start_s + float(stream.duration * stream.time_base)
+    if tag := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    return (container.duration or 0) / av.time_base
+
+
+def _is_cut(transport_stream: Path) -> bool:
+    """Whether the last packet is not whole, where packets have the usual size."""
+    with transport_stream.open("rb") as file:
+        start = file.read(2 * _TS_PACKET)
+    is_usual = len(start) == 2 * _TS_PACKET and start[0] == start[_TS_PACKET] == _TS_SYNC
+    return is_usual and transport_stream.stat().st_size % _TS_PACKET != 0
+
+
+class _Turn(NamedTuple):
+    """How a stored picture becomes upright: axes exchanged or not, then each mirrored or not."""
+
+    is_transposed: bool
+    down: int
+    across: int
+
+
+def _turn(frame: av.VideoFrame) -> _Turn:
+    """That of libav's display matrix, to the nearest quarter turn."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return _Turn(False, 1, 1)
+    # A pixel at x, y is shown at a * x + c * y, b * x + d * y.
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
+    is_transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    across, down = (c, b) if is_transposed else (a, d)
+    return _Turn(is_transposed, -1 if down < 0 else 1, -1 if across < 0 else 1)
+
+
+def _upright_rgb(frame: av.VideoFrame, turn: _Turn) -> np.ndarray:
     pixels_HxWx3 = frame.to_ndarray(format="rgb24")
-    quarter_turns = round(frame.rotation / 90)  # counterclockwise, as np.rot90's
-    return np.ascontiguousarray(np.rot90(pixels_HxWx3, quarter_turns))
+    if turn.is_transposed:
+        pixels_HxWx3 = pixels_HxWx3.transpose(1, 0, 2)
+    return np.ascontiguousarray(pixels_HxWx3[:: turn.down, :: turn.across])

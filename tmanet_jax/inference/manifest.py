@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.data.frames import picture_files
+from tmanet_jax.data.frames import is_video, picture_files
+from tmanet_jax.data.video import is_stream
 from tmanet_jax.errors import UserError
 
 MANIFEST_FILE = "predict.json"
@@ -92,9 +93,14 @@ def fingerprint_input(source: str | int) -> str:
     """Names a source, and tells apart what it held at different times."""
     if isinstance(source, int):
         return f"camera {source} at {time.time():.3f}"
+    if is_stream(source):
+        return f"{source} at {time.time():.3f}"
     path = Path(source)
-    paths = [path] if path.is_file() else picture_files(path)
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in paths]
+    paths = [path] if is_video(path) else picture_files(path)
+    stats = [file.stat(follow_symlinks=file.exists()) for file in paths]
+    facts = [
+        (file.name, stat.st_size, stat.st_mtime_ns) for file, stat in zip(paths, stats, strict=True)
+    ]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     return f"{path} ({len(paths)} file(s), {digest[:16]})"
 

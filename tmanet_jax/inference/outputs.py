@@ -107,6 +107,7 @@ class VideoOutput:
         time_base: unit of the results' `pts`, in seconds.
         shape: of the first frame, known when the first result comes.
         sound_of: the video whose sound is kept, or None.
+        pixel_aspect: width of a pixel by its height.
     """
 
     def __init__(
@@ -117,12 +118,15 @@ class VideoOutput:
         rate: Fraction,
         time_base: Fraction,
         shape: VideoShape,
-        sound_of: Path | None,
+        sound_of: str | os.PathLike[str] | None,
+        pixel_aspect: Fraction,
     ):
         self._folder, self._classes, self._shape = folder, classes, shape
         self._sound_of = sound_of
         self._segments = folder / SEGMENTS_DIR
-        self._writer = SegmentWriter(self._segments, rate=rate, time_base=time_base)
+        self._writer = SegmentWriter(
+            self._segments, rate=rate, time_base=time_base, pixel_aspect=pixel_aspect
+        )
         self._num_before = self._writer.num_done
         self._legend: np.ndarray | None = None
 

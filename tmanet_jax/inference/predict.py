@@ -7,6 +7,7 @@ it by a kill, goes on where it was, and ends in the same files.
 import collections
 import contextlib
 import dataclasses
+import itertools
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 from tqdm import tqdm
 
 from tmanet_jax import weights
-from tmanet_jax.data.frames import Frames, open_frames
+from tmanet_jax.data.frames import PICTURE_SUFFIXES, Frames, open_frames
 from tmanet_jax.data.video import VideoFrame
 from tmanet_jax.errors import Stopped, UserError
 from tmanet_jax.folder_lock import alone_in
@@ -39,6 +40,8 @@ Format = Literal["video", "png", "labels"]
 OnError = Literal["keep", "stop"]
 SoundChoice = Literal["keep", "none"]
 
+_VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".gif")
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -46,7 +49,7 @@ class Prediction:
 
     Attributes:
         checkpoint: file of weights.
-        source: video file, folder or glob of pictures, or number of a camera.
+        source: video file or stream, picture, folder or glob of pictures, or number of a camera.
         output: folder of the results.
         formats: what is written there.
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
@@ -101,6 +104,11 @@ def prediction_of(
     ):
         if value not in get_args(kind):
             raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
+    if Path(output).suffix.lower() in (*_VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
+        raise UserError(
+            f"--output is a folder, and {output} is a file's name: --output={Path(output).stem} "
+            f"gets {outputs.VIDEO_FILE}."
+        )
     is_camera = source.isdecimal() and not Path(source).exists()
     evaluation = settings.evaluation.told_besides(
         memory_stride=memory_stride, scale=None if scale is None else parse_scale(scale)
@@ -167,6 +175,11 @@ def predict(prediction: Prediction) -> None:
         dataclasses.replace(manifest, problems=tuple(watch.problems)).write(prediction.output)
         if manifest.is_video_whole:
             shutil.rmtree(prediction.output / outputs.SEGMENTS_DIR, ignore_errors=True)
+    if watch.doubtful:
+        tqdm.write(
+            f"Frames {_ranges(watch.doubtful)} may refer to a broken one: their pixels, and so "
+            "their labels, may be wrong."
+        )
     if end is not None:
         raise end
     tqdm.write(f"{watch.num_frames} frames, {len(watch.problems)} broken: {prediction.output}")
@@ -197,6 +210,15 @@ def _check_names(prediction: Prediction, names: Sequence[str]) -> None:
         )
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers in words: 3-5, 8."""
+    texts = []
+    for _, run in itertools.groupby(enumerate(numbers), key=lambda item: item[1] - item[0]):
+        members = [number for _, number in run]
+        texts.append(f"{members[0]}-{members[-1]}" if len(members) > 1 else f"{members[0]}")
+    return ", ".join(texts)
+
+
 class _Watch:
     """Counts the frames that are decoded, the unwanted ones too, and notes the broken ones."""
 
@@ -204,6 +226,7 @@ class _Watch:
         self.shape = VideoShape()
         self.num_frames = 0
         self.problems: list[tuple[int, str]] = []
+        self.doubtful: list[int] = []
 
     def over(self, frames: Frames) -> Frames:
         """The same frames, watched."""
@@ -216,6 +239,8 @@ class _Watch:
                 self.problems.append((frame.index, frame.problem))
             elif frame.pixels_HxWx3 is not None and self.shape.size is None:
                 self.shape.size = frame.pixels_HxWx3.shape[0], frame.pixels_HxWx3.shape[1]
+            if frame.is_doubtful:
+                self.doubtful.append(frame.index)
             yield frame
 
 
@@ -242,6 +267,7 @@ def _open_outputs(
                         rate=frames.rate,
                         time_base=frames.time_base,
                         shape=shape,
+                        pixel_aspect=frames.pixel_aspect,
                         sound_of=frames.sound_of if prediction.sound == "keep" else None,
                     )
             case "png":

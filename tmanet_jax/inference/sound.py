@@ -6,14 +6,15 @@ one way after the other, and who writes the video takes the first that works, or
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 
-from tmanet_jax.data.video import open_container, open_video
+from tmanet_jax.data.video import is_stream, open_container, open_video
+from tmanet_jax.errors import UserError
 
 _AUDIO_OF_BROWSERS = ("aac", "mp3", "opus", "flac")
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
@@ -31,7 +32,7 @@ class Sound:
         is_copied: whether packets are taken as they are.
     """
 
-    path: Path
+    path: str | os.PathLike[str]
     track: int
     start: float
     is_copied: bool
@@ -56,7 +57,7 @@ class Sound:
         return _moved(_rising(_while_it_can_be_read(packets, self.path)), self.start)
 
 
-def ways_to_keep(path: Path) -> Iterator[Sound]:
+def ways_to_keep(path: str | os.PathLike[str]) -> Iterator[Sound]:
     """The ways to keep the sound of a video, the best first; none if libav knows no track's codec.
 
     The track that players choose by default goes before the others, and a copy before a new
@@ -65,6 +66,8 @@ def ways_to_keep(path: Path) -> Iterator[Sound]:
     Raises:
         Exception: of many kinds: the sound cannot be read.
     """
+    if is_stream(path):
+        raise UserError("a stream is read only once")
     with open_video(path) as video:
         start = next((frame.seconds for frame in video if frame.seconds is not None), 0.0)
     with open_container(path) as container:
@@ -100,7 +103,9 @@ def _encoded(
     yield from encoder.encode(None)
 
 
-def _while_it_can_be_read(packets: Iterator[av.Packet], path: Path) -> Iterator[av.Packet]:
+def _while_it_can_be_read(
+    packets: Iterator[av.Packet], path: str | os.PathLike[str]
+) -> Iterator[av.Packet]:
     try:
         yield from packets
     except av.error.FFmpegError as error:

@@ -37,12 +37,20 @@ class SegmentWriter:
         folder: of the segments alone; made when it is not there.
         rate: frames a second, on average.
         time_base: unit of the frames' times, in seconds.
+        pixel_aspect: width of a pixel by its height.
     """
 
-    def __init__(self, folder: Path, *, rate: Fraction, time_base: Fraction):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rate: Fraction,
+        time_base: Fraction,
+        pixel_aspect: Fraction = Fraction(1),
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._rate, self._time_base = rate, time_base
+        self._rate, self._time_base, self._pixel_aspect = rate, time_base, pixel_aspect
         self._open: _Segment | None = None
         (folder / _LAST).unlink(missing_ok=True)
         self.num_done = SEGMENT_FRAMES * _keep_whole_segments(folder)
@@ -55,7 +63,11 @@ class SegmentWriter:
         if self._open is None:
             size = picture_HxWx3.shape[:2]
             self._open = _Segment(
-                self._folder / "unfinished.nut", size, self._rate, self._time_base
+                self._folder / "unfinished.nut",
+                size,
+                self._rate,
+                self._time_base,
+                self._pixel_aspect,
             )
         self._open.write(picture_HxWx3, pts)
         self.num_done += 1
@@ -108,7 +120,12 @@ class _Segment:
     """A video of its own, in a container that keeps every time as it is."""
 
     def __init__(
-        self, path: Path, size: tuple[int, ...], rate: Fraction, time_base: Fraction
+        self,
+        path: Path,
+        size: tuple[int, ...],
+        rate: Fraction,
+        time_base: Fraction,
+        pixel_aspect: Fraction,
     ) -> None:
         self.path = path
         self._time_base = time_base
@@ -118,6 +135,7 @@ class _Segment:
         self._stream.pix_fmt = "yuv420p"
         codec = self._stream.codec_context
         codec.time_base = time_base
+        codec.sample_aspect_ratio = pixel_aspect
         codec.color_range = _LIMITED_RANGE
         codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
 
@@ -134,7 +152,7 @@ class _Segment:
         self._container.close()
 
 
-def join(folder: Path, out: Path, *, sound_of: Path | None = None) -> None:
+def join(folder: Path, out: Path, *, sound_of: str | os.PathLike[str] | None = None) -> None:
     """Puts the segments of a folder together as an MP4 file, with the sound of a video.
 
     Sound that browsers play is copied, other sound becomes AAC. It keeps its place in time beside
@@ -168,7 +186,9 @@ def join(folder: Path, out: Path, *, sound_of: Path | None = None) -> None:
         )
 
 
-def _join_with_sound(segments: list[Path], out: Path, sound_of: Path) -> str | None:
+def _join_with_sound(
+    segments: list[Path], out: Path, sound_of: str | os.PathLike[str]
+) -> str | None:
     """Why the sound cannot be kept; None if it is."""
     reason = "its codec is not known"
     ways = ways_to_keep(sound_of)
