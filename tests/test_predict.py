@@ -19,11 +19,10 @@ from PIL import Image
 
 from tests import processes
 from tests.small_predictions import SIZE, asked, broken_folder, contents, frames_of
-from tests.small_videos import numbered, packet_positions, with_sound, write_video
+from tests.small_videos import numbered, packet_positions, write_video
 from tests.tiny_weights import CLASSES, write_weights
 from tmanet_jax.data.video import open_video
 from tmanet_jax.errors import Stopped, UserError
-from tmanet_jax.folder_lock import LOCK_FILE, alone_in
 from tmanet_jax.inference import outputs, video_writer
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.segmenter import FrameResult, Segmenter
@@ -210,33 +209,6 @@ def test_an_interrupted_prediction_keeps_what_is_done_and_goes_on(
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 5
     predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 8
-
-
-def test_one_run_at_a_time_in_a_folder(weights: Path, tmp_path: Path) -> None:
-    source = broken_folder(tmp_path / "frames", set())
-    (tmp_path / "out").mkdir()
-    with (
-        alone_in(tmp_path / "out", "--output"),
-        pytest.raises(UserError, match=r"Another run is at work in .*another --output"),
-    ):
-        predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {LOCK_FILE}
-    predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
-
-
-def test_sound_is_kept_unless_it_is_not_wanted(weights: Path, tmp_path: Path) -> None:
-    source = with_sound(tmp_path / "a.avi", "libmp3lame", video_codec="mpeg4")
-
-    def num_tracks(sound: str) -> int:
-        predict(asked(weights, source, tmp_path / "out", formats=["video"], sound=sound))
-        with av.open(tmp_path / "out" / outputs.VIDEO_FILE) as container:
-            return len(container.streams.audio)
-
-    assert num_tracks("none") == 0
-    with pytest.raises(UserError, match=r"was made with --sound=none: delete it"):
-        num_tracks("keep")
-    (tmp_path / "out" / outputs.VIDEO_FILE).unlink()
-    assert num_tracks("keep") == 1
 
 
 def test_pictures_that_are_cut_off_or_claim_to_be_huge_are_broken(

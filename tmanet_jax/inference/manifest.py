@@ -7,10 +7,13 @@ import re
 import time
 from pathlib import Path
 
+from tmanet_jax import weight_files
+from tmanet_jax.data import strict_json
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.frames import is_video, picture_files
 from tmanet_jax.data.video import is_stream
 from tmanet_jax.errors import UserError
+from tmanet_jax.weight_files import content_digest
 
 MANIFEST_FILE = "predict.json"
 
@@ -21,7 +24,7 @@ class Manifest:
 
     Attributes:
         input: name and fingerprint of the frames.
-        checkpoint: SHA-256 of the weights' file.
+        checkpoint: fingerprint of the weights.
         how: the way in which frames are segmented.
         is_video_whole: whether the video has every frame.
         sound: "keep" or "none", of a video that is whole.
@@ -41,12 +44,15 @@ class Manifest:
         write_whole(folder / MANIFEST_FILE, content.encode())
 
 
-def open_manifest(folder: Path, wanted: Manifest, outputs: tuple[str, ...]) -> Manifest:
+def open_manifest(
+    folder: Path, wanted: Manifest, weights: Path, outputs: tuple[str, ...]
+) -> Manifest:
     """The manifest of a folder: the one that is there if it goes on, or else the wanted one.
 
     Args:
         folder: made when it is not there.
         wanted: of the run that begins.
+        weights: their file.
         outputs: names, in the folder, of what a run writes.
 
     Raises:
@@ -66,6 +72,8 @@ def open_manifest(folder: Path, wanted: Manifest, outputs: tuple[str, ...]) -> M
             return wanted
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}. Choose another --output.") from error
+    if _is_of_file(found.checkpoint, weights):
+        found = dataclasses.replace(found, checkpoint=wanted.checkpoint)
     for field, what in (("input", "input"), ("checkpoint", "weights"), ("how", "settings")):
         if getattr(found, field) != getattr(wanted, field):
             raise UserError(
@@ -78,15 +86,9 @@ def open_manifest(folder: Path, wanted: Manifest, outputs: tuple[str, ...]) -> M
 def _read(path: Path) -> Manifest | None:
     if not path.exists():
         return None
-    try:
-        fields = json.loads(path.read_text())
-        problems = tuple((index, reason) for index, reason in fields.pop("problems"))
-        how = re.sub(r"\((\d+), (\d+)\)", r"\1x\2", fields.pop("how"))  # sizes as they were spelt
-        return Manifest(**fields, how=how, problems=problems)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete the folder, and predict again."
-        ) from error
+    found = strict_json.decode(Manifest, strict_json.parse(path.read_bytes(), str(path)), str(path))
+    how = re.sub(r"\((\d+), (\d+)\)", r"\1x\2", found.how)  # sizes as they were spelt
+    return dataclasses.replace(found, how=how)
 
 
 def fingerprint_input(source: str | int) -> str:
@@ -106,16 +108,23 @@ def fingerprint_input(source: str | int) -> str:
 
 
 def fingerprint_weights(path: Path) -> str:
-    """SHA-256 of a file.
+    """What a file of weights holds: the same for the same tensors, whatever its bytes.
 
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
+    if not path.is_file():
         raise UserError(
-            f"The weights {path} cannot be read ({error.strerror}): train first, or name a file "
-            "with --checkpoint."
-        ) from error
+            f"The weights {path} cannot be read: train first, or name a file with --checkpoint."
+        )
+    file = weight_files.read(path)
+    corners = getattr(file.config, "align_corners", None)  # no tensor shows it
+    return f"tensors {content_digest(file.tensors)}, align_corners {corners}"
+
+
+def _is_of_file(found: str, path: Path) -> bool:
+    """Whether a manifest has the file's SHA-256, as those of earlier versions."""
+    if found.startswith("tensors "):
+        return False
+    with path.open("rb") as file:
+        return found == hashlib.file_digest(file, "sha256").hexdigest()

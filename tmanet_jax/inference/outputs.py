@@ -27,6 +27,7 @@ NAMES = (VIDEO_FILE, OVERLAYS_DIR, LABELS_DIR, SEGMENTS_DIR)
 """What a folder may hold besides its manifest."""
 
 _NARROWEST_VIDEO = 512
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class Output(Protocol):
@@ -59,10 +60,10 @@ class PictureOutput:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._name_of, self._encode = folder, name_of, encode
-        self._there = set(os.listdir(folder))
+        self._there = {path.name for path in folder.iterdir() if _is_whole_png(path)}
 
     def wants(self, index: int) -> bool:
-        """Whether there is no such file."""
+        """Whether there is no such file, or one that is cut or empty."""
         return f"{self._name_of(index)}.png" not in self._there
 
     def write(self, result: FrameResult) -> None:
@@ -72,6 +73,15 @@ class PictureOutput:
 
     def close(self) -> None:
         """Everything is written."""
+
+
+def _is_whole_png(path: Path) -> bool:
+    """Whether a file has a PNG's end: a machine that lost its power may leave it cut or empty."""
+    if not path.is_file() or path.stat().st_size < len(_PNG_END):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(_PNG_END), os.SEEK_END)
+        return file.read() == _PNG_END
 
 
 def overlay_png(result: FrameResult) -> bytes:

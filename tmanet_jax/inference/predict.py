@@ -187,7 +187,7 @@ def predict(prediction: Prediction) -> None:
 
 def _manifest_of(prediction: Prediction, wanted: Manifest) -> Manifest:
     """What the folder says of itself; raises UserError if that is not what is asked for."""
-    manifest = open_manifest(prediction.output, wanted, outputs.NAMES)
+    manifest = open_manifest(prediction.output, wanted, prediction.checkpoint, outputs.NAMES)
     video = prediction.output / outputs.VIDEO_FILE
     if not video.exists():
         return dataclasses.replace(manifest, is_video_whole=False)
