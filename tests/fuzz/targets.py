@@ -63,7 +63,7 @@ class Target:
 
 SIZE = (24, 40)
 COLOURS = ((90, 90, 90), (200, 0, 0), (0, 0, 250))
-CLASSES = ClassSet("mine", ("road", "car", "sky"), COLOURS, 255)
+CLASSES = ClassSet("mine", ("road", "car", "sky"), COLOURS)
 
 
 def write_pth(path: Path) -> None:
@@ -102,7 +102,15 @@ def write_encoded(path: Path) -> None:
 
 def read_encoded(path: Path) -> Found:
     frame, labels = ((path / name).read_bytes() for name in ("frame", "labels"))
-    clip = EncodedClip("clip", "", (), frame, labels, "record 0").decode(())
+    clip = EncodedClip(
+        id="clip",
+        group="",
+        memory=(),
+        query=frame,
+        labels=labels,
+        num_classes=CITYSCAPES.num_classes,
+        where="record 0",
+    ).decode(())
     return {"frame": clip.frames_SxHxWx3, "labels": clip.labels_HxW}
 
 
