@@ -30,6 +30,7 @@ import dataclasses
 import importlib
 import logging
 import os
+import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -323,7 +324,7 @@ def _parse(argv: list[str]) -> tuple[str, ConfigDict]:
         )
     mode = " ".join(words) or "train"
     if mode not in MODES:
-        raise UserError(f"{mode!r} is no mode: choose one of {', '.join(MODES)}.")
+        raise UserError(f"{reprlib.repr(mode)} is no mode: choose one of {', '.join(MODES)}.")
     _refuse_options_of_other_modes(mode)
     return mode, config
 

@@ -77,8 +77,8 @@ def open_manifest(
     for field, what in (("input", "input"), ("checkpoint", "weights"), ("how", "settings")):
         if getattr(found, field) != getattr(wanted, field):
             raise UserError(
-                f"{folder} holds predictions of other {what}: {getattr(found, field)} instead of "
-                f"{getattr(wanted, field)}. Choose another --output, or delete this one."
+                f"{folder} holds predictions of other {what}: {getattr(found, field):.200} instead "
+                f"of {getattr(wanted, field)}. Choose another --output, or delete this one."
             )
     return found
 
@@ -86,7 +86,11 @@ def open_manifest(
 def _read(path: Path) -> Manifest | None:
     if not path.exists():
         return None
-    found = strict_json.decode(Manifest, strict_json.parse(path.read_bytes(), str(path)), str(path))
+    where = str(path)
+    try:
+        found = strict_json.decode(Manifest, strict_json.parse(path.read_bytes(), where), where)
+    except UserError as error:
+        raise UserError(f"{error} Delete the folder, and predict again.") from error
     how = re.sub(r"\((\d+), (\d+)\)", r"\1x\2", found.how)  # sizes as they were spelt
     return dataclasses.replace(found, how=how)
 

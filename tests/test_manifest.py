@@ -1,0 +1,45 @@
+"""What a folder of predictions says of itself, when somebody else has written it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tmanet_jax.errors import UserError
+from tmanet_jax.inference.manifest import MANIFEST_FILE, Manifest, open_manifest
+
+WANTED = Manifest("drive.mp4", "ab", "whole", problems=((3, "torn"),))
+
+
+def test_a_manifest_comes_back(tmp_path: Path) -> None:
+    written = dataclasses.replace(WANTED, is_video_whole=True)
+    written.write(tmp_path)
+    assert open_manifest(tmp_path, WANTED, ()) == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({**dataclasses.asdict(WANTED), "is_video_whole": "no"}),
+        json.dumps({**dataclasses.asdict(WANTED), "is_video_whole": 1}),
+        json.dumps({**dataclasses.asdict(WANTED), "problems": [[3]]}),
+        json.dumps({**dataclasses.asdict(WANTED), "how": None}),
+        json.dumps({**dataclasses.asdict(WANTED), "tentacles": 8}),
+        json.dumps({"input": "drive.mp4"}),
+        "[" * 5000,
+        "null",
+        "",
+    ],
+)
+def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST_FILE).write_text(text)
+    with pytest.raises(UserError, match=r"predict\.json.*Delete the folder, and predict again"):
+        open_manifest(tmp_path, WANTED, ())
+
+
+def test_a_manifest_of_anything_else_is_told_in_short(tmp_path: Path) -> None:
+    dataclasses.replace(WANTED, checkpoint="x" * 100_000).write(tmp_path)
+    with pytest.raises(UserError, match="other weights") as refusal:
+        open_manifest(tmp_path, WANTED, ())
+    assert len(str(refusal.value)) < 1000
