@@ -149,6 +149,23 @@ def test_a_description_that_cannot_be_read_is_named(tmp_path, name, content):
         open_clips(tmp_path, "train")
 
 
+def test_records_that_claim_another_format_are_named(tmp_path):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "2.0.0" / "dataset_info.json"
+    path.write_text(path.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(UserError, match=r"cannot be read .*TFRECORD"):
+        open_clips(tmp_path, "train")
+
+
+def test_a_description_of_other_bytes_is_told_in_short(tmp_path):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "2.0.0" / "features.json"
+    path.write_bytes(b"\xff" + path.read_bytes() * 10)
+    with pytest.raises(UserError, match=r"cannot be read .*codec") as refusal:
+        open_clips(tmp_path, "train")
+    assert len(str(refusal.value)) < 1500
+
+
 def changed(field, value):
     """Sets a field, by its path, of JSON."""
 

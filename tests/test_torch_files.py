@@ -288,3 +288,16 @@ def test_what_torch_did_not_write_is_told(tmp_path: Path, content: bytes) -> Non
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.pth"):
         weight_files.read(tmp_path / "a.pth")
+
+
+def test_a_tensor_whose_bytes_changed_is_told_by_the_files_own_checksum(
+    state_dict: dict[str, Any], torch: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(state_dict, path)
+    content = bytearray(path.read_bytes())
+    tensor = max(TENSORS.values(), key=lambda tensor: tensor.nbytes).tobytes()
+    content[content.index(tensor) + len(tensor) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.pth .*is damaged: .*checksum of .*data/"):
+        weight_files.read(path)

@@ -193,7 +193,9 @@ def _read_safetensors(path: Path) -> WeightFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no dict
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, TypeError) as error:
-        raise UserError(f"{path} is not a safetensors file, or is damaged: {error}.") from error
+        raise UserError(
+            f"{path} is not a safetensors file, or is damaged: {error!s:.200}."
+        ) from error
     _check_content(path, tensors, _decode(path, metadata, _CHECKSUMS_KEY, _Checksums))
     return _described(path, tensors, metadata)
 

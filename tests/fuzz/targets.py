@@ -144,7 +144,8 @@ def write_folder(path: Path) -> None:
 def read_folder(path: Path) -> Found:
     tree = SourceTree(path)
     classes = folder.read_classes(tree, "mine")
-    plans = folder.find_clips(tree, classes, Options(memory_range=1), ["train"])
+    options = Options(memory_range=1)
+    plans = folder.find_clips(tree, classes, path / "extracted", options, ["train"])
     clips = [clip.load() for clip in plans["train"].clips]
     return {clip.id: clip.frames_SxHxWx3 for clip in clips}
 

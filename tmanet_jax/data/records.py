@@ -350,10 +350,13 @@ def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
         )
     try:
         builder = tfds.builder_from_directory(directory / SCHEMA_VERSION)
+        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+            raise UserError(f"dataset_info.json says {builder.info.file_format}")
         info = RecordsInfo.from_json(builder.info.metadata, "metadata.json")
         _check_counts(info, builder.info.splits)
     except Exception as error:  # TFDS and protobuf raise whatever suits them
-        reason = str(error) if isinstance(error, UserError) else repr(error)
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        reason = f"{kind}{error}"[:500]
         raise UserError(
             f"The description of the records in {directory / SCHEMA_VERSION} cannot be read "
             f"({reason.rstrip('.')}). Make them again:\n  {_command(data_dir)}"

@@ -160,7 +160,8 @@ def _introduction(
 ) -> str:
     num_params = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
     return (
-        f"TMANet with {num_params / 1e6:.2f} M parameters, T = {model.config.head.num_memory}; "
+        f"TMANet with {num_params / 1e6:.2f} M parameters, T = {model.config.head.num_memory}, "
+        f"{model.config.dtype} at {model.config.precision} precision; "
         f"clips: {len(train_source)} to train, {len(eval_source)} to score; "
         f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}; workdir {workdir}"
     )
