@@ -23,6 +23,7 @@ from tmanet_jax.deploy.chips import peak_flops
 from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import Compilation, compile_twice
 from tmanet_jax.deploy.flops import training_flops
+from tmanet_jax.errors import counted
 from tmanet_jax.settings import Settings
 from tmanet_jax.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.train import start
@@ -192,7 +193,7 @@ def _report(settings: Settings, case: Case, step: TrainSide, found: Comparison) 
         )
     return Report(
         title=(
-            f"Training step, {case.batch_size} clips of T={model.head.num_memory}, "
+            f"Training step, {counted(case.batch_size, 'clip')} of T={model.head.num_memory}, "
             f"{height}x{width}, ResNet-{model.backbone.depth}, {model.dtype}"
             f"{', rematerialised' if model.remat else ''}, on {len(devices)} "
             f"{devices[0].device_kind}"

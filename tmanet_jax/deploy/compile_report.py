@@ -9,7 +9,7 @@ from tmanet_jax.deploy.chips import GIB, parse_topology
 from tmanet_jax.deploy.compile_check import Compiled, CompileResult, Shortage
 from tmanet_jax.deploy.hlo import Collective
 from tmanet_jax.deploy.projection import FORMULA, Projection, project
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 
 MIB = 2**20
 
@@ -47,7 +47,8 @@ def clips(result: CompileResult) -> str:
     height, width = result.frame_size
     if result.program == "stream":
         return f"{result.batch_size} new frame of {height}x{width}, T = {result.num_memory}"
-    return f"{result.batch_size} clips of {result.num_memory + 1} frames {height}x{width}"
+    clips, frames = counted(result.batch_size, "clip"), counted(result.num_memory + 1, "frame")
+    return f"{clips} of {frames} {height}x{width}"
 
 
 def projection_of(result: CompileResult, compiled: Compiled) -> Projection:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tmanet_jax import weights
 from tmanet_jax.data.frames import PICTURE_SUFFIXES, Frames, open_frames
 from tmanet_jax.data.video import VideoFrame
-from tmanet_jax.errors import Stopped, UserError
+from tmanet_jax.errors import Stopped, UserError, counted
 from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.manifest import (
@@ -182,7 +182,9 @@ def predict(prediction: Prediction) -> None:
         )
     if end is not None:
         raise end
-    tqdm.write(f"{watch.num_frames} frames, {len(watch.problems)} broken: {prediction.output}")
+    tqdm.write(
+        f"{counted(watch.num_frames, 'frame')}, {len(watch.problems)} broken: {prediction.output}"
+    )
 
 
 def _manifest_of(prediction: Prediction, wanted: Manifest) -> Manifest:

@@ -17,7 +17,7 @@ import numpy as np
 from tmanet_jax.data.categories import categories_of, void_class
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inference.charts import confusion_picture
 from tmanet_jax.inference.evaluate import Evaluation
 from tmanet_jax.inference.overlays import comparison_of
@@ -97,8 +97,8 @@ def write_report(report: Report, workdir: Path) -> str:
 
 
 def _title(report: Report) -> str:
-    num_clips = report.evaluation.num_clips
-    return f"step {report.step}, {num_clips} clip{'' if num_clips == 1 else 's'} of {report.split}"
+    clips = counted(report.evaluation.num_clips, "clip")
+    return f"step {report.step}, {clips} of {report.split}"
 
 
 _IDENTITY = ("split", "step", "weights", "scored")

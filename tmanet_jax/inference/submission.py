@@ -19,7 +19,7 @@ from tmanet_jax.data.classes import (
 )
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.records import ClipSource
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inference.segment import SegmentedClip
 
 
@@ -71,7 +71,7 @@ class Submission:
             raise _unwritable(self.directory, error) from error
 
     def __str__(self) -> str:
-        return f"results:  {self.num_clips} files in {self.directory}/"
+        return f"results:  {counted(self.num_clips, 'file')} in {self.directory}/"
 
 
 def result_name(clip_id: str, classes: ClassSet) -> str:
