@@ -286,6 +286,20 @@ def test_frames_are_segmented_as_the_weights_were_scored(
         predict(asked(path, source, tmp_path / "out", formats=["labels"], scale="0.5"))
 
 
+@pytest.mark.parametrize("size", [(2, 3000), (3000, 2), (1, 1)])
+def test_videos_of_odd_shapes(weights: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    frames = [np.zeros((*size, 3), np.uint8)] * 2
+    source = write_video(tmp_path / "a.avi", frames, "ffv1", pixel_format="bgr0")
+    predict(asked(weights, source, tmp_path / "out", formats=["video"]))
+    assert len(frames_of(tmp_path / "out" / "overlay.mp4")) == 2
+
+
+def test_what_no_video_can_hold_is_told(tmp_path: Path) -> None:
+    writer = video_writer.SegmentWriter(tmp_path, rate=Fraction(25), time_base=Fraction(1, 25))
+    with pytest.raises(UserError, match=r"Frames of 20000x2 pixels .* choose --format=png"):
+        writer.write(np.zeros((20000, 2, 3), np.uint8), 0)
+
+
 def test_variable_frame_rate_is_kept(weights: Path, tmp_path: Path) -> None:
     times = [0, 40, 55, 400, 1000, 1001]
     with av.open(tmp_path / "vfr.mkv", "w") as container:

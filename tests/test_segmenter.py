@@ -329,6 +329,11 @@ def test_frames_are_segmented_as_the_weights_were_scored_unless_told_otherwise(
     assert "72x48 pixels are resized to 36x24" in line
 
 
+def test_what_names_no_weights_is_told() -> None:
+    with pytest.raises(UserError, match="path is None: name a file of weights"):
+        Segmenter.load(None)  # type: ignore[arg-type]
+
+
 def test_weight_files_name_their_classes(weights_file: Path, tmp_path: Path) -> None:
     assert weights.load_model(weights_file)[1] == CLASSES
     assert classes_of_number(19) == CITYSCAPES

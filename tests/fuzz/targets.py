@@ -225,7 +225,7 @@ MANIFEST = Manifest("drive.mp4 (1 file(s), 0123)", "ab" * 32, "whole", problems=
 
 
 def read_manifest(path: Path) -> Found:
-    open_manifest(path, MANIFEST, ())
+    open_manifest(path, MANIFEST, path / "predict.json", ())
     return {}
 
 

@@ -344,7 +344,7 @@ class _Turn(NamedTuple):
 def _turn(frame: av.VideoFrame) -> _Turn:
     """That of libav's display matrix, to the nearest quarter turn."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
+    if not isinstance(matrix, av.sidedata.sidedata.SideData):
         return _Turn(False, 1, 1)
     # A pixel at x, y is shown at a * x + c * y, b * x + d * y.
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()

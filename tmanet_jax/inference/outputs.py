@@ -27,6 +27,7 @@ NAMES = (VIDEO_FILE, OVERLAYS_DIR, LABELS_DIR, SEGMENTS_DIR)
 """What a folder may hold besides its manifest."""
 
 _NARROWEST_VIDEO = 512
+_HIGHEST_ENLARGED = 4096
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
@@ -107,7 +108,8 @@ class VideoShape:
 class VideoOutput:
     """A video of overlays above a legend of all classes.
 
-    Frames narrower than 512 pixels are enlarged by a whole factor, so that the legend can be read.
+    Frames narrower than 512 pixels are enlarged by a whole factor, so that the legend can be read,
+    unlike the pictures of `PictureOutput`.
     Where frames change their size, they are fitted into the size of the first one.
 
     Args:
@@ -147,7 +149,7 @@ class VideoOutput:
     def write(self, result: FrameResult) -> None:
         """Adds the frame to the segment that is being written."""
         size = self._shape.size or (result.frame.shape[0], result.frame.shape[1])
-        factor = -(-_NARROWEST_VIDEO // size[1])
+        factor = min(-(-_NARROWEST_VIDEO // size[1]), max(_HIGHEST_ENLARGED // size[0], 1))
         overlay = _fitted(result.overlay, size).repeat(factor, axis=0).repeat(factor, axis=1)
         if self._legend is None:
             every_class = list(range(self._classes.num_classes))

@@ -132,6 +132,8 @@ class Segmenter:
         Raises:
             UserError: the file cannot be read, or an option has a value that it cannot have.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise UserError(f"path is {path!r}: name a file of weights.")
         for name, value, choices in (
             ("align_corners", align_corners, (None, False, True)),
             ("dtype", dtype, (None, "float32", "bfloat16")),

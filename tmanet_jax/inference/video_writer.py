@@ -59,6 +59,9 @@ class SegmentWriter:
         """Adds the frame number `num_done`: RGB uint8, shown at `pts`, later than the last.
 
         An odd height or width is made even by repeating the last row or column.
+
+        Raises:
+            UserError: H.264 has no frames of that size.
         """
         if self._open is None:
             size = picture_HxWx3.shape[:2]
@@ -69,7 +72,14 @@ class SegmentWriter:
                 self._time_base,
                 self._pixel_aspect,
             )
-        self._open.write(picture_HxWx3, pts)
+        try:
+            self._open.write(picture_HxWx3, pts)
+        except (av.error.ArgumentError, av.error.ExternalError) as error:
+            height, width, _ = picture_HxWx3.shape
+            raise UserError(
+                f"Frames of {height}x{width} pixels (height x width, legend included) cannot be "
+                "written as a video: choose --format=png or --format=labels."
+            ) from error
         self.num_done += 1
         if self.num_done % SEGMENT_FRAMES == 0:
             self._finish(_whole_name(self.num_done // SEGMENT_FRAMES - 1))
