@@ -15,7 +15,7 @@ WANTED = Manifest("drive.mp4", "ab", "whole", problems=((3, "torn"),))
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
     written = dataclasses.replace(WANTED, is_video_whole=True)
     written.write(tmp_path)
-    assert open_manifest(tmp_path, WANTED, ()) == written
+    assert open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ()) == written
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,11 @@ def test_a_manifest_comes_back(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST_FILE).write_text(text)
     with pytest.raises(UserError, match=r"predict\.json.*Delete the folder, and predict again"):
-        open_manifest(tmp_path, WANTED, ())
+        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ())
 
 
 def test_a_manifest_of_anything_else_is_told_in_short(tmp_path: Path) -> None:
     dataclasses.replace(WANTED, checkpoint="x" * 100_000).write(tmp_path)
     with pytest.raises(UserError, match="other weights") as refusal:
-        open_manifest(tmp_path, WANTED, ())
+        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ())
     assert len(str(refusal.value)) < 1000

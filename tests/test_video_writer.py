@@ -119,3 +119,16 @@ def test_going_on_begins_at_the_first_segment_that_is_missing_or_cut(tmp_path: P
         write(tmp_path / name, times)
         join(tmp_path / name, tmp_path / f"{name}.mp4")
         assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / "once.mp4").read_bytes()
+
+
+def test_the_aspect_of_pixels_is_written(tmp_path: Path) -> None:
+    aspect = Fraction(4, 3)
+    writer = SegmentWriter(
+        tmp_path / "segments", rate=Fraction(25), time_base=TIME_BASE, pixel_aspect=aspect
+    )
+    for number in range(6):
+        writer.write(numbered(number), 40 * number)
+    writer.close()
+    join(tmp_path / "segments", tmp_path / "out.mp4")
+    with open_video(tmp_path / "out.mp4") as video:
+        assert video.pixel_aspect == aspect

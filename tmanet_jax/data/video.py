@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideData
 
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.video_losses import Event, InOrder, Losses, with_doubts
@@ -344,7 +345,7 @@ class _Turn(NamedTuple):
 def _turn(frame: av.VideoFrame) -> _Turn:
     """That of libav's display matrix, to the nearest quarter turn."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, av.sidedata.sidedata.SideData):
+    if not isinstance(matrix, SideData):
         return _Turn(False, 1, 1)
     # A pixel at x, y is shown at a * x + c * y, b * x + d * y.
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).tolist()
