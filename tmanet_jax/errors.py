@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -43,6 +44,8 @@ def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:
 
     @functools.wraps(main)
     def told(*args: _P.args, **kwargs: _P.kwargs) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names may be no text
         try:
             return main(*args, **kwargs)
         except (UserError, Stopped) as end:
@@ -52,6 +55,11 @@ def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:
             if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise
             print(f"{error.filename}: {error.strerror}. Choose another name.", file=sys.stderr)
+            return UserError.status
+        except ValueError as error:
+            if str(error) != "embedded null byte":  # of the system, which knows no such names
+                raise
+            print("A path has a NUL in it. Choose another name.", file=sys.stderr)
             return UserError.status
         except KeyboardInterrupt:
             print("Interrupted.", file=sys.stderr)
