@@ -5,9 +5,17 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.numpy
 
+from tests.tiny_weights import write_weights
+from tmanet_jax import weight_files
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.manifest import MANIFEST_FILE, Manifest, open_manifest
+from tmanet_jax.inference.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    fingerprint_weights,
+    open_manifest,
+)
 
 WANTED = Manifest("drive.mp4", "ab", "whole", problems=((3, "torn"),))
 
@@ -43,3 +51,21 @@ def test_a_manifest_of_anything_else_is_told_in_short(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="other weights") as refusal:
         open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ())
     assert len(str(refusal.value)) < 1000
+
+
+def test_another_up_sampling_of_the_same_tensors_is_another_network(tmp_path: Path) -> None:
+    said = write_weights(tmp_path / "said.safetensors")
+    other = write_weights(tmp_path / "other.safetensors", classes=None)
+    assert fingerprint_weights(said) == fingerprint_weights(other)
+    unsaid = tmp_path / "unsaid.safetensors"
+    safetensors.numpy.save_file(weight_files.read(said).tensors, unsaid)
+    prints = {fingerprint_weights(unsaid, align_corners) for align_corners in (False, True)}
+    assert len(prints) == 2
+    assert fingerprint_weights(said) in prints
+
+
+def test_weights_that_are_no_file_are_none_of_an_older_folder(tmp_path: Path) -> None:
+    Manifest("frames", "0" * 64, "whole").write(tmp_path)
+    wanted = Manifest("frames", "tensors 1", "whole")
+    with pytest.raises(UserError, match="predictions of other weights"):
+        open_manifest(tmp_path, wanted, tmp_path, ())

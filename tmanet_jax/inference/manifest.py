@@ -14,6 +14,7 @@ from tmanet_jax.data.frames import is_video, picture_files
 from tmanet_jax.data.video import is_stream
 from tmanet_jax.errors import UserError
 from tmanet_jax.weight_files import content_digest
+from tmanet_jax.weight_networks import network_of
 
 MANIFEST_FILE = "predict.json"
 
@@ -111,24 +112,29 @@ def fingerprint_input(source: str | int) -> str:
     return f"{path} ({len(paths)} file(s), {digest[:16]})"
 
 
-def fingerprint_weights(path: Path) -> str:
-    """What a file of weights holds: the same for the same tensors, whatever its bytes.
+def fingerprint_weights(path: Path, align_corners: bool | None = None) -> str:
+    """What a file of weights or a workdir holds: the same for the same tensors.
+
+    Args:
+        path: the file, or the run's workdir.
+        align_corners: how logits are up-sampled; None: as the file says.
 
     Raises:
         UserError: it cannot be read.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(
             f"The weights {path} cannot be read: train first, or name a file with --checkpoint."
         )
     file = weight_files.read(path)
-    corners = getattr(file.config, "align_corners", None)  # no tensor shows it
+    config = network_of(path, file, align_corners=align_corners).config
+    corners = getattr(config, "align_corners", None)  # no tensor shows it
     return f"tensors {content_digest(file.tensors)}, align_corners {corners}"
 
 
 def _is_of_file(found: str, path: Path) -> bool:
     """Whether a manifest has the file's SHA-256, as those of earlier versions."""
-    if found.startswith("tensors "):
+    if found.startswith("tensors ") or not path.is_file():
         return False
     with path.open("rb") as file:
         return found == hashlib.file_digest(file, "sha256").hexdigest()

@@ -143,7 +143,7 @@ def predict(prediction: Prediction) -> None:
         Stopped: it was interrupted; what was done so far is saved.
     """
     input_print = fingerprint_input(prediction.source)
-    weights_print = fingerprint_weights(prediction.checkpoint)
+    weights_print = fingerprint_weights(prediction.checkpoint, prediction.align_corners)
     watch = _Watch()
     with contextlib.ExitStack() as stack:
         frames = stack.enter_context(open_frames(prediction.source))
