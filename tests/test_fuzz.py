@@ -5,11 +5,12 @@ python -m pytest -m fuzz [--mutations=N]
 The same seeds each time: a failure is repeated by its name, as in `-k weights-17`.
 """
 
+import functools
 import shutil
 import signal
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -47,17 +48,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name, target in TARGETS.items()
         for number in range(round(target.share * times))
     ]
-    metafunc.parametrize(("healthy", "number"), cases, indirect=["healthy"])
+    metafunc.parametrize(("name", "number"), cases)
 
 
 @pytest.fixture(scope="module")
-def healthy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """The target's name, its healthy files, and what is read of them."""
-    folder = tmp_path_factory.mktemp(request.param)
-    TARGETS[request.param].make(folder)
-    with tempfile.TemporaryDirectory() as copy:
-        shutil.copytree(folder, copy, dirs_exist_ok=True)
-        return request.param, folder, TARGETS[request.param].read(Path(copy))
+def healthy(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], tuple[Path, Found]]:
+    """By a target's name its healthy files, made once, and what is read of them."""
+
+    @functools.cache
+    def made(name: str) -> tuple[Path, Found]:
+        folder = tmp_path_factory.mktemp(name)
+        TARGETS[name].make(folder)
+        with tempfile.TemporaryDirectory() as copy:
+            shutil.copytree(folder, copy, dirs_exist_ok=True)
+            return folder, TARGETS[name].read(Path(copy))
+
+    return made
 
 
 @pytest.fixture
@@ -74,9 +82,9 @@ def watchdog() -> Iterator[None]:
 
 @pytest.mark.usefixtures("watchdog")
 def test_a_reader_ends_done_or_with_one_message(
-    healthy: tuple[str, Path, Found], number: int, tmp_path: Path
+    healthy: Callable[[str], tuple[Path, Found]], name: str, number: int, tmp_path: Path
 ) -> None:
-    name, folder, expected = healthy
+    folder, expected = healthy(name)
     rng = np.random.default_rng([zlib.crc32(name.encode()), number])
     with tempfile.TemporaryDirectory(dir=tmp_path) as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True)
