@@ -78,6 +78,8 @@ def test_the_workdir_says_what_the_run_is(trained: Path, data_dir: Path) -> None
     assert "begins from random weights" in log.split("step 1 ")[0]
     assert said["command"] in log
     assert "time/steps" not in log
+    assert json.loads((trained / "metrics.json").read_text())["run"] == "config.json"
+    assert "described in config.json" in (trained / "report.html").read_text()
 
 
 def test_each_file_of_weights_is_of_the_step_that_it_says(trained: Path, data_dir: Path) -> None:

@@ -26,6 +26,7 @@ from tmanet_jax.inference.segment import SegmentedClip
 from tmanet_jax.inference.temporal import TemporalScores
 from tmanet_jax.metrics import Scores
 from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.run_description import CONFIG_FILE
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
@@ -70,7 +71,8 @@ def write_report(report: Report, workdir: Path) -> str:
     classes = evaluation.classes
     try:
         kept = _keep_others(workdir, _identity(report))
-        write_whole(workdir / METRICS_FILE, (metrics_json(report) + "\n").encode())
+        about = _run_file(report, workdir)
+        write_whole(workdir / METRICS_FILE, (metrics_json(report, about) + "\n").encode())
         write_whole(workdir / "confusion.csv", confusion_csv(evaluation).encode())
         write_whole(workdir / "classes.csv", classes_csv(evaluation).encode())
         confusion_png = _png(confusion_picture(evaluation.confusion_CxC, classes))
@@ -80,7 +82,7 @@ def write_report(report: Report, workdir: Path) -> str:
         page = Page(
             evaluation=evaluation,
             title=_title(report),
-            how=str(report.how),
+            how=f"{report.how}; the run is described in {about}" if about else str(report.how),
             other_scores={name: part for name, (part, _) in other_scores(evaluation).items()},
             worst=report.worst,
             player=report.player or evaluation.shown,
@@ -154,12 +156,24 @@ def _png(picture_HxWx3: np.ndarray) -> bytes:
     return png.tobytes()
 
 
-def metrics_json(report: Report) -> str:
-    """All scores as fractions; one that no pixel defines is null."""
+def _run_file(report: Report, workdir: Path) -> str | None:
+    """Where, seen from the report, the run says what it is; a file of weights may be of any run."""
+    places = (CONFIG_FILE, f"../{CONFIG_FILE}") if not report.weights else ()
+    return next((place for place in places if (workdir / place).is_file()), None)
+
+
+def metrics_json(report: Report, run_file: str | None = None) -> str:
+    """All scores as fractions; one that no pixel defines is null.
+
+    Args:
+        report: the scores.
+        run_file: where the run says what it is, if it does.
+    """
     evaluation = report.evaluation
     names = evaluation.classes.names
     values: dict[str, Any] = {
         **_identity(report),
+        "run": run_file,
         "clips": evaluation.num_clips,
         **_score_values(evaluation.overall, names),
         "groups": {name: _score_values(group, names) for name, group in evaluation.groups.items()},
