@@ -1,5 +1,6 @@
 """A workdir says what it is: its configuration, its weights with their scores, what has changed."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from tmanet_jax.run_description import fields_of, read_fields
 from tmanet_jax.settings import Settings
 from tmanet_jax.train import going_on, start
 from tmanet_jax.train.loop import train
+from tmanet_jax.train.trained import load_trained
 
 NUM_STEPS = 4
 
@@ -279,3 +281,13 @@ def test_old_programs_make_room_in_the_cache(tmp_path: Path) -> None:
     make_room(tmp_path, most_bytes=250)
     assert {path.name for path in tmp_path.iterdir()} == {"newest", "middle"}
     make_room(tmp_path / "nowhere", most_bytes=0)
+
+
+def test_a_workdirs_network_is_not_scored_on_other_classes(trained: Path, data_dir: Path) -> None:
+    run = settings.from_config(tiny_runs.config(data_dir))
+    others = dataclasses.replace(CITYSCAPES, names=("street", *CITYSCAPES.names[1:]))
+    with pytest.raises(UserError, match=r"class 0 is 'road' there and 'street' here"):
+        load_trained(run, trained, others)
+    keeps = dataclasses.replace(run, init=settings.InitConfig(classes="keep"))
+    assert int(load_trained(keeps, trained, others).state.step) > 0
+    assert int(load_trained(run, trained, CITYSCAPES).state.step) > 0

@@ -137,10 +137,7 @@ def load_checkpoint(
     classifiers = tuple(name for name in tensors if name.startswith(CLASSIFIERS))
     others = name_differences(file.classes, classes) if file.classes and classes else ""
     if others and not new_classifier_ok:
-        raise UserError(
-            f"{path} tells other classes apart: {others}. Choose the data that it was trained for, "
-            "or say --config.init.classes=keep if these are other names for the same classes."
-        )
+        raise other_classes(path, others)
     if others or (
         new_classifier_ok and any(tensors[name].shape != shapes.get(name) for name in classifiers)
     ):
@@ -152,6 +149,14 @@ def load_checkpoint(
     network = network_of(path, file, assume_align_corners=model.config.align_corners)
     notes += [*network.notes, *_differences(path, network, model.config)]
     return _load(path, model, tensors, ignored, tuple(notes))
+
+
+def other_classes(path: str | os.PathLike[str], differences: str) -> UserError:
+    """The refusal to score a network on data of other classes."""
+    return UserError(
+        f"{path} tells other classes apart: {differences}. Choose the data that it was trained "
+        "for, or say --config.init.classes=keep if these are other names for the same classes."
+    )
 
 
 def read_model_config(

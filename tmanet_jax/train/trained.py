@@ -2,14 +2,16 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
 
-from tmanet_jax import distributed, weight_files
-from tmanet_jax.data.classes import ClassSet
+from tmanet_jax import distributed, weight_files, weights
+from tmanet_jax.data import strict_json
+from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
 from tmanet_jax.run_description import read_protocol
 from tmanet_jax.settings import Settings
@@ -81,5 +83,17 @@ def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> Traine
             "--workdir, or set --config.init.checkpoint to a file of weights."
         )
     with contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints:
-        state = checkpoints.restore(checkpoints.best_step(), state, sharding)
+        step = checkpoints.best_step()
+        if settings.init.classes == "compare":
+            _check_classes(workdir, checkpoints.about(step), classes)
+        state = checkpoints.restore(step, state, sharding)
     return Trained(recipe.graphdef, state)
+
+
+def _check_classes(workdir: Path, about: Mapping[str, Any], classes: ClassSet) -> None:
+    """Raises UserError if a checkpoint says that its network tells other classes apart."""
+    if "classes" in about:
+        trained_for = strict_json.decode(ClassSet, about["classes"], f"The checkpoint in {workdir}")
+        differences = name_differences(trained_for, classes)
+        if differences:
+            raise weights.other_classes(workdir, differences)
