@@ -1,4 +1,4 @@
-"""The parity tests can fail: each of these mistakes makes one of them do so.
+"""The parity tests, and those of streaming, can fail: each of these mistakes makes one do so.
 
 python -m pytest -m mutation
 """
@@ -9,11 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tests.parity.checks import checks_of, kind_of
 from tests.parity.goldens import Case, load_cases
-from tmanet_jax import losses
+from tests.test_stream import assert_stream_is_clip, no_resets, video
+from tests.test_tmanet import small_config, trained
+from tmanet_jax import losses, metrics
+from tmanet_jax.data import photometry, transforms
+from tmanet_jax.data.photometry import PhotometricDraw
+from tmanet_jax.inference import stream
+from tmanet_jax.inference.stream import FrameStream, StreamConfig
 from tmanet_jax.models import layers, memory, resnet
 from tmanet_jax.models.heads import TMAHead
 from tmanet_jax.models.layers import BatchNorm
@@ -91,14 +98,89 @@ def loss_over_valid_pixels(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def crop_of_one_class(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transforms, "is_varied", lambda labels, cat_max_ratio: True)
+
+
+def labels_that_are_not_flipped(patch: pytest.MonkeyPatch) -> None:
+    flip = transforms.flip
+    patch.setattr(
+        transforms, "flip", lambda picture: picture if picture.ndim == 2 else flip(picture)
+    )
+
+
+def padding_that_is_a_class(patch: pytest.MonkeyPatch) -> None:
+    fill = transforms.fill_padding
+    patch.setattr(transforms, "fill_padding", lambda padded, size, value: fill(padded, size, 0))
+
+
+def labels_to_the_nearest_centre(patch: pytest.MonkeyPatch) -> None:
+    def nearest(length: int, resized_length: int) -> np.ndarray:
+        return ((np.arange(resized_length) + 0.5) * length / resized_length).astype(int)
+
+    patch.setattr(transforms, "_nearest", nearest)
+
+
+def contrast_before_hue(patch: pytest.MonkeyPatch) -> None:
+    distort = photometry.distort
+
+    def contrast_first(frame: np.ndarray, draw: PhotometricDraw) -> None:
+        contrast = draw.contrast_before or draw.contrast_after
+        distort(frame, dataclasses.replace(draw, contrast_before=contrast, contrast_after=None))
+
+    patch.setattr(photometry, "distort", contrast_first)
+
+
+def ignored_pixels_that_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(metrics, "IGNORE", 0)
+
+
+def absent_classes_that_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(metrics, "_mean", lambda score_C: float(np.nan_to_num(score_C).mean()))
+
+
+def memory_a_frame_too_old(patch: pytest.MonkeyPatch) -> None:
+    delays = FrameStream._delays
+    patch.setattr(FrameStream, "_delays", lambda self: tuple(one + 1 for one in delays(self)))
+
+
+def memory_in_reverse(patch: pytest.MonkeyPatch) -> None:
+    delays = FrameStream._delays
+    patch.setattr(FrameStream, "_delays", lambda self: delays(self)[::-1])
+
+
+def memory_before_the_first_frame(patch: pytest.MonkeyPatch) -> None:
+    recall = stream._recall
+    patch.setattr(
+        stream,
+        "_recall",
+        lambda ring, newest, age_N: recall(ring, newest, jnp.maximum(age_N, len(ring))),
+    )
+
+
+def memory_that_a_reset_keeps(patch: pytest.MonkeyPatch) -> None:
+    step = FrameStream.step
+    patch.setattr(
+        FrameStream,
+        "step",
+        lambda self, state, frames, reset_B: step(self, state, frames, np.zeros_like(reset_B)),
+    )
+
+
 BACKBONE = r"ResNet.* eval features"
 FULL = r"encode_decode"
 TRAIN = r"train steps"
+RESIZE = r"Resize"
+CROP = r"RandomCrop"
+FLIP_AND_PAD = r"RandomFlip"
+COLOURS = r"PhotoMetricDistortion"
+PIPELINE = r"train pipeline"
+METRICS = r"intersect_and_union"
 
 
 def check(cases: Sequence[Case]) -> None:
     for case in cases:
-        checks_of(case)["float32"](case)
+        next(iter(checks_of(case).values()))(case)
 
 
 @functools.cache
@@ -121,6 +203,14 @@ def passing_cases(folder: Path, kind: str) -> Sequence[Case]:
         (uncontracted_dilation, BACKBONE),
         (swapped_concatenation, FULL),
         (loss_over_valid_pixels, TRAIN),
+        (crop_of_one_class, CROP),
+        (labels_that_are_not_flipped, FLIP_AND_PAD),
+        (labels_that_are_not_flipped, PIPELINE),
+        (padding_that_is_a_class, FLIP_AND_PAD),
+        (labels_to_the_nearest_centre, RESIZE),
+        (contrast_before_hue, COLOURS),
+        (ignored_pixels_that_count, METRICS),
+        (absent_classes_that_count, METRICS),
     ],
 )
 def test_a_mistake_is_noticed(
@@ -130,3 +220,35 @@ def test_a_mistake_is_noticed(
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
         check(cases)
+
+
+def check_stream() -> None:
+    """Streams against whole clips, of which one starts again; no golden case has them."""
+    resets_BxL = no_resets(2, 6)
+    resets_BxL[1, 3] = True
+    assert_stream_is_clip(
+        trained(small_config()), StreamConfig(), video(2, 6, (33, 49)), resets_BxL
+    )
+
+
+@functools.cache
+def passes_stream() -> None:
+    check_stream()
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        memory_a_frame_too_old,
+        memory_in_reverse,
+        memory_before_the_first_frame,
+        memory_that_a_reset_keeps,
+    ],
+)
+def test_a_mistake_in_streaming_is_noticed(
+    mutate: Mutation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes_stream()
+    mutate(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_stream()
