@@ -170,7 +170,7 @@ def test_a_video_file_may_stand_for_a_folder_of_frames(source, name, monkeypatch
 @pytest.mark.parametrize("form", ["{}", "cam_{:.6f}", "{:.2f}"])
 def test_frames_named_by_times_count_in_their_order(source, form, capsys):
     times = dict(zip(range(3, 9), (0, 33, 66, 100, 134, 170), strict=True))
-    for path in source.rglob("train/drive/*.png"):
+    for path in list(source.rglob("train/drive/*.png")):
         time = 1638316800 * 1000 + times[int(path.stem)]
         path.rename(path.with_name(f"{form.format(time if form == '{}' else time / 1000)}.png"))
     assert prepare(source, "--splits=train") == 0
