@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes, tiny_runs
+from tests import in_process, processes, tiny_runs
 from tests.small_clips import damage
 from tmanet_jax.data.records import open_clips
 
@@ -20,9 +20,19 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def refused(data_dir: Path, workdir: Path, *arguments: str, num_devices: int = 1) -> str:
+def refused(data_dir: Path, workdir: Path, *arguments: str) -> str:
     """The message of a run that must end with status 2."""
-    done = tiny_runs.run(data_dir, f"--workdir={workdir}", *arguments, num_devices=num_devices)
+    return message_of(called(data_dir, workdir, *arguments))
+
+
+def called(data_dir: Path, workdir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A run in this process."""
+    words = tiny_runs.command(data_dir, f"--workdir={workdir}", *arguments)[2:]
+    return in_process.called(words)
+
+
+def message_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Of what must have ended with status 2."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -93,13 +103,15 @@ def test_a_workdir_that_cannot_be_written(data_dir: Path, tmp_path: Path) -> Non
 
 
 def test_a_batch_that_the_devices_do_not_divide(data_dir: Path, tmp_path: Path) -> None:
-    message = refused(data_dir, tmp_path / "run", num_devices=3)
+    """A start of its own, with so many devices."""
+    workdir = f"--workdir={tmp_path / 'run'}"
+    message = message_of(tiny_runs.run(data_dir, workdir, num_devices=3))
     assert "A batch of 2" in message and "3 devices" in message
     assert not (tmp_path / "run").exists()
 
 
 def test_a_checkpoint_of_another_model_names_the_difference(data_dir: Path, tmp_path: Path) -> None:
-    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}").returncode == 0
+    assert called(data_dir, tmp_path).returncode == 0
     message = refused(data_dir, tmp_path, "--config.model.num_memory=1")
     assert "head.num_memory is 2 there and 1" in message
     message = refused(data_dir, tmp_path, "eval", "--config.model.width=8")
@@ -108,14 +120,14 @@ def test_a_checkpoint_of_another_model_names_the_difference(data_dir: Path, tmp_
 
 def test_another_stream_of_batches_is_no_continuation(data_dir: Path, tmp_path: Path) -> None:
     short = ("--config.num_steps=2", "--config.eval.every=2")
-    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}", *short).returncode == 0
+    assert called(data_dir, tmp_path, *short).returncode == 0
     message = refused(data_dir, tmp_path, "--config.seed=9", "--config.batch_size=1")
     assert "seed is 0 there and 9" in message and "batch_size is 2 there and 1" in message
 
 
 def test_a_torn_checkpoint_names_itself(data_dir: Path, tmp_path: Path) -> None:
     short = ("--config.num_steps=2", "--config.eval.every=2")
-    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}", *short).returncode == 0
+    assert called(data_dir, tmp_path, *short).returncode == 0
     for path in (tmp_path / "checkpoints" / "2" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
@@ -129,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     data_dir: Path, tmp_path: Path
 ) -> None:
     short = ("--config.num_steps=2", "--config.eval.every=2")
-    assert tiny_runs.run(data_dir, f"--workdir={tmp_path}", *short).returncode == 0
+    assert called(data_dir, tmp_path, *short).returncode == 0
     message = refused(
         data_dir, tmp_path, "--config.num_steps=20", "--config.optimizer.learning_rate=1e35"
     )

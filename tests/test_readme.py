@@ -1,5 +1,6 @@
 """Every command of the README parses, names files that exist, and is the one that CI runs."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
+from tests import in_process, processes
 
 README = (processes.PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
@@ -48,25 +49,27 @@ def test_the_settings_of_a_run_are_accepted(command: str) -> None:
         without_data, misses = ["--size=wrong"], ["--size"]
     if command.startswith("python run.py compile"):
         without_data, misses = ["--topology=wrong"], ["--topology"]
-    done = subprocess.run(
-        [sys.executable, "run.py", *shlex.split(command)[2:], *without_data],
+    words = [*shlex.split(command)[2:], *without_data]
+    done = with_two_devices(words) if "mesh.space=2" in command else in_process.called(words)
+    assert done.returncode == 2, done.stderr
+    assert any(message in done.stderr for message in misses), done.stderr
+
+
+def with_two_devices(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "run.py", *words],
         cwd=processes.PROJECT,
-        env=processes.environment(num_devices=2 if "mesh.space=2" in command else 1),
+        env=processes.environment(num_devices=2),
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.returncode == 2, done.stderr
-    assert any(message in done.stderr for message in misses), done.stderr
 
 
-@pytest.mark.parametrize("command", MODULES)
-def test_the_options_of_a_module_exist(command: str) -> None:
-    _, _, module, *arguments = shlex.split(command)
-    if module == "pytest":
-        return
-    shown = subprocess.run(
+@functools.cache
+def help_of(module: str) -> str:
+    return subprocess.run(
         [sys.executable, "-m", module, "--help"],
         cwd=processes.PROJECT,
         capture_output=True,
@@ -74,6 +77,14 @@ def test_the_options_of_a_module_exist(command: str) -> None:
         timeout=120,
         check=True,
     ).stdout
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_the_options_of_a_module_exist(command: str) -> None:
+    _, _, module, *arguments = shlex.split(command)
+    if module == "pytest":
+        return
+    shown = help_of(module)
     for argument in arguments:
         if argument.startswith("--"):
             assert argument.split("=")[0] in shown, argument
