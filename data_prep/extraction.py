@@ -109,7 +109,7 @@ def number_frames(path: Path, stills: Mapping[int, SourceFile], watch: Watch) ->
         watch: on the decoding.
 
     Raises:
-        WrongSourceError: most stills do not agree: it is another video.
+        WrongSourceError: most stills do not agree, or are of another size: it is another video.
         UserError: the video or a still cannot be read.
     """
     thumbnails: dict[int, np.ndarray] = {}
@@ -119,6 +119,8 @@ def number_frames(path: Path, stills: Mapping[int, SourceFile], watch: Watch) ->
             picture_HxWx3 = read_frame(still)
         except UserError:
             continue  # told when the still's clip is loaded
+        if not thumbnails:
+            _check_size_of_video(path, still, picture_HxWx3.shape[:2])
         thumbnails[number] = thumbnail(picture_HxWx3)
         colours[number] = mean_colours(picture_HxWx3)
     if not thumbnails:
@@ -142,6 +144,19 @@ def number_frames(path: Path, stills: Mapping[int, SourceFile], watch: Watch) ->
         faults=faults,
         report=f"{alignment}; their colours are {np.mean(off_by):.1f} of 255 away",
     )
+
+
+def _check_size_of_video(path: Path, still: SourceFile, size: tuple[int, ...]) -> None:
+    """Raises WrongSourceError unless a video is as large as its stills; decodes one frame."""
+    with open_video(path) as video:
+        height, width = video.size
+    if (height, width) != size:
+        raise WrongSourceError(
+            f"The stills of {path} are {size[0]}x{size[1]} pixels (height x width), such as "
+            f"{still}, but its frames are {height}x{width}: all pictures of a clip must have the "
+            "same size. Give the published stills and labels, or frames of the stills' size that "
+            "you extracted yourself (--frames), or ask for --memory-range=0."
+        )
 
 
 def _decode_small(

@@ -14,7 +14,8 @@ reads, below the source (zip files in it are read in place),
 
 Each labelled frame becomes a clip; its memory are the frames before it. A last line of classes.csv
 named `ignored` is no class: its colour marks pixels that do not count. Text may stand before the
-number in names. Frames are turned as their EXIF says, labels never are. For example:
+number in names. Numbers of ten digits and more are times: frames then count in their order. Frames
+are turned as their EXIF says, labels never are. For example:
 
     import cv2, pathlib, numpy as np
     mine = pathlib.Path("mine")
@@ -38,13 +39,14 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
 from data_prep.clip_files import FilesClip
 from data_prep.folder_classes import Classes, FolderLabels, read_classes
 from data_prep.folder_videos import extracted_frames
-from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, notes_on_numbers
+from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, in_order_of_time, notes_on_numbers
 from data_prep.pictures import is_turned_by_exif
 from data_prep.preparation import (
     Options,
@@ -124,7 +126,7 @@ def _find_video(
         wanted = {number - offset for number in labels for offset in (0, *options.memory_offsets)}
         frames = extracted_frames(files[video], frames_dir / split, wanted)
     of_classes = {number: FolderLabels(file, classes) for number, file in labels.items()}
-    return NumberedVideo(name, frames, of_classes)
+    return in_order_of_time(NumberedVideo(name, frames, of_classes))
 
 
 def _clips_of_video(video: NumberedVideo, options: Options) -> Iterator[PlannedClip]:
@@ -177,7 +179,10 @@ def _numbered_pictures(tree: SourceTree, folder: str) -> Mapping[int, SourceFile
 
 
 def _number(file: SourceFile) -> int:
-    digits = re.search(r"(\d+)$", Path(file.name).stem)
+    stem = Path(file.name).stem
+    if decimal := re.search(r"(\d{10,}\.\d+)$", stem):
+        return int(Decimal(decimal[1]) * 10**9)  # seconds, as nanoseconds
+    digits = re.search(r"(\d+)$", stem)
     if digits is None:
         raise WrongSourceError(
             f"There is no frame number in the name of {file}: expected a name that ends with it, "

@@ -17,6 +17,9 @@ from data_prep.preparation import named
 from data_prep.source_tree import SourceFile
 from tmanet_jax.errors import UserError
 
+_FIRST_TIME = 10**9
+"""Seconds since 1970 in 2001; no video has so many frames."""
+
 _SAMPLE = 12
 _ENOUGH = 4
 _BETTER = 1.15
@@ -36,18 +39,35 @@ class NumberedVideo:
         name: the video's.
         frames: its frames.
         labels: the labels of some of them.
+        is_timed: whether the numbers are times put in order.
     """
 
     name: str
     frames: Mapping[int, SourceFile]
     labels: Mapping[int, FolderLabels]
+    is_timed: bool = False
 
     def __str__(self) -> str:
         frames, labels = (
             f"{min(numbers)}..{max(numbers)}" if numbers else "none"
             for numbers in (self.frames, self.labels)
         )
-        return f"{self.name} (frames {frames}, labels {labels})"
+        timed = ", in the order of the times in their names" if self.is_timed else ""
+        return f"{self.name} (frames {frames}, labels {labels}{timed})"
+
+
+def in_order_of_time(video: NumberedVideo) -> NumberedVideo:
+    """The video with its frames numbered from 0 if their numbers are times, such as 1638316800123.
+
+    Labels of a time that no frame has get numbers that none has.
+    """
+    if not video.frames or min(video.frames) < _FIRST_TIME:
+        return video
+    times = sorted(video.frames) + sorted(video.labels.keys() - video.frames.keys())
+    place_of = {time: place for place, time in enumerate(times)}
+    frames = {place_of[time]: file for time, file in video.frames.items()}
+    labels = {place_of[time]: file for time, file in video.labels.items()}
+    return NumberedVideo(video.name, frames, labels, is_timed=True)
 
 
 def notes_on_numbers(split: str, videos: Sequence[NumberedVideo]) -> list[str]:

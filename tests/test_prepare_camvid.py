@@ -180,13 +180,16 @@ def test_a_still_from_beyond_a_torn_video_is_named(source, capsys):
     assert len(clips_of(source, "test")) == 2
 
 
-def test_stills_of_another_size_than_the_video_are_named(source, capsys):
+def test_stills_of_another_size_than_the_video_are_named_before_it_is_decoded(
+    source, monkeypatch, capsys
+):
+    monkeypatch.setattr(extraction.Watch, "over", None)
     frames = [cv2.resize(numbered(index), (64, 48)) for index in range(NUM_FRAMES)]
     write_video(source / "videos" / SEQ16.file, frames, "mpeg2video", options={"b": "4M"})
     assert prepare(source, "--splits=val") == 2
-    assert "0016E5_00016.png is 48x64 pixels (height x width), but its query" in (
-        capsys.readouterr().err
-    )
+    message = capsys.readouterr().err
+    assert "0016E5.MXF are 96x128 pixels (height x width), such as" in message
+    assert "0016E5_00020.png, but its frames are 48x64" in message
 
 
 def test_broken_frames_are_missing_ones(source, capsys):

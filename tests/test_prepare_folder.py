@@ -167,6 +167,19 @@ def test_a_video_file_may_stand_for_a_folder_of_frames(source, name, monkeypatch
     assert prepare(source, "--verify") == 0
 
 
+@pytest.mark.parametrize("form", ["{}", "cam_{:.6f}", "{:.2f}"])
+def test_frames_named_by_times_count_in_their_order(source, form, capsys):
+    times = dict(zip(range(3, 9), (0, 33, 66, 100, 134, 170), strict=True))
+    for path in list(source.rglob("train/drive/*.png")):
+        time = 1638316800 * 1000 + times[int(path.stem)]
+        path.rename(path.with_name(f"{form.format(time if form == '{}' else time / 1000)}.png"))
+    assert prepare(source, "--splits=train") == 0
+    assert [shown_numbers(clips_of(source), index) for index in range(2)] == [[3, 4, 5], [6, 7, 8]]
+    report = capsys.readouterr().out
+    assert "(frames 0..5, labels 2..5, in the order of the times in their names)" in report
+    assert "(0 of them standing in" in report
+
+
 def test_names_of_splits_may_have_spaces_between_them(source):
     assert prepare(source, "--splits=val, train") == 0
     assert len(clips_of(source, "train")) == len(clips_of(source, "val")) == 2
