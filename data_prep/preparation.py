@@ -2,7 +2,7 @@
 
 import argparse
 import os
-import signal
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.naming import memory_numbers
+from data_prep.stopping import stops_with
 from data_prep.verification import verify
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.label_doubts import label_doubts
@@ -26,7 +27,10 @@ from tmanet_jax.data.record_writer import (
 from tmanet_jax.data.records import Clip, read_info
 from tmanet_jax.data.records_info import RecordsInfo
 from tmanet_jax.data.replacement import check_replaceable
-from tmanet_jax.errors import Stopped, UserError
+from tmanet_jax.errors import UserError
+
+_MOST_FRAMES = 1000
+"""Of a memory range, and of a frame stride."""
 
 FindClips = Callable[["Options", Sequence[str]], Mapping[str, SplitPlan]]
 """Finds the clips of some splits in a source."""
@@ -49,10 +53,10 @@ class Options:
     on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
-        if self.memory_range < 0:
-            raise UserError(f"The memory range is {self.memory_range}; it must be 0 or more.")
-        if self.frame_stride < 1:
-            raise UserError(f"The frame stride is {self.frame_stride}; it must be 1 or more.")
+        if not 0 <= self.memory_range <= _MOST_FRAMES:
+            raise UserError(f"The memory range is {self.memory_range}: use 0 to {_MOST_FRAMES}.")
+        if not 1 <= self.frame_stride <= _MOST_FRAMES:
+            raise UserError(f"The frame stride is {self.frame_stride}: use 1 to {_MOST_FRAMES}.")
 
     @property
     def memory_offsets(self) -> range:
@@ -320,7 +324,8 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
         UserError: see `prepare` and `verify`.
         Stopped: it was interrupted.
     """
-    try:
+    goes_on = "" if arguments.verify else " The same command goes on from here."
+    with stops_with(f"Stopped.{goes_on}"):
         if arguments.verify:
             return _run_verification(arguments, find_clips)
         asked = arguments.memory_range
@@ -336,16 +341,20 @@ def run(arguments: argparse.Namespace, classes: ClassSet, find_clips: FindClips)
             check_replaceable(Path(arguments.out), classes, *kept, splits)
         plans = find_clips(options, splits)
         summary = prepare(arguments.out, classes, plans, options, replace=arguments.replace)
-    except KeyboardInterrupt:
-        goes_on = "" if arguments.verify else " The same command goes on from here."
-        raise Stopped(f"Stopped.{goes_on}", signal.SIGINT) from None
     print(f"Wrote to {arguments.out}: {summary}")
     return 0
 
 
 def _split_names(text: str) -> list[str]:
     """The names in e.g. 'train, val'."""
-    return [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch(r"\w[\w-]{0,63}", name):
+            raise UserError(
+                f"--splits={text!r} has a split {name!r}: expected names of letters, digits, _ and "
+                "-, such as train,val."
+            )
+    return names
 
 
 def _run_verification(arguments: argparse.Namespace, find_clips: FindClips) -> int:

@@ -31,6 +31,7 @@ import sys
 
 from tqdm import tqdm
 
+from data_prep.stopping import stops_with
 from data_prep.street.contact_sheet import contact_sheet
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
 from data_prep.street.snippet import SnippetFrames
@@ -42,6 +43,9 @@ from tmanet_jax.errors import UserError, ends_with_message
 
 CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
 SMALLEST_SIZE = (64, 128)
+LARGEST_SIZE = (4096, 8192)
+_MOST_SNIPPETS = 1_000_000  # their numbers have six digits
+_MOST_WORKERS = 256
 _FORMAT_VERSION = 1
 _KINDS = ("leftImg8bit", "leftImg8bit_sequence", "gtFine", "gtFine_sequence")
 
@@ -154,7 +158,7 @@ def render_dataset(
     """
     counts = {"train": train, "val": val, "test": test}
     shares = {"train": degraded_train, "val": degraded_val, "test": degraded_val}
-    workers = (os.cpu_count() or 1) if workers is None else workers
+    workers = min(os.cpu_count() or 1, _MOST_WORKERS) if workers is None else workers
     _check_options(size, counts, shares, seed, before, after, workers)
     root = pathlib.Path(out)
     rendered_with = {"version": _FORMAT_VERSION, "size": list(size), "seed": seed}
@@ -168,6 +172,10 @@ def render_dataset(
     bar = tqdm(
         total=len(snippets), desc="rendering", unit="snippet", disable=None if progress else True
     )
+    if progress:
+        bar.write(
+            f"Rendering {len(snippets)} snippets of {size[0]}x{size[1]} pixels.", file=sys.stderr
+        )
     with bar:
         for _ in _write_all(snippets, workers):
             bar.update()
@@ -209,9 +217,14 @@ def _check_options(
             f"size {height}x{width} is too small to show a street: "
             f"use at least {SMALLEST_SIZE[0]}x{SMALLEST_SIZE[1]} (height x width)."
         )
+    if height > LARGEST_SIZE[0] or width > LARGEST_SIZE[1]:
+        raise UserError(
+            f"size {height}x{width} is too large to render: use at most "
+            f"{LARGEST_SIZE[0]}x{LARGEST_SIZE[1]} (height x width)."
+        )
     for split, count in counts.items():
-        if count < 0:
-            raise UserError(f"{split}={count}: the number of snippets cannot be negative.")
+        if not 0 <= count <= _MOST_SNIPPETS:
+            raise UserError(f"{split}={count}: use 0 to {_MOST_SNIPPETS} snippets.")
     if not any(counts.values()):
         raise UserError("nothing to render: give the number of snippets in train, val or test.")
     for split, share in shares.items():
@@ -224,8 +237,8 @@ def _check_options(
     most_after = SNIPPET_FRAMES - 1 - ANNOTATED_FRAME
     if not 0 <= after <= most_after:
         raise UserError(f"after={after}: use 0 to {most_after}.")
-    if workers < 1:
-        raise UserError(f"workers={workers}: use 1 or more.")
+    if not 1 <= workers <= _MOST_WORKERS:
+        raise UserError(f"workers={workers}: use 1 to {_MOST_WORKERS}.")
 
 
 def _mark(
@@ -331,7 +344,8 @@ def main(arguments: list[str] | None = None) -> int:
     if picture is not None:
         write_whole(pathlib.Path(picture), encoded(".png", contact_sheet(options["seed"])))
     else:
-        render_dataset(out, **options)
+        with stops_with("Stopped. The same command goes on from here."):
+            render_dataset(out, **options)
     return 0
 
 

@@ -64,6 +64,14 @@ def test_clips_without_labels_are_shown(tmp_path):
     assert np.any(np.asarray(cv2.imread(str(tmp_path / "clips.png"))) < 255)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
+def test_frames_of_one_pixel_are_shown(tmp_path, size):
+    plans = {"train": SplitPlan([NoiseClip(0, size=size)], labelled=True)}
+    write_records(tmp_path, CITYSCAPES, 3, plans)
+    for seed in range(4):  # other ratios
+        assert run(tmp_path, tmp_path / "clips.png", f"--seed={seed}") == 0
+
+
 @pytest.mark.parametrize(
     ("out", "options", "message"),
     [

@@ -440,7 +440,7 @@ def test_a_split_that_is_not_there_is_named(source):
 
 
 def test_a_negative_memory_range_is_refused(source):
-    with pytest.raises(UserError, match="-1; it must be 0 or more"):
+    with pytest.raises(UserError, match="-1: use 0 to 1000"):
         prepare(source, memory_range=-1)
 
 
@@ -456,5 +456,5 @@ def test_the_command_line_ends_with_a_summary(source):
         timeout=60,
     )
     assert done.stdout.startswith(f"Wrote to {out}: 3 clips, 6 frames")
-    assert "3/3" in done.stderr
+    assert "\r" not in done.stderr  # a bar is for terminals
     assert open_clips(out, "train").info.memory_range == 1

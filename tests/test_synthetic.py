@@ -233,15 +233,18 @@ def test_a_killed_run_leaves_whole_files_and_can_be_finished(tmp_path):
     assert len(json.loads((tmp_path / "groups.json").read_text())["clean"]) == 42
 
 
-def test_an_interrupted_run_ends_with_what_it_is_at(tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_ends_with_what_it_is_at(tmp_path, end):
     command = [sys.executable, "-m", "data_prep.synthetic", f"--out={tmp_path}"]
     command += ["--size=64x128", "--before=0", "--after=0", "--train=5000", "--workers=2"]
     with processes.started(command) as run:
         processes.wait_until(lambda: any(tmp_path.rglob("[!.]*.png")), run)
-        run.send_signal(signal.SIGINT)
+        run.send_signal(end)
         _, told = run.communicate(timeout=processes.SECONDS)
-    assert run.returncode == 130
-    assert told.endswith("Interrupted.\n") and "Traceback" not in told
+    assert run.returncode == 128 + end
+    assert told.startswith("Rendering 5000 snippets of 64x128 pixels.\n")
+    assert told.endswith("Stopped. The same command goes on from here.\n")
+    assert "Traceback" not in told
     assert len(list(tmp_path.rglob("[!.]*labelIds.png"))) < 5000
 
 
@@ -291,6 +294,9 @@ def test_more_snippets_and_other_splits_are_added_to_a_street(tmp_path):
         ({"before": 20}, "before=20"),
         ({"after": 11}, "after=11"),
         ({"workers": 0}, "workers=0"),
+        ({"workers": 10**9}, "workers=1000000000"),
+        ({"size": (64, 10**6)}, "size 64x1000000"),
+        ({"train": 10**12}, "train=1000000000000"),
         ({"seed": -1}, "seed=-1"),
     ],
 )

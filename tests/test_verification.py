@@ -215,7 +215,8 @@ def start(source, **options):
     )
 
 
-def test_ctrl_c_says_so_and_the_same_command_goes_on_from_there(source):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_being_stopped_is_said_and_the_same_command_goes_on_from_there(source, end):
     labels = labels_path(source, NAMES[2])
     content = labels.read_bytes()
     labels.unlink()
@@ -223,11 +224,11 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on_from_there(source):
     process = start(source)
     while len(list(source.parent.glob("out/.unfinished-records/clip_records/shards/*.json"))) < 2:
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(end)
     with labels.open("wb") as pipe:  # the clip that is being loaded is finished first
         pipe.write(content)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + end
     assert errors.splitlines()[-1] == "Stopped. The same command goes on from here."
     assert "Traceback" not in errors
 
@@ -237,7 +238,5 @@ def test_ctrl_c_says_so_and_the_same_command_goes_on_from_there(source):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "2 clips (2 shards) are there already." in errors
-    assert "67%" in errors  # the bar begins where it goes on
-    assert " 3/3 " in errors
     assert "3 clips, 9 frames" in output
     assert open_clips(source.parent / "out", "train").ids == NAMES

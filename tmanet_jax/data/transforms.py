@@ -96,9 +96,12 @@ def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
         size: the picture's size.
         scale: two lengths in pixels, in either order: the longer bounds the picture's longer side,
             the shorter its shorter side.
+
+    Returns:
+        A size of at least one pixel each way, where mmcv may give none.
     """
     factor = min(max(scale) / max(size), min(scale) / min(size))
-    return Size(int(size.height * factor + 0.5), int(size.width * factor + 0.5))
+    return Size(max(int(size.height * factor + 0.5), 1), max(int(size.width * factor + 0.5), 1))
 
 
 def scaled_size(size: Size, ratio: float) -> Size:
