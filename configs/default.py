@@ -40,14 +40,10 @@ def get_config() -> ConfigDict:
     config.model.align_corners = True  # of the logits' up-sampling
     config.model.memory_gradient = True  # gradients flow into the memory frames (the original: yes)
     config.model.dtype = "float32"  # compute type, "float32" or "bfloat16"
-    config.model.precision = (
-        "default"  # of float32 products: "default" is the chip's fast way (TF32
-    )
-    # on GPUs, one bfloat16 pass on TPUs), "high", or "highest": float32. On CPUs all are float32
-    config.model.attention = (
-        "auto"  # the chip's own kernel reads the memory where it fits (bfloat16
-    )
-    # on TPUs and GPUs; "fused" is an older name), or "chunked": the way that runs anywhere
+    config.model.precision = "default"  # of float32 products: "default" is the chip's fast way
+    # (TF32 on GPUs, one bfloat16 pass on TPUs), "high", or "highest": float32; all are on CPUs
+    config.model.attention = "auto"  # the chip's own kernel reads the memory where it fits
+    # (bfloat16 on TPUs and GPUs; "fused" is an older name), or "chunked": it runs anywhere
     config.model.remat = False  # compute the inside of backbone blocks again instead of keeping it
 
     config.init = ConfigDict()
