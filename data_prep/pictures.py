@@ -1,12 +1,14 @@
 """Reads frames."""
 
 import io
+import logging
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
 from data_prep.source_tree import SourceFile
+from tmanet_jax.data.jpeg import warning_of
 from tmanet_jax.errors import UserError
 
 _START = 1 << 16
@@ -14,7 +16,11 @@ _START = 1 << 16
 
 
 def read_frame(file: SourceFile) -> np.ndarray:
-    """Reads a colour picture: uint8 HxWx3 RGB. Raises UserError if it cannot be decoded."""
+    """Reads a colour picture: uint8 HxWx3 RGB; warns of a JPEG that is damaged and decodes.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
     content = file.read_bytes()
     if not content:
         raise UserError(f"{file} is empty. Get the file again.")
@@ -22,6 +28,13 @@ def read_frame(file: SourceFile) -> np.ndarray:
     if frame_HxWx3 is None:
         raise UserError(
             f"Frame {file} cannot be decoded: it is torn or no picture. Get the file again."
+        )
+    if warning := warning_of(content):
+        logging.getLogger(__name__).warning(
+            "%s is damaged, and some of its pixels are wrong: libjpeg warns of '%s'. Get the file "
+            "again.",
+            file,
+            warning,
         )
     return frame_HxWx3
 

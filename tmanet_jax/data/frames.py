@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.files import is_hidden
+from tmanet_jax.data.jpeg import warning_of
 from tmanet_jax.data.video import VideoFrame, is_stream, open_video
 from tmanet_jax.errors import UserError
 
@@ -145,9 +146,16 @@ def _read_picture(path: Path) -> np.ndarray | str:
     if not path.is_file():
         return f"{path.name} is no file: a pipe, or a link that leads nowhere"
     with contextlib.suppress(OSError, cv2.error):  # such as a size that OpenCV refuses
+        content = path.read_bytes()
         # Unlike `imread`, it refuses a JPEG that was cut off.
-        pixels_HxWx3 = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+        pixels_HxWx3 = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
         if pixels_HxWx3 is not None:
+            if warning := warning_of(content):
+                logging.getLogger(__name__).warning(
+                    "%s is damaged, and some of its pixels are wrong: libjpeg warns of '%s'",
+                    path,
+                    warning,
+                )
             return pixels_HxWx3
     return f"{path.name} cannot be read as a picture"
 
