@@ -2,13 +2,16 @@
 
     python -m data_prep.browse --records=data/cityscapes --out=clips.html
     python -m data_prep.browse --records=data/cityscapes --out=clips.png --split=val --clips=4
+    python -m data_prep.browse --workdir=runs/cityscapes --out=clips.html
 
 The first row of a clip is what the record holds, the second what training may make of it: drawn
-and made by the pipeline's own code. The HTML is one file with the pictures in it.
+and made by the pipeline's own code, with the crops and colours of the run in a workdir if one is
+given. The HTML is one file with the pictures in it.
 """
 
 import argparse
 import base64
+import dataclasses
 import html
 import os
 import sys
@@ -25,6 +28,7 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pictures import blend, joined, legend, under_caption
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.data.samples import ClipDraw, Sampling, draw_clip, empty_batch, make_clip
+from tmanet_jax.data.strict_json import decode, parse
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError, ends_with_message
 
@@ -127,8 +131,40 @@ def page(clips: Sequence[ClipPicture], classes: ClassSet, title: str) -> str:
     )
 
 
+@dataclass(frozen=True)
+class RunClips:
+    """What a run trains on.
+
+    Attributes:
+        records: its data directory.
+        sampling: how it makes training clips of them.
+    """
+
+    records: Path
+    sampling: Sampling
+
+    @classmethod
+    def of_workdir(cls, workdir: Path) -> "RunClips":
+        """As its `config.json` says; raises UserError if it says nothing that can be used."""
+        path = workdir / "config.json"
+        try:
+            said = parse(path.read_bytes(), str(path))
+            config = said["config"]
+            num_memory, memory_range = config["model.num_memory"], config["data.memory_range"]
+            fields = {f.name: config[f"data.{f.name}"] for f in dataclasses.fields(Augmentation)}
+            records = Path(said["data_dir"])
+        except (OSError, TypeError, KeyError) as error:
+            raise UserError(
+                f"{path} does not say how a run trains ({error!r}): expected the workdir of a run "
+                "that has begun."
+            ) from error
+        augmentation = decode(Augmentation, fields, str(path))
+        memory_range = num_memory if memory_range is None else memory_range
+        return cls(records, Sampling(augmentation, num_memory, memory_range))
+
+
 def browse(
-    records: str | os.PathLike[str],
+    records: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     *,
     split: str = "train",
@@ -136,21 +172,27 @@ def browse(
     seed: int = 0,
     crop_size: tuple[int, int] | None = None,
     num_memory: int | None = None,
+    run: RunClips | None = None,
 ) -> None:
     """Writes a contact sheet of a few clips.
 
     Args:
-        records: the data directory.
+        records: the data directory; None: the run's.
         out: the file, .png or .html.
         split: which clips.
         num_clips: how many of them; all if there are fewer. Which, is drawn.
         seed: of what is drawn.
         crop_size: of the augmentation; three quarters of the frame's height each way by default.
         num_memory: memory frames of the augmentation, drawn from all in the record.
+        run: the second row is made as it trains, but for what the arguments say.
 
     Raises:
         UserError: the records cannot be read, the file not written, or an option is wrong.
     """
+    if records is None:
+        if run is None:
+            raise UserError("Which clips? Say --records=DIR, or --workdir=DIR of a run.")
+        records = run.records
     out = Path(out)
     if out.suffix not in (".png", ".html"):
         raise UserError(f"{out} ends in neither .png nor .html: which shall it be?")
@@ -161,11 +203,13 @@ def browse(
     if crop_size is not None and min(crop_size) < 1:
         raise UserError(f"A crop of {crop_size[0]}x{crop_size[1]} pixels holds none.")
     source = open_clips(records, split)
-    memory_range = source.info.memory_range
-    num_memory = min(_MEMORY, memory_range) if num_memory is None else num_memory
-    source.check_memory(num_memory, memory_range)
-    side = max(int(source.read_encoded(0).size.height * _CROP_SHARE), 1)
-    sampling = Sampling(Augmentation(crop_size or (side, side)), num_memory, memory_range)
+    sampling = _default_sampling(source) if run is None else run.sampling
+    if crop_size is not None:
+        augmentation = dataclasses.replace(sampling.augmentation, crop_size=crop_size)
+        sampling = dataclasses.replace(sampling, augmentation=augmentation)
+    if num_memory is not None:
+        sampling = dataclasses.replace(sampling, num_memory=num_memory)
+    source.check_memory(sampling.num_memory, sampling.memory_range)
     rng = np.random.default_rng(seed)
     indices = np.sort(rng.choice(len(source), min(num_clips, len(source)), replace=False))
     clips = [show_clip(source, int(index), sampling, rng) for index in indices]
@@ -176,6 +220,12 @@ def browse(
         title = f"{len(clips)} of {len(source)} clips of {split}, {records}"
         content = page(clips, classes, title).encode()
     write_whole(out, content)
+
+
+def _default_sampling(source: ClipSource) -> Sampling:
+    memory_range = source.info.memory_range
+    side = max(int(source.read_encoded(0).size.height * _CROP_SHARE), 1)
+    return Sampling(Augmentation((side, side)), min(_MEMORY, memory_range), memory_range)
 
 
 def _row(
@@ -235,7 +285,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--records", required=True, help="data directory that holds the clip records")
+    add("--records", help="data directory that holds the clip records (the run's)")
+    add("--workdir", type=Path, help="of a run: clips are augmented as it trains on them")
     add("--out", required=True, help="file to write, .png or .html")
     add("--split", default="train", help="which clips (train)")
     add("--clips", type=int, default=6, help="how many of them (6)")
@@ -251,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=options.seed,
         crop_size=options.crop,
         num_memory=options.memory,
+        run=None if options.workdir is None else RunClips.of_workdir(options.workdir),
     )
     print(f"Wrote {options.out}.")
     return 0

@@ -1,5 +1,6 @@
 """Contact sheets of records: both kinds of file, and what they refuse."""
 
+import json
 import re
 
 import cv2
@@ -49,6 +50,45 @@ def test_the_html_is_one_file_with_all_clips(records, tmp_path):
     sources = re.findall(r'(?:src|href|url)[=(]"?([^">]{0,30})', page)
     assert len(sources) == 4
     assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+
+
+def workdir_of(records, tmp_path, **fields):
+    config = {
+        "model.num_memory": 1,
+        "data.memory_range": None,
+        "data.crop_size": [24, 40],
+        "data.ratio_range": [1.0, 1.0],
+        "data.cat_max_ratio": 0.75,
+        "data.flip_probability": 0.0,
+        "data.photometric": "off",
+        **fields,
+    }
+    said = {"config": config, "data_dir": str(records), "command": "run.py"}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    return tmp_path
+
+
+def test_clips_are_shown_as_a_run_trains_on_them(records, tmp_path):
+    workdir = workdir_of(records, tmp_path)
+    out = tmp_path / "clips.html"
+    assert browse.main([f"--workdir={workdir}", f"--out={out}", "--clips=4"]) == 0
+    page = out.read_text()
+    assert page.count("crop of 24x40") == page.count("resized to 70x100") == 4
+    assert "mirrored" not in page
+    assert browse.main([f"--workdir={workdir}", f"--out={out}", "--crop=16x16"]) == 0
+    assert "crop of 16x16" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"data.crop_size": "24"}, {"data.photometric": 3}, {"data.ratio_range": [1.0]}]
+)
+def test_a_workdir_that_says_something_else_is_told(records, tmp_path, capsys, fields):
+    workdir = workdir_of(records, tmp_path, **fields)
+    assert browse.main([f"--workdir={workdir}", f"--out={tmp_path / 'clips.png'}"]) == 2
+    assert "config.json: " in capsys.readouterr().err
+    (workdir / "config.json").write_text("[]")
+    assert browse.main([f"--workdir={workdir}", f"--out={tmp_path / 'clips.png'}"]) == 2
+    assert "expected the workdir of a run" in capsys.readouterr().err
 
 
 def test_ids_and_groups_are_text_not_html(tmp_path):
