@@ -20,10 +20,11 @@ from tmanet_jax import losses, metrics
 from tmanet_jax.data import photometry, transforms
 from tmanet_jax.data.photometry import PhotometricDraw
 from tmanet_jax.inference import stream
-from tmanet_jax.inference.stream import FrameStream, StreamConfig
+from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models import layers, memory, resnet
 from tmanet_jax.models.heads import TMAHead
 from tmanet_jax.models.layers import BatchNorm
+from tmanet_jax.protocol import Protocol
 
 pytestmark = pytest.mark.mutation
 
@@ -154,7 +155,9 @@ def memory_before_the_first_frame(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         stream,
         "_recall",
-        lambda ring, newest, age_N: recall(ring, newest, jnp.maximum(age_N, len(ring))),
+        lambda ring, newest, age_M, places_M: recall(
+            ring, newest, jnp.maximum(age_M, len(ring)), places_M
+        ),
     )
 
 
@@ -226,9 +229,7 @@ def check_stream() -> None:
     """Streams against whole clips, of which one starts again; no golden case has them."""
     resets_BxL = no_resets(2, 6)
     resets_BxL[1, 3] = True
-    assert_stream_is_clip(
-        trained(small_config()), StreamConfig(), video(2, 6, (33, 49)), resets_BxL
-    )
+    assert_stream_is_clip(trained(small_config()), Protocol(), video(2, 6, (33, 49)), resets_BxL)
 
 
 @functools.cache
