@@ -96,12 +96,9 @@ def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
         size: the picture's size.
         scale: two lengths in pixels, in either order: the longer bounds the picture's longer side,
             the shorter its shorter side.
-
-    Returns:
-        A size of at least one pixel each way, where mmcv may give none.
     """
     factor = min(max(scale) / max(size), min(scale) / min(size))
-    return Size(max(int(size.height * factor + 0.5), 1), max(int(size.width * factor + 0.5), 1))
+    return Size(int(size.height * factor + 0.5), int(size.width * factor + 0.5))
 
 
 def scaled_size(size: Size, ratio: float) -> Size:
@@ -177,7 +174,8 @@ def draw_geometry(
 ) -> GeometricDraw:
     """Draws a clip's geometry; it depends on the labels, by the rule of `choose_box`."""
     ratio = rng.uniform(*augmentation.ratio_range)
-    size = scaled_size(Size(*labels_HxW.shape), ratio)
+    height, width = scaled_size(Size(*labels_HxW.shape), ratio)
+    size = Size(max(height, 1), max(width, 1))  # of a frame of one pixel nothing might be left
     boxes = draw_boxes(rng, size, augmentation.crop_size)
     box = choose_box(labels_HxW, size, boxes, augmentation.cat_max_ratio)
     return GeometricDraw(size, box, flip=bool(rng.random() < augmentation.flip_probability))
