@@ -5,11 +5,17 @@ import pytest
 
 pytest.register_assert_rewrite("tests.parity")
 
+COMPILED = Path.home() / ".cache" / "tmanet_jax" / "tests"
+"""Tests and the processes that they start share compiled programs, also with the next run."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """All but the group for accelerators runs on the CPU."""
+    """All but the group for accelerators runs on the CPU, and compiles a program once."""
     if not _wants_accelerator(config):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu alone looks for a TPU for minutes
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
