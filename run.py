@@ -42,7 +42,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
 from data_prep.demo import ensure_records
-from tmanet_jax import distributed, settings
+from tmanet_jax import settings
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.deploy import (
@@ -57,6 +57,8 @@ from tmanet_jax.deploy import (
 from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.run_description import (
     CONFIG_FILE,
     fields_of,
@@ -64,7 +66,6 @@ from tmanet_jax.run_description import (
     with_config_of_workdir,
 )
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import check_devices
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.loop import train
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tmanet_jax.errors import UserError, ends_with_message
-from tmanet_jax.inference.compare import compare, comparison_csv, comparison_table
-from tmanet_jax.inference.report import METRICS_FILE
+from tmanet_jax.scoring.compare import compare, comparison_csv, comparison_table
+from tmanet_jax.scoring.report import METRICS_FILE
 
 PER_FRAME = "--config.model.num_memory=0"
 

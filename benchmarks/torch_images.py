@@ -20,11 +20,11 @@ from benchmarks.torch_peer import (
 )
 from benchmarks.torch_train import device_of_jax, peak_bytes, place, use_all_cores
 from benchmarks.torch_video import QUERY_CHUNK, compiled
-from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.benchmark_inference import PeerSides
 from tmanet_jax.deploy.comparison import Side
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.models.tmanet import ModelConfig
-from tmanet_jax.weight_names import Tensors
+from tmanet_jax.weights.names import Tensors
 
 
 class Variant(NamedTuple):

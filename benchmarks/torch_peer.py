@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tmanet_jax.models.heads import HeadConfig
-from tmanet_jax.models.resnet import (
+from tmanet_jax.models.backbones import (
     BLOCKS_OF_DEPTH,
     DEEPEST_BASIC,
     DILATIONS,
     STRIDES,
     ResNetConfig,
 )
+from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 
 

@@ -20,12 +20,12 @@ from torch.nn import functional
 from benchmarks.torch_peer import Logits, ReadMemory, TMANet, read_memory, read_memory_fused
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.comparison import Side, host_peak_bytes
 from tmanet_jax.errors import UserError
-from tmanet_jax.losses import LossConfig
+from tmanet_jax.models.losses import LossConfig
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.settings import Settings
-from tmanet_jax.weight_names import Tensors
+from tmanet_jax.weights.names import Tensors
 
 
 class Variant(NamedTuple):

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.torch_peer import KeyValue, TMANet, fold_batch_norm, read_memory
-from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.deploy.benchmark_stream import Segmented
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.models.tmanet import ModelConfig
-from tmanet_jax.weight_names import Tensors
+from tmanet_jax.weights.names import Tensors
 
 QUERY_CHUNK = 512
 """Query positions whose scores the cached way holds at one time: the fastest of what was tried.

@@ -36,8 +36,8 @@ from data_prep.preparation import (
     plan_clip,
     run,
 )
+from data_prep.records.writer import SplitPlan
 from tmanet_jax.data.classes import CAMVID
-from tmanet_jax.data.record_writer import SplitPlan
 from tmanet_jax.errors import UserError, ends_with_message
 
 MEMORY_RANGE = 4

@@ -20,9 +20,9 @@ from data_prep.extraction import (
     read_numbering,
 )
 from data_prep.pictures import read_frame
+from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile, UnpackedFile
 from data_prep.writing import write_whole
-from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
 
 _File = TypeVar("_File", bound=SourceFile)

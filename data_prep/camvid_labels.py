@@ -16,6 +16,7 @@ import numpy as np
 
 from data_prep.label_pictures import LabelPicture
 from data_prep.label_values import LabelTable, read_values, used_indices, values_of_colours
+from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile
 from tmanet_jax.data.classes import (
     CAMVID,
@@ -23,7 +24,6 @@ from tmanet_jax.data.classes import (
     IGNORE,
     colours_to_train_ids,
 )
-from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.errors import UserError
 
 LabelFormat = Literal["colours", "indices12", "indices11"]

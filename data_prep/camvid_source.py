@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.camvid_splits import VIDEOS, Video, parse_name
+from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile, SourceTree, UnpackedFile
-from tmanet_jax.data.record_writer import WrongSourceError
 from tmanet_jax.data.records import BUILDER_NAME
 from tmanet_jax.errors import UserError
 

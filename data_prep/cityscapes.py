@@ -31,11 +31,11 @@ from data_prep.cityscapes_labels import PRIVATE_FOLDER, LabelsFile, labels_by_na
 from data_prep.clip_files import FilesClip
 from data_prep.naming import parse_frame_name
 from data_prep.preparation import Options, Summary
+from data_prep.records.writer import PlannedClip, SplitPlan
 from data_prep.source_tree import SourceFile, SourceTree
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.categories import ROWS_OF_A_REPORT
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.record_writer import PlannedClip, SplitPlan
 from tmanet_jax.errors import UserError, ends_with_message
 
 _SUFFIX = "_leftImg8bit.png"

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_prep.label_pictures import LabelPicture
 from data_prep.label_values import LabelTable, read_values
+from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile, SourceTree
 from tmanet_jax.data.classes import (
     CITYSCAPES,
@@ -22,7 +23,6 @@ from tmanet_jax.data.classes import (
     CITYSCAPES_LABEL_PALETTE_35x3,
     label_ids_to_train_ids,
 )
-from tmanet_jax.data.record_writer import WrongSourceError
 
 PRIVATE_FOLDER = "gtFine_19"
 _TRAIN_IDS, _LABEL_IDS = "labelTrainIds", "labelIds"

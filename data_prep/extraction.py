@@ -17,11 +17,11 @@ import numpy as np
 
 from data_prep.alignment import Alignment, align, mean_colours, thumbnail
 from data_prep.pictures import read_frame
+from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile
 from data_prep.writing import write_frame
-from tmanet_jax.data.record_writer import WrongSourceError
-from tmanet_jax.data.video import VideoFrame, open_video
 from tmanet_jax.errors import UserError
+from tmanet_jax.video.read import VideoFrame, open_video
 
 _DOUBTFUL = "a frame that it may refer to is lost"
 

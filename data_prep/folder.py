@@ -56,10 +56,10 @@ from data_prep.preparation import (
     plan_clip,
     run,
 )
+from data_prep.records.writer import PlannedClip, SplitPlan, WrongSourceError
 from data_prep.source_tree import SourceFile, SourceTree
-from tmanet_jax.data.frames import PICTURE_SUFFIXES
-from tmanet_jax.data.record_writer import PlannedClip, SplitPlan, WrongSourceError
 from tmanet_jax.errors import UserError, ends_with_message
+from tmanet_jax.video.frames import PICTURE_SUFFIXES
 
 
 def find_clips(

@@ -9,9 +9,9 @@ import numpy as np
 
 from data_prep.label_pictures import LabelPicture
 from data_prep.label_values import LabelTable, read_values
+from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile, SourceTree
 from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, Colour, colours_to_indices
-from tmanet_jax.data.record_writer import WrongSourceError
 
 FILE = "classes.csv"
 _COLUMNS = ["name", "red", "green", "blue"]

@@ -7,9 +7,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_prep.extraction import Watch
+from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile, UnpackedFile
 from data_prep.writing import write_frame
-from tmanet_jax.data.record_writer import WrongSourceError
 
 
 def extracted_frames(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.label_pictures import LabelPicture
+from data_prep.records.writer import WrongSourceError
 from tmanet_jax.data.classes import IGNORE, Colour, voc_colour
-from tmanet_jax.data.record_writer import WrongSourceError
 
 _BLACK_AND_WHITE = [(0, 0, 0), (255, 255, 255)]
 

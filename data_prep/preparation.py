@@ -13,20 +13,20 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.naming import memory_numbers
-from data_prep.stopping import stops_with
-from data_prep.verification import verify
-from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.label_doubts import label_doubts
-from tmanet_jax.data.record_writer import (
+from data_prep.records.replacement import check_replaceable
+from data_prep.records.writer import (
     PlannedClip,
     SplitPlan,
     Start,
     WrongSourceError,
     write_records,
 )
+from data_prep.stopping import stops_with
+from data_prep.verification import verify
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.label_doubts import label_doubts
 from tmanet_jax.data.records import Clip, read_info
 from tmanet_jax.data.records_info import RecordsInfo
-from tmanet_jax.data.replacement import check_replaceable
 from tmanet_jax.errors import UserError
 
 _MOST_FRAMES = 1000

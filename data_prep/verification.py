@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from tmanet_jax.data.parallel import computed_ahead
-from tmanet_jax.data.record_writer import PlannedClip, SplitPlan
+from data_prep.records.parallel import computed_ahead
+from data_prep.records.writer import PlannedClip, SplitPlan
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.errors import UserError
 

@@ -11,10 +11,10 @@ import time
 import jax
 import jax.numpy as jnp
 
-from tmanet_jax import distributed
-from tmanet_jax.distributed import Launch
 from tmanet_jax.errors import ends_with_message
-from tmanet_jax.sharding import make_mesh, put_batch
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.distributed import Launch
+from tmanet_jax.parallel.sharding import make_mesh, put_batch
 
 
 @ends_with_message

@@ -16,9 +16,9 @@ from flax import nnx
 from tests import tiny_runs
 from tests.small_networks import untrained
 from tmanet_jax import settings
-from tmanet_jax.inference.evaluate import evaluate
-from tmanet_jax.inference.segment import compile_segmenter
-from tmanet_jax.sharding import make_mesh, replicated
+from tmanet_jax.inference.clips import compile_segmenter
+from tmanet_jax.parallel.sharding import make_mesh, replicated
+from tmanet_jax.scoring.evaluate import evaluate
 from tmanet_jax.train.start import open_split
 
 

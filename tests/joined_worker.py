@@ -9,11 +9,12 @@ from pathlib import Path
 import jax
 
 from tests import tiny_runs
-from tmanet_jax import distributed, settings
+from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
-from tmanet_jax.distributed import Launch
 from tmanet_jax.errors import ends_with_message
-from tmanet_jax.sharding import batch_part, make_mesh, put_batch
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.distributed import Launch
+from tmanet_jax.parallel.sharding import batch_part, make_mesh, put_batch
 from tmanet_jax.train.start import open_split
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.records.writer import SplitPlan, write_records
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.record_writer import SplitPlan, write_records
 from tmanet_jax.data.records import Clip, ClipSource, open_clips
 
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
-from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.weight_names import Tensors, expected_dtype, expected_shapes, with_tensors
+from tmanet_jax.weights.names import Tensors, expected_dtype, expected_shapes, with_tensors
 
 SMALL = ModelConfig(
     backbone=ResNetConfig(depth=50, width=4, blocks=(1, 2, 1, 1)),

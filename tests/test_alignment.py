@@ -4,7 +4,7 @@ import pytest
 from data_prep.alignment import MAX_DIFFERENCE, align, thumbnail
 from data_prep.street.snippet import SnippetFrames
 from tests.small_videos import write_video
-from tmanet_jax.data.video import open_video
+from tmanet_jax.video.read import open_video
 
 SIZE = (120, 160)
 FIRST = 6660

@@ -16,16 +16,17 @@ from data_prep.preparation import Options
 from tests import tiny_runs
 from tests.small_networks import untrained
 from tests.small_streets import write_videos
-from tmanet_jax import settings, weights
+from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES_LABEL_ID_OF_TRAIN_ID
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.segment import compile_segmenter
-from tmanet_jax.inference.videos import clips_of, find_videos
+from tmanet_jax.inference.clips import compile_segmenter
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.scoring.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
 from tmanet_jax.train import start
 from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
 from tmanet_jax.train.trained import load_trained
+from tmanet_jax.weights import load
 
 SIZE = (64, 128)
 NUM_VAL, NUM_TEST = 3, 2
@@ -56,7 +57,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Street:
     )
     cityscapes.prepare(source, root / "records", Options(memory_range=2), splits=("val", "test"))
     run = settings.from_config(tiny_runs.config(root / "records", eval__mode="whole"))
-    weights.save(root / "tmanet.safetensors", untrained(run.model))
+    load.save(root / "tmanet.safetensors", untrained(run.model))
     init = settings.InitConfig(checkpoint=str(root / "tmanet.safetensors"))
     evaluation = dataclasses.replace(run.evaluation, num_worst=2, batch_size=2)
     return Street(source, dataclasses.replace(run, init=init, evaluation=evaluation))
@@ -164,8 +165,8 @@ def test_a_network_is_scored_as_it_was_unless_told_otherwise(
     """The file's protocol: smaller frames; the command line's: still smaller ones."""
     path = tmp_path / "tmanet.safetensors"
     protocol = Protocol(scale=0.5, memory_stride=2)
-    model = weights.load_model(street.run.init.checkpoint).model
-    weights.save(path, model, protocol=protocol)
+    model = load.load_model(street.run.init.checkpoint).model
+    load.save(path, model, protocol=protocol)
 
     def of_file(run: Settings) -> Settings:
         return dataclasses.replace(run, init=settings.InitConfig(checkpoint=str(path)))

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from data_prep.records.writer import SplitPlan, write_records
 from tests.small_clips import NoiseClip
 from tests.test_configs import load
 from tmanet_jax import settings
 from tmanet_jax.data import transforms
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.record_writer import SplitPlan, write_records
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.data.samples import Sampling
 from tmanet_jax.data.transforms import Augmentation

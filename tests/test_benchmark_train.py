@@ -20,7 +20,7 @@ from tmanet_jax.deploy.chips import peak_flops
 from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import compile_twice
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.backbones import ResNetConfig
 
 TINY = dataclasses.replace(
     SMALL,

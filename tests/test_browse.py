@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_prep import browse
+from data_prep.records.writer import SplitPlan, write_records
 from tests.small_clips import NoiseClip, damage, write_noise
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.record_writer import SplitPlan, write_records
 
 
 @pytest.fixture(scope="module")

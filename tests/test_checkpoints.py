@@ -16,13 +16,13 @@ import pytest
 
 from tests import tiny_runs
 from tmanet_jax import settings
-from tmanet_jax.checkpoint_damage import Damaged, damage_of, set_damaged_aside, steps_in
-from tmanet_jax.checkpoints import Checkpoints, DataStream, check_path
+from tmanet_jax.checkpoints.damage import Damaged, damage_of, set_damaged_aside, steps_in
+from tmanet_jax.checkpoints.store import Checkpoints, DataStream, check_path
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
-from tmanet_jax.sharding import make_mesh, replicated
+from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.train import start
 
 MODEL = ModelConfig()

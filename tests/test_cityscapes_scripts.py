@@ -12,10 +12,10 @@ from data_prep.preparation import Options
 from tmanet_jax.data.categories import CITYSCAPES_CATEGORIES
 from tmanet_jax.data.classes import CITYSCAPES, IGNORE
 from tmanet_jax.data.records import open_clips
-from tmanet_jax.inference.evaluate import Tally
-from tmanet_jax.inference.segment import SegmentedClip
-from tmanet_jax.inference.submission import Submission
-from tmanet_jax.metrics import confusion_of
+from tmanet_jax.inference.clips import SegmentedClip
+from tmanet_jax.scoring.evaluate import Tally
+from tmanet_jax.scoring.metrics import confusion_of
+from tmanet_jax.scoring.submission import Submission
 
 pytestmark = [
     pytest.mark.cityscapes,

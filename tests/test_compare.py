@@ -10,8 +10,8 @@ import pytest
 from benchmarks import baseline
 from tests.small_reports import report_of, street
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.compare import Row, compare
-from tmanet_jax.inference.report import write_report
+from tmanet_jax.scoring.compare import Row, compare
+from tmanet_jax.scoring.report import write_report
 
 
 @pytest.fixture(scope="module")

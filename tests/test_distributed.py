@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from configs import default
 from tests.processes import PROJECT
-from tmanet_jax import distributed
-from tmanet_jax.distributed import Launch, launch_of
 from tmanet_jax.errors import UserError
-from tmanet_jax.peers import EXIT_STATUS
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.distributed import Launch, launch_of
+from tmanet_jax.parallel.peers import EXIT_STATUS
 
 NOTHING: dict[str, Any] = {
     "detected": False,

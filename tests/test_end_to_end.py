@@ -10,9 +10,9 @@ import cv2
 import pytest
 
 from tests import processes, tiny_runs
-from tmanet_jax import weight_files
-from tmanet_jax.checkpoint_damage import steps_in
+from tmanet_jax.checkpoints.damage import steps_in
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.weights import files
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Sharding info not provided"  # `assert_same_state` restores on one device
@@ -70,7 +70,7 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
     assert {4, 6, 8} <= kept <= {2, 4, 6, 8}
     assert {path.stem for path in (workdir / "worst").iterdir()} == set(metrics["worst"])
     assert len(metrics["worst"]) == tiny_runs.NUM_EVAL
-    protocol = weight_files.read(workdir / "tmanet.safetensors").protocol
+    protocol = files.read(workdir / "tmanet.safetensors").protocol
     assert protocol == Protocol("slide", (48, 80), (32, 64), train_height=64)
 
 

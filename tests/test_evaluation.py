@@ -12,7 +12,7 @@ import pytest
 
 from tests import processes, tiny_runs
 from tmanet_jax.data.classes import numbered_classes
-from tmanet_jax.inference.evaluate import Tally
+from tmanet_jax.scoring.evaluate import Tally
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import processes, tiny_runs
-from tmanet_jax.checkpoint_damage import steps_in
+from tmanet_jax.checkpoints.damage import steps_in
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Sharding info not provided"  # `assert_same_state` restores on one device

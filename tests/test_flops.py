@@ -15,9 +15,9 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from tests.small_networks import untrained
 from tmanet_jax.deploy.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, feature_size
 from tmanet_jax.protocol import Protocol
 

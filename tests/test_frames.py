@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.small_videos import SIZE, number_of, numbered, write_video
-from tmanet_jax.data.frames import Source, open_frames
 from tmanet_jax.errors import UserError
+from tmanet_jax.video.frames import Source, open_frames
 
 
 def read(source: Source) -> list[int | str]:

@@ -7,8 +7,8 @@ from PIL import Image
 
 from data_prep.pictures import read_frame
 from data_prep.source_tree import SourceTree
-from tmanet_jax.data.frames import open_frames
 from tmanet_jax.data.jpeg import warning_of
+from tmanet_jax.video.frames import open_frames
 
 PIXELS_HXWX3 = cv2.GaussianBlur(
     np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8), (0, 0), 2

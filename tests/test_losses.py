@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.losses import LossConfig, cross_entropy, pixel_accuracy, segmentation_loss
+from tmanet_jax.models.losses import LossConfig, cross_entropy, pixel_accuracy, segmentation_loss
 from tmanet_jax.models.tmanet import Logits
 
 

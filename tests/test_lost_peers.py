@@ -11,7 +11,7 @@ import pytest
 
 from tests import joined_runs, tiny_runs
 from tests.joined_runs import JoinedRun
-from tmanet_jax.peers import EXIT_STATUS
+from tmanet_jax.parallel.peers import EXIT_STATUS
 
 pytestmark = pytest.mark.drills
 

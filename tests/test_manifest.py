@@ -8,7 +8,6 @@ import pytest
 import safetensors.numpy
 
 from tests.tiny_weights import write_weights
-from tmanet_jax import weight_files
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.manifest import (
     MANIFEST_FILE,
@@ -16,6 +15,7 @@ from tmanet_jax.inference.manifest import (
     fingerprint_weights,
     open_manifest,
 )
+from tmanet_jax.weights import files
 
 WANTED = Manifest("drive.mp4", "ab", "whole", problems=((3, "torn"),))
 
@@ -58,7 +58,7 @@ def test_another_up_sampling_of_the_same_tensors_is_another_network(tmp_path: Pa
     other = write_weights(tmp_path / "other.safetensors", classes=None)
     assert fingerprint_weights(said) == fingerprint_weights(other)
     unsaid = tmp_path / "unsaid.safetensors"
-    safetensors.numpy.save_file(weight_files.read(said).tensors, unsaid)
+    safetensors.numpy.save_file(files.read(said).tensors, unsaid)
     prints = {fingerprint_weights(unsaid, align_corners) for align_corners in (False, True)}
     assert len(prints) == 2
     assert fingerprint_weights(said) in prints

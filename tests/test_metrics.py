@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.errors import UserError
-from tmanet_jax.metrics import confusion_matrix, confusion_of, merged, scores, scores_without
+from tmanet_jax.scoring.metrics import (
+    confusion_matrix,
+    confusion_of,
+    merged,
+    scores,
+    scores_without,
+)
 
 
 def test_confusion_counts_label_and_prediction_and_leaves_ignored_pixels_out() -> None:

@@ -15,7 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from tests import joined_runs, tiny_runs
 from tests.joined_runs import Ended, JoinedRun
-from tmanet_jax.peers import EXIT_STATUS
+from tmanet_jax.parallel.peers import EXIT_STATUS
 
 pytestmark = pytest.mark.multiprocess
 

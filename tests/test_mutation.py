@@ -16,15 +16,15 @@ from tests.parity.checks import checks_of, kind_of
 from tests.parity.goldens import Case, load_cases
 from tests.test_stream import assert_stream_is_clip, no_resets, video
 from tests.test_tmanet import small_config, trained
-from tmanet_jax import losses, metrics
 from tmanet_jax.data import photometry, transforms
 from tmanet_jax.data.photometry import PhotometricDraw
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
-from tmanet_jax.models import layers, memory, resnet
+from tmanet_jax.models import backbones, layers, losses, memory
 from tmanet_jax.models.heads import TMAHead
 from tmanet_jax.models.layers import BatchNorm
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.scoring import metrics
 
 pytestmark = pytest.mark.mutation
 
@@ -74,7 +74,7 @@ def biased_running_variance(patch: pytest.MonkeyPatch) -> None:
 
 
 def uncontracted_dilation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(resnet, "_dilation", lambda stage, block: resnet.DILATIONS[stage])
+    patch.setattr(backbones, "_dilation", lambda stage, block: backbones.DILATIONS[stage])
 
 
 def swapped_concatenation(patch: pytest.MonkeyPatch) -> None:

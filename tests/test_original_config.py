@@ -12,14 +12,15 @@ import pytest
 
 from configs import default
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
-from tmanet_jax import original_config, settings, weight_files, weights
+from tmanet_jax import settings
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.train import start
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_networks import network_of
+from tmanet_jax.weights import files, load, original_config
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.networks import network_of
 
 TENSORS = random_tensors(
     dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_classes=19)), seed=1
@@ -211,7 +212,7 @@ def write(tmp_path: Path) -> Callable[[Any], Path]:
     def write(classes: Any) -> Path:
         head = dataclasses.replace(SMALL.head, num_classes=19)
         file = WeightFile(TENSORS, dataclasses.replace(SMALL, head=head), classes)
-        weight_files.write(tmp_path / "file.safetensors", file)
+        files.write(tmp_path / "file.safetensors", file)
         return tmp_path / "file.safetensors"
 
     return write
@@ -229,7 +230,7 @@ def small_of_19() -> Any:
 
 def test_weights_of_other_classes_are_not_scored(write: Callable[[Any], Path]) -> None:
     with pytest.raises(UserError) as error:
-        weights.load_checkpoint(write(OTHERS), small_of_19(), classes=CITYSCAPES)
+        load.load_checkpoint(write(OTHERS), small_of_19(), classes=CITYSCAPES)
     assert (
         "class 0 is 'street' there and 'road' here, class 18 is 'kick-scooter' there and 'bicycle' "
         "here" in str(error.value)
@@ -239,9 +240,7 @@ def test_weights_of_other_classes_are_not_scored(write: Callable[[Any], Path]) -
 
 def test_training_takes_new_classifiers_for_other_classes(write: Callable[[Any], Path]) -> None:
     model = small_of_19()
-    report = weights.load_checkpoint(
-        write(OTHERS), model, classes=CITYSCAPES, new_classifier_ok=True
-    )
+    report = load.load_checkpoint(write(OTHERS), model, classes=CITYSCAPES, new_classifier_ok=True)
     assert "the classifiers are new" in str(report)
     assert "class 0 is 'street' there and 'road' here" in str(report)
     assert "decode_head.conv_seg.weight" in report.kept
@@ -253,7 +252,7 @@ def test_other_spellings_and_unnamed_classes_are_no_difference(
 ) -> None:
     spelt = tuple(name.title().replace(" ", "_") for name in CITYSCAPES.names)
     named = classes and dataclasses.replace(classes, names=spelt)
-    report = weights.load_checkpoint(write(named), small_of_19(), classes=CITYSCAPES)
+    report = load.load_checkpoint(write(named), small_of_19(), classes=CITYSCAPES)
     assert report.kept == report.notes == ()
 
 
@@ -263,19 +262,19 @@ def test_the_scaling_of_scores_must_be_the_files(write: Callable[[Any], Path]) -
         model.config, head=dataclasses.replace(model.config.head, scale_scores=False)
     )
     with pytest.raises(UserError, match=r"set --config\.model\.scale_scores=True"):
-        weights.load_checkpoint(write(None), model)
+        load.load_checkpoint(write(None), model)
 
 
 def test_another_up_sampling_than_the_files_is_told(write: Callable[[Any], Path]) -> None:
     model = small_of_19()
     model.config = dataclasses.replace(model.config, align_corners=True)
-    report = weights.load_checkpoint(write(None), model)
+    report = load.load_checkpoint(write(None), model)
     assert "trained with align_corners=False, this run has True" in str(report)
 
 
 def test_who_says_how_logits_are_up_sampled_wins_over_a_guess(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
-    weight_files.write(path, WeightFile(TENSORS))
+    files.write(path, WeightFile(TENSORS))
     config = default.get_config()
     config.data.dir = "records"
     config.init.checkpoint = str(path)
@@ -283,6 +282,6 @@ def test_who_says_how_logits_are_up_sampled_wins_over_a_guess(tmp_path: Path) ->
     for told, expected in (((), True), (("model.align_corners",), False)):
         run = settings.from_config(config, told)
         assert start.with_model_of_file(run).model.align_corners == expected
-    assert not weights.load_model(path, align_corners=False).model.config.align_corners
+    assert not load.load_model(path, align_corners=False).model.config.align_corners
     with pytest.raises(UserError, match="align_corners is '64'"):
         Segmenter.load(path, align_corners="64")  # type: ignore[arg-type]

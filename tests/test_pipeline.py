@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.records.writer import SplitPlan, write_records
 from tests.small_clips import NoiseClip, damage, write_noise
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.pipeline import Batch, eval_clips, train_batches
-from tmanet_jax.data.record_writer import SplitPlan, write_records
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError

@@ -21,12 +21,13 @@ from tests import processes
 from tests.small_predictions import SIZE, asked, broken_folder, contents, frames_of
 from tests.small_videos import numbered, packet_positions, write_video
 from tests.tiny_weights import CLASSES, write_weights
-from tmanet_jax.data.video import open_video
 from tmanet_jax.errors import Stopped, UserError
-from tmanet_jax.inference import outputs, video_writer
+from tmanet_jax.inference import outputs
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.segmenter import FrameResult, Segmenter
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.video import writer
+from tmanet_jax.video.read import open_video
 
 PROJECT = Path(__file__).parents[1]
 NUM_FRAMES = 26
@@ -37,7 +38,7 @@ def quick() -> Iterator[None]:
     """Short segments; and a network is compiled once for all tests."""
     load = functools.cache(Segmenter.load)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(video_writer, "SEGMENT_FRAMES", 8)
+        patch.setattr(writer, "SEGMENT_FRAMES", 8)
         patch.setattr(Segmenter, "load", load)
         yield
 
@@ -94,16 +95,16 @@ class _CrashError(Exception):
 def test_going_on_gives_the_same_files_and_redoes_nothing(
     weights: Path, video: Path, once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    write = video_writer.SegmentWriter.write
+    write = writer.SegmentWriter.write
     calls = []
 
-    def failing(self: video_writer.SegmentWriter, picture: np.ndarray, pts: int) -> None:
+    def failing(self: writer.SegmentWriter, picture: np.ndarray, pts: int) -> None:
         calls.append(pts)
         if len(calls) == at + 1:
             raise _CrashError
         write(self, picture, pts)
 
-    monkeypatch.setattr(video_writer.SegmentWriter, "write", failing)
+    monkeypatch.setattr(writer.SegmentWriter, "write", failing)
     with pytest.raises(_CrashError):
         predict(asked(weights, video, tmp_path))
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").iterdir()}
@@ -295,9 +296,9 @@ def test_videos_of_odd_shapes(weights: Path, tmp_path: Path, size: tuple[int, in
 
 
 def test_what_no_video_can_hold_is_told(tmp_path: Path) -> None:
-    writer = video_writer.SegmentWriter(tmp_path, rate=Fraction(25), time_base=Fraction(1, 25))
+    segments = writer.SegmentWriter(tmp_path, rate=Fraction(25), time_base=Fraction(1, 25))
     with pytest.raises(UserError, match=r"Frames of 20000x2 pixels .* choose --format=png"):
-        writer.write(np.zeros((20000, 2, 3), np.uint8), 0)
+        segments.write(np.zeros((20000, 2, 3), np.uint8), 0)
 
 
 def test_variable_frame_rate_is_kept(weights: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import pytest
 from tests.small_predictions import asked, broken_folder, contents
 from tests.small_videos import with_sound
 from tests.tiny_weights import write_weights
-from tmanet_jax import weight_files
 from tmanet_jax.errors import UserError
 from tmanet_jax.folder_lock import LOCK_FILE, alone_in
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.segmenter import Segmenter
+from tmanet_jax.weights import files
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,8 +53,8 @@ def test_the_same_weights_in_other_bytes_go_on_and_others_do_not(
     source = broken_folder(tmp_path / "frames", set())
     predict(asked(weights, source, tmp_path / "out", formats=["labels"]))
     same = tmp_path / "same.safetensors"
-    file = weight_files.read(weights)
-    weight_files.write(same, dataclasses.replace(file, classes=None))
+    file = files.read(weights)
+    files.write(same, dataclasses.replace(file, classes=None))
     assert same.read_bytes() != weights.read_bytes()
     predict(asked(same, source, tmp_path / "out", formats=["labels"]))
     manifest = tmp_path / "out" / "predict.json"

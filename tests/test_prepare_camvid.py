@@ -30,7 +30,7 @@ from tests.small_camvid import (
 from tests.small_videos import number_of, numbered, packet_positions, write_video
 from tmanet_jax.data.classes import CAMVID
 from tmanet_jax.data.records import open_clips
-from tmanet_jax.data.video import open_video
+from tmanet_jax.video.read import open_video
 
 NUM_CLIPS = {"train": 6, "val": 4, "test": 3}
 

@@ -16,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.records import writer
+from data_prep.records.staging import Staging
+from data_prep.records.writer import CLIPS_PER_SHARD, SplitPlan, write_records
 from tests.small_clips import NoiseClip, damage, write_noise
-from tmanet_jax.data import record_writer
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.data.codec import encode_frame
 from tmanet_jax.data.files import why_not_written
-from tmanet_jax.data.record_writer import CLIPS_PER_SHARD, SplitPlan, write_records
 from tmanet_jax.data.records import EncodedClip, has_records, open_clips
 from tmanet_jax.data.records_info import RecordsInfo
-from tmanet_jax.data.staging import Staging
 from tmanet_jax.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
@@ -260,7 +260,7 @@ def test_a_record_of_another_description_is_damaged(tmp_path, fields, words):
 def test_frames_of_several_sizes_are_damage(tmp_path, monkeypatch):
     sizes = itertools.cycle([(70, 100), (70, 100), (80, 120), (70, 100)])
     monkeypatch.setattr(
-        record_writer, "encode_frame", lambda _: encode_frame(np.zeros((*next(sizes), 3), np.uint8))
+        writer, "encode_frame", lambda _: encode_frame(np.zeros((*next(sizes), 3), np.uint8))
     )
     with pytest.raises(UserError, match="of several sizes"):
         write_noise(tmp_path, 1).read_encoded(0)

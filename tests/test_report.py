@@ -12,11 +12,11 @@ from tests.small_reports import report_of
 from tmanet_jax.data.categories import CITYSCAPES_CATEGORIES
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.data.records import Clip
-from tmanet_jax.inference.report import metrics_json, table, write_report
-from tmanet_jax.inference.segment import SegmentedClip
-from tmanet_jax.inference.submission import result_name, result_png
-from tmanet_jax.metrics import confusion_of, scores_without
+from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.protocol import EvalConfig, Protocol
+from tmanet_jax.scoring.metrics import confusion_of, scores_without
+from tmanet_jax.scoring.report import metrics_json, table, write_report
+from tmanet_jax.scoring.submission import result_name, result_png
 
 
 def camvid_clip(number: int) -> SegmentedClip:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.small_reports import NUM_FRAMES, report_of, street
-from tmanet_jax.inference.report import write_report
+from tmanet_jax.scoring.report import write_report
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

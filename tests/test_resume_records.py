@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.records import writer
+from data_prep.records.writer import SplitPlan, Start, WrongSourceError, write_records
 from tests.small_clips import NoiseClip
-from tmanet_jax.data import record_writer
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
-from tmanet_jax.data.record_writer import SplitPlan, Start, WrongSourceError, write_records
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 
@@ -30,7 +30,7 @@ NUM_CLIPS = 7
 
 @pytest.fixture(autouse=True)
 def two_clips_a_shard(monkeypatch):
-    monkeypatch.setattr(record_writer, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(writer, "CLIPS_PER_SHARD", 2)
 
 
 @dataclass(frozen=True)
@@ -416,7 +416,7 @@ from tests.small_clips import NoiseClip
 from tmanet_jax.data import record_writer
 from tmanet_jax.data.classes import CITYSCAPES
 
-record_writer.CLIPS_PER_SHARD = 2
+writer.CLIPS_PER_SHARD = 2
 load = NoiseClip.load
 
 def slow(clip):
@@ -426,8 +426,8 @@ def slow(clip):
     return load(clip)
 
 NoiseClip.load = slow
-plan = record_writer.SplitPlan([NoiseClip(number) for number in range(7)], labelled=True)
-record_writer.write_records(sys.argv[1], CITYSCAPES, 3, {"train": plan})
+plan = writer.SplitPlan([NoiseClip(number) for number in range(7)], labelled=True)
+writer.write_records(sys.argv[1], CITYSCAPES, 3, {"train": plan})
 """
 
 

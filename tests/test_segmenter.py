@@ -16,14 +16,14 @@ import pytest
 import tmanet_jax
 from tests.small_videos import numbered, packet_positions, write_video
 from tests.tiny_weights import CLASSES, write_weights
-from tmanet_jax import weights
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, numbered_classes
-from tmanet_jax.data.frames import open_frames
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.ahead import ahead
 from tmanet_jax.inference.segmenter import FrameResult, Segmenter
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.weight_files import classes_of_number
+from tmanet_jax.video.frames import open_frames
+from tmanet_jax.weights import load
+from tmanet_jax.weights.files import classes_of_number
 
 SIZE = (36, 48)
 PROJECT = Path(__file__).parents[1]
@@ -335,15 +335,15 @@ def test_what_names_no_weights_is_told() -> None:
 
 
 def test_weight_files_name_their_classes(weights_file: Path, tmp_path: Path) -> None:
-    assert weights.load_model(weights_file)[1] == CLASSES
+    assert load.load_model(weights_file)[1] == CLASSES
     assert classes_of_number(19) == CITYSCAPES
     assert classes_of_number(12) == CAMVID
     many = numbered_classes(150)
     assert len(set(many.palette_Cx3)) == len(set(many.names)) == 150
     old = write_weights(tmp_path / "old.safetensors", classes=None)
-    assert weights.load_model(old)[1].names[4] == "class 4"
-    weights.save(tmp_path / "new.safetensors", weights.load_model(old)[0], CLASSES)
-    assert weights.load_model(tmp_path / "new.safetensors")[1] == CLASSES
+    assert load.load_model(old)[1].names[4] == "class 4"
+    load.save(tmp_path / "new.safetensors", load.load_model(old)[0], CLASSES)
+    assert load.load_model(tmp_path / "new.safetensors")[1] == CLASSES
 
 
 def test_times_rise_whatever_the_file_says(tmp_path: Path) -> None:

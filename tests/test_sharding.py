@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import Mesh
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.sharding import (
+from tmanet_jax.parallel.sharding import (
     DATA_AXIS,
     SPACE_AXIS,
     BatchPart,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.small_videos import SIZE, numbered, with_sound, write_video
-from tmanet_jax.inference import sound
-from tmanet_jax.inference.video_writer import SegmentWriter, join
+from tmanet_jax.video import sound
+from tmanet_jax.video.writer import SegmentWriter, join
 
 
 def joined(tmp_path: Path, source: Path, num_frames: int = 25) -> Path:

@@ -12,12 +12,12 @@ from flax import nnx
 from tests.small_networks import untrained
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.inference.windows import segment_whole, segment_windows
-from tmanet_jax.losses import LossConfig
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.parallel.sharding import make_mesh, put_batch
 from tmanet_jax.settings import OptimizerConfig
-from tmanet_jax.sharding import make_mesh, put_batch
 from tmanet_jax.train.optimizer import make_sgd
 from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, compile_train_step, init_state
 

@@ -11,17 +11,17 @@ from flax import nnx
 
 from tests.test_tmanet import small_config, trained
 from tests.tiny_weights import write_weights
-from tmanet_jax import weights
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.views import resized_frames
 from tmanet_jax.inference.windows import segment_whole, segment_windows
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.normalize import normalize
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.weights import load
 
 FLOAT32_ABSOLUTE = 1e-5
 FLOAT64_ABSOLUTE = 1e-12
@@ -146,7 +146,7 @@ def test_what_differs_is_rounding(tmp_path: Path) -> None:
     resets_BxL = no_resets(2, 6)
     resets_BxL[0, 4] = True
     with jax.enable_x64(True):
-        model = weights.load_model(path, dtype="float64").model
+        model = load.load_model(path, dtype="float64").model
         config = dataclasses.replace(SLIDE, memory_stride=2)
         frames = video(2, 6, (24, 41))
         assert_stream_is_clip(model, config, frames, resets_BxL, FLOAT64_ABSOLUTE)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.inference.temporal import (
+from tmanet_jax.scoring.temporal import (
     VideoConsistency,
     VideoFrame,
     optical_flow,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.layers import Precision
-from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, feature_size
 
 

@@ -18,10 +18,10 @@ import pytest
 
 from tests.small_networks import SMALL, build, random_tensors
 from tests.test_original_config import CONFIG
-from tmanet_jax import weight_conversion, weight_files, weights
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
-from tmanet_jax.weight_names import Tensors
+from tmanet_jax.weights import conversion, files, load
+from tmanet_jax.weights.names import Tensors
 
 pytestmark = pytest.mark.torch
 
@@ -63,7 +63,7 @@ def test_tensors_are_found_in_any_wrapping(
 ) -> None:
     path = tmp_path / f"a{suffix}"
     torch.save({key: state_dict, "epoch": 3} if key else state_dict, path)
-    assert_same(weight_files.read(path).tensors, TENSORS)
+    assert_same(files.read(path).tensors, TENSORS)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_prefixes_of_wrapped_modules_are_taken_off(
     torch: ModuleType, state_dict: dict[str, Any], tmp_path: Path, prefix: str
 ) -> None:
     torch.save({"state_dict": prefixed(state_dict, prefix)}, tmp_path / "a.pth")
-    assert_same(weight_files.read(tmp_path / "a.pth").tensors, TENSORS)
+    assert_same(files.read(tmp_path / "a.pth").tensors, TENSORS)
 
 
 def test_two_tensors_of_one_name_are_refused(
@@ -82,7 +82,7 @@ def test_two_tensors_of_one_name_are_refused(
 ) -> None:
     torch.save({**state_dict, **prefixed(state_dict, "module.")}, tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"holds (\S+) twice, once as module\.\1:"):
-        weight_files.read(tmp_path / "a.pth")
+        files.read(tmp_path / "a.pth")
 
 
 def averaged(state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -106,11 +106,11 @@ def test_moving_averages_are_a_choice_and_told(
 ) -> None:
     path = tmp_path / "a.pth"
     torch.save(CONTENT_WITH_AVERAGES[kind](state_dict), path)
-    plain = weight_files.read(path)
+    plain = files.read(path)
     assert_same(plain.tensors, TENSORS)
     number = len(TENSORS)
     assert plain.notes == (f"left {number} moving averages (EMA) out: --ema takes them",)
-    chosen = weight_files.read(path, ema=True)
+    chosen = files.read(path, ema=True)
     assert_same(chosen.tensors, {name: 2 * tensor for name, tensor in TENSORS.items()})
     assert chosen.notes == (f"took the {number} moving averages (EMA)",)
 
@@ -119,10 +119,10 @@ def test_averages_that_are_not_there_are_told(
     torch: ModuleType, state_dict: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.save(state_dict, tmp_path / "a.pth")
-    weight_conversion.convert(tmp_path / "a.pth", tmp_path / "a.safetensors")
+    conversion.convert(tmp_path / "a.pth", tmp_path / "a.safetensors")
     for name in ("a.pth", "a.safetensors"):
         with pytest.raises(UserError, match="no moving averages"):
-            weight_conversion.convert(tmp_path / name, tmp_path / "b.safetensors", ema=True)
+            conversion.convert(tmp_path / name, tmp_path / "b.safetensors", ema=True)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
@@ -140,11 +140,11 @@ def test_other_types_become_float32_and_it_is_told(
     }
     path, copy = tmp_path / f"a{suffix}", tmp_path / "b.safetensors"
     (torch.save if suffix == ".pth" else save_file)(half, path)
-    told = weight_conversion.convert(path, copy)
+    told = conversion.convert(path, copy)
     floats = [key for key, tensor in TENSORS.items() if tensor.dtype == np.float32]
     assert f"{len(floats)} tensors of {name} became float32" in told
     assert_same(
-        weight_files.read(copy).tensors,
+        files.read(copy).tensors,
         {key: tensor.to(torch.float32).numpy() if key in floats else TENSORS[key]
          for key, tensor in half.items()},
     )  # fmt: skip
@@ -160,9 +160,9 @@ def test_numbers_of_numpy_and_options_in_the_meta_are_read(
         "CLASSES": CITYSCAPES.names, "PALETTE": np.array(CITYSCAPES.palette_Cx3, np.uint8),
     }  # fmt: skip
     torch.save({"state_dict": state_dict, "meta": meta}, path)
-    assert weight_files.read(path).classes == CITYSCAPES
+    assert files.read(path).classes == CITYSCAPES
     as_numpy_1(path)
-    assert weight_files.read(path).classes == CITYSCAPES
+    assert files.read(path).classes == CITYSCAPES
 
 
 def as_numpy_1(path: Path) -> None:
@@ -185,12 +185,12 @@ def test_a_training_of_the_original_is_taken_over_whole(
         "mmseg_version": "0.8.0+e1e2ba0", "config": config, "CLASSES": names, "PALETTE": palette,
     }  # fmt: skip
     torch.save({"meta": meta, "state_dict": state_dict}, path)
-    told = weight_conversion.convert(path, copy)
+    told = conversion.convert(path, copy)
     assert "align_corners=False" in told
     assert "assumed" not in told
-    weight_conversion.convert(copy, back)
+    conversion.convert(copy, back)
     for written in (path, copy, back):
-        loaded = weights.load_model(written)
+        loaded = load.load_model(written)
         assert loaded.model.config.align_corners is False
         assert loaded.classes.names == names
         assert loaded.classes.palette_Cx3[18] == (18, 0, 0)
@@ -202,7 +202,7 @@ def test_a_configuration_that_cannot_be_read_and_classes_of_another_number_are_t
 ) -> None:
     meta = {"config": "model = dict(", "CLASSES": ("road", "sky"), "PALETTE": None}
     torch.save({"meta": meta, "state_dict": state_dict}, tmp_path / "a.pth")
-    told = weight_conversion.convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    told = conversion.convert(tmp_path / "a.pth", tmp_path / "b.safetensors")
     assert "its meta['config'] is no configuration in Python" in told
     assert "its CLASSES name 2 of 19 classes, and are not taken" in told
     assert "align_corners=True, as published for 19 classes" in told
@@ -214,16 +214,16 @@ def test_a_file_without_an_auxiliary_head_is_enough(
     path, copy = tmp_path / "a.pth", tmp_path / "b.safetensors"
     kept = {name: x for name, x in state_dict.items() if not name.startswith("auxiliary_head.")}
     torch.save({"state_dict": kept}, path)
-    assert "no auxiliary head" in weight_conversion.convert(path, copy)
-    config = weights.load_model(copy).model.config
+    assert "no auxiliary head" in conversion.convert(path, copy)
+    config = load.load_model(copy).model.config
     assert config.head.num_classes == 19
-    report = weights.load_checkpoint(copy, build(config, random_tensors(config, seed=2)))
+    report = load.load_checkpoint(copy, build(config, random_tensors(config, seed=2)))
     assert "left at initial values: auxiliary_head.conv_seg" in str(report)
     assert "the classifiers are new" not in str(report)
     del kept["decode_head.conv_seg.bias"]
     torch.save({"state_dict": kept}, path)
     with pytest.raises(UserError, match=r"missing: decode_head\.conv_seg\.bias"):
-        weight_conversion.convert(path, copy)
+        conversion.convert(path, copy)
 
 
 @pytest.mark.parametrize("mean", [[123.675, 116.28, 103.53], [127.5, 127.5, 127.5]])
@@ -236,9 +236,9 @@ def test_a_preprocessor_must_normalise_as_this_project_does(
     torch.save({"state_dict": state_dict}, path)
     if mean[0] == 127.5:
         with pytest.raises(UserError, match=r"normalises pixels by a mean of \[127\.5"):
-            weight_files.read(path)
+            files.read(path)
     else:
-        assert_same(weight_files.read(path).tensors, TENSORS)
+        assert_same(files.read(path).tensors, TENSORS)
 
 
 def rewritten(path: Path, part: str, change: Callable[[bytes], bytes]) -> None:
@@ -267,7 +267,7 @@ def test_damaged_files_end_with_one_message(
             content[first : first + 8] = rng.bytes(int(rng.integers(0, 12)))
         path.write_bytes(content)
         try:
-            weight_files.read(path)
+            files.read(path)
         except UserError as error:
             assert len(str(error)) < 600
 
@@ -280,14 +280,14 @@ def test_a_cut_pickle_is_told(
     torch.save({"state_dict": state_dict}, path)
     rewritten(path, "data.pkl", lambda content: content[:kept])
     with pytest.raises(UserError, match="not a file of tensors that torch wrote, or is damaged"):
-        weight_files.read(path)
+        files.read(path)
 
 
 @pytest.mark.parametrize("content", [pickle.dumps({"a": 1}), b"PK\x03\x04", b"\x80\x02."])
 def test_what_torch_did_not_write_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.pth"):
-        weight_files.read(tmp_path / "a.pth")
+        files.read(tmp_path / "a.pth")
 
 
 def test_a_tensor_whose_bytes_changed_is_told_by_the_files_own_checksum(
@@ -300,4 +300,4 @@ def test_a_tensor_whose_bytes_changed_is_told_by_the_files_own_checksum(
     content[content.index(tensor) + len(tensor) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"weights\.pth .*is damaged: .*checksum of .*data/"):
-        weight_files.read(path)
+        files.read(path)

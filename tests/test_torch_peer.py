@@ -11,12 +11,12 @@ import pytest
 from flax import nnx
 
 from tests.small_networks import SMALL, build
-from tmanet_jax import weights
 from tmanet_jax.deploy import benchmark_stream
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.weight_names import to_tensors
+from tmanet_jax.weights import load
+from tmanet_jax.weights.names import to_tensors
 
 pytestmark = pytest.mark.torch
 
@@ -57,7 +57,7 @@ def random_model(config: ModelConfig, seed: int) -> TMANet:
 
 def loaded(torch, peer, path, model: TMANet):
     """The same network in PyTorch, by way of a `.pth` file."""
-    weights.save(path, model)
+    load.save(path, model)
     network = peer.TMANet(model.config)
     network.load_state_dict(torch.load(path, weights_only=True)["state_dict"], strict=True)
     return network

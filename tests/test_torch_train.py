@@ -17,12 +17,12 @@ from tmanet_jax.deploy import benchmark_train
 from tmanet_jax.deploy.benchmark_stream import random_model
 from tmanet_jax.deploy.benchmark_train import Case
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.backbones import ResNetConfig
+from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.train.start import initial_state
 from tmanet_jax.train.step import compile_train_step
-from tmanet_jax.weight_names import Tensors, to_tensors
+from tmanet_jax.weights.names import Tensors, to_tensors
 
 pytestmark = pytest.mark.torch
 

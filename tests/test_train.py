@@ -12,15 +12,15 @@ from flax import nnx
 from tests.small_clips import write_noise
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.errors import UserError
-from tmanet_jax.losses import Losses
 from tmanet_jax.models.heads import HeadConfig, TMAHead
+from tmanet_jax.models.losses import Losses
 from tmanet_jax.settings import InitConfig, OptimizerConfig
 from tmanet_jax.train import start
 from tmanet_jax.train.class_weights import class_weights
 from tmanet_jax.train.optimizer import make_sgd, poly_schedule
 from tmanet_jax.train.step import StepMetrics, TrainState, if_finite
 from tmanet_jax.train.watch import LossWatch
-from tmanet_jax.weights import LoadReport
+from tmanet_jax.weights.load import LoadReport
 
 
 def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(tmp_path: Path) -> None:

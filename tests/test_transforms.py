@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tmanet_jax.data import transforms
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import Augmentation, Box, GeometricDraw
-from tmanet_jax.normalize import normalize
+from tmanet_jax.models.normalize import normalize
 
 
 def noise(seed, *shape):

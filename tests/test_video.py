@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.small_videos import SIZE, number_of, numbered, packet_positions, with_sound, write_video
-from tmanet_jax.data.video import open_video
 from tmanet_jax.errors import UserError
+from tmanet_jax.video.read import open_video
 
 NUM_FRAMES = 20
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from tests.small_videos import number_of, numbered
-from tmanet_jax.data.video import open_video
-from tmanet_jax.inference import video_writer
-from tmanet_jax.inference.video_writer import SegmentWriter, join
+from tmanet_jax.video import writer
+from tmanet_jax.video.read import open_video
+from tmanet_jax.video.writer import SegmentWriter, join
 
 TIME_BASE = Fraction(1, 1000)
 
 
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_writer, "SEGMENT_FRAMES", 4)
+    monkeypatch.setattr(writer, "SEGMENT_FRAMES", 4)
 
 
 def write(
@@ -115,7 +115,7 @@ def test_going_on_begins_at_the_first_segment_that_is_missing_or_cut(tmp_path: P
         damage(tmp_path / name / "000001.nut")
         assert SegmentWriter(tmp_path / name, rate=Fraction(25), time_base=TIME_BASE).num_done == 4
         write(tmp_path / name, times, stop=9)
-        assert len(video_writer.whole_segments(tmp_path / name)) == 2
+        assert len(writer.whole_segments(tmp_path / name)) == 2
         write(tmp_path / name, times)
         join(tmp_path / name, tmp_path / f"{name}.mp4")
         assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / "once.mp4").read_bytes()

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.records.writer import SplitPlan, write_records
 from tests.small_clips import write_noise
 from tests.small_streets import StreetFrame, write_videos
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.record_writer import SplitPlan, write_records
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.videos import clips_of, find_videos
+from tmanet_jax.scoring.videos import clips_of, find_videos
 
 
 def test_neighbouring_frames_make_a_video_and_a_gap_ends_it(tmp_path: Path) -> None:

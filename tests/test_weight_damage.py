@@ -12,12 +12,12 @@ import safetensors.numpy
 from flax import nnx
 
 from tests.small_networks import SMALL, build, random_tensors
-from tmanet_jax import weight_conversion, weight_files, weights
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import Tensors, to_tensors, with_tensors
+from tmanet_jax.weights import conversion, files, load
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import Tensors, to_tensors, with_tensors
 
 
 @pytest.fixture
@@ -34,15 +34,15 @@ def test_equal_weights_are_equal_bytes(tmp_path: Path, tensors: Tensors) -> None
     path = tmp_path / "file.safetensors"
     contents = set()
     for _ in range(8):
-        weight_files.write(path, described(tensors))
+        files.write(path, described(tensors))
         contents.add(path.read_bytes())
     assert len(contents) == 1
     assert safetensors.numpy.load_file(path).keys() == tensors.keys()
 
 
 def test_the_digest_is_of_the_content_alone(tensors: Tensors) -> None:
-    digest = weight_files.content_digest(tensors)
-    assert digest == weight_files.content_digest(dict(reversed(tensors.items())))
+    digest = files.content_digest(tensors)
+    assert digest == files.content_digest(dict(reversed(tensors.items())))
     name = "decode_head.conv_seg.bias"
     for other in (
         {name: tensors[name][::-1]},
@@ -50,7 +50,7 @@ def test_the_digest_is_of_the_content_alone(tensors: Tensors) -> None:
         {name: tensors[name][:, None]},
         {"another.name": tensors[name]},
     ):
-        assert digest != weight_files.content_digest({**tensors, **other})
+        assert digest != files.content_digest({**tensors, **other})
 
 
 @pytest.mark.parametrize("place", [-1, -4_000, -40_001])
@@ -58,19 +58,19 @@ def test_a_bit_that_flipped_in_a_tensor_is_told(
     tmp_path: Path, tensors: Tensors, place: int
 ) -> None:
     path = tmp_path / "file.safetensors"
-    weight_files.write(path, described(tensors))
+    files.write(path, described(tensors))
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
     safetensors.numpy.load_file(path)  # the library does not notice
     with pytest.raises(UserError, match=r"damaged: 1 of \d+ tensors are not what was written"):
-        weight_files.read(path)
+        files.read(path)
 
 
 def test_a_file_of_others_has_no_checksums(tmp_path: Path, tensors: Tensors) -> None:
     path = tmp_path / "file.safetensors"
     safetensors.numpy.save_file(tensors, path)
-    assert weight_files.read(path).tensors.keys() == tensors.keys()
+    assert files.read(path).tensors.keys() == tensors.keys()
 
 
 class Extended(TMANet):
@@ -85,8 +85,8 @@ class Extended(TMANet):
 
 def test_a_layer_without_a_name_of_the_originals_is_saved_under_its_own(tmp_path: Path) -> None:
     model = Extended()
-    weights.save(tmp_path / "model.safetensors", model)
-    saved = weight_files.read(tmp_path / "model.safetensors").tensors
+    load.save(tmp_path / "model.safetensors", model)
+    saved = files.read(tmp_path / "model.safetensors").tensors
     assert saved["edge.kernel"].shape == (2, 3)
     assert saved["head.classifier.temperature"].shape == (1,)
     doubled = {name: 2 * tensor for name, tensor in saved.items()}
@@ -102,14 +102,14 @@ def test_every_way_to_load_refuses_weights_that_are_not_finite(
     path = tmp_path / "file.safetensors"
     name = "auxiliary_head.convs.0.bn.running_var"
     tensors[name][1] = value
-    weight_files.write(path, described(tensors))
-    for load in (
-        lambda: weights.load_model(path),
-        lambda: weights.load_checkpoint(path, build(SMALL, tensors)),
-        lambda: weight_conversion.convert(path, tmp_path / "copy.safetensors"),
+    files.write(path, described(tensors))
+    for reads in (
+        lambda: load.load_model(path),
+        lambda: load.load_checkpoint(path, build(SMALL, tensors)),
+        lambda: conversion.convert(path, tmp_path / "copy.safetensors"),
     ):
         with pytest.raises(UserError, match=f"NaN or infinity in {name}"):
-            load()
+            reads()
     assert not (tmp_path / "copy.safetensors").exists()
 
 
@@ -132,15 +132,15 @@ def test_what_was_saved_under_the_name_is_told(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name} is {message}"):
-        weight_files.read(tmp_path / name)
+        files.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a\0.pth", "x" * 300 + ".safetensors", "y" * 5_000 + ".pth"])
 def test_names_that_no_file_can_have_are_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="No file of weights can have the name"):
-        weight_files.read(tmp_path / name)
+        files.read(tmp_path / name)
     with pytest.raises(UserError, match="No file of weights can have the name"):
-        weight_files.write(tmp_path / name, WeightFile({}))
+        files.write(tmp_path / name, WeightFile({}))
 
 
 def header_with(**fields: object) -> str:
@@ -173,7 +173,7 @@ def test_a_header_of_any_value_is_refused_at_once(tmp_path: Path, text: str) -> 
     safetensors.numpy.save_file(tensors, path, {"tmanet_jax": text})
     begin = time.monotonic()
     with pytest.raises(UserError, match=r"file\.safetensors, tmanet_jax of its header"):
-        weight_files.read(path)
+        files.read(path)
     assert time.monotonic() - begin < 1
 
 
@@ -185,5 +185,5 @@ def test_a_header_of_another_network_than_the_tensors_is_refused_at_once(
     safetensors.numpy.save_file(tensors, path, {"tmanet_jax": header_with(num_memory=num_memory)})
     begin = time.monotonic()
     with pytest.raises(UserError, match=f"num_memory={num_memory} instead of 2"):
-        weights.load_model(path)
+        load.load_model(path)
     assert time.monotonic() - begin < 1

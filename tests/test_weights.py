@@ -13,17 +13,18 @@ from flax import nnx
 
 from configs import default
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
-from tmanet_jax import settings, weight_conversion, weight_files, weights
+from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
-from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.train import start
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import expected_shapes, to_tensors
-from tmanet_jax.weight_networks import network_of
+from tmanet_jax.weights import conversion, files, load
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import expected_shapes, to_tensors
+from tmanet_jax.weights.networks import network_of
 
 GOLDENS = Path(__file__).parent / "goldens"
 COUNT = "backbone.layer1.0.bn1.num_batches_tracked"
@@ -61,7 +62,7 @@ def written(tmp_path, tensors):
     def write(drop=(), **changes):
         path = tmp_path / "file.safetensors"
         kept = {name: tensor for name, tensor in (tensors | changes).items() if name not in drop}
-        weight_files.write(path, WeightFile(kept))
+        files.write(path, WeightFile(kept))
         return path
 
     return write
@@ -110,11 +111,11 @@ def test_a_plain_stem_is_named_as_torchvision_does(depth, num_tensors):
 def test_saving_and_loading_changes_nothing(tmp_path, config):
     path = tmp_path / "model.safetensors"
     tensors = random_tensors(config, seed=1)
-    weights.save(path, build(config, tensors))
-    assert weights.read_model_config(path) == config
-    assert_same(weight_files.read(path).tensors, tensors)
+    load.save(path, build(config, tensors))
+    assert load.read_model_config(path) == config
+    assert_same(files.read(path).tensors, tensors)
     model = build(config, random_tensors(config, seed=2))
-    report = weights.load_checkpoint(path, model)
+    report = load.load_checkpoint(path, model)
     assert_same(tensors_of(model), tensors)
     assert set(report.loaded) == set(tensors)
     assert report.kept == report.ignored == ()
@@ -125,49 +126,49 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, tensors, model, value
     name = "backbone.layer4.0.conv1.weight"
     spoilt = tensors[name].copy()
     spoilt[0, 0] = value
-    weights.save(tmp_path / "model.safetensors", build(SMALL, {**tensors, name: spoilt}))
+    load.save(tmp_path / "model.safetensors", build(SMALL, {**tensors, name: spoilt}))
     with pytest.raises(UserError, match=f"NaN or infinity in {name}"):
-        weights.load_checkpoint(tmp_path / "model.safetensors", model)
+        load.load_checkpoint(tmp_path / "model.safetensors", model)
 
 
 def test_a_configuration_is_inferred_but_for_what_leaves_no_trace(written):
     path = written()
-    inferred = weights.read_model_config(path, align_corners=False)
+    inferred = load.read_model_config(path, align_corners=False)
     assert inferred.head == dataclasses.replace(SMALL.head, dropout=0.1, scale_scores=False)
     assert inferred.backbone == SMALL.backbone
     assert not inferred.align_corners
     with pytest.raises(UserError, match=r"5 classes.*--align-corners"):
-        weights.read_model_config(path)
+        load.read_model_config(path)
 
 
 def test_align_corners_can_be_overruled(tmp_path, model):
     path = tmp_path / "model.safetensors"
-    weights.save(path, model)
-    assert weights.read_model_config(path, align_corners=True).align_corners
+    load.save(path, model)
+    assert load.read_model_config(path, align_corners=True).align_corners
 
 
 def test_what_nobody_stated_is_told_and_stays_an_assumption(tmp_path, tensors, caplog):
     head = dataclasses.replace(SMALL.head, num_classes=12, scale_scores=False)
     config = dataclasses.replace(SMALL, head=head)
     source, copy = tmp_path / "source.safetensors", tmp_path / "copy.safetensors"
-    weight_files.write(source, WeightFile(random_tensors(config, seed=1)))
-    told = weight_conversion.convert(source, copy)
+    files.write(source, WeightFile(random_tensors(config, seed=1)))
+    told = conversion.convert(source, copy)
     assert "assumed, as the file does not say: align_corners=False, as published for 12" in told
     assert "style 'pytorch', contracted dilation, no multi-grid, output stride 8" in told
-    assert not weights.read_model_config(copy).align_corners
+    assert not load.read_model_config(copy).align_corners
     assert "assumed, as the file does not say: align_corners=False" in caplog.text
-    assert weights.read_model_config(copy, assume_align_corners=True).align_corners
+    assert load.read_model_config(copy, assume_align_corners=True).align_corners
     stated = tmp_path / "stated.safetensors"
-    weight_conversion.convert(copy, stated, align_corners=False)
-    assert not weights.read_model_config(stated, assume_align_corners=True).align_corners
+    conversion.convert(copy, stated, align_corners=False)
+    assert not load.read_model_config(stated, assume_align_corners=True).align_corners
 
 
 def test_a_backbone_file_sets_the_backbone(tmp_path, tensors, model):
     path = tmp_path / "backbone.safetensors"
     fc = {"fc.weight": np.zeros((1000, 128), np.float32), "fc.bias": np.zeros(1000, np.float32)}
-    weight_files.write(path, WeightFile(backbone_of(tensors) | fc))
+    files.write(path, WeightFile(backbone_of(tensors) | fc))
     before = tensors_of(model)
-    report = weights.load_pretrained_backbone(path, model)
+    report = load.load_pretrained_backbone(path, model)
     in_backbone = {name for name in tensors if name.startswith("backbone.")}
     assert set(report.loaded) == in_backbone
     assert set(report.kept) == set(tensors) - in_backbone
@@ -180,25 +181,25 @@ def test_a_backbone_file_sets_the_backbone(tmp_path, tensors, model):
 
 
 def test_the_backbone_of_a_whole_network_can_be_taken(written, tensors, model):
-    report = weights.load_pretrained_backbone(written(), model)
+    report = load.load_pretrained_backbone(written(), model)
     assert set(report.ignored) == {n for n in tensors if not n.startswith("backbone.")}
     assert_same(backbone_of(tensors_of(model)), backbone_of(tensors))
 
 
 def test_a_backbone_file_is_no_checkpoint(tmp_path, tensors, model):
     path = tmp_path / "backbone.safetensors"
-    weight_files.write(path, WeightFile(backbone_of(tensors)))
+    files.write(path, WeightFile(backbone_of(tensors)))
     with pytest.raises(UserError, match=r"config\.init\.pretrained"):
-        weights.load_checkpoint(path, model)
+        load.load_checkpoint(path, model)
     with pytest.raises(UserError, match="holds a backbone"):
-        weights.read_model_config(path)
+        load.read_model_config(path)
 
 
 def test_update_counts_may_be_missing(written, tensors, model):
     """PyTorch before 0.4.1, and torchvision's older files, do not have them."""
     counts = [name for name in tensors if name.endswith("num_batches_tracked")]
     before = tensors_of(model)
-    report = weights.load_checkpoint(written(drop=counts), model)
+    report = load.load_checkpoint(written(drop=counts), model)
     assert set(report.kept) == set(counts)
     assert "left at initial values: num_batches_tracked; assumed" in str(report)
     np.testing.assert_array_equal(tensors_of(model)[COUNT], before[COUNT])
@@ -229,7 +230,7 @@ def test_what_does_not_fit_is_named(written, model, drop, changes, message):
     path = written(drop, **changes)
     before = tensors_of(model)
     with pytest.raises(UserError) as error:
-        weights.load_checkpoint(path, model)
+        load.load_checkpoint(path, model)
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert_same(tensors_of(model), before)
@@ -238,7 +239,7 @@ def test_what_does_not_fit_is_named(written, model, drop, changes, message):
 def test_a_long_list_of_misfits_is_cut_short(written, model):
     path = written(drop=[name for name in random_tensors(SMALL, 1) if "layer2" in name])
     with pytest.raises(UserError, match=r"missing: (\S+, ){5}\S+ and \d+ more"):
-        weights.load_checkpoint(path, model)
+        load.load_checkpoint(path, model)
 
 
 def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
@@ -246,8 +247,8 @@ def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
     model = build(config, random_tensors(config, seed=2))
     before = tensors_of(model)
     with pytest.raises(UserError, match=r"decode_head\.conv_seg\.bias \(5,\) instead of \(9,\)"):
-        weights.load_checkpoint(written(), model)
-    report = weights.load_checkpoint(written(), model, new_classifier_ok=True)
+        load.load_checkpoint(written(), model)
+    report = load.load_checkpoint(written(), model, new_classifier_ok=True)
     classifiers = {
         f"{head}.conv_seg.{parameter}"
         for head in ("decode_head", "auxiliary_head")
@@ -260,31 +261,31 @@ def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
 
 
 def test_the_same_number_of_classes_keeps_the_classifiers(written, tensors, model):
-    report = weights.load_checkpoint(written(), model, new_classifier_ok=True)
+    report = load.load_checkpoint(written(), model, new_classifier_ok=True)
     assert report.kept == ()
     assert_same(tensors_of(model), tensors)
 
 
 def test_files_of_other_kinds_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"ends in \.safetensors or \.pth"):
-        weight_files.read(tmp_path / "model.onnx")
+        files.read(tmp_path / "model.onnx")
     with pytest.raises(UserError, match="no file of weights at"):
-        weight_files.read(tmp_path / "absent.safetensors")
+        files.read(tmp_path / "absent.safetensors")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"not tensors")
     with pytest.raises(UserError, match="not a safetensors file, or is damaged"):
-        weight_files.read(damaged)
+        files.read(damaged)
     other = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"embedding": np.zeros(3, np.float32)}, other)
     with pytest.raises(UserError, match="no TMANet and no ResNet"):
-        weight_conversion.convert(other, tmp_path / "copy.safetensors")
+        conversion.convert(other, tmp_path / "copy.safetensors")
 
 
 def test_a_resnet_of_three_stages_is_refused(tmp_path, tensors):
     kept = {n: t for n, t in backbone_of(tensors).items() if not n.startswith("layer4")}
-    weight_files.write(tmp_path / "source.safetensors", WeightFile(kept))
+    files.write(tmp_path / "source.safetensors", WeightFile(kept))
     with pytest.raises(UserError, match=r"four stages: blocks \(1, 2, 1, 0\)"):
-        weight_conversion.convert(tmp_path / "source.safetensors", tmp_path / "copy.safetensors")
+        conversion.convert(tmp_path / "source.safetensors", tmp_path / "copy.safetensors")
 
 
 def test_a_configuration_of_another_version_is_refused(tmp_path, tensors):
@@ -292,15 +293,15 @@ def test_a_configuration_of_another_version_is_refused(tmp_path, tensors):
     metadata = {"tmanet_jax": json.dumps({"model": {"tentacles": 8}})}
     safetensors.numpy.save_file(tensors, path, metadata)
     with pytest.raises(UserError, match="tentacles is unknown"):
-        weight_files.read(path)
+        files.read(path)
 
 
 def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path, model):
     with pytest.raises(UserError, match="cannot be written"):
-        weights.save(tmp_path / "absent" / "model.safetensors", model)
+        load.save(tmp_path / "absent" / "model.safetensors", model)
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        weights.save(tmp_path / "model.safetensors", model)
+        load.save(tmp_path / "model.safetensors", model)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
@@ -308,18 +309,18 @@ def test_pth_files_without_torch_say_what_to_install(tmp_path, model, monkeypatc
     monkeypatch.setitem(sys.modules, "torch", None)
     path = tmp_path / "model.pth"
     with pytest.raises(UserError, match=r"requirements-torch\.txt"):
-        weights.save(path, model)
+        load.save(path, model)
     path.write_bytes(b"PK")
     with pytest.raises(UserError, match=r"requirements-torch\.txt"):
-        weight_files.read(path)
+        files.read(path)
 
 
 def test_the_command_line_converts(tmp_path, written, tensors, capsys):
     copy = tmp_path / "copy.safetensors"
-    assert weight_conversion.main([str(written()), str(copy), "--no-align-corners"]) == 0
+    assert conversion.main([str(written()), str(copy), "--no-align-corners"]) == 0
     assert "T=2, 5 classes, align_corners=False" in capsys.readouterr().out
-    assert_same(weight_files.read(copy).tensors, tensors)
-    assert not weights.read_model_config(copy).align_corners
+    assert_same(files.read(copy).tensors, tensors)
+    assert not load.read_model_config(copy).align_corners
 
 
 def test_the_command_line_reports_bad_input(tmp_path):
@@ -332,24 +333,24 @@ def test_the_command_line_reports_bad_input(tmp_path):
 def test_a_backbone_converts_with_its_classifier(tmp_path, tensors):
     source, copy = tmp_path / "source.safetensors", tmp_path / "copy.safetensors"
     fc = {"fc.weight": np.ones((10, 128), np.float32)}
-    weight_files.write(source, WeightFile(backbone_of(tensors) | fc))
-    assert "ResNet-50, deep stem" in weight_conversion.convert(source, copy)
-    assert_same(weight_files.read(copy).tensors, backbone_of(tensors) | fc)
-    assert weight_files.read(copy).config == SMALL.backbone
+    files.write(source, WeightFile(backbone_of(tensors) | fc))
+    assert "ResNet-50, deep stem" in conversion.convert(source, copy)
+    assert_same(files.read(copy).tensors, backbone_of(tensors) | fc)
+    assert files.read(copy).config == SMALL.backbone
 
 
 @pytest.mark.parametrize("scale", [None, 0.5, (128, 256)])
 def test_a_file_says_how_its_network_was_scored_and_where_it_comes_from(tmp_path, tensors, scale):
     protocol = Protocol("slide", (96, 192), (32, 64), scale, memory_stride=3, train_height=128)
     file = WeightFile(tensors, SMALL, protocol=protocol, origin=Origin(400, 0.25))
-    weight_files.write(tmp_path / "file.safetensors", file)
-    weight_conversion.convert(tmp_path / "file.safetensors", tmp_path / "again.safetensors")
-    again = weight_files.read(tmp_path / "again.safetensors")
+    files.write(tmp_path / "file.safetensors", file)
+    conversion.convert(tmp_path / "file.safetensors", tmp_path / "again.safetensors")
+    again = files.read(tmp_path / "again.safetensors")
     assert (again.protocol, again.origin) == (protocol, Origin(400, 0.25))
 
 
 def test_a_file_that_says_nothing_of_it_has_no_protocol(written):
-    file = weight_files.read(written())
+    file = files.read(written())
     assert file.protocol is None
     assert file.origin is None
 
@@ -359,7 +360,7 @@ def test_a_protocol_that_no_version_wrote_is_refused(tmp_path, tensors, text):
     path = tmp_path / "file.safetensors"
     safetensors.numpy.save_file(tensors, path, {"tmanet_jax_protocol": text})
     with pytest.raises(UserError, match=r"file\.safetensors.*protocol"):
-        weight_files.read(path)
+        files.read(path)
 
 
 def test_a_file_says_nothing_of_how_its_network_was_computed_but_the_type(tmp_path, tensors):
@@ -367,15 +368,15 @@ def test_a_file_says_nothing_of_how_its_network_was_computed_but_the_type(tmp_pa
     config = dataclasses.replace(
         SMALL, dtype="bfloat16", precision="highest", attention="chunked", remat=True
     )
-    weight_files.write(path, WeightFile(tensors, config))
-    assert weights.read_model_config(path) == dataclasses.replace(SMALL, dtype="bfloat16")
+    files.write(path, WeightFile(tensors, config))
+    assert load.read_model_config(path) == dataclasses.replace(SMALL, dtype="bfloat16")
 
 
 def test_a_file_whose_classes_say_what_is_ignored_is_read(tmp_path, tensors):
     path = tmp_path / "old.safetensors"
     text = json.dumps(dataclasses.asdict(CITYSCAPES) | {"ignore": 255})
     safetensors.numpy.save_file(tensors, path, {"tmanet_jax_classes": text})
-    assert weight_files.read(path).classes == CITYSCAPES
+    assert files.read(path).classes == CITYSCAPES
 
 
 def test_a_file_of_before_attention_was_no_part_of_the_head_is_read(tmp_path, tensors):
@@ -384,17 +385,17 @@ def test_a_file_of_before_attention_was_no_part_of_the_head_is_read(tmp_path, te
     del fields["precision"], fields["attention"]
     fields["head"]["attention"] = "fused"
     safetensors.numpy.save_file(tensors, path, {"tmanet_jax": json.dumps({"model": fields})})
-    assert weights.read_model_config(path) == dataclasses.replace(SMALL, attention="fused")
+    assert load.read_model_config(path) == dataclasses.replace(SMALL, attention="fused")
 
 
 def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors):
     path = tmp_path / "file.safetensors"
-    weight_files.write(path, WeightFile(tensors, SMALL))
+    files.write(path, WeightFile(tensors, SMALL))
     config = default.get_config()
     config.data.dir = "records"
     config.init.checkpoint = str(path)
     config.model.attention, config.model.precision = "chunked", "highest"
     model = start.with_model_of_file(settings.from_config(config)).model
     assert model == dataclasses.replace(SMALL, attention="chunked", precision="highest")
-    loaded = weights.load_model(path, attention="chunked", precision="highest")
+    loaded = load.load_model(path, attention="chunked", precision="highest")
     assert loaded.model.config == model

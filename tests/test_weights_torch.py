@@ -17,13 +17,13 @@ from flax import nnx
 from tests import processes, tiny_runs
 from tests.parity.goldens import OWN_GOLDENS
 from tests.small_networks import SMALL, backbone_of, build, random_tensors
-from tmanet_jax import weight_conversion, weight_files, weights
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import expected_dtype, expected_shapes, to_tensors
+from tmanet_jax.weights import conversion, files, load
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import expected_dtype, expected_shapes, to_tensors
 
 pytestmark = pytest.mark.torch
 
@@ -83,9 +83,9 @@ def test_a_trained_network_survives_the_way_here_and_back(
     source, here, back = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth"))
     tensors = published(spec)
     torch.save(as_trained(torch, state_dict_of(tensors)), source)
-    assert described in weight_conversion.convert(source, here)
-    assert described in weight_conversion.convert(here, back)
-    assert weights.read_model_config(back) == weights.read_model_config(here)
+    assert described in conversion.convert(source, here)
+    assert described in conversion.convert(here, back)
+    assert load.read_model_config(back) == load.read_model_config(here)
     assert_same_bits(torch.load(back, weights_only=True)["state_dict"], tensors)
 
 
@@ -95,9 +95,9 @@ def test_the_published_backbone_survives_the_way_here_and_back(torch, state_dict
     tensors = published("spec_resnet50_v1c.json")
     tensors |= {name: np.full(shape, 0.1, np.float32) for name, shape in fc.items()}
     torch.save({"state_dict": state_dict_of(tensors), "meta": {}}, source)
-    weight_conversion.convert(source, here)
-    assert weight_files.read(here).config == ResNetConfig()
-    weight_conversion.convert(here, back)
+    conversion.convert(source, here)
+    assert files.read(here).config == ResNetConfig()
+    conversion.convert(here, back)
     assert_same_bits(torch.load(back, weights_only=True), tensors)
 
 
@@ -107,20 +107,20 @@ def test_torchvisions_plain_stem_survives_the_way_here_and_back(torch, state_dic
     tensors = backbone_of(random_tensors(ModelConfig(backbone), seed=1))
     tensors |= {"fc.weight": np.ones((1000, 128), np.float32), "fc.bias": np.ones(1000, np.float32)}
     torch.save(state_dict_of(tensors), source)
-    weight_conversion.convert(source, here)
-    assert weight_files.read(here).config == backbone
-    weight_conversion.convert(here, back)
+    conversion.convert(source, here)
+    assert files.read(here).config == backbone
+    conversion.convert(here, back)
     assert_same_bits(torch.load(back, weights_only=True), tensors)
 
 
 def test_a_network_trained_here_goes_to_torch_and_returns(torch, tmp_path):
     path = tmp_path / "model.pth"
     tensors = random_tensors(SMALL, seed=1)
-    weights.save(path, build(SMALL, tensors))
+    load.save(path, build(SMALL, tensors))
     assert_same_bits(torch.load(path, weights_only=True)["state_dict"], tensors)
-    assert weights.read_model_config(path) == SMALL
+    assert load.read_model_config(path) == SMALL
     model = build(SMALL, random_tensors(SMALL, seed=2))
-    weights.load_checkpoint(path, model)
+    load.load_checkpoint(path, model)
     for name, tensor in to_tensors(nnx.state(model)).items():
         np.testing.assert_array_equal(tensor, tensors[name])
 
@@ -173,14 +173,14 @@ def test_a_pth_says_how_its_network_was_scored_and_where_it_comes_from(torch, tm
     path = tmp_path / "tmanet.pth"
     protocol, origin = Protocol("slide", (96, 192), (32, 64), 0.5, train_height=128), Origin(400)
     file = WeightFile(random_tensors(SMALL, seed=1), SMALL, protocol=protocol, origin=origin)
-    weight_files.write(path, file)
-    again = weight_files.read(path)
+    files.write(path, file)
+    again = files.read(path)
     assert (again.protocol, again.origin) == (protocol, origin)
 
 
 def test_the_original_finds_its_classes_in_a_checkpoint(torch, tmp_path):
     path = tmp_path / "model.pth"
-    weight_files.write(path, WeightFile(published("spec_camvid.json"), ModelConfig()))
+    files.write(path, WeightFile(published("spec_camvid.json"), ModelConfig()))
     meta = torch.load(path, weights_only=True)["meta"]
     assert meta["CLASSES"][0] == "road"
     assert meta["PALETTE"][0] == [128, 64, 128]
@@ -191,7 +191,7 @@ def test_a_pretrained_pth_is_loaded_directly(torch, state_dict_of, tmp_path):
     tensors = random_tensors(SMALL, seed=1)
     torch.save(state_dict_of(backbone_of(tensors)), path, _use_new_zipfile_serialization=False)
     model = build(SMALL, random_tensors(SMALL, seed=2))
-    report = weights.load_pretrained_backbone(path, model)
+    report = load.load_pretrained_backbone(path, model)
     loaded = backbone_of(to_tensors(nnx.state(model)))
     for name, tensor in backbone_of(tensors).items():
         np.testing.assert_array_equal(loaded[name], tensor)
@@ -214,7 +214,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(torch, tmp_path):
     plain.write_bytes(pickle.dumps(Trap(marker), protocol=2))
     for trap in (path, plain):
         with pytest.raises(UserError, match=r"refused: .*wants to run"):
-            weight_conversion.convert(trap, tmp_path / "out.safetensors")
+            conversion.convert(trap, tmp_path / "out.safetensors")
     assert not marker.exists()
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -223,7 +223,7 @@ def test_a_pickled_module_is_refused(torch, tmp_path):
     path = tmp_path / "module.pth"
     torch.save(torch.nn.Linear(2, 2), path)
     with pytest.raises(UserError, match=r"torch\.nn\.modules\.linear\.Linear"):
-        weight_files.read(path)
+        files.read(path)
 
 
 def test_content_that_is_no_state_dict_is_refused(torch, tmp_path):
@@ -238,10 +238,10 @@ def test_content_that_is_no_state_dict_is_refused(torch, tmp_path):
     ):
         torch.save(content, path)
         with pytest.raises(UserError, match=message):
-            weight_files.read(path)
+            files.read(path)
     path.write_bytes(b"not a pickle")
     with pytest.raises(UserError, match="not a file of tensors"):
-        weight_files.read(path)
+        files.read(path)
 
 
 def test_what_does_not_fit_is_named(torch, state_dict_of, tmp_path):
@@ -252,7 +252,7 @@ def test_what_does_not_fit_is_named(torch, state_dict_of, tmp_path):
     tensors["decode_head.extra.weight"] = np.zeros(3, np.float32)
     torch.save({"state_dict": state_dict_of(tensors)}, path)
     with pytest.raises(UserError) as error:
-        weights.load_checkpoint(path, build(SMALL, random_tensors(SMALL, seed=2)))
+        load.load_checkpoint(path, build(SMALL, random_tensors(SMALL, seed=2)))
     assert "missing: backbone.layer1.0.bn2.bias" in str(error.value)
     assert "unexpected: decode_head.extra.weight" in str(error.value)
     assert "backbone.layer1.0.conv2.weight (4, 4, 1, 1) instead of (4, 4, 3, 3)" in str(error.value)
@@ -261,5 +261,5 @@ def test_what_does_not_fit_is_named(torch, state_dict_of, tmp_path):
 def test_a_pth_that_cannot_be_written_leaves_nothing(torch, tmp_path):
     model = build(SMALL, random_tensors(SMALL, seed=1))
     with pytest.raises(UserError, match="cannot be written"):
-        weights.save(tmp_path / "absent" / "model.pth", model)
+        load.save(tmp_path / "absent" / "model.pth", model)
     assert not list(tmp_path.iterdir())

@@ -13,8 +13,8 @@ from absl import flags
 
 import run as program
 from tests import tiny_runs
-from tmanet_jax import settings, weight_conversion, weight_files
-from tmanet_jax.checkpoint_arrays import read_arrays
+from tmanet_jax import settings
+from tmanet_jax.checkpoints.arrays import read_arrays
 from tmanet_jax.compilation_cache import make_room
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.records import open_clips
@@ -26,6 +26,7 @@ from tmanet_jax.settings import Settings
 from tmanet_jax.train import going_on, start
 from tmanet_jax.train.loop import train
 from tmanet_jax.train.trained import load_trained
+from tmanet_jax.weights import conversion, files
 
 NUM_STEPS = 4
 
@@ -87,9 +88,7 @@ def test_the_workdir_says_what_the_run_is(trained: Path, data_dir: Path) -> None
 def test_each_file_of_weights_is_of_the_step_that_it_says(trained: Path, data_dir: Path) -> None:
     run = settings.from_config(tiny_runs.config(data_dir))
     checkpoints = start.open_checkpoints(run, trained)
-    files = {
-        name: weight_files.read(trained / f"{name}.safetensors") for name in ("tmanet", "last")
-    }
+    files = {name: files.read(trained / f"{name}.safetensors") for name in ("tmanet", "last")}
     steps = {name: file.origin.step for name, file in files.items() if file.origin is not None}
     assert steps == {"tmanet": checkpoints.best_step(), "last": NUM_STEPS}
     for name, file in files.items():
@@ -104,29 +103,27 @@ def test_each_file_of_weights_is_of_the_step_that_it_says(trained: Path, data_di
 def test_a_workdir_and_a_step_of_it_are_read_as_files_of_weights(
     trained: Path, tmp_path: Path
 ) -> None:
-    of_file = weight_files.read(trained / "tmanet.safetensors")
-    weight_conversion.convert(trained, tmp_path / "best.safetensors")
-    weight_conversion.convert(
-        trained / "checkpoints" / str(NUM_STEPS), tmp_path / "of_step.safetensors"
-    )
+    of_file = files.read(trained / "tmanet.safetensors")
+    conversion.convert(trained, tmp_path / "best.safetensors")
+    conversion.convert(trained / "checkpoints" / str(NUM_STEPS), tmp_path / "of_step.safetensors")
     for name, expected in (
         ("best", of_file),
-        ("of_step", weight_files.read(trained / "last.safetensors")),
+        ("of_step", files.read(trained / "last.safetensors")),
     ):
-        got = weight_files.read(tmp_path / f"{name}.safetensors")
+        got = files.read(tmp_path / f"{name}.safetensors")
         assert (got.classes, got.origin) == (expected.classes, expected.origin)
         assert isinstance(got.config, ModelConfig) and isinstance(expected.config, ModelConfig)
         assert got.config.head.num_memory == expected.config.head.num_memory
         assert got.tensors.keys() == expected.tensors.keys()
         jax.tree.map(np.testing.assert_array_equal, got.tensors, expected.tensors)
     with pytest.raises(UserError, match="no run's workdir"):
-        weight_files.read(tmp_path)
+        files.read(tmp_path)
 
 
 def test_a_workdir_is_evaluated_without_a_configuration(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    best = weight_files.read(workdir / "tmanet.safetensors").origin
+    best = files.read(workdir / "tmanet.safetensors").origin
     monkeypatch.setattr("sys.argv", ["run.py"])
     (workdir / "metrics.json").unlink()
     assert started("eval", f"--workdir={workdir}", "--config.eval.num_worst=1") == 0
@@ -141,7 +138,7 @@ def test_a_finished_run_is_told_that_nothing_trains(workdir: Path, data_dir: Pat
     config = tiny_runs.config(
         data_dir, num_steps=NUM_STEPS, eval__every=2, optimizer__learning_rate=0.01
     )
-    last = weight_files.read(workdir / "last.safetensors")
+    last = files.read(workdir / "last.safetensors")
     (workdir / "checkpoints" / "2" / "metrics" / "metrics").write_text('{"mIoU": 0.9}')
     train(settings.from_config(config), workdir, fields_of(config))
     log = (workdir / "train.log").read_text()
@@ -149,12 +146,12 @@ def test_a_finished_run_is_told_that_nothing_trains(workdir: Path, data_dir: Pat
     assert "nothing is trained, whatever has changed" in log
     jax.tree.map(
         np.testing.assert_array_equal,
-        weight_files.read(workdir / "last.safetensors").tensors,
+        files.read(workdir / "last.safetensors").tensors,
         last.tensors,
     )
-    best = weight_files.read(workdir / "tmanet.safetensors")
+    best = files.read(workdir / "tmanet.safetensors")
     assert best.origin == Origin(step=2, mean_iou=0.9)
-    of_step = weight_files.read(workdir / "checkpoints" / "2")
+    of_step = files.read(workdir / "checkpoints" / "2")
     jax.tree.map(np.testing.assert_array_equal, best.tensors, of_step.tensors)
     assert read_fields(workdir) == fields_of(config)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from tests.test_tmanet import small_config
-from tmanet_jax import weight_files
 from tmanet_jax.data.classes import ClassSet, numbered_classes
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import Tensors, expected_dtype, expected_shapes
+from tmanet_jax.weights import files
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import Tensors, expected_dtype, expected_shapes
 
 CLASSES = numbered_classes(5)
 
@@ -24,7 +24,7 @@ def write_weights(
 ) -> Path:
     """A file of a small network with two memory frames and five classes."""
     config = small_config(2)
-    weight_files.write(path, WeightFile(_tensors(config, seed), config, classes, protocol))
+    files.write(path, WeightFile(_tensors(config, seed), config, classes, protocol))
     return path
 
 

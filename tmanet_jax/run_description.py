@@ -15,12 +15,12 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from tmanet_jax import distributed
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError
+from tmanet_jax.parallel import distributed
 from tmanet_jax.protocol import Protocol
 
 CONFIG_FILE = "config.json"

@@ -11,15 +11,15 @@ from ml_collections import ConfigDict
 
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
-from tmanet_jax.losses import LossConfig
+from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.parallel.sharding import MeshConfig
 from tmanet_jax.protocol import EvalConfig, Protocol
 from tmanet_jax.setting_ranges import check_ranges
-from tmanet_jax.sharding import MeshConfig
 
 Choice = TypeVar("Choice", bound=object)
 

@@ -6,7 +6,7 @@ import numpy as np
 from data_prep.street.scene import ANNOTATED_FRAME
 from data_prep.street.snippet import SnippetFrames
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
-from tmanet_jax.data.pictures import joined
+from tmanet_jax.pictures import joined
 
 _SIZE = (256, 512)
 _SNIPPETS = ((41, False), (22, True), (31, False), (45, True))  # number, degraded

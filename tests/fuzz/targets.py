@@ -25,23 +25,24 @@ from data_prep.folder_classes import Classes, FolderLabels
 from data_prep.label_pictures import LabelPicture
 from data_prep.pictures import read_frame
 from data_prep.preparation import Options
+from data_prep.records.writer import SplitPlan, write_records
 from data_prep.source_tree import SourceTree, UnpackedFile
 from tests import small_cityscapes, tiny_runs
 from tests.small_cityscapes import noise, write_png
 from tests.small_clips import NoiseClip
 from tests.small_videos import numbered, with_sound, write_video
 from tests.tiny_weights import write_weights
-from tmanet_jax import settings, weight_conversion, weight_files
-from tmanet_jax.checkpoint_damage import set_damaged_aside
-from tmanet_jax.checkpoints import Checkpoints
+from tmanet_jax import settings
+from tmanet_jax.checkpoints.damage import set_damaged_aside
+from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.classes import CITYSCAPES, ClassSet, palette_png
 from tmanet_jax.data.codec import encode_frame, encode_labels
-from tmanet_jax.data.frames import open_frames
-from tmanet_jax.data.record_writer import SplitPlan, write_records
 from tmanet_jax.data.records import EncodedClip, open_clips
 from tmanet_jax.inference.manifest import Manifest, open_manifest
 from tmanet_jax.models.tmanet import ModelConfig
-from tmanet_jax.sharding import make_mesh, replicated
+from tmanet_jax.parallel.sharding import make_mesh, replicated
+from tmanet_jax.video.frames import open_frames
+from tmanet_jax.weights import conversion, files
 
 Found = Mapping[str, Any]
 
@@ -68,8 +69,8 @@ CLASSES = ClassSet("mine", ("road", "car", "sky"), COLOURS)
 
 def write_pth(path: Path) -> None:
     try:
-        file = weight_files.read(write_weights(path / "healthy.safetensors"))
-        weight_files.write(path / "weights.pth", file)
+        file = files.read(write_weights(path / "healthy.safetensors"))
+        files.write(path / "weights.pth", file)
     finally:
         (path / "healthy.safetensors").unlink()
 
@@ -77,8 +78,8 @@ def write_pth(path: Path) -> None:
 def convert(path: Path) -> Found:
     """The conversion reads, compares with the network that is described, and writes."""
     (source,) = path.iterdir()
-    weight_conversion.convert(source, path / "converted.safetensors")
-    return weight_files.read(path / "converted.safetensors").tensors
+    conversion.convert(source, path / "converted.safetensors")
+    return files.read(path / "converted.safetensors").tensors
 
 
 def write_clips(path: Path) -> None:

@@ -18,14 +18,12 @@ from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.photometry import PhotometricDraw
 from tmanet_jax.data.transforms import (
-    MEAN_RGB,
-    STD_RGB,
     Augmentation,
     Box,
     GeometricDraw,
     keep_ratio_size,
 )
-from tmanet_jax.normalize import normalize
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB, normalize
 
 SAME_EVERYWHERE_WIDTH = 64
 """OpenCV's HSV -> BGR of rows of a multiple of this does not depend on version and processor."""

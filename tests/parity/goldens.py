@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tmanet_jax.weight_names import Tensors
+from tmanet_jax.weights.names import Tensors
 
 _Things = TypeVar("_Things", bound=Sized)
 

@@ -17,7 +17,6 @@ from tests.parity.goldens import (
     nchw,
 )
 from tests.parity.network import build, compiled, precision
-from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.inference.views import each_view, resized_frames
 from tmanet_jax.inference.windows import (
     Segment,
@@ -27,8 +26,8 @@ from tmanet_jax.inference.windows import (
     window_origins,
 )
 from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB, normalize
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.normalize import normalize
 from tmanet_jax.protocol import Protocol
 
 PROBABILITY_ABSOLUTE = 1e-4

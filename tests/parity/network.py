@@ -18,12 +18,12 @@ from tests.parity.goldens import (
     nchw,
 )
 from tmanet_jax.inference.windows import segment_whole
+from tmanet_jax.models.backbones import ResNet, ResNetConfig, Stages
 from tmanet_jax.models.heads import HeadConfig, KeyValue, TMAHead
-from tmanet_jax.models.resnet import ResNet, ResNetConfig, Stages
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import with_tensors
-from tmanet_jax.weight_networks import network_of
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import with_tensors
+from tmanet_jax.weights.networks import network_of
 
 
 def build(case: Case, dtype: str, **head: Any) -> TMANet:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.parity.goldens import Case, at_least_one
-from tmanet_jax.metrics import Scores, confusion_matrix, scores
+from tmanet_jax.scoring.metrics import Scores, confusion_matrix, scores
 
 
 def check_metrics(case: Case) -> None:

@@ -14,14 +14,14 @@ import optax
 from tests.parity.goldens import Case, at_least_one, clip_of, relative_l2
 from tests.parity.network import build, precision
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.losses import LossConfig, Losses, pixel_accuracy, segmentation_loss
 from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.losses import LossConfig, Losses, pixel_accuracy, segmentation_loss
 from tmanet_jax.models.tmanet import Logits
 from tmanet_jax.settings import OptimizerConfig
 from tmanet_jax.train import step
 from tmanet_jax.train.optimizer import make_sgd, poly_schedule
 from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, init_state
-from tmanet_jax.weight_names import UPDATE_COUNT, Tensors, to_tensors
+from tmanet_jax.weights.names import UPDATE_COUNT, Tensors, to_tensors
 
 
 @dataclasses.dataclass(frozen=True)

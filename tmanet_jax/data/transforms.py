@@ -6,7 +6,7 @@ holds for all frames of a clip and its labels; the colours of each frame are dra
 
 The order is the original's: resize, crop, flip, photometric distortion, normalise, pad. Pixels
 leave the host as uint8: normalising and blanking the padding happen on the device
-(`tmanet_jax.normalize`).
+(`tmanet_jax.models.normalize`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,9 +20,6 @@ from tmanet_jax.data import kernels
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.photometry import PhotometricMode
-
-MEAN_RGB = np.array([123.675, 116.28, 103.53], np.float32)
-STD_RGB = np.array([58.395, 57.12, 57.375], np.float32)
 
 CROP_TRIES = 10
 

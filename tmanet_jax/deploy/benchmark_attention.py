@@ -20,10 +20,10 @@ import psutil
 
 from tmanet_jax.deploy.benchmark import Report, Target, median_ratio, median_wall, take_turns
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.backbones import OUTPUT_STRIDE
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory import read_memory
 from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.models.resnet import OUTPUT_STRIDE
 from tmanet_jax.settings import Settings
 
 TIME_OF_PEER = 0.65

@@ -22,10 +22,10 @@ from tmanet_jax.deploy.chips import peak_flops
 from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import Compilation, compile_twice
 from tmanet_jax.deploy.flops import clip_flops, forward_flops
+from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.normalize import normalize
 from tmanet_jax.settings import Settings
-from tmanet_jax.weight_names import Tensors, to_tensors, with_tensors
+from tmanet_jax.weights.names import Tensors, to_tensors, with_tensors
 
 BACKBONE, CLIP = "JAX, backbone", "JAX, whole clip"
 

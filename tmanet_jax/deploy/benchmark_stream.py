@@ -31,10 +31,10 @@ from tmanet_jax.deploy.benchmark import (
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.normalize import normalize
 from tmanet_jax.settings import Settings
-from tmanet_jax.weight_names import (
+from tmanet_jax.weights.names import (
     Tensors,
     expected_dtype,
     expected_shapes,

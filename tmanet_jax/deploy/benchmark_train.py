@@ -24,11 +24,11 @@ from tmanet_jax.deploy.comparison import Comparison, Side, Work
 from tmanet_jax.deploy.compilation import Compilation, compile_twice
 from tmanet_jax.deploy.flops import training_flops
 from tmanet_jax.errors import counted
+from tmanet_jax.parallel.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.train import start
 from tmanet_jax.train.step import TrainState, compile_train_step
-from tmanet_jax.weight_names import Tensors, to_tensors
+from tmanet_jax.weights.names import Tensors, to_tensors
 
 OURS = "JAX, this project"
 

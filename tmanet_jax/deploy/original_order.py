@@ -22,6 +22,7 @@ from tmanet_jax.data.photometry import PhotometricDraw, draw_clip_photometry
 from tmanet_jax.data.records import Clip
 from tmanet_jax.data.samples import Lap, Sampling
 from tmanet_jax.data.transforms import Box
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def make_clip(
 
 def normalized(frames_SxHxWx3: np.ndarray) -> np.ndarray:
     """Frames as the original ships them: normalised in float32, S x 3 x H x W."""
-    mean_1x3 = transforms.MEAN_RGB.astype(np.float64)[None]
-    inverse_std_1x3 = 1 / transforms.STD_RGB.astype(np.float64)[None]
+    mean_1x3 = MEAN_RGB.astype(np.float64)[None]
+    inverse_std_1x3 = 1 / STD_RGB.astype(np.float64)[None]
     frames = []
     for frame_HxWx3 in frames_SxHxWx3:
         values_HxWx3 = frame_HxWx3.astype(np.float32)

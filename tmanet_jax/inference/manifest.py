@@ -7,14 +7,14 @@ import re
 import time
 from pathlib import Path
 
-from tmanet_jax import weight_files
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.data.frames import is_video, picture_files
-from tmanet_jax.data.video import is_stream
 from tmanet_jax.errors import UserError
-from tmanet_jax.weight_files import content_digest
-from tmanet_jax.weight_networks import network_of
+from tmanet_jax.video.frames import is_video, picture_files
+from tmanet_jax.video.read import is_stream
+from tmanet_jax.weights import files
+from tmanet_jax.weights.files import content_digest
+from tmanet_jax.weights.networks import network_of
 
 MANIFEST_FILE = "predict.json"
 
@@ -126,7 +126,7 @@ def fingerprint_weights(path: Path, align_corners: bool | None = None) -> str:
         raise UserError(
             f"The weights {path} cannot be read: train first, or name a file with --checkpoint."
         )
-    file = weight_files.read(path)
+    file = files.read(path)
     config = network_of(path, file, align_corners=align_corners).config
     corners = getattr(config, "align_corners", None)  # no tensor shows it
     return f"tensors {content_digest(file.tensors)}, align_corners {corners}"

@@ -17,7 +17,7 @@ from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.inference.overlays import legend
 from tmanet_jax.inference.segmenter import FrameResult
-from tmanet_jax.inference.video_writer import SegmentWriter, join
+from tmanet_jax.video.writer import SegmentWriter, join
 
 VIDEO_FILE = "overlay.mp4"
 OVERLAYS_DIR = "overlays"

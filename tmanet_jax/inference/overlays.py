@@ -3,8 +3,8 @@
 import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.pictures import blend, captioned, legend
-from tmanet_jax.inference.segment import SegmentedClip
+from tmanet_jax.inference.clips import SegmentedClip
+from tmanet_jax.pictures import blend, captioned, legend
 
 
 def comparison(

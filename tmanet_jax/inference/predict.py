@@ -16,9 +16,6 @@ from typing import Literal, get_args
 
 from tqdm import tqdm
 
-from tmanet_jax import weights
-from tmanet_jax.data.frames import PICTURE_SUFFIXES, Frames, open_frames
-from tmanet_jax.data.video import VideoFrame
 from tmanet_jax.errors import Stopped, UserError, counted
 from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference import outputs
@@ -35,6 +32,9 @@ from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.protocol import EvalConfig, parse_scale
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
+from tmanet_jax.video.frames import PICTURE_SUFFIXES, Frames, open_frames
+from tmanet_jax.video.read import VideoFrame
+from tmanet_jax.weights import load
 
 Format = Literal["video", "png", "labels"]
 OnError = Literal["keep", "stop"]
@@ -130,7 +130,7 @@ def prediction_of(
 
 def _weights_of(workdir: Path) -> Path:
     """The file that a finished run left; of one that is not, the workdir: its best checkpoint."""
-    path = workdir / weights.OF_WORKDIR
+    path = workdir / load.OF_WORKDIR
     return workdir if (workdir / "checkpoints").is_dir() and not path.is_file() else path
 
 

@@ -18,10 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
-from tmanet_jax import weights
 from tmanet_jax.data.classes import IGNORE, ClassSet
-from tmanet_jax.data.frames import Frames, Source, open_frames
-from tmanet_jax.data.video import VideoFrame
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.ahead import ahead
 from tmanet_jax.inference.overlays import blend
@@ -30,6 +27,9 @@ from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.video.frames import Frames, Source, open_frames
+from tmanet_jax.video.read import VideoFrame
+from tmanet_jax.weights import load
 
 _DECODED_AHEAD = 4
 _COMPUTED_AHEAD = 2
@@ -149,7 +149,7 @@ class Segmenter:
             "scale": scale,
             "memory_stride": memory_stride,
         }
-        loaded = weights.load_model(
+        loaded = load.load_model(
             path,
             align_corners=align_corners,
             dtype=dtype,

@@ -24,8 +24,8 @@ from tmanet_jax.inference.views import remarks, resized_frames
 from tmanet_jax.inference.windows import cut_windows, mean_of_windows, windows_of
 from tmanet_jax.models.heads import KeyValue
 from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet, feature_size
-from tmanet_jax.normalize import normalize
 from tmanet_jax.protocol import Protocol
 
 _PIXELS_AT_A_TIME = 5_000_000

@@ -13,7 +13,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from tmanet_jax.models import winograd
-from tmanet_jax.sharding import space_size
+from tmanet_jax.parallel.sharding import space_size
 
 Precision = Literal["default", "high", "highest"]
 """Of float32 products: as fast as the chip can (TF32 on NVIDIA GPUs, one bfloat16 pass on TPUs), in

@@ -4,7 +4,7 @@ import jax
 
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention, fitting_kernels, read_on_device
-from tmanet_jax.sharding import map_rows
+from tmanet_jax.parallel.sharding import map_rows
 
 
 def read_memory_of_rows(

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from tmanet_jax.models.backbones import OUTPUT_STRIDE, ResNet, ResNetConfig, Stages
 from tmanet_jax.models.heads import FCNHead, HeadConfig, TMAHead
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.models.resnet import OUTPUT_STRIDE, ResNet, ResNetConfig, Stages
-from tmanet_jax.sharding import spread_rows
+from tmanet_jax.parallel.sharding import spread_rows
 
 DTYPES = ("float32", "bfloat16", "float64")
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from flax import nnx
 
-from tmanet_jax import distributed
 from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.consistency import evaluate_videos, frame_stream, segment_video
-from tmanet_jax.inference.evaluate import Evaluation, evaluate, segment_split
-from tmanet_jax.inference.report import Report, write_report
-from tmanet_jax.inference.segment import ClipSegmenter, compile_segmenter
-from tmanet_jax.inference.submission import Submission
-from tmanet_jax.inference.videos import clips_of, find_videos
+from tmanet_jax.inference.clips import ClipSegmenter, compile_segmenter
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.sharding import local_mesh, to_default_device
+from tmanet_jax.scoring.consistency import evaluate_videos, frame_stream, segment_video
+from tmanet_jax.scoring.evaluate import Evaluation, evaluate, segment_split
+from tmanet_jax.scoring.report import Report, write_report
+from tmanet_jax.scoring.submission import Submission
+from tmanet_jax.scoring.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import local_mesh, to_default_device
 from tmanet_jax.train import start
 from tmanet_jax.train.trained import load_trained, model_settings, scored_as_before
 

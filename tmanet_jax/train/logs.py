@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from tmanet_jax import distributed
+from tmanet_jax.parallel import distributed
 from tmanet_jax.run_description import RunDescription
 
 

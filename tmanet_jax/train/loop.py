@@ -11,20 +11,16 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from tmanet_jax import distributed
-from tmanet_jax.checkpoint_damage import set_damaged_aside
-from tmanet_jax.checkpoints import Checkpoints, check_path
+from tmanet_jax.checkpoints.damage import set_damaged_aside
+from tmanet_jax.checkpoints.store import Checkpoints, check_path
 from tmanet_jax.data.pipeline import Batch, train_batches
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import Stopped, UserError, counted
 from tmanet_jax.folder_lock import alone_in
-from tmanet_jax.inference.evaluate import Evaluation, evaluate
-from tmanet_jax.inference.report import write_report
-from tmanet_jax.inference.segment import SegmentedClip, SegmenterProgram, compile_segmenter
+from tmanet_jax.inference.clips import SegmentedClip, SegmenterProgram, compile_segmenter
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.run_description import RunDescription
-from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import (
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.sharding import (
     BatchPart,
     batch_part,
     check_batch_size,
@@ -33,6 +29,10 @@ from tmanet_jax.sharding import (
     put_batch,
     replicated,
 )
+from tmanet_jax.run_description import RunDescription
+from tmanet_jax.scoring.evaluate import Evaluation, evaluate
+from tmanet_jax.scoring.report import write_report
+from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.train import going_on, start
 from tmanet_jax.train.assess import report_of

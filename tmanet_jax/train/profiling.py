@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from tmanet_jax import distributed
+from tmanet_jax.parallel import distributed
 
 PROFILE_DIR = "profile"
 _STEP_NAME = "train"

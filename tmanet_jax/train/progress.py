@@ -6,7 +6,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from tmanet_jax import distributed
+from tmanet_jax.parallel import distributed
 
 
 class Progress:

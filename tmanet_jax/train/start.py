@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tmanet_jax import distributed
-from tmanet_jax.checkpoints import Checkpoints, DataStream
+from tmanet_jax.checkpoints.store import Checkpoints, DataStream
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.inference.evaluate import evenly_spread
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.parallel import distributed
 from tmanet_jax.run_description import RunDescription
+from tmanet_jax.scoring.evaluate import evenly_spread
 from tmanet_jax.settings import InitConfig, Settings
 from tmanet_jax.train.optimizer import make_sgd
 from tmanet_jax.train.step import Recipe, TrainState, init_state
-from tmanet_jax.weights import (
+from tmanet_jax.weights.load import (
     LoadReport,
     load_checkpoint,
     load_pretrained_backbone,

@@ -11,10 +11,10 @@ from jax import lax
 from jax.sharding import Mesh
 
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.losses import LossConfig, Losses, segmentation_loss
+from tmanet_jax.models.losses import LossConfig, Losses, segmentation_loss
+from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.normalize import normalize
-from tmanet_jax.sharding import batch_sharding, on_mesh, replicated
+from tmanet_jax.parallel.sharding import batch_sharding, on_mesh, replicated
 
 
 @jax.tree_util.register_dataclass

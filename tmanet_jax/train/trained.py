@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from tmanet_jax import distributed, weight_files, weights
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.run_description import read_protocol
 from tmanet_jax.settings import Settings
-from tmanet_jax.sharding import make_mesh, replicated
 from tmanet_jax.train import start
 from tmanet_jax.train.step import TrainState
+from tmanet_jax.weights import files, load
 
 
 class Trained(NamedTuple):
@@ -48,7 +49,7 @@ def scored_as_before(settings: Settings, workdir: Path) -> Settings:
         UserError: the file cannot be read, or what the command line sets does not go with it.
     """
     if settings.init.checkpoint:
-        before = weight_files.read(settings.init.checkpoint).protocol
+        before = files.read(settings.init.checkpoint).protocol
     else:
         before = read_protocol(workdir)
     configured = settings.evaluation
@@ -96,4 +97,4 @@ def _check_classes(workdir: Path, about: Mapping[str, Any], classes: ClassSet) -
         trained_for = strict_json.decode(ClassSet, about["classes"], f"The checkpoint in {workdir}")
         differences = name_differences(trained_for, classes)
         if differences:
-            raise weights.other_classes(workdir, differences)
+            raise load.other_classes(workdir, differences)

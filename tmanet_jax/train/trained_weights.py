@@ -6,12 +6,13 @@ from pathlib import Path
 from flax import nnx
 from jax.sharding import Mesh
 
-from tmanet_jax import distributed, weights
-from tmanet_jax.checkpoints import Checkpoints
+from tmanet_jax.checkpoints.store import Checkpoints
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.sharding import replicated, to_default_device
 from tmanet_jax.protocol import Origin
 from tmanet_jax.run_description import RunDescription
-from tmanet_jax.sharding import replicated, to_default_device
 from tmanet_jax.train.step import TrainState
+from tmanet_jax.weights import load
 
 
 def leave_weights(
@@ -39,8 +40,8 @@ def leave_weights(
     best_state = state if best == last else checkpoints.restore(best, state, replicated(mesh))
     lines = []
     for name, of_step, what in (
-        (weights.OF_WORKDIR, best_state, "the best"),
-        (weights.LAST, state, "the last"),
+        (load.OF_WORKDIR, best_state, "the best"),
+        (load.LAST, state, "the last"),
     ):
         step = int(of_step.step)
         mean_iou = checkpoints.mean_iou(step)
@@ -48,7 +49,7 @@ def leave_weights(
         origin = Origin(step, mean_iou if is_scored else None)
         if distributed.is_first():
             model = nnx.merge(graphdef, *to_default_device(of_step.network))
-            weights.save(
+            load.save(
                 workdir / name,
                 model,
                 description.classes,

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import optax
 
-from tmanet_jax.checkpoints import Checkpoints
+from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError

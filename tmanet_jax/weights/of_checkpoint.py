@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.typing import PathParts
 
-from tmanet_jax.checkpoint_arrays import read_arrays
-from tmanet_jax.checkpoint_damage import damage_of, steps_in
+from tmanet_jax.checkpoints.arrays import read_arrays
+from tmanet_jax.checkpoints.damage import damage_of, steps_in
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.weight_names import Tensors, tensors_of
+from tmanet_jax.weights.names import Tensors, tensors_of
 
 
 class SavedNetwork(NamedTuple):

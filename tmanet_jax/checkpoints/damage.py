@@ -11,9 +11,9 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tmanet_jax import distributed
-from tmanet_jax.checkpoint_arrays import checksum, read_arrays
+from tmanet_jax.checkpoints.arrays import checksum, read_arrays
 from tmanet_jax.errors import UserError
+from tmanet_jax.parallel import distributed
 
 _JSON_FILES = (
     "_CHECKPOINT_METADATA",

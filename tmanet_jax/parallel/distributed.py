@@ -19,8 +19,8 @@ import jax
 from jax._src import distributed as jax_distributed  # the key-value store has no public name
 from tqdm import tqdm
 
-from tmanet_jax import peers
 from tmanet_jax.errors import Stopped, UserError
+from tmanet_jax.parallel import peers
 
 START_TIMEOUT_S, PEER_TIMEOUT_S = 300, 60
 _NO_LIMIT_MS = 7 * 24 * 3600 * 1000  # the watch ends a wait for a process that is lost

@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.sound import Sound, ways_to_keep
+from tmanet_jax.video.sound import Sound, ways_to_keep
 
 SEGMENT_FRAMES = 120
 

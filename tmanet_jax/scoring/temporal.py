@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.metrics import scores
+from tmanet_jax.scoring.metrics import scores
 
 _MIN_FLOW_SIZE = 64
 """Pixels each way; OpenCV 5.0 segfaults on pictures of 8x64."""

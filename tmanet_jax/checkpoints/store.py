@@ -22,13 +22,13 @@ from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from tmanet_jax import distributed
-from tmanet_jax.checkpoint_arrays import checksums_of
-from tmanet_jax.checkpoint_damage import damage_of, free_name, steps_in
+from tmanet_jax.checkpoints.arrays import checksums_of
+from tmanet_jax.checkpoints.damage import damage_of, free_name, steps_in
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.parallel import distributed
 
 State = TypeVar("State")
 

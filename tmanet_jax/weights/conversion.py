@@ -4,12 +4,12 @@ import argparse
 import dataclasses
 import os
 
-from tmanet_jax import weight_files
 from tmanet_jax.errors import ends_with_message
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
-from tmanet_jax.weight_names import expected_shapes
-from tmanet_jax.weight_networks import (
+from tmanet_jax.weights import files
+from tmanet_jax.weights.names import expected_shapes
+from tmanet_jax.weights.networks import (
     check_fit,
     has_auxiliary,
     network_of,
@@ -40,7 +40,7 @@ def convert(
         UserError: the source cannot be read, holds NaN, or is no network that this project can
             build, or the destination cannot be written.
     """
-    file = weight_files.read(source, ema=ema)
+    file = files.read(source, ema=ema)
     network = network_of(source, file, align_corners=align_corners)
     config = network.config
     if isinstance(config, ModelConfig):
@@ -51,7 +51,7 @@ def convert(
     described = dataclasses.replace(
         file, config=config, assumed=network.assumed, protocol=network.protocol
     )
-    weight_files.write(destination, described)
+    files.write(destination, described)
     notes = [*file.notes, *network.notes]
     if isinstance(config, ModelConfig) and not has_auxiliary(file.tensors):
         notes.append("no auxiliary head: inference needs none, training begins with a new one")

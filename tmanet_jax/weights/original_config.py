@@ -12,8 +12,8 @@ import numpy as np
 
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
-from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.protocol import Protocol
 
 Fields = Mapping[str, Any]

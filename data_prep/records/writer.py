@@ -17,9 +17,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from data_prep.records.parallel import computed_ahead
+from data_prep.records.replacement import check_clips_stay, check_replaceable
+from data_prep.records.staging import StagedShard, Staging, staging
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.codec import encode_frame, encode_labels
-from tmanet_jax.data.parallel import computed_ahead
 from tmanet_jax.data.records import (
     BUILDER_NAME,
     SCHEMA_VERSION,
@@ -28,8 +30,6 @@ from tmanet_jax.data.records import (
     shard_name,
 )
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo, check_clip_id
-from tmanet_jax.data.replacement import check_clips_stay, check_replaceable
-from tmanet_jax.data.staging import StagedShard, Staging, staging
 from tmanet_jax.errors import UserError
 
 CLIPS_PER_SHARD = 32

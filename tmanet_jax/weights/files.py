@@ -22,15 +22,15 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from tmanet_jax import checkpoint_weights, original_config, torch_files
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.tmanet import OF_COMPUTATION, ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.weight_names import Tensors, expected_dtype
+from tmanet_jax.weights import of_checkpoint, original_config, torch_files
+from tmanet_jax.weights.names import Tensors, expected_dtype
 
 _CONFIG_KEY = "tmanet_jax"
 _CLASSES_KEY = "tmanet_jax_classes"
@@ -122,7 +122,7 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> WeightFile:
         if ema and not is_of_torch:
             raise UserError(f"{path} holds no moving averages (EMA): leave --ema out.")
         if path.is_dir():
-            return WeightFile(*checkpoint_weights.read(path))
+            return WeightFile(*of_checkpoint.read(path))
         with path.open("rb") as stream:
             _check_begin(path, stream.read(64).lstrip().lower())
         return _read_torch(path, ema=ema) if is_of_torch else _read_safetensors(path)

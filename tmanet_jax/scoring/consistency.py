@@ -9,14 +9,14 @@ from tmanet_jax.data.categories import void_class
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.evaluate import Evaluation, Tally, evenly_spread
-from tmanet_jax.inference.segment import SegmentedClip
+from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.inference.stream import FrameStream
-from tmanet_jax.inference.temporal import TemporalScores, TemporalTotal, VideoFrame
-from tmanet_jax.inference.videos import Video, clips_of, find_videos
-from tmanet_jax.metrics import confusion_of
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread
+from tmanet_jax.scoring.metrics import confusion_of
+from tmanet_jax.scoring.temporal import TemporalScores, TemporalTotal, VideoFrame
+from tmanet_jax.scoring.videos import Video, clips_of, find_videos
 
 
 def frame_stream(model: TMANet, config: EvalConfig) -> FrameStream:

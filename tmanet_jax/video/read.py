@@ -31,8 +31,8 @@ import numpy as np
 from av.sidedata.sidedata import SideData
 
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.video_losses import Event, InOrder, Losses, with_doubts
 from tmanet_jax.errors import UserError
+from tmanet_jax.video.losses import Event, InOrder, Losses, with_doubts
 
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 """Lists each frame: a packet without a frame is a loss, and so is a packet that is not there. In

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import Logits
-from tmanet_jax.sharding import spread_rows
+from tmanet_jax.parallel.sharding import spread_rows
 
 
 @dataclasses.dataclass(frozen=True)

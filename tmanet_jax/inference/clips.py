@@ -12,16 +12,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from tmanet_jax import distributed
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.records import Clip
 from tmanet_jax.inference.views import class_scores, remarks, resized_frames
 from tmanet_jax.inference.windows import Segment, segment_whole, segment_windows
-from tmanet_jax.metrics import confusion_matrix
+from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.normalize import normalize
-from tmanet_jax.protocol import EvalConfig
-from tmanet_jax.sharding import (
+from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.sharding import (
     DATA_AXIS,
     batch_sharding,
     local_mesh,
@@ -30,6 +28,8 @@ from tmanet_jax.sharding import (
     put_locally,
     replicated,
 )
+from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.scoring.metrics import confusion_matrix
 
 
 class SegmentedClip(NamedTuple):

@@ -7,14 +7,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from tmanet_jax import original_config
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
-from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import UPDATE_COUNT, Tensors, expected_dtype
+from tmanet_jax.weights import original_config
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import UPDATE_COUNT, Tensors, expected_dtype
 
 T = TypeVar("T")
 

@@ -18,12 +18,12 @@ import numpy as np
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import resize_frame, resize_labels
-from tmanet_jax.inference.charts import row_shares
-from tmanet_jax.inference.evaluate import Evaluation
+from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.inference.overlays import comparison_of
-from tmanet_jax.inference.segment import SegmentedClip
-from tmanet_jax.inference.temporal import TemporalScores
-from tmanet_jax.metrics import Scores
+from tmanet_jax.scoring.charts import row_shares
+from tmanet_jax.scoring.evaluate import Evaluation
+from tmanet_jax.scoring.metrics import Scores
+from tmanet_jax.scoring.temporal import TemporalScores
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _MAX_WIDTH = 1024

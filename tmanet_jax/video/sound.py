@@ -13,8 +13,8 @@ from fractions import Fraction
 
 import av
 
-from tmanet_jax.data.video import is_stream, open_container, open_video
 from tmanet_jax.errors import UserError
+from tmanet_jax.video.read import is_stream, open_container, open_video
 
 _AUDIO_OF_BROWSERS = ("aac", "mp3", "opus", "flac")
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy._core import multiarray
 
-from tmanet_jax.data.transforms import MEAN_RGB, STD_RGB
 from tmanet_jax.errors import UserError
-from tmanet_jax.weight_names import Tensors
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
+from tmanet_jax.weights.names import Tensors
 
 _WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")
 _EMA_WRAPPINGS = ("ema_state_dict", "state_dict_ema", "model_ema", "ema")

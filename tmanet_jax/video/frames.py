@@ -17,8 +17,8 @@ import numpy as np
 
 from tmanet_jax.data.files import is_hidden
 from tmanet_jax.data.jpeg import warning_of
-from tmanet_jax.data.video import VideoFrame, is_stream, open_video
 from tmanet_jax.errors import UserError
+from tmanet_jax.video.read import VideoFrame, is_stream, open_video
 
 Source = str | os.PathLike[str] | int | Iterable[np.ndarray]
 """A video file or stream, a picture, a folder or glob of pictures, the number of a camera, or

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.report import METRICS_FILE
+from tmanet_jax.scoring.report import METRICS_FILE
 
 
 @dataclass(frozen=True)

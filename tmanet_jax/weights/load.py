@@ -1,16 +1,8 @@
-"""The original's weights in and out: names, layouts, loading, conversion.
-
-    python -m tmanet_jax.weights SRC DST
-
-converts `.pth` to `.safetensors` and back, for a whole TMANet, mmseg's backbones (`resnet50_v1c`)
-and torchvision's. Files hold the original's names and layouts; `weight_names` leads from them to
-this model's parameters and back.
-"""
+"""Networks from files of weights, and back into them."""
 
 import dataclasses
 import logging
 import os
-import sys
 from typing import NamedTuple
 
 import jax
@@ -18,22 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tmanet_jax import weight_files
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.weight_files import WeightFile
-from tmanet_jax.weight_names import (
+from tmanet_jax.weights import files
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import (
     UPDATE_COUNT,
     Tensors,
     expected_shapes,
     to_tensors,
     with_tensors,
 )
-from tmanet_jax.weight_networks import (
+from tmanet_jax.weights.networks import (
     ALIGN_CORNERS,
     BACKBONE,
     SCALE_SCORES,
@@ -89,7 +81,7 @@ def load_pretrained_backbone(path: str | os.PathLike[str], model: TMANet) -> Loa
     Raises:
         UserError: the file cannot be read, or its backbone is not the model's.
     """
-    file = weight_files.read(path)
+    file = files.read(path)
     if file.original is not None:
         check_original(path, file.original, backbone_alone=True)
     if file.is_whole_model:
@@ -124,7 +116,7 @@ def load_checkpoint(
         UserError: the file cannot be read, is not of a network of the model's shape and scaling of
             scores, or tells other classes apart.
     """
-    file = weight_files.read(path)
+    file = files.read(path)
     if not file.is_whole_model:
         raise UserError(
             f"{path} holds a backbone, not a whole TMANet: set config.init.pretrained to it, "
@@ -180,7 +172,7 @@ def read_model_config(
         UserError: the file cannot be read, holds no whole TMANet that this project can build, or
             leaves `align_corners` open.
     """
-    file = weight_files.read(path)
+    file = files.read(path)
     return _whole(
         path,
         network_of(
@@ -222,7 +214,7 @@ def load_model(
         UserError: the file cannot be read, holds no whole TMANet that this project can build, or
             weights that are not finite.
     """
-    file = weight_files.read(path)
+    file = files.read(path)
     network = network_of(path, file, align_corners=align_corners)
     config = _whole(path, network)
     check_fit(path, file.tensors, expected_shapes(config))
@@ -233,7 +225,7 @@ def load_model(
     )
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
     zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
-    classes = file.classes or weight_files.classes_of_number(config.head.num_classes)
+    classes = file.classes or files.classes_of_number(config.head.num_classes)
     model = nnx.merge(graphdef, with_tensors(zeros, file.tensors))
     return LoadedModel(model, classes, network.protocol)
 
@@ -259,7 +251,7 @@ def save(
         UserError: the file cannot be written, or is a `.pth` and torch is not installed.
     """
     tensors = to_tensors(nnx.state(model))
-    weight_files.write(path, WeightFile(tensors, model.config, classes, protocol, origin))
+    files.write(path, WeightFile(tensors, model.config, classes, protocol, origin))
 
 
 def _whole(path: str | os.PathLike[str], network: Network) -> ModelConfig:
@@ -315,9 +307,3 @@ def _parts_of_network(names: tuple[str, ...]) -> list[str]:
         is_count_alone = parameter == UPDATE_COUNT and f"{layer}.running_mean" not in names
         parts.append(UPDATE_COUNT if is_count_alone else ".".join(name.split(".")[:2]))
     return list(dict.fromkeys(parts))
-
-
-if __name__ == "__main__":
-    from tmanet_jax.weight_conversion import main
-
-    sys.exit(main())

@@ -8,14 +8,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from tmanet_jax import distributed
 from tmanet_jax.data.categories import categories_of, void_class
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pipeline import eval_clips
 from tmanet_jax.data.records import ClipSource
+from tmanet_jax.inference.clips import ClipSegmenter, SegmentedClip
 from tmanet_jax.inference.overlays import comparison_of
-from tmanet_jax.inference.segment import ClipSegmenter, SegmentedClip
-from tmanet_jax.metrics import Scores, merged, scores, scores_without
+from tmanet_jax.parallel import distributed
+from tmanet_jax.scoring.metrics import Scores, merged, scores, scores_without
 
 
 @dataclasses.dataclass(frozen=True)

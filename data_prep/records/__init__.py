@@ -1,0 +1,1 @@
+"""Writes clip records, in whatever order their parts are done."""

@@ -1,0 +1,1 @@
+"""Scores of segmented clips and videos, reports, result files."""

@@ -1,0 +1,1 @@
+"""Frames in and out: videos, folders, cameras, sound."""

@@ -1,0 +1,1 @@
+"""Files of weights, this project's and the original's."""
