@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests import tiny_runs
+from tests.made import tiny_runs
 from tests.processes import PROJECT, environment
 
 SECONDS = 600

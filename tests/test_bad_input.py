@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import in_process, processes, tiny_runs
-from tests.small_clips import damage
+from tests import in_process, processes
+from tests.made import tiny_runs
+from tests.made.small_clips import damage
 from tmanet_jax.data.records import open_clips
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep.records.writer import SplitPlan, write_records
-from tests.small_clips import NoiseClip
+from tests.made.small_clips import NoiseClip
 from tests.test_configs import load
 from tmanet_jax import settings
 from tmanet_jax.data import transforms

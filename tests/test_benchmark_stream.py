@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.small_networks import SMALL
+from tests.made.small_networks import SMALL
 from tmanet_jax.deploy import benchmark_stream
 from tmanet_jax.deploy.benchmark_stream import Segmented
 from tmanet_jax.errors import UserError

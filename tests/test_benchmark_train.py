@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import cityscapes, demo
-from tests.small_networks import SMALL
+from tests.made.small_networks import SMALL
 from tmanet_jax import settings
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.deploy import benchmark_inference, benchmark_train, comparison

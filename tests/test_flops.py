@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from tests.small_networks import untrained
+from tests.made.small_networks import untrained
 from tmanet_jax.deploy.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.backbones import ResNetConfig

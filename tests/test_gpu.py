@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.test_memory_kernels import TOLERANCE, naive, with_gradients
+from tests.models.test_memory_kernels import TOLERANCE, naive, with_gradients
 from tests.test_parity import pytest_generate_tests, test_parity  # noqa: F401, run here once more
 from tmanet_jax.models.memory import read_memory
 

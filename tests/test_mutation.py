@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.inference.test_stream import assert_stream_is_clip, no_resets, video
+from tests.models.test_tmanet import small_config, trained
 from tests.parity.checks import checks_of, kind_of
 from tests.parity.goldens import Case, load_cases
-from tests.test_stream import assert_stream_is_clip, no_resets, video
-from tests.test_tmanet import small_config, trained
 from tmanet_jax.data import photometry, transforms
 from tmanet_jax.data.photometry import PhotometricDraw
 from tmanet_jax.inference import stream

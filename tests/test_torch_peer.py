@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.small_networks import SMALL, build
+from tests.made.small_networks import SMALL, build
 from tmanet_jax.deploy import benchmark_stream
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.layers import resize_bilinear

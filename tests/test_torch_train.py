@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from configs import demo
-from tests.small_networks import SMALL
+from tests.made.small_networks import SMALL
 from tmanet_jax import settings
 from tmanet_jax.deploy import benchmark_train
 from tmanet_jax.deploy.benchmark_stream import random_model

@@ -27,11 +27,11 @@ from data_prep.pictures import read_frame
 from data_prep.preparation import Options
 from data_prep.records.writer import SplitPlan, write_records
 from data_prep.source_tree import SourceTree, UnpackedFile
-from tests import small_cityscapes, tiny_runs
-from tests.small_cityscapes import noise, write_png
-from tests.small_clips import NoiseClip
-from tests.small_videos import numbered, with_sound, write_video
-from tests.tiny_weights import write_weights
+from tests.made import small_cityscapes, tiny_runs
+from tests.made.small_cityscapes import noise, write_png
+from tests.made.small_clips import NoiseClip
+from tests.made.small_videos import numbered, with_sound, write_video
+from tests.made.tiny_weights import write_weights
 from tmanet_jax import settings
 from tmanet_jax.checkpoints.damage import set_damaged_aside
 from tmanet_jax.checkpoints.store import Checkpoints

@@ -1,0 +1,53 @@
+"""Examples are read as TFDS reads them; torn ones are errors, never other values."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.made.small_clips import write_noise
+from tmanet_jax.data.examples import parse_example
+from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, features
+
+EXAMPLE = features().serialize_example(
+    {"id": "a", "group": "", "memory": [b"older" * 100, b""], "query": b"newest", "labels": b""}
+)
+
+
+def test_values_are_those_that_tfds_reads(tmp_path):
+    write_noise(tmp_path, 2)
+    builder = tfds.builder_from_directory(tmp_path / BUILDER_NAME / SCHEMA_VERSION)
+    undecoded = tfds.decode.DeserializeMethod.RAW_BYTES
+    raw = builder.as_data_source("train", deserialize_method=undecoded)
+    for index, expected in enumerate(builder.as_data_source("train")):
+        found = parse_example(raw[index])
+        assert set(found) == set(expected)
+        assert [bytes(value) for value in found["memory"]] == list(expected["memory"])
+        for name in ("id", "group", "query", "labels"):
+            assert [bytes(value) for value in found[name]] == [expected[name]]
+
+
+def test_empty_values_are_values():
+    assert parse_example(EXAMPLE)["memory"] == [b"older" * 100, b""]
+    assert parse_example(EXAMPLE)["group"] == [b""]
+
+
+def test_values_are_not_copied():
+    query = parse_example(EXAMPLE)["query"][0]
+    assert np.shares_memory(np.frombuffer(query, np.uint8), np.frombuffer(EXAMPLE, np.uint8))
+
+
+def test_a_torn_message_is_an_error():
+    for length in range(1, len(EXAMPLE)):
+        with pytest.raises(ValueError, match=r"where|ends within|unpack"):
+            parse_example(EXAMPLE[:length])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_read_or_refused(message):
+    with contextlib.suppress(ValueError):  # UnicodeDecodeError is one
+        parse_example(message)

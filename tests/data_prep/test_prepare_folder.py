@@ -1,0 +1,350 @@
+"""Somebody's own data: from a folder to the first training step."""
+
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import textwrap
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from configs import default
+from data_prep import folder, folder_videos
+from tests.made import tiny_runs
+from tests.made.small_camvid import write_png
+from tests.made.small_videos import number_of, numbered, write_video
+from tmanet_jax import settings
+from tmanet_jax.data.classes import ClassSet, palette_png, png_chunk
+from tmanet_jax.data.records import open_clips
+from tmanet_jax.errors import UserError
+from tmanet_jax.train.start import open_split
+
+SIZE = (96, 128)
+CLASSES = "name,red,green,blue\nroad,90,90,90\ncar,200,0,0\nsky,0,0,250\n"
+COLOURS = np.array([(90, 90, 90), (200, 0, 0), (0, 0, 250)], np.uint8)
+
+
+def labels_of(number):
+    return np.random.default_rng(number).integers(0, 3, SIZE, np.uint8)
+
+
+@pytest.fixture
+def source(tmp_path):
+    root = tmp_path / "mine"
+    for split in ("train", "val"):
+        for number in range(3, 9):
+            write_png(root / f"frames/{split}/drive/{number:06d}.png", numbered(number))
+        for number in (5, 8):
+            write_png(root / f"labels/{split}/drive/{number:06d}.png", labels_of(number))
+    (root / "classes.csv").write_text(CLASSES)
+    return root
+
+
+def prepare(source, *options):
+    return folder.main([f"--source={source}", f"--out={source.parent / 'out'}", *options])
+
+
+def clips_of(source, split="train"):
+    return open_clips(source.parent / "out", split)
+
+
+def shown_numbers(clips, index, memory_range=2):
+    frames_SxHxWx3 = clips.read(index, range(memory_range, 0, -1)).frames_SxHxWx3
+    return [number_of(frame) for frame in frames_SxHxWx3]
+
+
+def test_each_labelled_frame_becomes_a_clip(source):
+    assert prepare(source) == 0
+    for split in ("train", "val"):
+        clips = clips_of(source, split)
+        assert clips.info.classes == ClassSet(
+            "mine", ("road", "car", "sky"), ((90, 90, 90), (200, 0, 0), (0, 0, 250))
+        )
+        assert [clips.clip_id(index) for index in range(2)] == ["drive_000005", "drive_000008"]
+        assert [shown_numbers(clips, index) for index in range(2)] == [[3, 4, 5], [6, 7, 8]]
+        np.testing.assert_array_equal(clips.read(1, ()).labels_HxW, labels_of(8))
+
+
+def test_frames_before_the_first_are_stood_in_for(source, capsys):
+    assert prepare(source, "--memory-range=4", "--splits=train") == 0
+    assert shown_numbers(clips_of(source), 0, memory_range=4) == [3, 3, 3, 4, 5]
+    assert "(2 of them standing in" in capsys.readouterr().out
+    assert prepare(source, "--memory-range=4", "--missing=error") == 2
+    assert "Clip drive_000005 has no frame 1 of train/drive, frame 2" in capsys.readouterr().err
+
+
+def test_a_gap_is_filled_with_the_nearest_earlier_frame(source):
+    (source / "frames/train/drive/000007.png").unlink()
+    prepare(source, "--splits=train")
+    assert shown_numbers(clips_of(source), 1) == [6, 6, 8]
+
+
+def test_a_stride_takes_every_second_frame(source):
+    prepare(source, "--splits=train", "--frame-stride=2")
+    assert shown_numbers(clips_of(source), 1) == [4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, labels: path.write_bytes(palette_png(labels, ((1, 2, 3),) * 3)),
+        lambda path, labels: write_png(path, COLOURS[labels]),
+    ],
+    ids=["palette", "colours"],
+)
+def test_labels_may_be_palette_or_colours(source, write):
+    write(source / "labels/train/drive/000005.png", labels_of(1))
+    prepare(source, "--splits=train")
+    np.testing.assert_array_equal(clips_of(source).read(0, ()).labels_HxW, labels_of(1))
+
+
+@pytest.mark.parametrize("ignored", ["ignored", "Ignored"])
+def test_ignored_pixels_are_255_or_of_the_colour_named_ignored(source, ignored):
+    (source / "classes.csv").write_text(CLASSES + f"{ignored},0,0,0\n")
+    indices = labels_of(1)
+    indices[:5] = 255
+    write_png(source / "labels/train/drive/000005.png", indices)
+    colours = COLOURS[labels_of(1)]
+    colours[:5] = 0
+    write_png(source / "labels/train/drive/000008.png", colours)
+    prepare(source, "--splits=train")
+    clips = clips_of(source)
+    assert clips.info.classes.num_classes == 3
+    for index in range(2):
+        np.testing.assert_array_equal(clips.read(index, ()).labels_HxW, indices)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "bmp", "TIF", "tiff", "webp"])
+def test_frames_may_be_of_other_kinds_and_names_may_hold_text(source, kind):
+    for path in (source / "frames/train/drive").glob("*.png"):
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 95]
+        frame = numbered(int(path.stem))
+        cv2.imwrite(str(path.with_name(f"cam-{path.stem}.{kind}")), frame[..., ::-1], quality)
+        path.unlink()
+    prepare(source, "--splits=train")
+    assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [3, 4])
+def test_a_labelled_frame_that_exif_turns_is_noted(source, kind, orientation, capsys):
+    path = source / "frames/train/drive/000008.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path.unlink()
+    Image.fromarray(numbered(8)[::-1]).save(path.with_suffix(f".{kind}"), exif=exif)
+    assert prepare(source, "--splits=train") == 0
+    report = capsys.readouterr().out
+    assert f"EXIF turns or mirrors 1 labelled frames of train, such as {source}/fr" in report
+    query = clips_of(source).read(1, ()).frames_SxHxWx3[0]
+    assert number_of(query[:, ::-1] if orientation == 3 else query) == 8
+    assert prepare(source, "--splits=train,val") == 0
+    assert "EXIF turns or mirrors 1 labelled frames of val" not in capsys.readouterr().out
+
+
+def test_endings_may_be_in_capitals(source):
+    for path in source.rglob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    prepare(source, "--splits=train")
+    assert shown_numbers(clips_of(source), 1) == [6, 7, 8]
+
+
+@pytest.mark.parametrize("name", ["drive.mp4", "drive.MKV"])
+def test_a_video_file_may_stand_for_a_folder_of_frames(source, name, monkeypatch):
+    shutil.rmtree(source / "frames/train/drive")
+    write_video(source / "frames/train" / name, map(numbered, range(10)), "libx264")
+    write_png(source / "labels/train/drive/000001.png", labels_of(1))
+    assert prepare(source, "--splits=train") == 0
+    shown = [shown_numbers(clips_of(source), index) for index in range(3)]
+    assert shown == [[0, 0, 1], [3, 4, 5], [6, 7, 8]]
+    written = {path.name for path in (source.parent / "out/frames/train").glob("*/*.png")}
+    assert written == {f"{number:06d}.png" for number in (0, 1, 3, 4, 5, 6, 7, 8)}
+    monkeypatch.setattr(folder_videos, "Watch", None)  # nothing is decoded again
+    assert prepare(source, "--verify") == 0
+
+
+@pytest.mark.parametrize("form", ["{}", "cam_{:.6f}", "{:.2f}"])
+def test_frames_named_by_times_count_in_their_order(source, form, capsys):
+    times = dict(zip(range(3, 9), (0, 33, 66, 100, 134, 170), strict=True))
+    for path in list(source.rglob("train/drive/*.png")):
+        time = 1638316800 * 1000 + times[int(path.stem)]
+        path.rename(path.with_name(f"{form.format(time if form == '{}' else time / 1000)}.png"))
+    assert prepare(source, "--splits=train") == 0
+    assert [shown_numbers(clips_of(source), index) for index in range(2)] == [[3, 4, 5], [6, 7, 8]]
+    report = capsys.readouterr().out
+    assert "(frames 0..5, labels 2..5, in the order of the times in their names)" in report
+    assert "(0 of them standing in" in report
+
+
+def test_names_of_splits_may_have_spaces_between_them(source):
+    assert prepare(source, "--splits=val, train") == 0
+    assert len(clips_of(source, "train")) == len(clips_of(source, "val")) == 2
+
+
+def test_zip_files_are_read_in_place(source):
+    prepare(source)
+    expected = clips_of(source).read(1, (2, 1))
+    zipped = source.parent / "zipped"
+    zipped.mkdir()
+    shutil.make_archive(str(zipped / "mine"), "zip", source)
+    assert folder.main([f"--source={zipped}", f"--out={zipped / 'out'}", "--name=mine"]) == 0
+    clips = open_clips(zipped / "out", "train")
+    assert clips.info.classes == clips_of(source).info.classes
+    np.testing.assert_array_equal(clips.read(1, (2, 1)).frames_SxHxWx3, expected.frames_SxHxWx3)
+
+
+def test_masks_of_0_and_255_are_told_and_so_are_labels_that_are_ignored(source, capsys):
+    for number in (5, 8):
+        mask = labels_of(number) // 2 * 255
+        write_png(source / f"labels/train/drive/{number:06d}.png", mask)
+        write_png(source / f"labels/val/drive/{number:06d}.png", np.full(SIZE, 255, np.uint8))
+    assert prepare(source) == 0
+    report = capsys.readouterr().out
+    assert "Warning: the labels of train hold nothing but 0 (road) and 255 (ignored, 3" in report
+    assert "Warning: every pixel of the labels of val is ignored" in report
+
+
+def no_classes(source):
+    (source / "classes.csv").unlink()
+
+
+def classes_are(text):
+    return lambda source: (source / "classes.csv").write_text(text)
+
+
+def no_labels(source):
+    (source / "labels/train").rename(source / "labels/training")
+
+
+def label_without_frame(source):
+    (source / "frames/train/drive/000008.png").unlink()
+
+
+def jpeg_labels(source):
+    path = source / "labels/train/drive/000005.png"
+    path.rename(path.with_suffix(".jpg"))
+
+
+def double_frame(source):
+    write_png(source / "frames/train/drive/7.png", numbered(7))
+
+
+def double_labels(source):
+    write_png(source / "labels/train/drive/5.png", labels_of(7))
+
+
+def nameless_frame(source):
+    write_png(source / "frames/train/drive/first.png", numbered(7))
+
+
+def one_frame_a_video(source):
+    for number in (3, 4, 6, 7):
+        (source / f"frames/train/drive/{number:06d}.png").unlink()
+    for kind in ("frames", "labels"):
+        (source / kind / "train/other").mkdir()
+        path = source / kind / "train/drive/000008.png"
+        path.rename(source / kind / "train/other/000008.png")
+
+
+def wrong_index(source):
+    write_png(source / "labels/train/drive/000005.png", np.full(SIZE, 3, np.uint8))
+
+
+def wrong_colour(source):
+    write_png(source / "labels/train/drive/000005.png", np.full((*SIZE, 3), 7, np.uint8))
+
+
+def small_labels(source):
+    write_png(source / "labels/train/drive/000005.png", np.zeros((9, 9), np.uint8))
+
+
+def labels_that_claim_more_than_they_hold(source):
+    path = source / "labels/train/drive/000005.png"
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    path.write_bytes(path.read_bytes()[:8] + png_chunk(b"IHDR", header) + path.read_bytes()[33:])
+
+
+def small_memory(source):
+    write_png(source / "frames/train/drive/000004.png", np.zeros((9, 9, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (no_classes, r"no .*classes\.csv: expected a line 'name,red,green,blue'"),
+        (classes_are(""), "begins with 'nothing'"),
+        (classes_are("road,1,2,3\n"), "begins with 'road,1,2,3': expected the line"),
+        (classes_are(CLASSES + "x,1,2\n"), r"line 5 is 'x,1,2': expected a name and three"),
+        (classes_are(CLASSES + "x,1,2,256\n"), "line 5 is 'x,1,2,256'"),
+        (classes_are(CLASSES + "car,1,2,3\n"), "line 5: 'car' is in line 3 already"),
+        (classes_are(CLASSES + "x,90,90,90\n"), r"line 5: \(90, 90, 90\) is in line 2 already"),
+        (classes_are(CLASSES[:34]), "has 1 classes: expected 2 to 253"),
+        (classes_are(CLASSES[:20] + "ignored,0,0,0\na,1,1,1\n"), "must be the last line"),
+        (no_labels, r"no labels in .*: expected labels/train/VIDEO/NUMBER\.png"),
+        (label_without_frame, r"labels .*000008\.png have no frame: expected frames/train/drive"),
+        (jpeg_labels, r"labels .*000005\.jpg are no PNG"),
+        (double_frame, r"000007\.png and .*/7\.png are both of frame 7"),
+        (double_labels, r"labels/.*/000005\.png and .*/labels/.*/5\.png are both of frame 5"),
+        (one_frame_a_video, r"'train': not one of its 2 clips has .* --frame-stride.* --memory-ra"),
+        (nameless_frame, r"no frame number in the name of .*first\.png"),
+        (wrong_index, r"value 3 in .*000005\.png at row 0, column 0 .* 0\.\.2 or 255"),
+        (wrong_colour, r"colour \(RGB\) \(7, 7, 7\) in .*000005\.png .* those of classes\.csv"),
+        (small_labels, r"000005\.png is 9x9 .* its query .*/frames/.* is 96x128"),
+        (labels_that_claim_more_than_they_hold, r"000005\.png is 60000x60000 .* its query"),
+        (small_memory, r"000004\.png is 9x9 .* its query .* is 96x128"),
+    ],
+)
+def test_bad_input_is_named(source, harm, message, capsys):
+    harm(source)
+    assert prepare(source) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (source.parent / "out" / "clip_records").exists()
+
+
+def test_a_clip_that_cannot_be_read_may_be_skipped(source, capsys):
+    label_without_frame(source)
+    assert prepare(source, "--on-error=skip", "--splits=train") == 0
+    assert "Skipped 1 clips of train:\n  drive_000008: The labels" in capsys.readouterr().out
+    assert len(clips_of(source)) == 1
+
+
+def test_the_example_of_the_docstring_runs_to_the_first_training_step(tmp_path):
+    assert folder.__doc__ is not None
+    begin = folder.__doc__.index("    import cv2")
+    example = textwrap.dedent(folder.__doc__[begin : folder.__doc__.index("A run needs")]).strip()
+    assert len(example.splitlines()) == 10
+    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True, timeout=60)
+    out = tmp_path / "data" / "mine"
+    assert folder.main([f"--source={tmp_path / 'mine'}", f"--out={out}"]) == 0
+    assert open_clips(out, "train").info.classes.names == ("road", "car")
+
+    done = tiny_runs.run(
+        out,
+        "--config.model.num_classes=2",
+        "--config.num_steps=1",
+        "--config.batch_size=1",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_network_of_another_number_of_classes_is_told_the_setting(source):
+    prepare(source)
+    config = default.get_config()
+    config.data.dir = str(source.parent / "out")
+    with pytest.raises(UserError, match=r"have 3 classes, .* is 19: set it to 3"):
+        open_split(settings.from_config(config), "train", memory_range=2)
+
+
+def test_missing_records_name_the_preparation_of_their_data_set(source):
+    prepare(source, "--splits=train")
+    with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --memory-range=3"):
+        clips_of(source).check_memory(3, 3)
+    with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --splits=\.\.\.,test"):
+        clips_of(source, "test")
+    with pytest.raises(UserError, match=r"or data_prep\.camvid, or data_prep\.folder for"):
+        open_clips(source, "train")

@@ -1,0 +1,452 @@
+"""Clip records: written whole, read by index, damage named."""
+
+import dataclasses
+import errno
+import itertools
+import json
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.records import writer
+from data_prep.records.staging import Staging
+from data_prep.records.writer import CLIPS_PER_SHARD, SplitPlan, write_records
+from tests.made.small_clips import NoiseClip, damage, write_noise
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES
+from tmanet_jax.data.codec import encode_frame
+from tmanet_jax.data.files import why_not_written
+from tmanet_jax.data.records import EncodedClip, has_records, open_clips
+from tmanet_jax.data.records_info import RecordsInfo
+from tmanet_jax.errors import UserError
+
+PROJECT = Path(__file__).parents[2]
+UNFINISHED = ".unfinished-records"
+
+
+def test_clips_come_back_as_they_were_written_and_in_that_order(tmp_path):
+    clips = [NoiseClip(number, group) for number, group in ((5, "clean"), (2, "degraded"), (7, ""))]
+    plans = {"val": SplitPlan(clips, labelled=True)}
+    num_bytes = write_records(tmp_path, CITYSCAPES, 3, plans).num_bytes
+    source = open_clips(tmp_path, "val")
+    assert num_bytes > 3 * 4 * 70 * 100
+    assert source.info.classes == CITYSCAPES
+    assert source.info.memory_range == 3
+    assert source.labelled
+    assert [source.clip_id(i) for i in range(3)] == [clip.id for clip in clips]
+    assert [source.group(i) for i in range(3)] == ["clean", "degraded", ""]
+    for index, clip in enumerate(clips):
+        read, written = source.read(index, (3, 2, 1)), clip.load()
+        assert (read.id, read.group) == (clip.id, clip.group)
+        np.testing.assert_array_equal(read.frames_SxHxWx3, written.frames_SxHxWx3)
+        np.testing.assert_array_equal(read.labels_HxW, written.labels_HxW)
+
+
+@pytest.mark.parametrize("offsets", [(), (1,), (3, 1), (3, 2, 1)])
+def test_memory_offsets_count_back_from_the_query(tmp_path, offsets):
+    source = write_noise(tmp_path, 1)
+    frames = NoiseClip(0).load().frames_SxHxWx3
+    wanted = [frames[3 - offset] for offset in (*offsets, 0)]
+    np.testing.assert_array_equal(source.read(0, offsets).frames_SxHxWx3, wanted)
+
+
+def test_only_the_frame_that_is_asked_for_is_decoded():
+    frame = encode_frame(np.zeros((8, 8, 3), np.uint8))
+    clip = EncodedClip(
+        *("a", "", (b"torn", frame)),
+        query=frame,
+        labels=b"",
+        num_classes=19,
+        where="record 0 of shard",
+    )
+    assert clip.decode_window(0, 0, 0, 8, 8).shape == (8, 8, 3)
+    assert clip.decode_window(1, 0, 0, 8, 8).shape == (8, 8, 3)
+    with pytest.raises(UserError, match=r"Clip a .record 0 of shard"):
+        clip.decode_window(2, 0, 0, 8, 8)
+
+
+def test_labels_of_no_class_are_refused_wherever_they_come_from(tmp_path):
+    source = write_noise(tmp_path, 1)
+    encoded = dataclasses.replace(source.read_encoded(0), num_classes=18)
+    with pytest.raises(UserError, match=r"noise_000000 .*: its labels are not all of the 18 class"):
+        encoded.decode_labels()
+
+
+def test_a_record_with_other_memory_than_all_is_refused(tmp_path):
+    write_noise(tmp_path, 1)
+    source = open_clips(tmp_path, "train")
+    source.info = dataclasses.replace(source.info, memory_range=4)
+    with pytest.raises(UserError, match="holds 3 frames before the query, not 4"):
+        source.read(0, (4,))
+
+
+def test_a_description_that_says_what_is_ignored_is_read(tmp_path):
+    info = write_noise(tmp_path, 1).info
+    values = dataclasses.asdict(info)
+    values["classes"]["ignore"] = 255
+    assert RecordsInfo.from_json(values, "metadata.json") == info
+
+
+def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):
+    plans = {"test": SplitPlan([NoiseClip(0)], labelled=False)}
+    write_records(tmp_path, CITYSCAPES, 3, plans)
+    source = open_clips(tmp_path, "test")
+    assert not source.labelled
+    assert np.all(source.read(0, ()).labels_HxW == 255)
+
+
+def test_many_clips_take_several_shards_and_each_knows_where_it_lies(tmp_path):
+    source = write_noise(tmp_path, CLIPS_PER_SHARD + 3)
+    shards = sorted(tmp_path.glob("clip_records/*.*.*/*array_record*"))
+    assert source.read(CLIPS_PER_SHARD + 1, ()).id == NoiseClip(33).id
+    places = {0: (0, 0), 31: (0, 31), 32: (1, 0), 34: (1, 2)}
+    for index, (shard, record) in places.items():
+        assert source.read_encoded(index).where == f"record {record} of {shards[shard]}"
+
+
+def test_a_source_travels_to_spawned_workers(tmp_path):
+    source = pickle.loads(pickle.dumps(write_noise(tmp_path, 2)))
+    assert source.read(1, ()).id == NoiseClip(1).id
+
+
+def test_records_need_no_tensorflow(tmp_path):
+    write_noise(tmp_path, 1).read(0, ())
+    assert "tensorflow" not in sys.modules
+
+
+def test_no_records_names_the_command_that_makes_them(tmp_path):
+    with pytest.raises(UserError, match=rf"data_prep\.cityscapes --source=DIR --out={tmp_path}"):
+        open_clips(tmp_path, "train")
+
+
+def test_records_of_another_version_are_refused(tmp_path):
+    write_noise(tmp_path, 1)
+    (tmp_path / "clip_records" / "2.0.0").rename(tmp_path / "clip_records" / "0.9.0")
+    with pytest.raises(UserError, match=r"version 0\.9\.0, this program reads version 2\.0\.0"):
+        open_clips(tmp_path, "train")
+
+
+def test_a_split_that_is_not_there_is_named(tmp_path):
+    write_noise(tmp_path, 1)
+    with pytest.raises(UserError, match="no split 'val', only train"):
+        open_clips(tmp_path, "val")
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", ["{torn", "{}", None])
+def test_a_description_that_cannot_be_read_is_named(tmp_path, name, content):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "2.0.0" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=r"clip_records.* cannot be read"):
+        open_clips(tmp_path, "train")
+
+
+def test_records_that_claim_another_format_are_named(tmp_path):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "2.0.0" / "dataset_info.json"
+    path.write_text(path.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(UserError, match=r"cannot be read .*TFRECORD"):
+        open_clips(tmp_path, "train")
+
+
+def test_a_description_of_other_bytes_is_told_in_short(tmp_path):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "2.0.0" / "features.json"
+    path.write_bytes(b"\xff" + path.read_bytes() * 10)
+    with pytest.raises(UserError, match=r"cannot be read .*codec") as refusal:
+        open_clips(tmp_path, "train")
+    assert len(str(refusal.value)) < 1500
+
+
+def changed(field, value):
+    """Sets a field, by its path, of JSON."""
+
+    def change(values):
+        *path, last = field
+        for part in path:
+            values = values[part]
+        if value is None:
+            del values[last]
+        else:
+            values[last] = value
+
+    return change
+
+
+TRAIN = ("splits", "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed(("memory_range",), "3"), "memory_range is '3', not a whole number"),
+        (changed(("memory_range",), -1), "memory range is 0 or more"),
+        (changed(("frame_stride",), 0), "frame stride 1 or more"),
+        (changed(("classes", "names"), "road"), "classes.names is 'road', not a list"),
+        (changed(("classes", "name"), None), "classes.name is missing"),
+        (changed(("foreign",), 1), "foreign is unknown"),
+        (changed(("splits",), []), "splits is"),
+        (changed((*TRAIN, "ids", 0), 5), "ids.0. is 5, not text"),
+        (changed((*TRAIN, "ids", 0), "../../etc/passwd"), "no file can be named after"),
+        (changed((*TRAIN, "ids", 0), "a" * 300), "longer than 220 bytes"),
+        (changed((*TRAIN, "ids", 1), NoiseClip(0).id), "two clips have one name"),
+        (changed((*TRAIN, "groups"), ["clean"]), "2 ids, 1 groups"),
+        (changed((*TRAIN, "class_pixels"), [1, 2]), "pixels of 2 classes, of 19"),
+        (changed((*TRAIN, "labelled"), "yes"), "labelled is 'yes', not true or false"),
+    ],
+)
+def test_a_description_of_wrong_values_is_told_in_one_line(tmp_path, change, words):
+    write_noise(tmp_path, 2)
+    path = next(tmp_path.glob("clip_records/*.*.*/metadata.json"))
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"cannot be read .*{words}.*[.] Make them again"):
+        open_clips(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json", "features.json"])
+def test_a_description_that_is_nested_deep_is_told(tmp_path, name):
+    write_noise(tmp_path, 1)
+    path = tmp_path / "clip_records" / "2.0.0" / name
+    path.write_text('{"a":' * 5000 + "1" + "}" * 5000)
+    with pytest.raises(UserError, match=r"clip_records.* cannot be read"):
+        open_clips(tmp_path, "train")
+
+
+def test_a_clip_fewer_than_the_shards_hold_is_told(tmp_path):
+    write_noise(tmp_path, 3)
+    path = next(tmp_path.glob("clip_records/*.*.*/metadata.json"))
+    values = json.loads(path.read_text())
+    for field in ("ids", "groups", "stand_ins"):
+        values["splits"]["train"][field].pop()
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"shards of train hold 3 clips and metadata.json names 2"):
+        open_clips(tmp_path, "train")
+
+
+@pytest.mark.parametrize("clip_id", ["a/b", "..", "a\\b", "line\nbreak", "é" * 111])
+def test_a_clip_that_no_file_can_be_named_after_is_refused(tmp_path, monkeypatch, clip_id):
+    monkeypatch.setattr(NoiseClip, "id", clip_id)
+    with pytest.raises(UserError, match="Rename its files"):
+        write_noise(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"memory_range": 2}, "2 frames before the query, not 3"),
+        ({"group": "wet"}, "of group 'wet'"),
+    ],
+)
+def test_a_record_of_another_description_is_damaged(tmp_path, fields, words):
+    write_noise(tmp_path / "records", 1)
+    plans = {"train": SplitPlan([NoiseClip(0, **fields)], labelled=True)}
+    write_records(tmp_path / "other", CITYSCAPES, fields.get("memory_range", 3), plans)
+    (shard,) = (tmp_path / "other").glob("clip_records/*.*.*/*array_record*")
+    shutil.copy(shard, tmp_path / "records" / shard.relative_to(tmp_path / "other"))
+    with pytest.raises(UserError, match=rf"Clip noise_000000 .record 0 of {tmp_path}.*{words}"):
+        open_clips(tmp_path / "records", "train").read_encoded(0)
+
+
+def test_frames_of_several_sizes_are_damage(tmp_path, monkeypatch):
+    sizes = itertools.cycle([(70, 100), (70, 100), (80, 120), (70, 100)])
+    monkeypatch.setattr(
+        writer, "encode_frame", lambda _: encode_frame(np.zeros((*next(sizes), 3), np.uint8))
+    )
+    with pytest.raises(UserError, match="of several sizes"):
+        write_noise(tmp_path, 1).read_encoded(0)
+
+
+@pytest.mark.parametrize(("num_memory", "memory_range"), [(4, 3), (2, 4), (-1, 3)])
+def test_more_memory_than_there_is_is_refused(tmp_path, num_memory, memory_range):
+    source = write_noise(tmp_path, 1)
+    source.check_memory(3, 3)
+    source.check_memory(0, 0)
+    with pytest.raises(UserError, match="memory range"):
+        source.check_memory(num_memory, memory_range)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "harm", [truncate, lambda path: path.write_bytes(b""), lambda path: path.unlink()]
+)
+def test_a_torn_shard_names_shard_index_and_clip(tmp_path, harm):
+    source = write_noise(tmp_path, 4)
+    path = next(tmp_path.glob("clip_records/*.*.*/*array_record*"))
+    harm(path)
+    with pytest.raises(UserError, match=rf"Clip noise_000002 \(record 2 of {path}\)"):
+        source.read(2, ())
+
+
+def test_changed_bytes_are_noticed(tmp_path):
+    source = write_noise(tmp_path, 5)
+    damage(source)
+    with pytest.raises(UserError, match=r"Clip noise_000002 \(record 2 of"):
+        for index in range(5):
+            source.read(index, (3, 2, 1))
+
+
+@dataclass(frozen=True)
+class UnreadableClip(NoiseClip):
+    def load(self):
+        raise UserError("frame.png cannot be decoded")
+
+
+def test_a_failure_leaves_the_old_records_and_nothing_else(tmp_path):
+    write_noise(tmp_path, 2)
+    plans = {"train": SplitPlan([NoiseClip(8), UnreadableClip(9)], labelled=True)}
+    with pytest.raises(UserError, match=r"frame\.png"):
+        write_records(tmp_path, CAMVID, 3, plans, replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert open_clips(tmp_path, "train").read(1, ()).id == NoiseClip(1).id
+
+
+def test_new_records_replace_the_old_ones(tmp_path):
+    write_noise(tmp_path, 2)
+    write_noise(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert len(open_clips(tmp_path, "train")) == 1
+    with pytest.raises(UserError, match="no split 'val'"):
+        open_clips(tmp_path, "val")
+
+
+def test_nothing_to_write_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="no clips"):
+        write_records(tmp_path, CITYSCAPES, 2, {"train": SplitPlan([], labelled=True)})
+
+
+def test_a_file_that_may_not_grow_is_named_and_leaves_the_old_records(tmp_path):
+    write_noise(tmp_path, 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: .*File too large.*limit"):
+            write_noise(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert len(open_clips(tmp_path, "train")) == 1
+
+
+def test_records_that_cannot_be_replaced_stay(tmp_path, monkeypatch):
+    write_noise(tmp_path, 1)
+    rename = Path.rename
+
+    def refuse_new(path, target):
+        if path.parent.name.startswith(".unfinished-") and path.name == "clip_records":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse_new)
+        with pytest.raises(UserError, match=f"Cannot write to {tmp_path}: Input/output error"):
+            write_noise(tmp_path, 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"clip_records", UNFINISHED}
+    assert len(open_clips(tmp_path, "train")) == 1
+
+    monkeypatch.setattr(NoiseClip, "load", None)  # all shards are whole: no clip is loaded again
+    write_noise(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert len(open_clips(tmp_path, "train")) == 2
+
+
+@dataclass(frozen=True)
+class ForbiddenClip(NoiseClip):
+    def load(self):
+        raise PermissionError(errno.EACCES, "Permission denied", "frame.png")
+
+
+def refuse_to_count():
+    raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize(
+    ("clip", "on_clip_written", "error"),
+    [
+        (ForbiddenClip(1), lambda: None, PermissionError),
+        (NoiseClip(1), refuse_to_count, BrokenPipeError),
+    ],
+)
+def test_an_error_of_something_else_is_not_blamed_on_the_disk(
+    tmp_path, clip, on_clip_written, error
+):
+    plans = {"train": SplitPlan([clip], labelled=True)}
+    with pytest.raises(error):
+        write_records(tmp_path, CITYSCAPES, 3, plans, on_clip_written)
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from tests.made.small_clips import NoiseClip, write_noise
+
+NoiseClip.load = lambda clip: os.kill(os.getpid(), signal.SIGKILL)
+write_noise(sys.argv[1], 1)
+"""
+
+
+def test_what_a_killed_preparation_left_is_removed_by_the_next(tmp_path):
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=PROJECT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name[:12] for path in tmp_path.iterdir()] == [".unfinished-"]
+    assert not has_records(tmp_path)
+    write_noise(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
+    assert has_records(tmp_path)
+
+
+def test_a_second_preparation_does_not_disturb_the_first(tmp_path):
+    def second():
+        with pytest.raises(UserError, match=f"Another preparation is writing to {tmp_path}"):
+            write_noise(tmp_path, 1)
+
+    plans = {"train": SplitPlan([NoiseClip(0), NoiseClip(1)], labelled=True)}
+    write_records(tmp_path, CITYSCAPES, 3, plans, on_clip_written=second)
+    assert len(open_clips(tmp_path, "train")) == 2
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in ("file", "file/records"):
+        with pytest.raises(UserError, match=f"Cannot write to {tmp_path / out}: .*has this name"):
+            write_noise(tmp_path / out, 1)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(Staging, "partial", lambda *_: full)
+    with pytest.raises(UserError, match=r"Cannot write to .*records: .*disk is full"):
+        write_noise(tmp_path / "records", 1)
+    assert not list((tmp_path / "records").iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EROFS, "Read-only file system"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory"),
+        OSError(errno.EIO, "Input/output error"),
+        RuntimeError("open() failed: Read-only file system; opening x"),
+        ValueError("DATA_LOSS: [OS error 30: EROFS Read-only file system]\nmore"),
+    ],
+)
+def test_only_a_full_disk_is_called_one(error):
+    told = why_not_written(error)
+    assert ("disk is full" in told) == (getattr(error, "errno", 0) == errno.EDQUOT)
+    assert ("can be written" in told) == ("Read-only" in str(error))
+    assert "\n" not in told

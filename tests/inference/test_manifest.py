@@ -1,0 +1,71 @@
+"""What a folder of predictions says of itself, when somebody else has written it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.numpy
+
+from tests.made.tiny_weights import write_weights
+from tmanet_jax.errors import UserError
+from tmanet_jax.inference.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    fingerprint_weights,
+    open_manifest,
+)
+from tmanet_jax.weights import files
+
+WANTED = Manifest("drive.mp4", "ab", "whole", problems=((3, "torn"),))
+
+
+def test_a_manifest_comes_back(tmp_path: Path) -> None:
+    written = dataclasses.replace(WANTED, is_video_whole=True)
+    written.write(tmp_path)
+    assert open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ()) == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({**dataclasses.asdict(WANTED), "is_video_whole": "no"}),
+        json.dumps({**dataclasses.asdict(WANTED), "is_video_whole": 1}),
+        json.dumps({**dataclasses.asdict(WANTED), "problems": [[3]]}),
+        json.dumps({**dataclasses.asdict(WANTED), "how": None}),
+        json.dumps({**dataclasses.asdict(WANTED), "tentacles": 8}),
+        json.dumps({"input": "drive.mp4"}),
+        "[" * 5000,
+        "null",
+        "",
+    ],
+)
+def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST_FILE).write_text(text)
+    with pytest.raises(UserError, match=r"predict\.json.*Delete the folder, and predict again"):
+        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ())
+
+
+def test_a_manifest_of_anything_else_is_told_in_short(tmp_path: Path) -> None:
+    dataclasses.replace(WANTED, checkpoint="x" * 100_000).write(tmp_path)
+    with pytest.raises(UserError, match="other weights") as refusal:
+        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ())
+    assert len(str(refusal.value)) < 1000
+
+
+def test_another_up_sampling_of_the_same_tensors_is_another_network(tmp_path: Path) -> None:
+    said = write_weights(tmp_path / "said.safetensors")
+    other = write_weights(tmp_path / "other.safetensors", classes=None)
+    assert fingerprint_weights(said) == fingerprint_weights(other)
+    unsaid = tmp_path / "unsaid.safetensors"
+    safetensors.numpy.save_file(files.read(said).tensors, unsaid)
+    prints = {fingerprint_weights(unsaid, align_corners) for align_corners in (False, True)}
+    assert len(prints) == 2
+    assert fingerprint_weights(said) in prints
+
+
+def test_weights_that_are_no_file_are_none_of_an_older_folder(tmp_path: Path) -> None:
+    Manifest("frames", "0" * 64, "whole").write(tmp_path)
+    wanted = Manifest("frames", "tensors 1", "whole")
+    with pytest.raises(UserError, match="predictions of other weights"):
+        open_manifest(tmp_path, wanted, tmp_path, ())

@@ -1,0 +1,178 @@
+"""Render, prepare, train, be killed, go on, evaluate: with the real programs, in small."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import pytest
+
+from tests import processes
+from tests.made import tiny_runs
+from tmanet_jax.checkpoints.damage import steps_in
+from tmanet_jax.protocol import Protocol
+from tmanet_jax.weights import files
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Sharding info not provided"  # `assert_same_state` restores on one device
+)
+
+
+class Finished(NamedTuple):
+    """A run that was never stopped, and that rendered its own street."""
+
+    data_dir: Path
+    workdir: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    root = tmp_path_factory.mktemp("finished")
+    done = tiny_runs.run(root / "records", f"--workdir={root / 'run'}", *tiny_runs.RENDER)
+    assert done.returncode == 0, done.stderr
+    return Finished(root / "records", root / "run", done.stdout + done.stderr)
+
+
+@pytest.fixture
+def data_dir(finished: Finished) -> Path:
+    return finished.data_dir
+
+
+@pytest.fixture
+def workdir(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the finished run's, to be changed."""
+    return shutil.copytree(finished.workdir, tmp_path / "run")
+
+
+def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Finished) -> None:
+    workdir, output = finished.workdir, finished.output
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["step"] == 8
+    assert metrics["clips"] == tiny_runs.NUM_EVAL
+    for part in (metrics, metrics["groups"]["clean"], metrics["groups"]["degraded"]):
+        assert 0 <= part["mIoU"] <= part["mDice"] <= 1
+        assert 0 <= part["aAcc"] <= 1
+        assert 0 <= part["classes"]["road"]["IoU"] <= 1
+    assert metrics["classes"]["train"]["Acc"] is None
+    assert f"{100 * metrics['mIoU']:.2f}" in output
+    pictures = sorted((workdir / "predictions").glob("*.png"))
+    assert len(pictures) == 2
+    assert all(cv2.imread(str(picture)) is not None for picture in pictures)
+    for name in ("confusion.csv", "confusion.png", "classes.csv", "report.html"):
+        assert (workdir / name).stat().st_size > 0
+    log = (workdir / "train.log").read_text()
+    assert "Warning: no pixel of train is wall, fence, " in log
+    assert [f"step {step}  train/loss" in log for step in (1, 5, 8)] == [True] * 3
+    assert list((workdir / "tensorboard").iterdir())
+    kept = set(steps_in(workdir / "checkpoints"))
+    assert {4, 6, 8} <= kept <= {2, 4, 6, 8}
+    assert {path.stem for path in (workdir / "worst").iterdir()} == set(metrics["worst"])
+    assert len(metrics["worst"]) == tiny_runs.NUM_EVAL
+    protocol = files.read(workdir / "tmanet.safetensors").protocol
+    assert protocol == Protocol("slide", (48, 80), (32, 64), train_height=64)
+
+
+def test_a_run_that_ended_is_only_scored_again(data_dir: Path, workdir: Path) -> None:
+    before = json.loads((workdir / "metrics.json").read_text())
+    again = tiny_runs.run(data_dir, f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 8 of 8" in again.stdout
+    assert json.loads((workdir / "metrics.json").read_text()) == before
+
+
+def test_eval_scores_the_best_checkpoint(data_dir: Path, workdir: Path) -> None:
+    log = (workdir / "train.log").read_text()
+    scored = {
+        int(line.split("step ")[1].split()[0]): float(line.split("eval/mIoU ")[1].split()[0])
+        for line in log.splitlines()
+        if "eval/mIoU " in line
+    }
+    assert sorted(scored) == [4, 8]
+    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["step"] == max(scored, key=lambda step: scored[step])
+    assert metrics["mIoU"] == pytest.approx(scored[metrics["step"]], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--config.eval.mode=whole", "--config.eval.ratios=(0.5,1.0)", "--config.eval.flip=True"],
+        [
+            "--config.eval.crop_size=(40,72)",
+            "--config.eval.stride=(24,56)",
+            "--config.eval.windows_per_call=3",
+        ],
+    ],
+)
+def test_whole_frames_and_other_windows_score_too(
+    data_dir: Path, workdir: Path, flags: list[str]
+) -> None:
+    results = workdir / "results"
+    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}", f"--submit={results}", *flags)
+    assert done.returncode == 0, done.stderr
+    assert len(list(results.glob("*_leftImg8bit.png"))) == tiny_runs.NUM_EVAL
+    assert 0 < json.loads((workdir / "metrics.json").read_text())["mIoU"] < 1
+
+
+def test_killed_and_started_again_equals_never_stopped_bit_for_bit(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    longer = ("--config.num_steps=40", "--config.eval.every=40", "--config.checkpoint.every=4")
+    straight = tiny_runs.run(data_dir, f"--workdir={tmp_path / 'straight'}", *longer)
+    assert straight.returncode == 0, straight.stderr
+
+    workdir = tmp_path / "killed"
+    with tiny_runs.started(data_dir, workdir, *longer, output=tmp_path / "output") as process:
+        processes.wait_until(lambda: bool(steps_in(workdir / "checkpoints")), process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+
+    again = tiny_runs.run(data_dir, f"--workdir={workdir}", *longer)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step" in again.stdout
+    tiny_runs.assert_same_state(workdir, tmp_path / "straight", 40)
+    metrics = [
+        json.loads((path / "metrics.json").read_text()) for path in (tmp_path / "straight", workdir)
+    ]
+    assert metrics[0] == metrics[1]
+
+
+def test_the_same_batches_and_losses_with_worker_processes(
+    finished: Finished, tmp_path: Path
+) -> None:
+    done = tiny_runs.run(finished.data_dir, f"--workdir={tmp_path}", "--config.data.num_workers=2")
+    assert done.returncode == 0, done.stderr
+    tiny_runs.assert_same_state(tmp_path, finished.workdir, 8)
+
+
+def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_of_the_network(
+    finished: Finished, tmp_path: Path
+) -> None:
+    done = tiny_runs.run(
+        finished.data_dir,
+        "eval",
+        f"--workdir={tmp_path}",
+        f"--config.init.checkpoint={finished.workdir / 'tmanet.safetensors'}",
+        "--config.model.num_memory=1",
+        "--config.model.width=8",
+    )
+    assert done.returncode == 0, done.stderr
+    expected, got = (
+        json.loads((path / "metrics.json").read_text()) for path in (finished.workdir, tmp_path)
+    )
+    assert got["mIoU"] == pytest.approx(expected["mIoU"], abs=1e-9)
+
+
+def test_training_begins_with_a_pretrained_backbone(finished: Finished, tmp_path: Path) -> None:
+    done = tiny_runs.run(
+        finished.data_dir,
+        f"--workdir={tmp_path}",
+        f"--config.init.pretrained={finished.workdir / 'tmanet.safetensors'}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "left at initial values: " in done.stdout and "decode_head" in done.stdout

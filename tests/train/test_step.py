@@ -1,0 +1,141 @@
+"""Rematerialisation and accumulation change the memory of a step, and not its numbers."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.made.small_networks import untrained
+from tmanet_jax.data.samples import Batch
+from tmanet_jax.inference.windows import segment_whole, segment_windows
+from tmanet_jax.models.backbones import ResNetConfig
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.losses import LossConfig
+from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.parallel.sharding import make_mesh, put_batch
+from tmanet_jax.settings import OptimizerConfig
+from tmanet_jax.train.optimizer import make_sgd
+from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, compile_train_step, init_state
+
+NETWORK = ModelConfig(
+    backbone=ResNetConfig(depth=18, width=16, blocks=(1, 1, 1, 1)),
+    head=HeadConfig(
+        num_classes=5,
+        num_memory=1,
+        key_channels=4,
+        value_channels=4,
+        channels=8,
+        aux_channels=8,
+        dropout=0.0,
+    ),
+)
+SIZE = (40, 56)
+
+
+def noise(num_clips: int) -> Batch:
+    rng = np.random.default_rng(0)
+    return Batch(
+        frames=rng.integers(0, 256, (num_clips, 2, *SIZE, 3), np.uint8),
+        labels=rng.integers(0, 5, (num_clips, *SIZE), np.uint8),
+        sizes=np.full((num_clips, 2), SIZE, np.int32),
+        indices=np.arange(num_clips),
+    )
+
+
+def clips(batch: Batch, which: Any) -> Batch:
+    return Batch(*(array[which] for array in batch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepped:
+    state: TrainState
+    metrics: StepMetrics
+    temporary_bytes: int
+
+
+def step(batch: Batch, *, remat: bool = False, accumulate: int = 1) -> Stepped:
+    """One step from the same weights."""
+    mesh = make_mesh(jax.devices()[:1])
+    optimizer = make_sgd(OptimizerConfig(), num_steps=10)
+    graphdef, state = init_state(untrained(dataclasses.replace(NETWORK, remat=remat)), optimizer)
+    recipe = Recipe(graphdef, optimizer, LossConfig(), True, seed=0, accumulate=accumulate)
+    on_device = put_batch(batch, mesh)
+    compiled = compile_train_step(recipe, mesh).lower(state, on_device).compile()
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    state, metrics = compiled(state, on_device)
+    return Stepped(state, metrics, memory.temp_size_in_bytes)
+
+
+def kept_bytes(*, remat: bool) -> int:
+    """What the backbone's forward pass leaves for its backward pass."""
+    network = untrained(dataclasses.replace(NETWORK, remat=remat))
+    graphdef, *states = nnx.split(network.backbone, nnx.Param, ...)
+    params, rest = states
+    frames = jnp.zeros((2, *SIZE, 3))
+
+    def features(params: nnx.State) -> jax.Array:
+        return nnx.merge(graphdef, params, rest, copy=True)(frames, train=True).stage4
+
+    _, backward = jax.eval_shape(lambda: jax.vjp(features, params))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
+
+
+def assert_close(found: Any, expected: Any, rtol: float = 2e-4) -> None:
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Stepped:
+    return step(noise(4))
+
+
+def test_rematerialisation_changes_memory_and_not_numbers(plain: Stepped) -> None:
+    again = step(noise(4), remat=True)
+    assert_close((again.state, again.metrics), (plain.state, plain.metrics))
+    assert kept_bytes(remat=True) < 0.5 * kept_bytes(remat=False)
+
+
+def test_where_windows_are_segmented_nothing_is_rematerialised() -> None:
+    frames = jax.random.normal(jax.random.key(0), (1, 2, *SIZE, 3))
+
+    def logits(*, remat: bool) -> jax.Array:
+        model = untrained(dataclasses.replace(NETWORK, remat=remat))
+        half = (SIZE[0] // 2, SIZE[1] // 2)
+        return segment_windows(
+            lambda clips: segment_whole(model, clips), frames, crop=half, stride=half
+        )
+
+    assert_close(logits(remat=True), logits(remat=False))
+
+
+def test_accumulation_takes_the_mean_over_its_parts(plain: Stepped) -> None:
+    """Part i takes clips i, i + accumulate, ...; each has batch statistics of its own."""
+    batch = noise(4)
+    parts = [step(clips(batch, np.s_[i::2])) for i in range(2)]
+    both = step(batch, accumulate=2)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, *(part.state.params for part in parts))
+    assert_close(both.state.params, mean)
+    assert_close(both.metrics.losses.total, np.mean([p.metrics.losses.total for p in parts]))
+    assert both.temporary_bytes < 0.8 * plain.temporary_bytes
+    assert int(both.state.step) == 1
+
+
+def test_where_the_parts_are_equal_accumulation_changes_no_number() -> None:
+    """Then their batch statistics are those of the whole batch."""
+    batch = clips(noise(2), [0, 0, 1, 1])
+    whole, parts = step(batch), step(batch, accumulate=2)
+    assert_close(parts.state.params, whole.state.params)
+    assert_close(parts.metrics, whole.metrics)
+    for once, twice in zip(
+        jax.tree.leaves(whole.state.batch_stats),
+        jax.tree.leaves(parts.state.batch_stats),
+        strict=True,
+    ):
+        if once.dtype == jnp.int32:  # updates of the running statistics, with each part
+            assert int(twice - 1) == 2 * int(once - 1)

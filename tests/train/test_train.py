@@ -1,0 +1,166 @@
+"""Parts of training that a whole run would not show wrong: weights, warm-up, watch, first keys."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.made.small_clips import write_noise
+from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.heads import HeadConfig, TMAHead
+from tmanet_jax.models.losses import Losses
+from tmanet_jax.settings import InitConfig, OptimizerConfig
+from tmanet_jax.train import start
+from tmanet_jax.train.class_weights import class_weights
+from tmanet_jax.train.optimizer import make_sgd, poly_schedule
+from tmanet_jax.train.step import StepMetrics, TrainState, if_finite
+from tmanet_jax.train.watch import LossWatch
+from tmanet_jax.weights.load import LoadReport
+
+
+def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(tmp_path: Path) -> None:
+    source = write_noise(tmp_path, 2)
+    labels = [source.read_encoded(index).decode_labels() for index in range(2)]
+    pixels_C = np.bincount(np.ravel(labels), minlength=19)
+    weights = class_weights(source, power=0.5)
+    assert weights is not None
+    np.testing.assert_allclose(
+        np.array(weights) / weights[0], (pixels_C / pixels_C[0]) ** -0.5, rtol=1e-6
+    )
+    assert (np.array(weights) * pixels_C).sum() / pixels_C.sum() == pytest.approx(1.0)
+    assert class_weights(source, power=0.0) is None
+
+
+def test_the_warm_up_rises_to_the_schedule_and_leaves_it() -> None:
+    plain = poly_schedule(OptimizerConfig(), 100)
+    warm = poly_schedule(OptimizerConfig(warmup_steps=10), 100)
+    factors = [float(warm(step) / plain(step)) for step in range(12)]
+    np.testing.assert_allclose(factors, [*np.arange(1, 11) / 10, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_tied_encoders_begin_equal_and_are_arrays_of_their_own(tied: bool) -> None:
+    head = TMAHead(6, HeadConfig(num_memory=2, tied_init=tied), rngs=nnx.Rngs(0))
+    query, *memory = (
+        jax.tree.leaves(nnx.state(encoder, nnx.Param))
+        for encoder in (head.query_encoder, *head.memory_encoders)
+    )
+    for encoder in memory:
+        equal = [bool((a == b).all()) for a, b in zip(query, encoder, strict=True)]
+        assert all(equal) == tied
+        assert all(a is not b for a, b in zip(query, encoder, strict=True))
+
+
+class StepOfClips(NamedTuple):
+    """What a step gives to the watch."""
+
+    batch: Batch
+    metrics: StepMetrics
+
+
+def step_with(loss: float, grad_norm: float, index: int) -> StepOfClips:
+    empty = np.zeros(0)
+    value = jnp.asarray(loss)
+    return StepOfClips(
+        Batch(empty, empty, empty, np.array([index])),
+        StepMetrics(Losses(value, value, value, value), jnp.asarray(grad_norm)),
+    )
+
+
+class NoCheckpoints:
+    """Step 7 is written; a lost one goes to lost/."""
+
+    def newest_in_directory(self) -> int:
+        return 7
+
+    def set_lost_aside(self, step: int) -> Path:
+        return Path("lost") / str(step)
+
+
+class Curves:
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self.steps.append(step)
+
+
+@pytest.mark.parametrize(("loss", "grad_norm"), [(np.nan, 1.0), (1.0, np.inf)])
+def test_the_watch_names_step_clips_and_what_is_safe(
+    tmp_path: Path, loss: float, grad_norm: float
+) -> None:
+    source, curves = write_noise(tmp_path, 3), Curves()
+    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves, max_skipped=1)  # type: ignore[arg-type]  # stand-ins
+    watch.add(0, *step_with(1.0, 1.0, index=0))
+    assert "loss 1.000" in watch.log_newest()
+    assert curves.steps == [1]
+    watch.add(1, *step_with(loss, grad_norm, index=2))
+    watch.check_all()
+    (skipped,) = curves.messages
+    assert all(words in skipped for words in ("Step 2: ", "noise_000002", "1 of at most 1"))
+    watch.add(2, *step_with(loss, grad_norm, index=1))
+    with pytest.raises(UserError, match=r"Step 3: .*noise_000001.*checkpoint is of step 7"):
+        watch.check_all()
+
+
+def test_steps_that_fail_whatever_their_clips_set_the_lost_checkpoint_aside(
+    tmp_path: Path,
+) -> None:
+    source, curves = write_noise(tmp_path, 3), Curves()
+    watch = LossWatch(source, NoCheckpoints(), lambda step: 0.1, curves, max_skipped=2)  # type: ignore[arg-type]  # stand-ins
+    watch.add(9, *step_with(1.0, 1.0, index=0))
+    watch.add(10, *step_with(np.nan, 1.0, index=0))
+    watch.check_all()
+    assert watch.num_skipped_last == 1
+    watch.add(11, *step_with(1.0, 1.0, index=0))
+    watch.check_all()
+    assert watch.num_skipped_last == 0
+    for step in (12, 13):
+        watch.add(step, *step_with(np.nan, 1.0, index=1))
+    with pytest.raises(UserError) as refusal:
+        watch.check_all()
+    assert "2 steps since step 13" in str(refusal.value)
+    assert f"kept as {Path('lost') / '12'}" in str(refusal.value)
+    assert "checkpoint is of step 7: the next start goes on from there" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("loss", "grad_norm", "is_finite"),
+    [(1.0, 1.0, True), (np.nan, 1.0, False), (1.0, np.inf, False)],
+)
+def test_a_step_that_is_not_finite_changes_counters_alone(
+    loss: float, grad_norm: float, is_finite: bool
+) -> None:
+    """The step's counter and the schedule's: the learning rate follows the step."""
+    optimizer = make_sgd(OptimizerConfig(), num_steps=10)
+    weights = {"kernel": jnp.ones(3)}
+
+    def state(value: float, step: int) -> TrainState:
+        params, statistics = (jax.tree.map(lambda x: x * value, weights) for _ in range(2))
+        *rest, schedule = optimizer.init(params)
+        opt_state = (*rest, schedule._replace(count=jnp.asarray(step)))
+        return TrainState(params, statistics, opt_state, jnp.asarray(step))
+
+    old, new = state(1.0, step=4), state(np.nan if np.isnan(loss) else 2.0, step=5)
+    kept = jax.jit(if_finite)(step_with(loss, grad_norm, index=0).metrics, new, old)
+    expected = new if is_finite else state(1.0, step=5)
+    jax.tree.map(np.testing.assert_array_equal, kept, expected)
+
+
+def test_random_weights_are_warned_of_where_a_published_score_needs_a_backbone() -> None:
+    assert start.beginning(InitConfig(), None) == "begins from random weights"
+    told = start.beginning(InitConfig(published="resnet50_v1c-2cccc1ad.pth"), None)
+    assert told.startswith("WARNING: begins from random weights.")
+    assert "resnet50_v1c-2cccc1ad.pth: --config.init.pretrained=FILE" in told
+    loaded = LoadReport("backbone.pth", ("conv1.weight",), (), ())
+    told = start.beginning(InitConfig(pretrained="backbone.pth", published="any"), loaded)
+    assert told.startswith("begins from a file: loaded 1 tensors of backbone.pth")

@@ -1,0 +1,401 @@
+"""Weight files without torch: names, configurations, loading, what does not fit."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import nnx
+
+from configs import default
+from tests.made.small_networks import SMALL, backbone_of, build, random_tensors
+from tmanet_jax import settings
+from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.backbones import ResNetConfig
+from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.protocol import Origin, Protocol
+from tmanet_jax.train import start
+from tmanet_jax.weights import conversion, files, load
+from tmanet_jax.weights.files import WeightFile
+from tmanet_jax.weights.names import expected_shapes, to_tensors
+from tmanet_jax.weights.networks import network_of
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
+COUNT = "backbone.layer1.0.bn1.num_batches_tracked"
+
+
+def spec(name):
+    return {key: tuple(shape) for key, shape in json.loads((GOLDENS / name).read_text())}
+
+
+def tensors_of(model):
+    return to_tensors(nnx.state(model))
+
+
+def assert_same(tensors, others):
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == others[name].dtype, name
+        np.testing.assert_array_equal(tensor, others[name], name)
+
+
+@pytest.fixture
+def tensors():
+    return random_tensors(SMALL, seed=1)
+
+
+@pytest.fixture
+def model():
+    return build(SMALL, random_tensors(SMALL, seed=2))
+
+
+@pytest.fixture
+def written(tmp_path, tensors):
+    """Writes the tensors, after changes, as a file that says nothing of its network."""
+
+    def write(drop=(), **changes):
+        path = tmp_path / "file.safetensors"
+        kept = {name: tensor for name, tensor in (tensors | changes).items() if name not in drop}
+        files.write(path, WeightFile(kept))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("spec_cityscapes.json", ModelConfig()),
+        ("spec_camvid.json", ModelConfig(head=HeadConfig(12, 4), align_corners=False)),
+    ],
+)
+def test_names_shapes_and_configuration_are_the_originals(name, config):
+    assert expected_shapes(config) == spec(name)
+    tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in spec(name).items()}
+    assert network_of("spec", WeightFile(tensors)).config == config
+
+
+def test_the_backbone_is_named_as_the_published_one():
+    names = backbone_of({name: np.empty(0) for name in expected_shapes(ModelConfig())})
+    assert set(names) == set(spec("spec_resnet50_v1c.json"))
+
+
+@pytest.mark.parametrize(("depth", "num_tensors"), [(18, 120), (50, 318), (101, 624)])
+def test_a_plain_stem_is_named_as_torchvision_does(depth, num_tensors):
+    """torchvision's state_dicts hold two tensors more: fc.weight and fc.bias."""
+    config = ModelConfig(backbone=ResNetConfig(depth=depth, deep_stem=False))
+    shapes = expected_shapes(config)
+    names = backbone_of({name: np.empty(shape) for name, shape in shapes.items()})
+    assert len(names) == num_tensors
+    assert names["conv1.weight"].shape == (64, 3, 7, 7)
+    assert names["bn1.running_var"].shape == (64,)
+    assert names["layer2.0.downsample.0.weight"].ndim == 4
+    assert network_of("spec", WeightFile(names)).config == config.backbone
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SMALL,
+        dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_memory=0)),
+        dataclasses.replace(SMALL, backbone=ResNetConfig(18, width=4)),
+        dataclasses.replace(SMALL, backbone=ResNetConfig(34, deep_stem=False, width=4)),
+    ],
+)
+def test_saving_and_loading_changes_nothing(tmp_path, config):
+    path = tmp_path / "model.safetensors"
+    tensors = random_tensors(config, seed=1)
+    load.save(path, build(config, tensors))
+    assert load.read_model_config(path) == config
+    assert_same(files.read(path).tensors, tensors)
+    model = build(config, random_tensors(config, seed=2))
+    report = load.load_checkpoint(path, model)
+    assert_same(tensors_of(model), tensors)
+    assert set(report.loaded) == set(tensors)
+    assert report.kept == report.ignored == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, tensors, model, value):
+    name = "backbone.layer4.0.conv1.weight"
+    spoilt = tensors[name].copy()
+    spoilt[0, 0] = value
+    load.save(tmp_path / "model.safetensors", build(SMALL, {**tensors, name: spoilt}))
+    with pytest.raises(UserError, match=f"NaN or infinity in {name}"):
+        load.load_checkpoint(tmp_path / "model.safetensors", model)
+
+
+def test_a_configuration_is_inferred_but_for_what_leaves_no_trace(written):
+    path = written()
+    inferred = load.read_model_config(path, align_corners=False)
+    assert inferred.head == dataclasses.replace(SMALL.head, dropout=0.1, scale_scores=False)
+    assert inferred.backbone == SMALL.backbone
+    assert not inferred.align_corners
+    with pytest.raises(UserError, match=r"5 classes.*--align-corners"):
+        load.read_model_config(path)
+
+
+def test_align_corners_can_be_overruled(tmp_path, model):
+    path = tmp_path / "model.safetensors"
+    load.save(path, model)
+    assert load.read_model_config(path, align_corners=True).align_corners
+
+
+def test_what_nobody_stated_is_told_and_stays_an_assumption(tmp_path, tensors, caplog):
+    head = dataclasses.replace(SMALL.head, num_classes=12, scale_scores=False)
+    config = dataclasses.replace(SMALL, head=head)
+    source, copy = tmp_path / "source.safetensors", tmp_path / "copy.safetensors"
+    files.write(source, WeightFile(random_tensors(config, seed=1)))
+    told = conversion.convert(source, copy)
+    assert "assumed, as the file does not say: align_corners=False, as published for 12" in told
+    assert "style 'pytorch', contracted dilation, no multi-grid, output stride 8" in told
+    assert not load.read_model_config(copy).align_corners
+    assert "assumed, as the file does not say: align_corners=False" in caplog.text
+    assert load.read_model_config(copy, assume_align_corners=True).align_corners
+    stated = tmp_path / "stated.safetensors"
+    conversion.convert(copy, stated, align_corners=False)
+    assert not load.read_model_config(stated, assume_align_corners=True).align_corners
+
+
+def test_a_backbone_file_sets_the_backbone(tmp_path, tensors, model):
+    path = tmp_path / "backbone.safetensors"
+    fc = {"fc.weight": np.zeros((1000, 128), np.float32), "fc.bias": np.zeros(1000, np.float32)}
+    files.write(path, WeightFile(backbone_of(tensors) | fc))
+    before = tensors_of(model)
+    report = load.load_pretrained_backbone(path, model)
+    in_backbone = {name for name in tensors if name.startswith("backbone.")}
+    assert set(report.loaded) == in_backbone
+    assert set(report.kept) == set(tensors) - in_backbone
+    assert set(report.ignored) == set(fc)
+    assert "ignored fc.bias, fc.weight; left at initial values: auxiliary_head.conv_seg" in str(
+        report
+    )
+    expected = {n: tensors[n] if n in in_backbone else before[n] for n in tensors}
+    assert_same(tensors_of(model), expected)
+
+
+def test_the_backbone_of_a_whole_network_can_be_taken(written, tensors, model):
+    report = load.load_pretrained_backbone(written(), model)
+    assert set(report.ignored) == {n for n in tensors if not n.startswith("backbone.")}
+    assert_same(backbone_of(tensors_of(model)), backbone_of(tensors))
+
+
+def test_a_backbone_file_is_no_checkpoint(tmp_path, tensors, model):
+    path = tmp_path / "backbone.safetensors"
+    files.write(path, WeightFile(backbone_of(tensors)))
+    with pytest.raises(UserError, match=r"config\.init\.pretrained"):
+        load.load_checkpoint(path, model)
+    with pytest.raises(UserError, match="holds a backbone"):
+        load.read_model_config(path)
+
+
+def test_update_counts_may_be_missing(written, tensors, model):
+    """PyTorch before 0.4.1, and torchvision's older files, do not have them."""
+    counts = [name for name in tensors if name.endswith("num_batches_tracked")]
+    before = tensors_of(model)
+    report = load.load_checkpoint(written(drop=counts), model)
+    assert set(report.kept) == set(counts)
+    assert "left at initial values: num_batches_tracked; assumed" in str(report)
+    np.testing.assert_array_equal(tensors_of(model)[COUNT], before[COUNT])
+
+
+NAME = "decode_head.memory_key_conv.1.0.conv.weight"
+
+
+@pytest.mark.parametrize(
+    ("drop", "changes", "message"),
+    [
+        ([NAME], {}, f"missing: {NAME}"),
+        ([], {"neck.weight": np.zeros(3, np.float32)}, "unexpected: neck.weight"),
+        (
+            [],
+            {NAME: np.zeros((3, 3, 1, 1), np.float32)},
+            f"of the wrong shape: {NAME} (3, 3, 1, 1) instead of (3, 3, 3, 3)",
+        ),
+        (
+            [],
+            {NAME: np.zeros((3, 3, 3, 3), np.int8)},
+            f"of the wrong type: {NAME} int8 instead of float32",
+        ),
+        ([], {COUNT: np.zeros((), np.float32)}, f"{COUNT} float32 instead of int64"),
+    ],
+)
+def test_what_does_not_fit_is_named(written, model, drop, changes, message):
+    path = written(drop, **changes)
+    before = tensors_of(model)
+    with pytest.raises(UserError) as error:
+        load.load_checkpoint(path, model)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert_same(tensors_of(model), before)
+
+
+def test_a_long_list_of_misfits_is_cut_short(written, model):
+    path = written(drop=[name for name in random_tensors(SMALL, 1) if "layer2" in name])
+    with pytest.raises(UserError, match=r"missing: (\S+, ){5}\S+ and \d+ more"):
+        load.load_checkpoint(path, model)
+
+
+def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
+    config = dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_classes=9))
+    model = build(config, random_tensors(config, seed=2))
+    before = tensors_of(model)
+    with pytest.raises(UserError, match=r"decode_head\.conv_seg\.bias \(5,\) instead of \(9,\)"):
+        load.load_checkpoint(written(), model)
+    report = load.load_checkpoint(written(), model, new_classifier_ok=True)
+    classifiers = {
+        f"{head}.conv_seg.{parameter}"
+        for head in ("decode_head", "auxiliary_head")
+        for parameter in ("weight", "bias")
+    }
+    assert set(report.kept) == set(report.ignored) == classifiers
+    assert "the classifiers are new" in str(report)
+    expected = {n: before[n] if n in classifiers else tensors[n] for n in tensors}
+    assert_same(tensors_of(model), expected)
+
+
+def test_the_same_number_of_classes_keeps_the_classifiers(written, tensors, model):
+    report = load.load_checkpoint(written(), model, new_classifier_ok=True)
+    assert report.kept == ()
+    assert_same(tensors_of(model), tensors)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"ends in \.safetensors or \.pth"):
+        files.read(tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="no file of weights at"):
+        files.read(tmp_path / "absent.safetensors")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"not tensors")
+    with pytest.raises(UserError, match="not a safetensors file, or is damaged"):
+        files.read(damaged)
+    other = tmp_path / "other.safetensors"
+    safetensors.numpy.save_file({"embedding": np.zeros(3, np.float32)}, other)
+    with pytest.raises(UserError, match="no TMANet and no ResNet"):
+        conversion.convert(other, tmp_path / "copy.safetensors")
+
+
+def test_a_resnet_of_three_stages_is_refused(tmp_path, tensors):
+    kept = {n: t for n, t in backbone_of(tensors).items() if not n.startswith("layer4")}
+    files.write(tmp_path / "source.safetensors", WeightFile(kept))
+    with pytest.raises(UserError, match=r"four stages: blocks \(1, 2, 1, 0\)"):
+        conversion.convert(tmp_path / "source.safetensors", tmp_path / "copy.safetensors")
+
+
+def test_a_configuration_of_another_version_is_refused(tmp_path, tensors):
+    path = tmp_path / "model.safetensors"
+    metadata = {"tmanet_jax": json.dumps({"model": {"tentacles": 8}})}
+    safetensors.numpy.save_file(tensors, path, metadata)
+    with pytest.raises(UserError, match="tentacles is unknown"):
+        files.read(path)
+
+
+def test_nothing_is_left_of_a_file_that_cannot_be_written(tmp_path, model):
+    with pytest.raises(UserError, match="cannot be written"):
+        load.save(tmp_path / "absent" / "model.safetensors", model)
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        load.save(tmp_path / "model.safetensors", model)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_pth_files_without_torch_say_what_to_install(tmp_path, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = tmp_path / "model.pth"
+    with pytest.raises(UserError, match=r"requirements-torch\.txt"):
+        load.save(path, model)
+    path.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"requirements-torch\.txt"):
+        files.read(path)
+
+
+def test_the_command_line_converts(tmp_path, written, tensors, capsys):
+    copy = tmp_path / "copy.safetensors"
+    assert conversion.main([str(written()), str(copy), "--no-align-corners"]) == 0
+    assert "T=2, 5 classes, align_corners=False" in capsys.readouterr().out
+    assert_same(files.read(copy).tensors, tensors)
+    assert not load.read_model_config(copy).align_corners
+
+
+def test_the_command_line_reports_bad_input(tmp_path):
+    command = [sys.executable, "-m", "tmanet_jax.weights", "absent.pth", "copy.safetensors"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "There is no file of weights at absent.pth.\n"
+
+
+def test_a_backbone_converts_with_its_classifier(tmp_path, tensors):
+    source, copy = tmp_path / "source.safetensors", tmp_path / "copy.safetensors"
+    fc = {"fc.weight": np.ones((10, 128), np.float32)}
+    files.write(source, WeightFile(backbone_of(tensors) | fc))
+    assert "ResNet-50, deep stem" in conversion.convert(source, copy)
+    assert_same(files.read(copy).tensors, backbone_of(tensors) | fc)
+    assert files.read(copy).config == SMALL.backbone
+
+
+@pytest.mark.parametrize("scale", [None, 0.5, (128, 256)])
+def test_a_file_says_how_its_network_was_scored_and_where_it_comes_from(tmp_path, tensors, scale):
+    protocol = Protocol("slide", (96, 192), (32, 64), scale, memory_stride=3, train_height=128)
+    file = WeightFile(tensors, SMALL, protocol=protocol, origin=Origin(400, 0.25))
+    files.write(tmp_path / "file.safetensors", file)
+    conversion.convert(tmp_path / "file.safetensors", tmp_path / "again.safetensors")
+    again = files.read(tmp_path / "again.safetensors")
+    assert (again.protocol, again.origin) == (protocol, Origin(400, 0.25))
+
+
+def test_a_file_that_says_nothing_of_it_has_no_protocol(written):
+    file = files.read(written())
+    assert file.protocol is None
+    assert file.origin is None
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"mode": "sideways"}', '{"fov": 3}'])
+def test_a_protocol_that_no_version_wrote_is_refused(tmp_path, tensors, text):
+    path = tmp_path / "file.safetensors"
+    safetensors.numpy.save_file(tensors, path, {"tmanet_jax_protocol": text})
+    with pytest.raises(UserError, match=r"file\.safetensors.*protocol"):
+        files.read(path)
+
+
+def test_a_file_says_nothing_of_how_its_network_was_computed_but_the_type(tmp_path, tensors):
+    path = tmp_path / "file.safetensors"
+    config = dataclasses.replace(
+        SMALL, dtype="bfloat16", precision="highest", attention="chunked", remat=True
+    )
+    files.write(path, WeightFile(tensors, config))
+    assert load.read_model_config(path) == dataclasses.replace(SMALL, dtype="bfloat16")
+
+
+def test_a_file_whose_classes_say_what_is_ignored_is_read(tmp_path, tensors):
+    path = tmp_path / "old.safetensors"
+    text = json.dumps(dataclasses.asdict(CITYSCAPES) | {"ignore": 255})
+    safetensors.numpy.save_file(tensors, path, {"tmanet_jax_classes": text})
+    assert files.read(path).classes == CITYSCAPES
+
+
+def test_a_file_of_before_attention_was_no_part_of_the_head_is_read(tmp_path, tensors):
+    path = tmp_path / "old.safetensors"
+    fields = dataclasses.asdict(SMALL)
+    del fields["precision"], fields["attention"]
+    fields["head"]["attention"] = "fused"
+    safetensors.numpy.save_file(tensors, path, {"tmanet_jax": json.dumps({"model": fields})})
+    assert load.read_model_config(path) == dataclasses.replace(SMALL, attention="fused")
+
+
+def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors):
+    path = tmp_path / "file.safetensors"
+    files.write(path, WeightFile(tensors, SMALL))
+    config = default.get_config()
+    config.data.dir = "records"
+    config.init.checkpoint = str(path)
+    config.model.attention, config.model.precision = "chunked", "highest"
+    model = start.with_model_of_file(settings.from_config(config)).model
+    assert model == dataclasses.replace(SMALL, attention="chunked", precision="highest")
+    loaded = load.load_model(path, attention="chunked", precision="highest")
+    assert loaded.model.config == model

@@ -1,0 +1,79 @@
+"""Trains and evaluates on several meshes, and prints what came out of each as JSON."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from configs import demo
+from tests.made import tiny_runs
+from tmanet_jax import settings
+from tmanet_jax.data.pipeline import train_batches
+from tmanet_jax.deploy import hlo
+from tmanet_jax.inference.clips import compile_segmenter
+from tmanet_jax.parallel.sharding import MeshConfig, make_mesh, put_batch, replicated
+from tmanet_jax.scoring.evaluate import evaluate
+from tmanet_jax.train.start import initial_state, open_split, random_model
+from tmanet_jax.train.step import compile_train_step
+
+NUM_STEPS = 3
+
+MESHES = ((1, 1), (8, 1), (8, 2), (8, 4), (8, 8))
+"""Devices, and how many of them share an image."""
+
+
+def main(data_dir: str) -> None:
+    """One JSON object a mesh: its losses, its statistics, its confusion matrices."""
+    config = demo.get_config()
+    config.batch_size = 8
+    config.data.dir = data_dir
+    config.data.crop_size = (48, 80)
+    config.model.width = tiny_runs.WIDTH
+    run = settings.from_config(config)
+    for num_devices, space in MESHES:
+        mesh = make_mesh(jax.devices()[:num_devices], MeshConfig(space))
+        print(json.dumps(results(run, mesh)), flush=True)
+
+
+def results(run: settings.Settings, mesh: Mesh) -> dict[str, object]:
+    """Trains a few steps from the same weights, then scores."""
+    recipe, state = initial_state(run, random_model(run), class_weights=None)
+    state = jax.device_put(state, replicated(mesh))
+    source = open_split(run, "train", memory_range=2)
+    batches = train_batches(
+        source,
+        run.data.augmentation,
+        num_memory=2,
+        memory_range=2,
+        batch_size=run.batch_size,
+        seed=0,
+    )
+    batch = put_batch(next(batches), mesh)
+    step_fn = compile_train_step(recipe, mesh).lower(state, batch).compile()
+    losses = []
+    for _ in range(NUM_STEPS):
+        state, metrics = step_fn(state, batch)
+        batch = put_batch(next(batches), mesh)
+        losses.append(float(metrics.losses.total))
+    batches.close()
+    program = compile_segmenter(recipe.graphdef, 2, run.evaluation, mesh)
+    evaluation = evaluate(
+        program.with_weights(*state.network), open_split(run, "val", memory_range=2)
+    )
+    statistics = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.batch_stats)])
+    costs, text = step_fn.cost_analysis(), step_fn.as_text()
+    assert costs and text
+    return {
+        "losses": losses,
+        "statistics": statistics.tolist(),
+        "confusion": evaluation.confusion_CxC.tolist(),
+        "flops": costs["flops"],
+        "collectives": [dataclasses.asdict(one) for one in hlo.Program(text).collectives()],
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
