@@ -51,6 +51,21 @@ def legend(present: Sequence[int], classes: ClassSet, width: int) -> np.ndarray:
     return strip
 
 
+def side_by_side(
+    frame_HxWx3: np.ndarray, labels_HxW: np.ndarray, predicted_HxW: np.ndarray, classes: ClassSet
+) -> np.ndarray:
+    """Frame | labels | prediction with captions, and a legend of the classes that occur, RGB."""
+    panels = {
+        "frame": frame_HxWx3,
+        "labels": blend(frame_HxWx3, labels_HxW, classes),
+        "prediction": blend(frame_HxWx3, predicted_HxW, classes),
+    }
+    row = np.concatenate([captioned(panel, name) for name, panel in panels.items()], axis=1)
+    occurring = np.union1d(labels_HxW, predicted_HxW)
+    present = [c for c in occurring if c < classes.num_classes]
+    return np.concatenate([row, legend(present, classes, row.shape[1])], axis=0)
+
+
 def joined(pictures: Sequence[np.ndarray], axis: int, gap: int = 4) -> np.ndarray:
     """Pictures side by side (axis 1) or one above the other (axis 0), white between them."""
     shape = list(pictures[0].shape)

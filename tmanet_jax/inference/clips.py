@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.records import Clip
 from tmanet_jax.inference.views import class_scores, remarks, resized_frames
 from tmanet_jax.inference.windows import Segment, segment_whole, segment_windows
@@ -28,6 +28,7 @@ from tmanet_jax.parallel.sharding import (
     put_locally,
     replicated,
 )
+from tmanet_jax.pictures import side_by_side
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.metrics import confusion_matrix
 
@@ -44,6 +45,11 @@ class SegmentedClip(NamedTuple):
     clip: Clip
     predicted_HxW: np.ndarray
     confusion_CxC: np.ndarray
+
+    def picture(self, classes: ClassSet) -> np.ndarray:
+        """Query frame, labels and prediction side by side, RGB uint8."""
+        frame_HxWx3 = self.clip.frames_SxHxWx3[-1]
+        return side_by_side(frame_HxWx3, self.clip.labels_HxW, self.predicted_HxW, classes)
 
 
 Predictor = Callable[

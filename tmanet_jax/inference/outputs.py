@@ -15,8 +15,8 @@ import numpy as np
 
 from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.inference.overlays import legend
 from tmanet_jax.inference.segmenter import FrameResult
+from tmanet_jax.pictures import legend
 from tmanet_jax.video.writer import SegmentWriter, join
 
 VIDEO_FILE = "overlay.mp4"

@@ -21,11 +21,11 @@ import numpy as np
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.ahead import ahead
-from tmanet_jax.inference.overlays import blend
 from tmanet_jax.inference.stream import FrameStream, StreamOutput, StreamState
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.pictures import blend
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.video.frames import Frames, Source, open_frames
 from tmanet_jax.video.read import VideoFrame

@@ -13,7 +13,6 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pipeline import eval_clips
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.inference.clips import ClipSegmenter, SegmentedClip
-from tmanet_jax.inference.overlays import comparison_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.scoring.metrics import Scores, merged, scores, scores_without
 
@@ -64,7 +63,7 @@ class Evaluation:
     @property
     def overlays(self) -> dict[str, np.ndarray]:
         """Pictures (RGB uint8) of the clips to show, by id."""
-        return {shown.clip.id: comparison_of(shown, self.classes) for shown in self.shown}
+        return {shown.clip.id: shown.picture(self.classes) for shown in self.shown}
 
     @property
     def categories(self) -> Scores | None:

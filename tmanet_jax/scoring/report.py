@@ -19,7 +19,6 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inference.clips import SegmentedClip
-from tmanet_jax.inference.overlays import comparison_of
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.run_description import CONFIG_FILE
 from tmanet_jax.scoring.charts import confusion_picture
@@ -147,7 +146,7 @@ def _write_pictures(shown: Iterable[SegmentedClip], classes: ClassSet, directory
     for old in directory.glob("*.png"):
         old.unlink()
     for segmented in shown:
-        picture = comparison_of(segmented, classes)
+        picture = segmented.picture(classes)
         (directory / f"{segmented.clip.id}.png").write_bytes(_png(picture))
 
 

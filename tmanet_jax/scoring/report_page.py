@@ -19,7 +19,6 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.transforms import resize_frame, resize_labels
 from tmanet_jax.inference.clips import SegmentedClip
-from tmanet_jax.inference.overlays import comparison_of
 from tmanet_jax.scoring.charts import row_shares
 from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.scoring.metrics import Scores
@@ -163,7 +162,7 @@ def _lowest(count: int) -> str:
 
 
 def _comparison(segmented: SegmentedClip, evaluation: Evaluation) -> np.ndarray:
-    picture = comparison_of(segmented, evaluation.classes)
+    picture = segmented.picture(evaluation.classes)
     return resize_frame(picture, _shown_size(picture, 2 * _MAX_WIDTH))
 
 
