@@ -26,7 +26,7 @@ from pathlib import Path
 from data_prep.camvid_frames import VideoFrames, provide_frames
 from data_prep.camvid_labels import LABEL_FORMATS, CamvidLabels, LabelFormat, find_label_format
 from data_prep.camvid_source import CamvidSource, find_source
-from data_prep.camvid_splits import SPLITS, Video, parse_name, split_names
+from data_prep.camvid_splits import SPLITS, RawVideo, parse_name, split_names
 from data_prep.clip_files import FilesClip
 from data_prep.preparation import (
     Options,
@@ -70,7 +70,7 @@ class Camvid:
         source = find_source(self.root, ignored=self.frames_dir)
         label_files = [file for _, file in sorted(source.labels.items())]
         label_format = self.label_format or find_label_format(label_files)
-        frames: Mapping[Video, VideoFrames] = {}
+        frames: Mapping[RawVideo, VideoFrames] = {}
         if options.memory_range:
             every_name = itertools.chain.from_iterable(names.values())
             frames = provide_frames(source, self.frames_dir, _wanted_frames(every_name, options))
@@ -88,9 +88,9 @@ class Camvid:
         }
 
 
-def _wanted_frames(names: Iterable[str], options: Options) -> Mapping[Video, set[int]]:
+def _wanted_frames(names: Iterable[str], options: Options) -> Mapping[RawVideo, set[int]]:
     """Numbers of the memory frames of all clips; none before the first a video can have."""
-    wanted: dict[Video, set[int]] = {}
+    wanted: dict[RawVideo, set[int]] = {}
     for video, number in map(parse_name, names):
         numbers = (number - offset for offset in options.memory_offsets)
         wanted.setdefault(video, set()).update(wanted_n for wanted_n in numbers if wanted_n >= 0)
@@ -100,7 +100,7 @@ def _wanted_frames(names: Iterable[str], options: Options) -> Mapping[Video, set
 def _find_clip(
     name: str,
     source: CamvidSource,
-    frames: Mapping[Video, VideoFrames],
+    frames: Mapping[RawVideo, VideoFrames],
     label_format: LabelFormat,
     options: Options,
 ) -> FilesClip:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data_prep.alignment import MAX_DIFFERENCE, difference, thumbnail
 from data_prep.camvid_source import CamvidSource
-from data_prep.camvid_splits import Video, parse_name
+from data_prep.camvid_splits import RawVideo, parse_name
 from data_prep.extraction import (
     Numbering,
     Watch,
@@ -51,8 +51,8 @@ class VideoFrames:
 
 
 def provide_frames(
-    source: CamvidSource, directory: Path, wanted: Mapping[Video, Collection[int]]
-) -> Mapping[Video, VideoFrames]:
+    source: CamvidSource, directory: Path, wanted: Mapping[RawVideo, Collection[int]]
+) -> Mapping[RawVideo, VideoFrames]:
     """Finds frames, and extracts those that are not there; all videos at once, with a progress bar.
 
     Extracted frames are written as `DIRECTORY/NAME.png`, and `DIRECTORY/VIDEO.json` says how their
@@ -102,7 +102,7 @@ class _Counter:
 
 
 def _provide(
-    source: CamvidSource, directory: Path, video: Video, wanted: Collection[int], watch: Watch
+    source: CamvidSource, directory: Path, video: RawVideo, wanted: Collection[int], watch: Watch
 ) -> VideoFrames:
     stills = _of_video(source.stills, video)
     if not stills:
@@ -143,7 +143,7 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _checked(
-    video: Video, files: Mapping[int, SourceFile], stills: Mapping[int, SourceFile]
+    video: RawVideo, files: Mapping[int, SourceFile], stills: Mapping[int, SourceFile]
 ) -> VideoFrames:
     """Frames that somebody else extracted, compared with the stills of the same number."""
     common = sorted(files.keys() & stills.keys())
@@ -205,12 +205,12 @@ def _distance(still: SourceFile, frame: SourceFile) -> float | None:
         return None
 
 
-def _extracted(directory: Path, video: Video) -> dict[int, UnpackedFile]:
+def _extracted(directory: Path, video: RawVideo) -> dict[int, UnpackedFile]:
     paths = directory.glob(f"{video.prefix}*.png")
     return _of_video({path.stem: UnpackedFile(path) for path in paths}, video)
 
 
-def _of_video(files: Mapping[str, _File], video: Video) -> dict[int, _File]:
+def _of_video(files: Mapping[str, _File], video: RawVideo) -> dict[int, _File]:
     """The files of one video by their number; names that are no frame's are left."""
     numbered = {}
     for name, file in files.items():
@@ -223,12 +223,12 @@ def _of_video(files: Mapping[str, _File], video: Video) -> dict[int, _File]:
     return numbered
 
 
-def _report(video: Video, numbering: Numbering) -> str:
+def _report(video: RawVideo, numbering: Numbering) -> str:
     broken = f"; {len(numbering.broken)} of its frames are broken" if numbering.broken else ""
     return f"{video.file}: {numbering.num_frames} frames{broken}; {numbering.report}"
 
 
-def _nothing_found(source: CamvidSource, directory: Path, video: Video) -> str:
+def _nothing_found(source: CamvidSource, directory: Path, video: RawVideo) -> str:
     return (
         f"There is neither the video {video.file} nor a frame of it: expected {video.file} "
         f"anywhere below {source.root}, or extracted frames such as {video.frame_name(30)}.png in "

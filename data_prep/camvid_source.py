@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.camvid_splits import VIDEOS, Video, parse_name
+from data_prep.camvid_splits import VIDEOS, RawVideo, parse_name
 from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile, SourceTree, UnpackedFile
 from tmanet_jax.data.records import BUILDER_NAME
@@ -36,7 +36,7 @@ class CamvidSource:
     """
 
     root: Path
-    videos: Mapping[Video, Path]
+    videos: Mapping[RawVideo, Path]
     stills: Mapping[str, SourceFile]
     labels: Mapping[str, SourceFile]
     frames: Mapping[str, SourceFile]

@@ -8,7 +8,7 @@ from tmanet_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Video:
+class RawVideo:
     """One of the raw videos.
 
     Attributes:
@@ -28,16 +28,16 @@ class Video:
         return f"{self.prefix}{number:0{self.digits}d}"
 
 
-SEQ05 = Video("0005VD.MXF", "Seq05VD_f", 5)
-SEQ06 = Video("0006R0.MXF", "0006R0_f", 5)
-SEQ16 = Video("0016E5.MXF", "0016E5_", 5)
-SEQ01 = Video("01TP_extract.avi", "0001TP_", 6)
+SEQ05 = RawVideo("0005VD.MXF", "Seq05VD_f", 5)
+SEQ06 = RawVideo("0006R0.MXF", "0006R0_f", 5)
+SEQ16 = RawVideo("0016E5.MXF", "0016E5_", 5)
+SEQ01 = RawVideo("01TP_extract.avi", "0001TP_", 6)
 VIDEOS = (SEQ05, SEQ06, SEQ16, SEQ01)
 
 UNUSED = "Seq05VD_f00000"
 """The one labelled still that is in no split: no frames come before it."""
 
-_SPLITS: Mapping[str, tuple[tuple[Video, range], ...]] = {
+_SPLITS: Mapping[str, tuple[tuple[RawVideo, range], ...]] = {
     "train": (
         (SEQ01, range(6690, 8521, 30)),
         (SEQ06, range(930, 3931, 30)),
@@ -67,7 +67,7 @@ def split_names(split: str) -> list[str]:
     )
 
 
-def parse_name(name: str) -> tuple[Video, int]:
+def parse_name(name: str) -> tuple[RawVideo, int]:
     """The video and the number of a frame's name; raises UserError on any other name."""
     for video in VIDEOS:
         if match := re.fullmatch(rf"{video.prefix}(\d{{{video.digits}}})", name):

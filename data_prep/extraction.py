@@ -21,7 +21,7 @@ from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile
 from data_prep.writing import write_frame
 from tmanet_jax.errors import UserError
-from tmanet_jax.video.read import VideoFrame, open_video
+from tmanet_jax.video.read import SourceFrame, open_video
 
 _DOUBTFUL = "a frame that it may refer to is lost"
 
@@ -74,7 +74,7 @@ class Numbering:
         return cls(**values)
 
 
-class Stopped(Exception):  # noqa: N818, not an error
+class _Abandoned(Exception):  # noqa: N818, not an error
     """The extraction was told to stop."""
 
 
@@ -90,12 +90,12 @@ class Watch:
     on_frame: Callable[[], object] = lambda: None
     stop: threading.Event = dataclasses.field(default_factory=threading.Event)
 
-    def over(self, path: Path) -> Iterator[VideoFrame]:
-        """The frames of a video; raises Stopped, or UserError as `open_video`."""
+    def over(self, path: Path) -> Iterator[SourceFrame]:
+        """The frames of a video; raises _Abandoned, or UserError as `open_video`."""
         with open_video(path) as video:
             for frame in video:
                 if self.stop.is_set():
-                    raise Stopped
+                    raise _Abandoned
                 yield frame
                 self.on_frame()
 

@@ -35,10 +35,10 @@ NUM_FRAMES = 26
 
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
-    """Short segments; and a network is compiled once for all tests."""
+    """Short parts; and a network is compiled once for all tests."""
     load = functools.cache(Segmenter.load)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "SEGMENT_FRAMES", 8)
+        patch.setattr(writer, "PART_FRAMES", 8)
         patch.setattr(Segmenter, "load", load)
         yield
 
@@ -95,16 +95,16 @@ class _CrashError(Exception):
 def test_going_on_gives_the_same_files_and_redoes_nothing(
     weights: Path, video: Path, once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    write = writer.SegmentWriter.write
+    write = writer.PartWriter.write
     calls = []
 
-    def failing(self: writer.SegmentWriter, picture: np.ndarray, pts: int) -> None:
+    def failing(self: writer.PartWriter, picture: np.ndarray, pts: int) -> None:
         calls.append(pts)
         if len(calls) == at + 1:
             raise _CrashError
         write(self, picture, pts)
 
-    monkeypatch.setattr(writer.SegmentWriter, "write", failing)
+    monkeypatch.setattr(writer.PartWriter, "write", failing)
     with pytest.raises(_CrashError):
         predict(asked(weights, video, tmp_path))
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").iterdir()}
@@ -296,9 +296,9 @@ def test_videos_of_odd_shapes(weights: Path, tmp_path: Path, size: tuple[int, in
 
 
 def test_what_no_video_can_hold_is_told(tmp_path: Path) -> None:
-    segments = writer.SegmentWriter(tmp_path, rate=Fraction(25), time_base=Fraction(1, 25))
+    parts = writer.PartWriter(tmp_path, rate=Fraction(25), time_base=Fraction(1, 25))
     with pytest.raises(UserError, match=r"Frames of 20000x2 pixels .* choose --format=png"):
-        segments.write(np.zeros((20000, 2, 3), np.uint8), 0)
+        parts.write(np.zeros((20000, 2, 3), np.uint8), 0)
 
 
 def test_variable_frame_rate_is_kept(weights: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.camvid_splits import SEQ01, SEQ05, SEQ06, SEQ16, UNUSED, Video
+from data_prep.camvid_splits import SEQ01, SEQ05, SEQ06, SEQ16, UNUSED, RawVideo
 from tests.made.small_videos import SIZE, numbered, write_video
 
 SPLITS = {
@@ -20,7 +20,7 @@ FIRST_NUMBERS = {SEQ05: -1, SEQ06: 3, SEQ16: 0, SEQ01: 6660}
 NUM_FRAMES = 40
 
 _INTERLACED: dict[str, Any] = {"interlaced": True, "options": {"g": "6", "bf": "2", "b": "4M"}}
-_CODECS: dict[Video, tuple[str, dict[str, Any]]] = {
+_CODECS: dict[RawVideo, tuple[str, dict[str, Any]]] = {
     SEQ05: ("mpeg2video", _INTERLACED),
     SEQ06: ("mpeg2video", {"options": {"g": "1", "b": "8M"}}),
     SEQ16: ("mpeg2video", _INTERLACED),
@@ -31,7 +31,7 @@ ROAD, SKY, TREE = (128, 64, 128), (128, 128, 128), (128, 128, 0)
 """Label colours: sky above, road below, and a tree whose place follows from the frame's number."""
 
 
-def shown(video: Video, number: int) -> int:
+def shown(video: RawVideo, number: int) -> int:
     """The number that a frame shows: its index in the video."""
     return number - FIRST_NUMBERS[video]
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.scoring.temporal import (
+    SegmentedFrame,
     VideoConsistency,
-    VideoFrame,
     optical_flow,
     temporal_consistency,
     visible,
@@ -33,7 +33,7 @@ def shares(
 ) -> list[float]:
     consistency = VideoConsistency(length, as_published=as_published)
     for label, prediction in zip(labels, predicted, strict=True):
-        consistency.add(VideoFrame(np.zeros(0), label, prediction))
+        consistency.add(SegmentedFrame(np.zeros(0), label, prediction))
     return consistency.shares()
 
 
@@ -87,7 +87,7 @@ def textured(size: tuple[int, int] = (96, 128)) -> np.ndarray:
     return cv2.blur(noise, (5, 5))
 
 
-def moving(shift: int, num_frames: int = 4) -> list[VideoFrame]:
+def moving(shift: int, num_frames: int = 4) -> list[SegmentedFrame]:
     """A picture and its class map that move to the right together."""
     picture = textured((96, 128 + shift * num_frames))
     classes = (picture[..., 0] > 128).astype(np.uint8)
@@ -95,7 +95,7 @@ def moving(shift: int, num_frames: int = 4) -> list[VideoFrame]:
     for index in range(num_frames):
         left = (num_frames - index) * shift
         moved, moved_classes = picture[:, left : left + 128], classes[:, left : left + 128]
-        frames.append(VideoFrame(np.ascontiguousarray(moved), moved_classes, moved_classes))
+        frames.append(SegmentedFrame(np.ascontiguousarray(moved), moved_classes, moved_classes))
     return frames
 
 

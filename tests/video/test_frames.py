@@ -14,10 +14,10 @@ import pytest
 
 from tests.made.small_videos import SIZE, number_of, numbered, write_video
 from tmanet_jax.errors import UserError
-from tmanet_jax.video.frames import Source, open_frames
+from tmanet_jax.video.frames import FrameSource, open_frames
 
 
-def read(source: Source) -> list[int | str]:
+def read(source: FrameSource) -> list[int | str]:
     """The number of each frame, or its problem."""
     with open_frames(source) as frames:
         return [
@@ -90,6 +90,6 @@ def test_pixel_aspect_and_hdr_are_known(tmp_path: Path, caplog: pytest.LogCaptur
     "source",
     [None, 3.5, [np.zeros((0, *SIZE), np.uint8)], [np.zeros((0, 4, 3), np.uint8)], "x" * 300],
 )
-def test_what_is_no_source_is_told(source: Source) -> None:
+def test_what_is_no_source_is_told(source: FrameSource) -> None:
     with pytest.raises(UserError, match=r"source of frames|A frame is an array|nothing to segment"):
         read(source)

@@ -9,16 +9,16 @@ import pytest
 
 from tests.made.small_videos import SIZE, numbered, with_sound, write_video
 from tmanet_jax.video import sound
-from tmanet_jax.video.writer import SegmentWriter, join
+from tmanet_jax.video.writer import PartWriter, join
 
 
 def joined(tmp_path: Path, source: Path, num_frames: int = 25) -> Path:
     """A video of frames of its own with the sound of a source."""
-    writer = SegmentWriter(tmp_path / "segments", rate=Fraction(25), time_base=Fraction(1, 25))
+    writer = PartWriter(tmp_path / "parts", rate=Fraction(25), time_base=Fraction(1, 25))
     for number in range(num_frames):
         writer.write(numbered(number, SIZE), number)
     writer.close()
-    join(tmp_path / "segments", tmp_path / "out.mp4", sound_of=source)
+    join(tmp_path / "parts", tmp_path / "out.mp4", sound_of=source)
     with av.open(tmp_path / "out.mp4") as container:
         assert sum(packet.size > 0 for packet in container.demux(video=0)) == num_frames
     return tmp_path / "out.mp4"

@@ -10,21 +10,21 @@ import pytest
 from tests.made.small_videos import number_of, numbered
 from tmanet_jax.video import writer
 from tmanet_jax.video.read import open_video
-from tmanet_jax.video.writer import SegmentWriter, join
+from tmanet_jax.video.writer import PartWriter, join
 
 TIME_BASE = Fraction(1, 1000)
 
 
 @pytest.fixture(autouse=True)
-def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "SEGMENT_FRAMES", 4)
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PART_FRAMES", 4)
 
 
 def write(
     folder: Path, times: list[int], size: tuple[int, int] = (96, 128), stop: int | None = None
 ) -> None:
     """Writes numbered frames, those that are not there yet; `stop`: is interrupted before one."""
-    writer = SegmentWriter(folder, rate=Fraction(25), time_base=TIME_BASE)
+    writer = PartWriter(folder, rate=Fraction(25), time_base=TIME_BASE)
     for number in range(writer.num_done, len(times)):
         if number == stop:
             return
@@ -46,16 +46,16 @@ def read(path: Path) -> tuple[list[int], list[float]]:
 @pytest.mark.parametrize("count", [1, 4, 11])
 def test_frames_and_their_times_come_back(tmp_path: Path, count: int) -> None:
     times = [0, 40, 80, 95, 400, 401, 440, 480, 2000, 2100, 2140][:count]
-    write(tmp_path / "segments", times)
-    join(tmp_path / "segments", tmp_path / "out.mp4")
+    write(tmp_path / "parts", times)
+    join(tmp_path / "parts", tmp_path / "out.mp4")
     numbers, seconds = read(tmp_path / "out.mp4")
     assert numbers == list(range(count))
     np.testing.assert_allclose(seconds, np.array(times) / 1000, atol=1e-4)
 
 
 def test_a_browser_would_play_it(tmp_path: Path) -> None:
-    write(tmp_path / "segments", [0, 40, 80, 120, 160])
-    join(tmp_path / "segments", tmp_path / "out.mp4")
+    write(tmp_path / "parts", [0, 40, 80, 120, 160])
+    join(tmp_path / "parts", tmp_path / "out.mp4")
     content = (tmp_path / "out.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
     with av.open(tmp_path / "out.mp4") as container:
@@ -65,8 +65,8 @@ def test_a_browser_would_play_it(tmp_path: Path) -> None:
 
 
 def test_odd_sizes_become_even_by_a_repeated_edge(tmp_path: Path) -> None:
-    write(tmp_path / "segments", [0, 40], size=(97, 131))
-    join(tmp_path / "segments", tmp_path / "out.mp4")
+    write(tmp_path / "parts", [0, 40], size=(97, 131))
+    join(tmp_path / "parts", tmp_path / "out.mp4")
     with open_video(tmp_path / "out.mp4") as video:
         assert video.size == (98, 132)
         frame = next(iter(video)).pixels_HxWx3
@@ -77,10 +77,10 @@ def test_odd_sizes_become_even_by_a_repeated_edge(tmp_path: Path) -> None:
 
 def test_colours_come_back(tmp_path: Path) -> None:
     colour = (200, 30, 60)
-    writer = SegmentWriter(tmp_path / "segments", rate=Fraction(25), time_base=TIME_BASE)
+    writer = PartWriter(tmp_path / "parts", rate=Fraction(25), time_base=TIME_BASE)
     writer.write(np.full((64, 64, 3), colour, np.uint8), 0)
     writer.close()
-    join(tmp_path / "segments", tmp_path / "out.mp4")
+    join(tmp_path / "parts", tmp_path / "out.mp4")
     with open_video(tmp_path / "out.mp4") as video:
         frame = next(iter(video)).pixels_HxWx3
     assert frame is not None
@@ -94,7 +94,7 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path, stop: int) -> None:
     join(tmp_path / "once", tmp_path / "once.mp4")
     write(tmp_path / "twice", times, stop=stop)
     assert (
-        SegmentWriter(tmp_path / "twice", rate=Fraction(25), time_base=TIME_BASE).num_done
+        PartWriter(tmp_path / "twice", rate=Fraction(25), time_base=TIME_BASE).num_done
         == stop - stop % 4
     )
     write(tmp_path / "twice", times)
@@ -102,7 +102,7 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path, stop: int) -> None:
     assert (tmp_path / "twice.mp4").read_bytes() == (tmp_path / "once.mp4").read_bytes()
 
 
-def test_going_on_begins_at_the_first_segment_that_is_missing_or_cut(tmp_path: Path) -> None:
+def test_going_on_begins_at_the_first_part_that_is_missing_or_cut(tmp_path: Path) -> None:
     times = list(range(0, 640, 40))
     write(tmp_path / "once", times)
     join(tmp_path / "once", tmp_path / "once.mp4")
@@ -113,9 +113,9 @@ def test_going_on_begins_at_the_first_segment_that_is_missing_or_cut(tmp_path: P
     ):
         write(tmp_path / name, times)
         damage(tmp_path / name / "000001.nut")
-        assert SegmentWriter(tmp_path / name, rate=Fraction(25), time_base=TIME_BASE).num_done == 4
+        assert PartWriter(tmp_path / name, rate=Fraction(25), time_base=TIME_BASE).num_done == 4
         write(tmp_path / name, times, stop=9)
-        assert len(writer.whole_segments(tmp_path / name)) == 2
+        assert len(writer.full_parts(tmp_path / name)) == 2
         write(tmp_path / name, times)
         join(tmp_path / name, tmp_path / f"{name}.mp4")
         assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / "once.mp4").read_bytes()
@@ -123,12 +123,12 @@ def test_going_on_begins_at_the_first_segment_that_is_missing_or_cut(tmp_path: P
 
 def test_the_aspect_of_pixels_is_written(tmp_path: Path) -> None:
     aspect = Fraction(4, 3)
-    writer = SegmentWriter(
-        tmp_path / "segments", rate=Fraction(25), time_base=TIME_BASE, pixel_aspect=aspect
+    writer = PartWriter(
+        tmp_path / "parts", rate=Fraction(25), time_base=TIME_BASE, pixel_aspect=aspect
     )
     for number in range(6):
         writer.write(numbered(number), 40 * number)
     writer.close()
-    join(tmp_path / "segments", tmp_path / "out.mp4")
+    join(tmp_path / "parts", tmp_path / "out.mp4")
     with open_video(tmp_path / "out.mp4") as video:
         assert video.pixel_aspect == aspect

@@ -17,13 +17,13 @@ from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.inference.segmenter import FrameResult
 from tmanet_jax.pictures import legend
-from tmanet_jax.video.writer import SegmentWriter, join
+from tmanet_jax.video.writer import PartWriter, join
 
 VIDEO_FILE = "overlay.mp4"
 OVERLAYS_DIR = "overlays"
 LABELS_DIR = "labels"
-SEGMENTS_DIR = "segments"
-NAMES = (VIDEO_FILE, OVERLAYS_DIR, LABELS_DIR, SEGMENTS_DIR)
+PARTS_DIR = "segments"  # as folders of earlier versions have it
+NAMES = (VIDEO_FILE, OVERLAYS_DIR, LABELS_DIR, PARTS_DIR)
 """What a folder may hold besides its manifest."""
 
 _NARROWEST_VIDEO = 512
@@ -113,7 +113,7 @@ class VideoOutput:
     Where frames change their size, they are fitted into the size of the first one.
 
     Args:
-        folder: of the video and, until it is whole, of its segments.
+        folder: of the video and, until it is whole, of its parts.
         classes: of the legend.
         rate: frames a second, on average.
         time_base: unit of the results' `pts`, in seconds.
@@ -135,19 +135,19 @@ class VideoOutput:
     ):
         self._folder, self._classes, self._shape = folder, classes, shape
         self._sound_of = sound_of
-        self._segments = folder / SEGMENTS_DIR
-        self._writer = SegmentWriter(
-            self._segments, rate=rate, time_base=time_base, pixel_aspect=pixel_aspect
+        self._parts = folder / PARTS_DIR
+        self._writer = PartWriter(
+            self._parts, rate=rate, time_base=time_base, pixel_aspect=pixel_aspect
         )
         self._num_before = self._writer.num_done
         self._legend: np.ndarray | None = None
 
     def wants(self, index: int) -> bool:
-        """Whether no whole segment holds the frame."""
+        """Whether no full part holds the frame."""
         return index >= self._num_before
 
     def write(self, result: FrameResult) -> None:
-        """Adds the frame to the segment that is being written."""
+        """Adds the frame to the part that is being written."""
         size = self._shape.size or (result.frame.shape[0], result.frame.shape[1])
         factor = min(-(-_NARROWEST_VIDEO // size[1]), max(_HIGHEST_ENLARGED // size[0], 1))
         overlay = _fitted(result.overlay, size).repeat(factor, axis=0).repeat(factor, axis=1)
@@ -157,10 +157,10 @@ class VideoOutput:
         self._writer.write(np.concatenate([overlay, self._legend]), result.pts)
 
     def close(self) -> None:
-        """Puts the segments together; they stay, so that the video can go on."""
+        """Puts the parts together; they stay, so that the video can go on."""
         self._writer.close()
         if self._writer.num_done:
-            join(self._segments, self._folder / VIDEO_FILE, sound_of=self._sound_of)
+            join(self._parts, self._folder / VIDEO_FILE, sound_of=self._sound_of)
 
 
 def _fitted(picture_HxWx3: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -33,7 +33,7 @@ from tmanet_jax.protocol import EvalConfig, parse_scale
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.video.frames import PICTURE_SUFFIXES, Frames, open_frames
-from tmanet_jax.video.read import VideoFrame
+from tmanet_jax.video.read import SourceFrame
 from tmanet_jax.weights import load
 
 Format = Literal["video", "png", "labels"]
@@ -174,7 +174,7 @@ def predict(prediction: Prediction) -> None:
             manifest = dataclasses.replace(manifest, is_video_whole=True, sound=prediction.sound)
         dataclasses.replace(manifest, problems=tuple(watch.problems)).write(prediction.output)
         if manifest.is_video_whole:
-            shutil.rmtree(prediction.output / outputs.SEGMENTS_DIR, ignore_errors=True)
+            shutil.rmtree(prediction.output / outputs.PARTS_DIR, ignore_errors=True)
     if watch.doubtful:
         tqdm.write(
             f"Frames {_ranges(watch.doubtful)} may refer to a broken one: their pixels, and so "
@@ -234,7 +234,7 @@ class _Watch:
         """The same frames, watched."""
         return dataclasses.replace(frames, frames=self._watched(frames.frames))
 
-    def _watched(self, frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    def _watched(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
         for frame in frames:
             self.num_frames += 1
             if frame.problem is not None:

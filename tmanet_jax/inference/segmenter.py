@@ -27,8 +27,8 @@ from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.pictures import blend
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.video.frames import Frames, Source, open_frames
-from tmanet_jax.video.read import VideoFrame
+from tmanet_jax.video.frames import Frames, FrameSource, open_frames
+from tmanet_jax.video.read import SourceFrame
 from tmanet_jax.weights import load
 
 _DECODED_AHEAD = 4
@@ -163,7 +163,7 @@ class Segmenter:
         return cls(loaded.model, loaded.classes, protocol)
 
     def stream(
-        self, source: Source, *, wanted: Callable[[int], bool] | None = None
+        self, source: FrameSource, *, wanted: Callable[[int], bool] | None = None
     ) -> Generator[FrameResult, None, None]:
         """Segments frame after frame, decoding ahead and computing ahead of who reads the results.
 
@@ -208,7 +208,7 @@ class Segmenter:
     def _results(self, steps: "Iterator[_Step]") -> Iterator[FrameResult]:
         """Waits for the device; broken frames repeat what is before them."""
         last: FrameResult | None = None
-        too_early: list[VideoFrame] = []
+        too_early: list[SourceFrame] = []
         for step in steps:
             if step.output is not None:
                 last = self._result(step.frame, step.output)
@@ -225,7 +225,7 @@ class Segmenter:
         if too_early:
             raise UserError(f"Not one frame can be read: {too_early[0].problem}.")
 
-    def _result(self, frame: VideoFrame, output: StreamOutput) -> FrameResult:
+    def _result(self, frame: SourceFrame, output: StreamOutput) -> FrameResult:
         assert frame.pixels_HxWx3 is not None
         return FrameResult(
             *_place(frame),
@@ -243,7 +243,7 @@ class _Turn(NamedTuple):
     `is_start`: the memory begins anew with it.
     """
 
-    frame: VideoFrame
+    frame: SourceFrame
     is_start: bool
     is_wanted: bool
 
@@ -251,20 +251,20 @@ class _Turn(NamedTuple):
 class _Step(NamedTuple):
     """A frame, and what the device is computing of it; None if it is broken."""
 
-    frame: VideoFrame
+    frame: SourceFrame
     output: StreamOutput | None
     is_wanted: bool
 
 
 def _turns(
-    frames: Iterator[VideoFrame], wanted: Callable[[int], bool], reach: int
+    frames: Iterator[SourceFrame], wanted: Callable[[int], bool], reach: int
 ) -> Iterator[_Turn]:
     """Leaves out the frames on which nothing that is wanted depends.
 
     A wanted frame depends on the `reach` whole frames before it. If it is broken it repeats the one
     before it, which depends on as many more; before the first whole frame, it has that one's size.
     """
-    waiting: collections.deque[VideoFrame] = collections.deque(maxlen=reach + 1)
+    waiting: collections.deque[SourceFrame] = collections.deque(maxlen=reach + 1)
     size: tuple[int, ...] = ()
     is_start, is_size_wanted = True, False
     for frame in frames:
@@ -289,13 +289,13 @@ def _turns(
             waiting.append(frame)
 
 
-def _place(frame: VideoFrame) -> tuple[int, int, float]:
+def _place(frame: SourceFrame) -> tuple[int, int, float]:
     assert frame.pts is not None and frame.seconds is not None
     return frame.index, frame.pts, frame.seconds
 
 
 def _broken(
-    frame: VideoFrame, pixels_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet
+    frame: SourceFrame, pixels_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet
 ) -> FrameResult:
     return FrameResult(
         *_place(frame),

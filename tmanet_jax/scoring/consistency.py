@@ -15,7 +15,7 @@ from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread
 from tmanet_jax.scoring.metrics import confusion_of
-from tmanet_jax.scoring.temporal import TemporalScores, TemporalTotal, VideoFrame
+from tmanet_jax.scoring.temporal import SegmentedFrame, TemporalScores, TemporalTotal
 from tmanet_jax.scoring.videos import Video, clips_of, find_videos
 
 
@@ -113,8 +113,8 @@ class _Scored:
 
 def _followed(
     segmented: Iterable[SegmentedClip], video: Video, scored: _Scored, progress: "tqdm[None]"
-) -> Iterator[VideoFrame]:
+) -> Iterator[SegmentedFrame]:
     for index, one in zip(video.indices, segmented, strict=True):
         scored.add(index, one)
         progress.update()
-        yield VideoFrame(one.clip.frames_SxHxWx3[-1], one.clip.labels_HxW, one.predicted_HxW)
+        yield SegmentedFrame(one.clip.frames_SxHxWx3[-1], one.clip.labels_HxW, one.predicted_HxW)

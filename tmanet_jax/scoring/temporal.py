@@ -20,7 +20,7 @@ _MIN_FLOW_SIZE = 64
 """Pixels each way; OpenCV 5.0 segfaults on pictures of 8x64."""
 
 
-class VideoFrame(NamedTuple):
+class SegmentedFrame(NamedTuple):
     """A segmented frame of a video.
 
     Attributes:
@@ -54,11 +54,11 @@ class VideoConsistency:
         self._length = length
         self._void = () if as_published else tuple(void)
         self._as_published = as_published
-        self._previous: VideoFrame | None = None
+        self._previous: SegmentedFrame | None = None
         self._same_label_HxW = self._good_HxW = np.zeros(())
         self._shares: list[float] = []
 
-    def add(self, frame: VideoFrame) -> None:
+    def add(self, frame: SegmentedFrame) -> None:
         """Adds the next frame of the video."""
         labels_HxW, predicted_HxW = frame.labels_HxW, frame.predicted_HxW
         counts_HxW = ~np.isin(labels_HxW, self._void)
@@ -97,7 +97,7 @@ def _run_length(
     return np.where(counts_HxW, np.where(goes_on_HxW, length_HxW, 0) + 1, 0)
 
 
-def temporal_consistency(frames: Iterable[VideoFrame], num_classes: int) -> list[float]:
+def temporal_consistency(frames: Iterable[SegmentedFrame], num_classes: int) -> list[float]:
     """TC of each pair of neighbouring frames of a video.
 
     The mIoU between the prediction of a frame and the prediction of the frame before it, carried
@@ -107,7 +107,9 @@ def temporal_consistency(frames: Iterable[VideoFrame], num_classes: int) -> list
     return [_agreement(previous, current, num_classes) for previous, current in _neighbours(frames)]
 
 
-def _neighbours(frames: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, VideoFrame]]:
+def _neighbours(
+    frames: Iterable[SegmentedFrame],
+) -> Iterator[tuple[SegmentedFrame, SegmentedFrame]]:
     previous = None
     for frame in frames:
         if previous is not None:
@@ -115,7 +117,7 @@ def _neighbours(frames: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, Vide
         previous = frame
 
 
-def _agreement(previous: VideoFrame, current: VideoFrame, num_classes: int) -> float:
+def _agreement(previous: SegmentedFrame, current: SegmentedFrame, num_classes: int) -> float:
     backward_HxWx2 = optical_flow(current.frame_HxWx3, previous.frame_HxWx3)
     forward_HxWx2 = optical_flow(previous.frame_HxWx3, current.frame_HxWx3)
     visible_HxW = visible(backward_HxWx2, forward_HxWx2)
@@ -225,7 +227,7 @@ class TemporalTotal:
         self._tc_of_video: list[float] = []
         self._num_videos = 0
 
-    def add_video(self, frames: Iterable[VideoFrame]) -> None:
+    def add_video(self, frames: Iterable[SegmentedFrame]) -> None:
         """Adds a video; its frames are read once and not kept."""
         counters = {
             length: VideoConsistency(length, self._void, self._as_published)
@@ -247,8 +249,8 @@ class TemporalTotal:
 
 
 def _seen_by(
-    counters: Iterable[VideoConsistency], frames: Iterable[VideoFrame]
-) -> Iterator[VideoFrame]:
+    counters: Iterable[VideoConsistency], frames: Iterable[SegmentedFrame]
+) -> Iterator[SegmentedFrame]:
     for frame in frames:
         for counter in counters:
             counter.add(frame)

@@ -18,9 +18,9 @@ import numpy as np
 from tmanet_jax.data.files import is_hidden
 from tmanet_jax.data.jpeg import warning_of
 from tmanet_jax.errors import UserError
-from tmanet_jax.video.read import VideoFrame, is_stream, open_video
+from tmanet_jax.video.read import SourceFrame, is_stream, open_video
 
-Source = str | os.PathLike[str] | int | Iterable[np.ndarray]
+FrameSource = str | os.PathLike[str] | int | Iterable[np.ndarray]
 """A video file or stream, a picture, a folder or glob of pictures, the number of a camera, or
 arrays HxWx3 RGB uint8."""
 
@@ -43,7 +43,7 @@ class Frames:
         pixel_aspect: width of a pixel by its height.
     """
 
-    frames: Iterator[VideoFrame]
+    frames: Iterator[SourceFrame]
     rate: Fraction
     time_base: Fraction
     expected: int | None
@@ -53,7 +53,7 @@ class Frames:
 
 
 @contextlib.contextmanager
-def open_frames(source: Source) -> Iterator[Frames]:
+def open_frames(source: FrameSource) -> Iterator[Frames]:
     """Opens a source of frames, and closes it at the end.
 
     Args:
@@ -177,20 +177,20 @@ def _numbered(
 ) -> Frames:
     """Frames that are shown at a steady rate."""
 
-    def frames() -> Iterator[VideoFrame]:
+    def frames() -> Iterator[SourceFrame]:
         for index, picture in enumerate(pictures):
             seconds = float(index / _RATE)
             if isinstance(picture, str):
-                yield VideoFrame(index, index, seconds, None, picture)
+                yield SourceFrame(index, index, seconds, None, picture)
             else:
-                yield VideoFrame(index, index, seconds, picture, None)
+                yield SourceFrame(index, index, seconds, picture, None)
 
     return Frames(frames(), _RATE, 1 / _RATE, expected, names)
 
 
 def _rising(
-    frames: Iterator[VideoFrame], time_base: Fraction, rate: Fraction
-) -> Iterator[VideoFrame]:
+    frames: Iterator[SourceFrame], time_base: Fraction, rate: Fraction
+) -> Iterator[SourceFrame]:
     """Counts time from the first frame; one without a time, or with an earlier one, is put right.
 
     It is shown as long after the frame before it as the rate says.
@@ -217,14 +217,14 @@ def _camera(number: int) -> Iterator[Frames]:
         rate = Fraction(claimed).limit_denominator(1001) if is_rate else _RATE
         time_base = Fraction(1, 1000)
 
-        def frames() -> Iterator[VideoFrame]:
+        def frames() -> Iterator[SourceFrame]:
             start = cv2.getTickCount()
             for index in itertools.count():
                 is_read, pixels_HxWx3 = capture.read()
                 if not is_read:
                     return
                 pts = round((cv2.getTickCount() - start) / cv2.getTickFrequency() / time_base)
-                yield VideoFrame(index, pts, None, pixels_HxWx3[:, :, ::-1].copy(), None)
+                yield SourceFrame(index, pts, None, pixels_HxWx3[:, :, ::-1].copy(), None)
 
         yield Frames(_rising(frames(), time_base, rate), rate, time_base, None)
     finally:

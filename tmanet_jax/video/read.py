@@ -66,7 +66,7 @@ _HDR = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True)
-class VideoFrame:
+class SourceFrame:
     """A frame of a video, or the place of one that cannot be decoded.
 
     Attributes:
@@ -195,7 +195,7 @@ class VideoReader:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[VideoFrame]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         """The frames that were not read yet."""
         return self._frames
 
@@ -203,7 +203,7 @@ class VideoReader:
         """Closes the file."""
         self._container.close()
 
-    def _peek(self, frames: Iterator[VideoFrame]) -> tuple[Size, Iterator[VideoFrame]]:
+    def _peek(self, frames: Iterator[SourceFrame]) -> tuple[Size, Iterator[SourceFrame]]:
         seen = []
         for frame in frames:
             seen.append(frame)
@@ -213,7 +213,7 @@ class VideoReader:
         reason = f" ({seen[0].problem})" if seen else ""
         raise UserError(f"No frame of {self.source} can be decoded{reason}. Get the file again.")
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self) -> Iterator[SourceFrame]:
         for index, event in enumerate(with_doubts(self._events())):
             pixels_HxWx3, problem = None, event.problem
             if event.frame is not None and problem is None:
@@ -225,7 +225,7 @@ class VideoReader:
                 except (av.error.FFmpegError, ValueError) as error:
                     problem = str(error)
             seconds = None if event.pts is None else float(event.pts * self.time_base)
-            yield VideoFrame(index, event.pts, seconds, pixels_HxWx3, problem, event.is_doubtful)
+            yield SourceFrame(index, event.pts, seconds, pixels_HxWx3, problem, event.is_doubtful)
 
     def _events(self) -> Iterator[Event]:
         """Frames and problems in the order of showing; an error of the decoder ends nothing."""

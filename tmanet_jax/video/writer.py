@@ -1,8 +1,8 @@
 """Writes videos that browsers play: H.264, 4:2:0, index in front, sound of another file beside it.
 
-A video is made of segments, files of a fixed number of frames that are each encoded by themselves.
-What is interrupted loses the segment that was being written, and nothing else; `join` then copies
-the segments' packets behind one another, so that the whole is the same however often it stopped.
+A video is made of parts, files of a fixed number of frames that are each encoded by themselves.
+What is interrupted loses the part that was being written, and nothing else; `join` then copies
+the parts' packets behind one another, so that the whole is the same however often it stopped.
 """
 
 import contextlib
@@ -20,21 +20,21 @@ import numpy as np
 from tmanet_jax.errors import UserError
 from tmanet_jax.video.sound import Sound, ways_to_keep
 
-SEGMENT_FRAMES = 120
+PART_FRAMES = 120
 
 _ENCODER = {"crf": "20", "preset": "veryfast", "bf": "0", "threads": "2"}
-"""Without B-frames a packet is decoded when it is shown, so that segments follow seamlessly; the
+"""Without B-frames a packet is decoded when it is shown, so that parts follow seamlessly; the
 number of threads decides bits of the result, and must not depend on the machine."""
 _LAST = "last.nut"
 _BT709 = 1
 _LIMITED_RANGE = 1
 
 
-class SegmentWriter:
-    """Writes frames as segments into a folder, going on behind those that are there.
+class PartWriter:
+    """Writes frames as parts into a folder, going on behind those that are there.
 
     Args:
-        folder: of the segments alone; made when it is not there.
+        folder: of the parts alone; made when it is not there.
         rate: frames a second, on average.
         time_base: unit of the frames' times, in seconds.
         pixel_aspect: width of a pixel by its height.
@@ -51,9 +51,9 @@ class SegmentWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._rate, self._time_base, self._pixel_aspect = rate, time_base, pixel_aspect
-        self._open: _Segment | None = None
+        self._open: _Part | None = None
         (folder / _LAST).unlink(missing_ok=True)
-        self.num_done = SEGMENT_FRAMES * _keep_whole_segments(folder)
+        self.num_done = PART_FRAMES * _keep_full_parts(folder)
 
     def write(self, picture_HxWx3: np.ndarray, pts: int) -> None:
         """Adds the frame number `num_done`: RGB uint8, shown at `pts`, later than the last.
@@ -65,7 +65,7 @@ class SegmentWriter:
         """
         if self._open is None:
             size = picture_HxWx3.shape[:2]
-            self._open = _Segment(
+            self._open = _Part(
                 self._folder / "unfinished.nut",
                 size,
                 self._rate,
@@ -81,11 +81,11 @@ class SegmentWriter:
                 "written as a video: choose --format=png or --format=labels."
             ) from error
         self.num_done += 1
-        if self.num_done % SEGMENT_FRAMES == 0:
-            self._finish(_whole_name(self.num_done // SEGMENT_FRAMES - 1))
+        if self.num_done % PART_FRAMES == 0:
+            self._finish(_full_name(self.num_done // PART_FRAMES - 1))
 
     def close(self) -> None:
-        """Ends the last segment, which may be shorter than the others."""
+        """Ends the last part, which may be shorter than the others."""
         if self._open is not None:
             self._finish(_LAST)
 
@@ -96,37 +96,37 @@ class SegmentWriter:
         self._open = None
 
 
-def whole_segments(folder: Path) -> list[Path]:
-    """The segments of full length, up to the first that is missing."""
-    paths = (folder / _whole_name(number) for number in itertools.count())
+def full_parts(folder: Path) -> list[Path]:
+    """The parts of full length, up to the first that is missing."""
+    paths = (folder / _full_name(number) for number in itertools.count())
     return list(itertools.takewhile(Path.exists, paths))
 
 
-def _keep_whole_segments(folder: Path) -> int:
-    """Deletes what lies behind a segment that is missing or cut; returns how many stay."""
-    segments = whole_segments(folder)
-    whole = list(itertools.takewhile(_is_whole, segments))
+def _keep_full_parts(folder: Path) -> int:
+    """Deletes what lies behind a part that is missing or cut; returns how many stay."""
+    parts = full_parts(folder)
+    whole = list(itertools.takewhile(_is_full, parts))
     for path in set(folder.glob("[0-9]*.nut")) - set(whole):
         path.unlink()
     return len(whole)
 
 
-def _is_whole(segment: Path) -> bool:
+def _is_full(part: Path) -> bool:
     """Whether each frame is there: a machine that lost its power may leave a file empty or cut."""
     try:
-        with av.open(segment) as container:
+        with av.open(part) as container:
             packets = container.demux(video=0)
             num_frames = sum(packet.size > 0 and not packet.is_corrupt for packet in packets)
     except (OSError, av.error.FFmpegError):
         return False
-    return num_frames == SEGMENT_FRAMES
+    return num_frames == PART_FRAMES
 
 
-def _whole_name(number: int) -> str:
+def _full_name(number: int) -> str:
     return f"{number:06d}.nut"
 
 
-class _Segment:
+class _Part:
     """A video of its own, in a container that keeps every time as it is."""
 
     def __init__(
@@ -163,28 +163,28 @@ class _Segment:
 
 
 def join(folder: Path, out: Path, *, sound_of: str | os.PathLike[str] | None = None) -> None:
-    """Puts the segments of a folder together as an MP4 file, with the sound of a video.
+    """Puts the parts of a folder together as an MP4 file, with the sound of a video.
 
     Sound that browsers play is copied, other sound becomes AAC. It keeps its place in time beside
     the first frame; what cannot be kept is left out, and told.
 
     Args:
-        folder: where a SegmentWriter wrote.
+        folder: where a PartWriter wrote.
         out: the file; it is there when it is whole.
         sound_of: the video whose frames these are; None: no sound.
 
     Raises:
-        UserError: there are no segments, or the file cannot be written.
+        UserError: there are no parts, or the file cannot be written.
     """
     last = folder / _LAST
-    segments = whole_segments(folder) + ([last] if last.exists() else [])
-    if not segments:
+    parts = full_parts(folder) + ([last] if last.exists() else [])
+    if not parts:
         raise UserError(f"There is no frame to write to {out}.")
     unfinished = out.with_name(f".{out.name}.unfinished")
     try:
-        lost = None if sound_of is None else _join_with_sound(segments, unfinished, sound_of)
+        lost = None if sound_of is None else _join_with_sound(parts, unfinished, sound_of)
         if sound_of is None or lost is not None:
-            _write_joined(segments, unfinished, None)
+            _write_joined(parts, unfinished, None)
         os.replace(unfinished, out)
     except (OSError, av.error.FFmpegError) as error:
         raise UserError(f"{out} cannot be written: {error}.") from error
@@ -196,9 +196,7 @@ def join(folder: Path, out: Path, *, sound_of: str | os.PathLike[str] | None = N
         )
 
 
-def _join_with_sound(
-    segments: list[Path], out: Path, sound_of: str | os.PathLike[str]
-) -> str | None:
+def _join_with_sound(parts: list[Path], out: Path, sound_of: str | os.PathLike[str]) -> str | None:
     """Why the sound cannot be kept; None if it is."""
     reason = "its codec is not known"
     ways = ways_to_keep(sound_of)
@@ -206,20 +204,20 @@ def _join_with_sound(
         try:
             if (way := next(ways, None)) is None:
                 return reason
-            _write_joined(segments, out, way)
+            _write_joined(parts, out, way)
             return None
         except Exception as error:  # no fault of the sound may cost the picture
             reason = str(error)
 
 
-def _write_joined(segments: list[Path], out: Path, sound: Sound | None) -> None:
+def _write_joined(parts: list[Path], out: Path, sound: Sound | None) -> None:
     with (
         av.open(out, "w", format="mp4", options={"movflags": "+faststart"}) as container,
         contextlib.ExitStack() as sources,
     ):
-        with av.open(segments[0]) as first:
+        with av.open(parts[0]) as first:
             video = container.add_stream_from_template(first.streams.video[0])
-        tracks = [_with_durations(_video_packets(segments, video))]
+        tracks = [_with_durations(_video_packets(parts, video))]
         if sound is not None:
             tracks.append(sound.packets(container, sources))
         for packet in _until_the_picture_ends(heapq.merge(*tracks, key=_seconds), video):
@@ -248,9 +246,9 @@ def _time(packet: av.Packet) -> int:
     return packet.pts
 
 
-def _video_packets(segments: list[Path], stream: av.VideoStream) -> Iterator[av.Packet]:
-    for segment in segments:
-        with av.open(segment) as container:
+def _video_packets(parts: list[Path], stream: av.VideoStream) -> Iterator[av.Packet]:
+    for part in parts:
+        with av.open(part) as container:
             for packet in container.demux(video=0):
                 if packet.size:
                     packet.stream = stream
