@@ -1,14 +1,9 @@
-"""Trains, scores, measures or uses a TMANet.
+"""Trains, scores or uses a TMANet.
 
     python run.py [train] --config=configs/demo.py [--workdir=DIR] [--config.FIELD=VALUE ...]
     python run.py eval|consistency --config=configs/demo.py [--workdir=DIR] [--submit=DIR]
     python run.py [MODE] --workdir=DIR
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
-    python run.py benchmark data --config=configs/benchmark.py [--json=FILE]
-    python run.py benchmark train|inference|stream --config=configs/cityscapes.py [--peer=torch]
-        [--size=HxW] [--batch=N] [--full] [--turns=N] [--json=FILE]
-    python run.py benchmark attention --config=configs/cityscapes.py [--peer=torch] [--turns=N]
-    python run.py compile --config=configs/cityscapes.py --topology=v5e:4x4 [--program=train]
 
 A workdir says what configuration its run has: then --config is not needed.
 
@@ -27,14 +22,12 @@ import data_prep  # noqa: F401  # first: what is interrupted from here on says s
 
 # isort: split
 import dataclasses
-import importlib
 import logging
 import os
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 from absl import app, flags
@@ -45,16 +38,6 @@ from data_prep.demo import ensure_records
 from tmanet_jax import settings
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
 from tmanet_jax.compilation_cache import use_compilation_cache
-from tmanet_jax.deploy import (
-    benchmark,
-    benchmark_attention,
-    benchmark_data,
-    benchmark_inference,
-    benchmark_stream,
-    benchmark_train,
-    compile_report,
-)
-from tmanet_jax.deploy.compile_check import compile_for, request_of
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
@@ -94,21 +77,6 @@ _MEMORY_STRIDE = flags.DEFINE_integer(
 _SCALE = flags.DEFINE_string(
     "scale", None, "predict: resize frames before, by a factor or to fit HEIGHTxWIDTH."
 )
-_JSON = flags.DEFINE_string("json", None, "benchmark, compile: a file for the report, too.")
-_SIZE = flags.DEFINE_string("size", None, "benchmark: height x width of frames or crops.")
-_BATCH = flags.DEFINE_integer("batch", None, "benchmark: clips or videos at a time.", lower_bound=1)
-_FULL = flags.DEFINE_bool("full", False, "benchmark: the configuration's sizes on a CPU, too.")
-_TURNS = flags.DEFINE_integer("turns", 10, "benchmark: counted calls of each side.", lower_bound=1)
-_PEER = flags.DEFINE_enum("peer", None, ["torch"], "benchmark: another program to compare.")
-_TOPOLOGY = flags.DEFINE_string("topology", "v5e:4x4", "compile: TPU chips, as in v5e:4x4.")
-_PROGRAM = flags.DEFINE_enum("program", "train", ["train", "eval", "stream"], "compile: which.")
-_FRAME_SIZE = flags.DEFINE_string(
-    "frame-size", "1024x2048", "compile: height x width of the frames of eval and stream."
-)
-_CLIPS_PER_CHIP = flags.DEFINE_integer(
-    "clips-per-chip", None, "compile: the batch that has so many on each.", lower_bound=1
-)
-
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes; TPU pod, SLURM or Kubernetes tell which."
 )
@@ -167,75 +135,6 @@ def _predict(run: Settings, workdir: Path) -> None:
     predict(prediction)
 
 
-def _benchmark_data(run: Settings, workdir: Path) -> None:
-    del workdir
-    benchmark.publish(benchmark_data.measure(run), _JSON.value)
-
-
-def _benchmark_stream(run: Settings, workdir: Path) -> None:
-    del workdir
-    report = benchmark_stream.measure(
-        run,
-        size=_size() or benchmark_stream.DEFAULT_SIZE,
-        turns=_TURNS.value,
-        num_streams=_BATCH.value or 1,
-        peer=_torch("torch_video").video_sides if _PEER.value else None,
-    )
-    benchmark.publish(report, _JSON.value)
-
-
-def _benchmark_attention(run: Settings, workdir: Path) -> None:
-    del workdir
-    case = benchmark_attention.case_of(run)
-    peers = _torch("torch_attention").PEERS if _PEER.value else {}
-    report = benchmark_attention.measure(case, turns=_TURNS.value, peers=peers)
-    benchmark.publish(report, _JSON.value)
-
-
-def _benchmark_train(run: Settings, workdir: Path) -> None:
-    del workdir
-    case = benchmark_train.case_of(run, size=_size(), batch_size=_BATCH.value, is_full=_FULL.value)
-    peer = _torch("torch_train").train_sides if _PEER.value else None
-    report = benchmark_train.measure(run, case, turns=_TURNS.value, peer=peer)
-    benchmark.publish(report, _JSON.value)
-
-
-def _benchmark_inference(run: Settings, workdir: Path) -> None:
-    del workdir
-    case = benchmark_inference.case_of(
-        run, size=_size(), batch_size=_BATCH.value, is_full=_FULL.value
-    )
-    peer = _torch("torch_images").image_sides if _PEER.value else None
-    report = benchmark_inference.measure(run, case, turns=_TURNS.value, peer=peer)
-    benchmark.publish(report, _JSON.value)
-
-
-def _size() -> tuple[int, int] | None:
-    return None if _SIZE.value is None else benchmark_stream.parse_size(_SIZE.value)
-
-
-def _compile(run: Settings, workdir: Path) -> None:
-    del workdir
-    request = request_of(
-        run,
-        topology=_TOPOLOGY.value,
-        program=_PROGRAM.value,
-        frame_size=_FRAME_SIZE.value,
-        clips_per_chip=_CLIPS_PER_CHIP.value,
-    )
-    compile_report.publish(compile_for(request), _JSON.value)
-
-
-def _torch(module: str) -> ModuleType:
-    """A module of `benchmarks`. Raises UserError if torch, which is optional, is not installed."""
-    try:
-        return importlib.import_module(f"benchmarks.{module}")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"--peer=torch needs {error.name}: pip install -r requirements-torch.txt."
-        ) from error
-
-
 class Mode(NamedTuple):
     """What the first words of a command line choose.
 
@@ -257,22 +156,6 @@ MODES: Mapping[str, Mode] = {
     "predict": Mode(
         _predict,
         (_INPUT, _OUTPUT, _CHECKPOINT, _FORMAT, _ON_ERROR, _SOUND, _MEMORY_STRIDE, _SCALE),
-        needs_records=False,
-    ),
-    "benchmark data": Mode(_benchmark_data, (_JSON,)),
-    "benchmark attention": Mode(_benchmark_attention, (_JSON, _TURNS, _PEER), needs_records=False),
-    "benchmark train": Mode(
-        _benchmark_train, (_JSON, _SIZE, _BATCH, _FULL, _TURNS, _PEER), needs_records=False
-    ),
-    "benchmark inference": Mode(
-        _benchmark_inference, (_JSON, _SIZE, _BATCH, _FULL, _TURNS, _PEER), needs_records=False
-    ),
-    "benchmark stream": Mode(
-        _benchmark_stream, (_JSON, _SIZE, _BATCH, _TURNS, _PEER), needs_records=False
-    ),
-    "compile": Mode(
-        _compile,
-        (_TOPOLOGY, _PROGRAM, _FRAME_SIZE, _CLIPS_PER_CHIP, _JSON),
         needs_records=False,
     ),
 }

@@ -3,8 +3,8 @@
     pip install -r requirements-tpu.txt
     python -m benchmarks.compile_table --out=docs/compile [--extrapolate] [--rows=4]
 
-Each row is `python run.py compile` in a process of its own: 10 to 20 CPU-minutes. Its result is
-kept as JSON in the folder, rows that are there are not compiled again, and the table is written
+Each row is `python -m benchmarks compile` in a process of its own: 10 to 20 CPU-minutes. Its result
+is kept as JSON in the folder, rows that are there are not compiled again, and the table is written
 anew after each, so that a table that was stopped goes on. With --extrapolate, rows of the same work
 a chip on more chips are computed from their smaller ones, and marked, until they are compiled.
 """
@@ -16,11 +16,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.chips import GIB, parse_topology
+from benchmarks.compile import Compiled, CompileResult, Shortage
+from benchmarks.compile_report import clips, collective_line, projection_of
+from benchmarks.projection import FORMULA, on_more_chips
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.deploy.chips import GIB, parse_topology
-from tmanet_jax.deploy.compile_check import Compiled, CompileResult, Shortage
-from tmanet_jax.deploy.compile_report import clips, collective_line, projection_of
-from tmanet_jax.deploy.projection import FORMULA, on_more_chips
 from tmanet_jax.errors import UserError, ends_with_message
 
 TABLE = "table.md"
@@ -67,7 +67,7 @@ class Row:
     def command(self) -> list[str]:
         """What compiles it, but for where the result goes."""
         return [
-            *("run.py", "compile", f"--config=configs/{self.config}.py"),
+            *("-m", "benchmarks", "compile", f"--config=configs/{self.config}.py"),
             *("--config.model.dtype=bfloat16", f"--topology={self.topology}"),
             *(f"--program={self.program}", *self.options),
         ]
@@ -232,8 +232,8 @@ def _read(file: Path) -> CompileResult | None:
         return CompileResult.from_json(file.read_text())
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{file} is no result of `python run.py compile` ({error}): delete it, and the row is "
-            "compiled again."
+            f"{file} is no result of `python -m benchmarks compile` ({error}): delete it, and the "
+            "row is compiled again."
         ) from error
 
 

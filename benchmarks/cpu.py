@@ -1,39 +1,34 @@
 """Every measurement of docs/performance.md on a CPU, as one command, of half an hour.
 
     pip install -r requirements-torch.txt
-    python -m benchmarks.cpu --out=docs/cpu
+    python -m benchmarks cpu --out=docs/cpu
 
 Nothing else should run on the machine. Started again, it goes on. The summary is OUT/README.md.
 """
 
-import sys
-from collections.abc import Sequence
+import argparse
 
-from benchmarks.suite import Run, benchmark, chosen, options_of, perform
-from tmanet_jax.errors import ends_with_message
+from benchmarks import command
+from benchmarks.suite import add_options, benchmark, chosen, perform
 
 RUNS = (
-    benchmark("train", "train", "cityscapes", "--peer=torch", "--turns=5"),
-    benchmark("inference", "inference", "cityscapes", "--peer=torch"),
-    benchmark("attention", "attention", "cityscapes", "--peer=torch", "--turns=5"),
-    Run("start", ("-m", "benchmarks.start", "--config=configs/demo.py")),
-    benchmark("stream_2", "stream", "cityscapes", "--peer=torch", "--turns=7"),
-    benchmark("stream_4", "stream", "camvid", "--peer=torch", "--turns=7"),
-    Run(
-        "curves", ("-m", "benchmarks.curves", "--config=configs/demo.py", "--out={out}/curves.png")
-    ),
+    benchmark("train", "train", "cityscapes", "--torch", "--turns=5"),
+    benchmark("inference", "inference", "cityscapes", "--torch"),
+    benchmark("attention", "attention", "cityscapes", "--torch", "--turns=5"),
+    benchmark("start", "start", "demo"),
+    benchmark("stream_2", "stream", "cityscapes", "--torch", "--turns=7"),
+    benchmark("stream_4", "stream", "camvid", "--torch", "--turns=7"),
+    benchmark("curves", "curves", "demo", "--out={out}/curves.png"),
     benchmark("data", "data", "benchmark"),
     benchmark("train_full_clip", "train", "cityscapes", "--full", "--batch=1", "--turns=3"),
 )
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    options = options_of("benchmarks.cpu", __doc__, RUNS, "docs/cpu").parse_args(arguments)
+def add_command(commands: command.Subparsers) -> None:
+    """`cpu`."""
+    parser = command.add(commands, "cpu", __doc__, _run)
+    add_options(parser, RUNS, "docs/cpu")
+
+
+def _run(options: argparse.Namespace) -> None:
     perform(chosen(RUNS, options.only), options.out)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

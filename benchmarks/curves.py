@@ -1,6 +1,6 @@
 """Time and memory of a training step against the area of the crops and against T, as a picture.
 
-    python -m benchmarks.curves --config=configs/demo.py --out=docs/curves.png
+    python -m benchmarks curves --config=configs/demo.py --out=docs/curves.png
 
 One clip a step. The work grows with the area, but the memory read with its square: the line of the
 formula shows what the operations alone would cost, scaled to the last point. On a CPU the default
@@ -9,23 +9,20 @@ takes some minutes; `--config=configs/cityscapes.py --sides=257,513,769` is for 
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
 
+from benchmarks import command
+from benchmarks.comparison import compare, load_note
+from benchmarks.flops import training_flops
+from benchmarks.harness import Report, median_wall, publish
 from benchmarks.line_chart import Chart, draw
-from tmanet_jax import settings
-from tmanet_jax.deploy.benchmark import Report, median_wall, publish
-from tmanet_jax.deploy.benchmark_train import OURS, Case, TrainSide, with_case
-from tmanet_jax.deploy.comparison import compare, load_note
-from tmanet_jax.deploy.flops import training_flops
-from tmanet_jax.errors import UserError, ends_with_message
+from benchmarks.train import OURS, Case, TrainSide, with_case
+from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 
 TOLERANCE = 1e-3
@@ -49,23 +46,17 @@ class Measured(NamedTuple):
     flops: float
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.curves",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", default="configs/demo.py")
+def add_command(commands: command.Subparsers) -> None:
+    """`curves`."""
+    parser = command.add(commands, "curves", __doc__, _run)
+    command.add_options(parser, "turns", "json", config="configs/demo.py")
     parser.add_argument("--sides", default="97,193,257,321,385", help="of the crops, in pixels")
     parser.add_argument("--memories", default="1,2,4", help="T")
-    parser.add_argument("--turns", type=int, default=5, help="counted steps of each point")
     parser.add_argument("--out", type=Path, default=Path("docs/curves.png"))
-    parser.add_argument("--json", help="a file for the table, too")
-    options = parser.parse_args(arguments)
-    run = _settings(options.config)
+
+
+def _run(options: argparse.Namespace) -> None:
+    run = command.settings_of(options)
     points = [
         measure(run, num_memory, side, options.turns)
         for num_memory in _numbers("--memories", options.memories, 0)
@@ -76,7 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not cv2.imwrite(str(options.out), picture(points)[..., ::-1]):
         raise UserError(f"{options.out} cannot be written: is it a .png in a folder of yours?")
     print(f"curves:   {options.out}")
-    return 0
 
 
 def measure(run: Settings, num_memory: int, side: int, turns: int) -> Measured:
@@ -142,21 +132,9 @@ def _series(points: Sequence[Measured], num_memory: int, field: str) -> list[tup
     ]
 
 
-def _settings(path: str) -> Settings:
-    """Of a configuration file."""
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file("config", None, flag_values=values)
-    values(["curves", f"--config={path}"])
-    return settings.from_config(config.value)
-
-
 def _numbers(option: str, text: str, least: int) -> list[int]:
     """As in 1,2,4. Raises UserError for anything else."""
     words = text.split(",")
     if not all(word.isdigit() and int(word) >= least for word in words):
         raise UserError(f"{option} is {text!r}: whole numbers from {least} on, as in 97,193.")
     return sorted(map(int, words))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,25 +1,26 @@
 """Every measurement of docs/performance.md that needs a GPU, as one command.
 
     pip install "jax[cuda12]==0.10.2" && pip install -r requirements-torch.txt
-    python -m benchmarks.gpu --out=docs/gpu
+    python -m benchmarks gpu --out=docs/gpu
 
 Started again, it goes on. The summary is OUT/README.md.
 """
 
+import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
 
-from benchmarks.suite import Run, benchmark, chosen, last_lines, options_of, perform
-from tmanet_jax.errors import UserError, ends_with_message
+from benchmarks import command
+from benchmarks.suite import Run, add_options, benchmark, chosen, last_lines, perform
+from tmanet_jax.errors import UserError
 
 _BFLOAT16 = "--config.model.dtype=bfloat16"
 
 RUNS = (
-    benchmark("train_cityscapes", "train", "cityscapes", _BFLOAT16, "--peer=torch"),
-    benchmark("train_camvid", "train", "camvid", _BFLOAT16, "--peer=torch"),
-    benchmark("attention", "attention", "cityscapes", _BFLOAT16, "--peer=torch"),
-    benchmark("train_cityscapes_float32", "train", "cityscapes", "--peer=torch", "--turns=5"),
+    benchmark("train_cityscapes", "train", "cityscapes", _BFLOAT16, "--torch"),
+    benchmark("train_camvid", "train", "camvid", _BFLOAT16, "--torch"),
+    benchmark("attention", "attention", "cityscapes", _BFLOAT16, "--torch"),
+    benchmark("train_cityscapes_float32", "train", "cityscapes", "--torch", "--turns=5"),
     *(
         benchmark(
             f"train_batch_{size}", "train", "cityscapes", _BFLOAT16, f"--batch={size}", "--turns=5"
@@ -42,10 +43,10 @@ RUNS = (
         )
         for size in (1, 2, 4)
     ),
-    benchmark("inference_window", "inference", "cityscapes", _BFLOAT16, "--peer=torch"),
+    benchmark("inference_window", "inference", "cityscapes", _BFLOAT16, "--torch"),
     benchmark(
         *("inference_whole_frame", "inference", "cityscapes", _BFLOAT16),
-        *("--size=1024x2048", "--peer=torch"),
+        *("--size=1024x2048", "--torch"),
     ),
     benchmark(
         *("stream_bfloat16", "stream", "cityscapes", _BFLOAT16),
@@ -60,14 +61,8 @@ RUNS = (
         )
         for size in (2, 4, 8, 16)
     ),
-    Run(
-        "curves",
-        (
-            *("-m", "benchmarks.curves", "--config=configs/cityscapes.py"),
-            *("--sides=257,513,769", "--out={out}/curves.png"),
-        ),
-    ),
-    Run("start", ("-m", "benchmarks.start", "--config=configs/demo.py")),
+    benchmark("curves", "curves", "cityscapes", "--sides=257,513,769", "--out={out}/curves.png"),
+    benchmark("start", "start", "demo"),
     *(
         Run(
             f"demo_{dtype}",
@@ -83,7 +78,7 @@ RUNS = (
     Run(
         "demo_both",
         (
-            *("-m", "benchmarks.baseline", "--out={out}/runs"),
+            *("-m", "benchmarks", "baseline", "--out={out}/runs"),
             "--workdirs={out}/runs/demo_float32,{out}/runs/demo_bfloat16",
         ),
         writes_json=False,
@@ -92,16 +87,17 @@ RUNS = (
 """In the order of their worth, should the machine be wanted back."""
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = options_of("benchmarks.gpu", __doc__, RUNS, "docs/gpu")
+def add_command(commands: command.Subparsers) -> None:
+    """`gpu`."""
+    parser = command.add(commands, "gpu", __doc__, _run)
+    add_options(parser, RUNS, "docs/gpu")
     parser.add_argument("--cpu", action="store_true", help="go on without a GPU (takes hours)")
-    options = parser.parse_args(arguments)
+
+
+def _run(options: argparse.Namespace) -> None:
     if not options.cpu:
         check_gpu()
     perform(chosen(RUNS, options.only), options.out)
-    return 0
 
 
 def check_gpu() -> None:
@@ -119,7 +115,3 @@ def check_gpu() -> None:
             f"JAX finds no GPU here, but {done.stdout.strip() or last_lines(done.stderr)}: "
             'pip install "jax[cuda12]==0.10.2", or --cpu to go on without.'
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Seconds from the command line to the end of the first training step, at two starts.
 
-    python -m benchmarks.start --config=configs/demo.py [--json=FILE]
+    python -m benchmarks start --config=configs/demo.py [--json=FILE]
 
 Other options are handed to `run.py`. Each start is a process in a workdir of its own; the first one
 finds the compilation cache empty, the second one full. One more start, before them, does not count:
@@ -17,32 +17,27 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tmanet_jax.deploy.benchmark import Report, Target, publish
-from tmanet_jax.deploy.comparison import load_note
-from tmanet_jax.errors import UserError, ends_with_message
+from benchmarks import command
+from benchmarks.comparison import load_note
+from benchmarks.harness import Report, Target, publish
+from tmanet_jax.errors import UserError
 
 SECOND_START_SECONDS = 10
 STARTS = ("first start", "second start")
 _FIRST_STEP = "step 1  train/loss"
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.start",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", default="configs/demo.py")
-    parser.add_argument("--json", help="a file for the report, too")
-    options, of_run = parser.parse_known_args(arguments)
-    command = [sys.executable, "run.py", f"--config={options.config}", *of_run]
+def add_command(commands: command.Subparsers) -> None:
+    """`start`."""
+    parser = command.add(commands, "start", __doc__, _run)
+    command.add_options(parser, "json", config="configs/demo.py")
+
+
+def _run(options: argparse.Namespace) -> None:
+    run = [sys.executable, "run.py", f"--config={options.config}", *options.others]
     with tempfile.TemporaryDirectory(prefix="starts-") as directory:
-        seconds = measure(command, Path(directory))
-    publish(report(" ".join([options.config, *of_run]), seconds), options.json)
-    return 0
+        seconds = measure(run, Path(directory))
+    publish(report(" ".join([options.config, *options.others]), seconds), options.json)
 
 
 def measure(command: Sequence[str], directory: Path) -> list[float]:
@@ -103,7 +98,3 @@ def report(name: str, seconds: Sequence[float]) -> Report:
             "(second start: from the cache), the first batch, the step. " + load_note(),
         ),
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -38,23 +38,14 @@ class Run(NamedTuple):
 
 
 def benchmark(name: str, kind: str, config: str, *options: str) -> Run:
-    """One of `run.py benchmark`, with one of the configurations."""
-    return Run(name, ("run.py", "benchmark", kind, f"--config=configs/{config}.py", *options))
+    """A command of `benchmarks`, with one of the configurations."""
+    return Run(name, ("-m", "benchmarks", kind, f"--config=configs/{config}.py", *options))
 
 
-def options_of(
-    name: str, description: str, runs: Sequence[Run], out: str
-) -> argparse.ArgumentParser:
+def add_options(parser: argparse.ArgumentParser, runs: Sequence[Run], out: str) -> None:
     """`--out` and `--only`."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
     parser.add_argument("--out", type=Path, default=Path(out), help="folder of the results")
     parser.add_argument("--only", help=f"some of: {', '.join(run.name for run in runs)}")
-    return parser
 
 
 def chosen(runs: Sequence[Run], names: str | None) -> Sequence[Run]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from tmanet_jax.deploy.benchmark_attention import PEER_WHOLE, Case, Inputs, MakeSide, ReadSide
+from benchmarks.attention import PEER_WHOLE, Case, Inputs, MakeSide, ReadSide
 
 QUERY_CHUNK = 512
 """Query positions whose scores the chunked way holds at one time."""

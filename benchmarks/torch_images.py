@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.comparison import Side
+from benchmarks.inference import PeerSides
 from benchmarks.torch_peer import (
     ReadMemory,
     TMANet,
@@ -20,8 +22,6 @@ from benchmarks.torch_peer import (
 )
 from benchmarks.torch_train import device_of_jax, peak_bytes, place, use_all_cores
 from benchmarks.torch_video import QUERY_CHUNK, compiled
-from tmanet_jax.deploy.benchmark_inference import PeerSides
-from tmanet_jax.deploy.comparison import Side
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weights.names import Tensors

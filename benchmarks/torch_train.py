@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.comparison import Side, host_peak_bytes
 from benchmarks.torch_peer import Logits, ReadMemory, TMANet, read_memory, read_memory_fused
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.deploy.comparison import Side, host_peak_bytes
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
@@ -177,7 +177,7 @@ def device_of_jax() -> torch.device:
     if backend == "gpu" and torch.cuda.is_available():
         return torch.device("cuda")
     raise UserError(
-        f"--peer=torch: JAX runs on a {backend}, this torch ({torch.__version__}) cannot. For a "
+        f"--torch: JAX runs on a {backend}, this torch ({torch.__version__}) cannot. For a "
         "GPU install a torch with CUDA; or compare on the CPU (JAX_PLATFORMS=cpu)."
     )
 

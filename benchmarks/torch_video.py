@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.stream import Segmented
 from benchmarks.torch_peer import KeyValue, TMANet, fold_batch_norm, read_memory
-from tmanet_jax.deploy.benchmark_stream import Segmented
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.models.tmanet import ModelConfig
@@ -97,8 +97,8 @@ def video_sides(
     """
     if jax.default_backend() != "cpu":
         raise UserError(
-            "benchmark stream --peer=torch compares on a CPU alone (JAX_PLATFORMS=cpu): leave "
-            "--peer out."
+            "benchmarks stream --torch compares on a CPU alone (JAX_PLATFORMS=cpu): leave "
+            "--torch out."
         )
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = TMANet(config)

@@ -1,6 +1,6 @@
-"""The published Cityscapes run on a few rendered clips of full size, for `run.py benchmark`.
+"""The published Cityscapes run on a few rendered clips of full size, for `benchmarks`.
 
-    python run.py benchmark data --config=configs/benchmark.py
+    python -m benchmarks data --config=configs/benchmark.py
 
 The clips are rendered at the first start; nothing else differs from `configs/cityscapes.py`.
 """

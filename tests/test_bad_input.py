@@ -60,7 +60,6 @@ def message_of(done: subprocess.CompletedProcess[str]) -> str:
         (["forecast"], ["'forecast'", "train, eval"]),
         (["predict"], ["--input", "--output"]),
         (["predict", "--input=drive.mp4"], ["--input", "--output"]),
-        (["--peer=torch"], ["--peer", "mode benchmark attention, not train"]),
         (["--submit=results"], ["--submit", "mode eval"]),
         (["eval"], ["no checkpoint", "train first"]),
         (["consistency"], ["no two neighbouring frames", "--every-frame"]),

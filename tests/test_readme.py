@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import parser_of_all
+from benchmarks.command import read_settings
 from tests import in_process, processes
 
 README = (processes.PROJECT / "README.md").read_text()
@@ -18,6 +20,7 @@ COMMANDS = [
 ]
 RUNS = [command for command in COMMANDS if command.startswith("python run.py")]
 MODULES = [command for command in COMMANDS if command.startswith("python -m")]
+BENCHMARKS = [command for command in MODULES if command.startswith("python -m benchmarks")]
 
 
 def test_the_two_lines_of_the_start_are_there() -> None:
@@ -38,17 +41,13 @@ def test_every_command_is_of_a_known_kind() -> None:
 
 @pytest.mark.parametrize("command", RUNS)
 def test_the_settings_of_a_run_are_accepted(command: str) -> None:
-    """Without its data a run gets as far as to miss it; what needs none, as far as a wrong size."""
+    """Without its data a run gets as far as to miss it."""
     without_data = [
         "--config.data.render=False",
         "--config.data.dir=/nowhere",
         "--workdir=/nowhere",
     ]
     misses = ["There are no records at /nowhere", ".safetensors", "There is nothing to segment at"]
-    if "benchmark" in command and "benchmark data" not in command:
-        without_data, misses = ["--size=wrong"], ["--size"]
-    if command.startswith("python run.py compile"):
-        without_data, misses = ["--topology=wrong"], ["--topology"]
     words = [*shlex.split(command)[2:], *without_data]
     done = with_two_devices(words) if "mesh.space=2" in command else in_process.called(words)
     assert done.returncode == 2, done.stderr
@@ -82,12 +81,21 @@ def help_of(module: str) -> str:
 @pytest.mark.parametrize("command", MODULES)
 def test_the_options_of_a_module_exist(command: str) -> None:
     _, _, module, *arguments = shlex.split(command)
-    if module == "pytest":
+    if module in ("pytest", "benchmarks"):
         return
     shown = help_of(module)
     for argument in arguments:
         if argument.startswith("--"):
             assert argument.split("=")[0] in shown, argument
+
+
+@pytest.mark.parametrize("command", BENCHMARKS)
+def test_the_options_and_fields_of_a_benchmark_exist(command: str) -> None:
+    options, fields = parser_of_all().parse_known_args(shlex.split(command)[3:])
+    if "config" in options:
+        read_settings(str(processes.PROJECT / options.config), fields)
+    else:
+        assert not fields
 
 
 def test_nothing_is_left_to_be_filled_in() -> None:

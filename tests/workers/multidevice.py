@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from benchmarks import hlo
 from configs import demo
 from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
-from tmanet_jax.deploy import hlo
 from tmanet_jax.inference.clips import compile_segmenter
 from tmanet_jax.parallel.sharding import MeshConfig, make_mesh, put_batch, replicated
 from tmanet_jax.scoring.evaluate import evaluate

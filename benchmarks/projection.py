@@ -4,8 +4,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from tmanet_jax.deploy.chips import Topology
-from tmanet_jax.deploy.hlo import Collective
+from benchmarks.chips import Topology
+from benchmarks.hlo import Collective
 
 EFFICIENCY = 0.45
 """Share of the peak that the products are assumed to reach."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import baseline
+from benchmarks.__main__ import main
 from tests.made.small_reports import report_of, street
 from tmanet_jax.errors import UserError
 from tmanet_jax.scoring.compare import Row, compare
@@ -45,7 +45,7 @@ def test_the_command_prints_and_writes_the_table(
     workdirs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ",".join(map(str, workdirs))
-    assert baseline.main([f"--workdirs={names}", f"--out={tmp_path / 'out'}"]) == 0
+    assert main(["baseline", f"--workdirs={names}", f"--out={tmp_path / 'out'}"]) == 0
     table = (tmp_path / "out" / "comparison.md").read_text()
     assert table.strip() in capsys.readouterr().out
     assert "| class | road |" in table
@@ -70,5 +70,5 @@ def test_other_clips_and_missing_runs_are_refused(
     write_report(report_of(others), tmp_path)
     with pytest.raises(UserError, match="are of different clips"):
         compare(workdirs[0], tmp_path)
-    assert baseline.main([f"--workdirs={workdirs[0]},{tmp_path / 'nowhere'}"]) == 2
+    assert main(["baseline", f"--workdirs={workdirs[0]},{tmp_path / 'nowhere'}"]) == 2
     assert "nowhere/metrics.json cannot be read" in capsys.readouterr().err

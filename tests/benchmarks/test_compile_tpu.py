@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from tests import processes
-from tmanet_jax.deploy.chips import GIB, parse_topology
-from tmanet_jax.deploy.compile_check import (
+from benchmarks.chips import GIB, parse_topology
+from benchmarks.compile import (
     Compiled,
     CompileResult,
     Shortage,
     compile_program,
     topology_devices,
 )
-from tmanet_jax.deploy.programs import LoweredProgram
+from benchmarks.programs import LoweredProgram
+from tests import processes
 from tmanet_jax.errors import UserError
 
 pytestmark = pytest.mark.tpu

@@ -1,10 +1,13 @@
-"""The time of the forward pass: `python run.py benchmark inference --config=... [--peer=torch]`.
+"""The time of the forward pass.
+
+    python -m benchmarks inference --config=configs/cityscapes.py [--torch]
 
 The backbone alone on one frame of each clip, and the whole clip to logits at stride 8. Random
 weights and frames. On a CPU the frames are 256x512 and one at a time; `--full` or `--size` and
 `--batch` choose others. Then what bfloat16 changes in the logits.
 """
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -14,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tmanet_jax.deploy import comparison
-from tmanet_jax.deploy.benchmark import Report, Target
-from tmanet_jax.deploy.benchmark_stream import random_model
-from tmanet_jax.deploy.benchmark_train import Case
-from tmanet_jax.deploy.chips import peak_flops
-from tmanet_jax.deploy.comparison import Comparison, Side, Work
-from tmanet_jax.deploy.compilation import Compilation, compile_twice
-from tmanet_jax.deploy.flops import clip_flops, forward_flops
+from benchmarks import command, comparison
+from benchmarks.chips import peak_flops
+from benchmarks.comparison import Comparison, Side, Work
+from benchmarks.compilation import Compilation, compile_twice
+from benchmarks.flops import clip_flops, forward_flops
+from benchmarks.harness import Report, Target, publish
+from benchmarks.stream import random_model
+from benchmarks.train import Case
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.settings import Settings
@@ -66,6 +69,23 @@ class Precision(NamedTuple):
             f"bfloat16 against float32, same weights: logits differ by {self.error:.2%} (RMS), "
             f"the arg-max agrees at {self.agreement:.2%} of the positions."
         )
+
+
+def add_command(commands: command.Subparsers) -> None:
+    """`inference`."""
+    parser = command.add(commands, "inference", __doc__, _run)
+    command.add_options(parser, "torch", "size", "batch", "full", "turns", "json")
+
+
+def _run(options: argparse.Namespace) -> None:
+    settings = command.settings_of(options)
+    peer: Peer | None = None
+    if options.torch:
+        from benchmarks.torch_images import image_sides
+
+        peer = image_sides
+    case = case_of(settings, size=options.size, batch_size=options.batch, is_full=options.full)
+    publish(measure(settings, case, turns=options.turns, peer=peer), options.json)
 
 
 def case_of(

@@ -1,10 +1,13 @@
-"""The time of a training step: `python run.py benchmark train --config=... [--peer=torch]`.
+"""The time of a training step.
+
+    python -m benchmarks train --config=configs/cityscapes.py [--torch]
 
 It is the step that training uses, on one batch of random frames and labels, with random weights.
 On a CPU the crops are smaller than the configuration's, so that it ends within minutes; `--full` or
 `--size` and `--batch` choose others.
 """
 
+import argparse
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -13,16 +16,16 @@ import jax
 import numpy as np
 from flax import nnx
 
+from benchmarks import command, comparison
+from benchmarks.chips import peak_flops
+from benchmarks.comparison import Comparison, Side, Work
+from benchmarks.compilation import Compilation, compile_twice
+from benchmarks.flops import training_flops
+from benchmarks.harness import Report, Target, median_wall, publish
+from benchmarks.stream import random_model
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.data.samples import empty_batch
-from tmanet_jax.deploy import comparison
-from tmanet_jax.deploy.benchmark import Report, Target, median_wall
-from tmanet_jax.deploy.benchmark_stream import random_model
-from tmanet_jax.deploy.chips import peak_flops
-from tmanet_jax.deploy.comparison import Comparison, Side, Work
-from tmanet_jax.deploy.compilation import Compilation, compile_twice
-from tmanet_jax.deploy.flops import training_flops
 from tmanet_jax.errors import counted
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
@@ -58,6 +61,23 @@ class Case(NamedTuple):
 
     size: tuple[int, int]
     batch_size: int
+
+
+def add_command(commands: command.Subparsers) -> None:
+    """`train`."""
+    parser = command.add(commands, "train", __doc__, _run)
+    command.add_options(parser, "torch", "size", "batch", "full", "turns", "json")
+
+
+def _run(options: argparse.Namespace) -> None:
+    settings = command.settings_of(options)
+    peer: Peer | None = None
+    if options.torch:
+        from benchmarks.torch_train import train_sides
+
+        peer = train_sides
+    case = case_of(settings, size=options.size, batch_size=options.batch, is_full=options.full)
+    publish(measure(settings, case, turns=options.turns, peer=peer), options.json)
 
 
 def case_of(

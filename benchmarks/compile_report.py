@@ -4,17 +4,17 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.chips import GIB, parse_topology
+from benchmarks.compile import Compiled, CompileResult, Shortage
+from benchmarks.hlo import Collective
+from benchmarks.projection import FORMULA, Projection, project
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.deploy.chips import GIB, parse_topology
-from tmanet_jax.deploy.compile_check import Compiled, CompileResult, Shortage
-from tmanet_jax.deploy.hlo import Collective
-from tmanet_jax.deploy.projection import FORMULA, Projection, project
 from tmanet_jax.errors import UserError, counted
 
 MIB = 2**20
 
 
-def publish(result: CompileResult, json_path: str | None) -> None:
+def publish(result: CompileResult, json_path: Path | None) -> None:
     """Writes a result as JSON, if there is a path, and prints its report.
 
     Raises:
@@ -23,7 +23,7 @@ def publish(result: CompileResult, json_path: str | None) -> None:
     print(report(result))
     if json_path:
         try:
-            write_whole(Path(json_path), (result.to_json() + "\n").encode())
+            write_whole(json_path, (result.to_json() + "\n").encode())
         except OSError as error:
             raise UserError(f"{json_path} cannot be written: {error.strerror}.") from error
 

@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import demo
-from tests import processes
-from tests.small_compile_results import FITS, GRADIENTS, HALO, TOO_LARGE, result
-from tmanet_jax import settings
-from tmanet_jax.deploy import compile_check
-from tmanet_jax.deploy.chips import CHIPS, EXAMPLES, GIB, parse_topology
-from tmanet_jax.deploy.compile_check import (
+from benchmarks import compile
+from benchmarks.chips import CHIPS, EXAMPLES, GIB, parse_topology
+from benchmarks.compile import (
     Compiled,
     CompileRequest,
     CompileResult,
@@ -19,15 +15,19 @@ from tmanet_jax.deploy.compile_check import (
     parse_shortage,
     request_of,
 )
-from tmanet_jax.deploy.compile_report import publish, report
-from tmanet_jax.deploy.hlo import Collective
-from tmanet_jax.deploy.projection import (
+from benchmarks.compile_report import publish, report
+from benchmarks.hlo import Collective
+from benchmarks.projection import (
     EFFICIENCY,
     HOP_SECONDS,
     collective_seconds,
     on_more_chips,
     project,
 )
+from configs import demo
+from tests import processes
+from tests.benchmarks.small_compile_results import FITS, GRADIENTS, HALO, TOO_LARGE, result
+from tmanet_jax import settings
 from tmanet_jax.errors import UserError
 
 V5E = parse_topology("v5e:4x4")
@@ -38,11 +38,11 @@ def test_a_result_survives_its_file(
     outcome: Compiled | Shortage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "result.json"
-    publish(result(outcome), str(file))
+    publish(result(outcome), file)
     assert CompileResult.from_json(file.read_text()) == result(outcome)
     assert capsys.readouterr().out == report(result(outcome)) + "\n"
     with pytest.raises(UserError, match="cannot be written"):
-        publish(result(outcome), str(tmp_path / "nowhere" / "result.json"))
+        publish(result(outcome), tmp_path / "nowhere" / "result.json")
 
 
 def test_the_report_adds_up() -> None:
@@ -105,7 +105,7 @@ def test_clips_per_chip_set_the_batch() -> None:
 def test_without_the_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -r requirements-tpu\.txt"):
-        compile_check.topology_devices(V5E)
+        compile.topology_devices(V5E)
     assert (processes.PROJECT / "requirements-tpu.txt").is_file()
 
 

@@ -1,12 +1,13 @@
 """The memory read, forward and with its gradients: time and memory, and against a peer.
 
-    python run.py benchmark attention --config=configs/cityscapes.py [--peer=torch]
+    python -m benchmarks attention --config=configs/cityscapes.py [--torch]
 
 The sizes are those of one training clip of the configuration. Each side's memory is that of a
 process of its own: what the process holds at most in its first call, less what it held before, with
 its inputs there and its program compiled. XLA's own count leaves out what it fuses.
 """
 
+import argparse
 import multiprocessing
 import threading
 import time
@@ -18,7 +19,8 @@ import jax
 import numpy as np
 import psutil
 
-from tmanet_jax.deploy.benchmark import Report, Target, median_ratio, median_wall, take_turns
+from benchmarks import command
+from benchmarks.harness import Report, Target, median_ratio, median_wall, publish, take_turns
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbones import OUTPUT_STRIDE
 from tmanet_jax.models.layers import Precision
@@ -85,6 +87,22 @@ class ReadSide(NamedTuple):
 
 MakeSide = Callable[[Case, Inputs], ReadSide]
 """Must be a function of a module: processes of their own call it."""
+
+
+def add_command(commands: command.Subparsers) -> None:
+    """`attention`."""
+    parser = command.add(commands, "attention", __doc__, _run)
+    command.add_options(parser, "torch", "turns", "json")
+
+
+def _run(options: argparse.Namespace) -> None:
+    case = case_of(command.settings_of(options))
+    peers: Mapping[str, MakeSide] = {}
+    if options.torch:
+        from benchmarks.torch_attention import PEERS
+
+        peers = PEERS
+    publish(measure(case, turns=options.turns, peers=peers), options.json)
 
 
 def case_of(run: Settings) -> Case:

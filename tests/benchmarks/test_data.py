@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import data, original_order
 from data_prep.records.writer import SplitPlan, write_records
 from tests.made.small_clips import NoiseClip
 from tests.test_configs import load
@@ -16,7 +17,6 @@ from tmanet_jax.data.codec import Size
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.data.samples import Sampling
 from tmanet_jax.data.transforms import Augmentation
-from tmanet_jax.deploy import benchmark_data, original_order
 from tmanet_jax.errors import UserError
 
 SIZE = Size(100, 170)
@@ -48,11 +48,11 @@ def source(tmp_path_factory):
 def test_both_sides_make_the_same_clip_of_the_same_draws(source, tmp_path, crop_size):
     sampling = Sampling(Augmentation(crop_size), num_memory=2, memory_range=3)
     png = original_order.write_pngs(source.read(1, (3, 2, 1)), tmp_path)
-    laps = benchmark_data.Laps()
+    laps = data.Laps()
     tries = set()
     for seed in range(40):
         frames, labels = original_order.make_clip(png, np.random.default_rng(seed), sampling, laps)
-        own_frames, own_labels = benchmark_data.make_from_record(
+        own_frames, own_labels = data.make_from_record(
             source, 1, np.random.default_rng(seed), sampling, laps
         )
         np.testing.assert_array_equal(own_frames, frames)
@@ -79,13 +79,13 @@ def _number_of_boxes(source, seed, sampling):
 
 
 def test_the_report_tells_stages_pipeline_and_reading(source, monkeypatch):
-    monkeypatch.setattr(benchmark_data, "_TURNS", 1)
-    monkeypatch.setattr(benchmark_data, "_WORKERS", (0,))
+    monkeypatch.setattr(data, "_TURNS", 1)
+    monkeypatch.setattr(data, "_WORKERS", (0,))
     config = load("cityscapes")
     config.data.dir = str(source.data_dir)
     config.data.crop_size = (64, 96)
     config.batch_size = 1
-    report = json.loads(benchmark_data.measure(settings.from_config(config)).to_json())
+    report = json.loads(data.measure(settings.from_config(config)).to_json())
     stages = [row[0] for row in report["rows"]]
     assert stages == [
         *("read", "decode", "labels and draws", "resize, crop", "colours", "batch"),
@@ -101,8 +101,8 @@ def test_the_report_tells_stages_pipeline_and_reading(source, monkeypatch):
 def test_a_split_without_labels_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     plans = {"train": SplitPlan([PatchyClip(0)], labelled=False)}
     write_records(tmp_path, CITYSCAPES, 3, plans)
-    monkeypatch.setattr(benchmark_data, "Comparison", None)
+    monkeypatch.setattr(data, "Comparison", None)
     config = load("cityscapes")
     config.data.dir = str(tmp_path)
     with pytest.raises(UserError, match="no labels to train on"):
-        benchmark_data.measure(settings.from_config(config))
+        data.measure(settings.from_config(config))

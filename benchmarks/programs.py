@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
+from benchmarks.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.deploy.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.inference.clips import compile_segmenter
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.windows import windows_of

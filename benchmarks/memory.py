@@ -1,6 +1,6 @@
 """Does the memory help? Trains the demo with T = 0, 1, 2, 4 and several seeds, and prints a table.
 
-    python -m benchmarks.memory_table
+    python -m benchmarks memory
 
 Each run is `run.py --config=configs/demo.py` with another T and seed, in runs/memory_table/. Runs
 that have ended are not repeated, and one that was stopped goes on.
@@ -14,15 +14,23 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import command
+
 MEMORIES = (0, 1, 2, 4)
 RUNS = Path("runs/memory_table")
 
 
-def main() -> None:
+def add_command(commands: command.Subparsers) -> None:
+    """`memory`."""
+    parser = command.add(commands, "memory", __doc__, _run)
+    parser.add_argument(
+        "--seeds", type=command.parse_count, default=3, help="runs for each T; default %(default)s"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
     """Trains what is missing, then prints the table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3, help="runs for each T")
-    num_seeds = parser.parse_args().seeds
+    num_seeds = options.seeds
     for seed in range(num_seeds):
         for num_memory in MEMORIES:
             train(num_memory, seed)
@@ -64,7 +72,3 @@ def mean_and_range(fractions: list[float]) -> str:
     """As in "61.2 (60.8 to 61.7)"."""
     percent = 100 * np.array(fractions)
     return f"{percent.mean():.1f} ({percent.min():.1f} to {percent.max():.1f})"
-
-
-if __name__ == "__main__":
-    main()

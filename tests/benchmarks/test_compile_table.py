@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compile_table
+from benchmarks.chips import parse_topology
 from benchmarks.compile_table import ROWS, TABLE, Row
-from tests.small_compile_results import FITS, TOO_LARGE, result
-from tmanet_jax.deploy.chips import parse_topology
+from tests.benchmarks.small_compile_results import FITS, TOO_LARGE, result
 
 FIRST = ROWS[0]
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks import stream
 from tests.made.small_networks import SMALL, build
-from tmanet_jax.deploy import benchmark_stream
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
@@ -47,7 +47,7 @@ def with_memory(num_memory: int, backbone: ResNetConfig = SMALL.backbone, **head
 def random_model(config: ModelConfig, seed: int) -> TMANet:
     """Batch norm's gains, shifts and running statistics are random too."""
     rng = np.random.default_rng(seed)
-    tensors = to_tensors(nnx.state(benchmark_stream.random_model(config, seed)))
+    tensors = to_tensors(nnx.state(stream.random_model(config, seed)))
     for name, tensor in tensors.items():
         if tensor.ndim == 1:
             low = 0.5 if name.endswith(("weight", "running_var")) else -0.5

@@ -1,10 +1,13 @@
-"""How fast training clips are prepared: `python run.py benchmark data --config=...`.
+"""How fast training clips are prepared.
+
+    python -m benchmarks data --config=configs/benchmark.py
 
 One side is this project's way from a record to the uint8 batch, the other the original's order of
 work on the same frames as PNG files (`original_order`), turn by turn, with the same draws. Then
 grain's whole pipeline with none, one and two worker processes, and what TFDS adds to reading.
 """
 
+import argparse
 import collections
 import itertools
 import os
@@ -18,13 +21,14 @@ import numpy as np
 import psutil
 import tensorflow_datasets as tfds
 
+from benchmarks import command, original_order
+from benchmarks.harness import Report, Target, Turn, median_cpu, median_ratio, publish, take_turns
+from data_prep.demo import ensure_records
 from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data import samples
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, ClipSource, open_clips
 from tmanet_jax.data.samples import Sampling
-from tmanet_jax.deploy import original_order
-from tmanet_jax.deploy.benchmark import Report, Target, Turn, median_cpu, median_ratio, take_turns
 from tmanet_jax.settings import Settings
 
 _MOST_CLIPS = 4
@@ -34,6 +38,26 @@ _WORKERS = (0, 1, 2)
 _BATCHES_BEFORE, _BATCHES = 4, 8
 _STAGES = ("read", "decode", "labels and draws", "resize, crop", "colours", "batch")
 _FLOOR = ("read", "decode")
+
+
+def add_command(commands: command.Subparsers) -> None:
+    """`data`."""
+    parser = command.add(commands, "data", __doc__, _run)
+    command.add_options(parser, "json", config="configs/benchmark.py")
+
+
+def _run(options: argparse.Namespace) -> None:
+    settings = command.settings_of(options)
+    street = settings.data.render
+    if street is not None:
+        ensure_records(
+            Path(settings.data.dir),
+            size=street.size,
+            num_train=street.num_train,
+            num_eval=street.num_eval,
+            memory_range=street.memory_range,
+        )
+    publish(measure(settings), options.json)
 
 
 class Laps:

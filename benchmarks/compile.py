@@ -1,10 +1,13 @@
 """Compiles a run's programs for TPU chips that are not at hand, and says what they would need.
 
+    python -m benchmarks compile --config=configs/cityscapes.py --topology=v5e:4x4
+
 The compiler is the chips' own (libtpu) and runs on any CPU. What it answers is exact: whether a
 program fits the chips' memory, and which collectives it runs. How long a step would take is not
-known; `tmanet_jax/deploy/projection.py` computes it from published figures.
+known; `benchmarks/projection.py` computes it from published figures.
 """
 
+import argparse
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -19,9 +22,10 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from tmanet_jax.deploy.chips import EXAMPLES, Topology, parse_topology
-from tmanet_jax.deploy.hlo import Collective, Program
-from tmanet_jax.deploy.programs import PROGRAMS, LoweredProgram
+from benchmarks import command
+from benchmarks.chips import EXAMPLES, Topology, parse_topology
+from benchmarks.hlo import Collective, Program
+from benchmarks.programs import PROGRAMS, LoweredProgram
 from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 
@@ -154,6 +158,35 @@ class CompileRequest:
     topology: Topology
     program: str
     frame_size: tuple[int, int]
+
+
+def add_command(commands: command.Subparsers) -> None:
+    """`compile`."""
+    parser = command.add(commands, "compile", __doc__, _run)
+    command.add_options(parser, "json")
+    parser.add_argument("--topology", default="v5e:4x4", help="TPU chips; default %(default)s")
+    parser.add_argument("--program", default="train", choices=PROGRAMS)
+    parser.add_argument(
+        "--frame-size",
+        default="1024x2048",
+        help="height x width of the frames of eval and stream; default %(default)s",
+    )
+    parser.add_argument(
+        "--clips-per-chip", type=command.parse_count, help="the batch that has so many on each"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    request = request_of(
+        command.read_settings(options.config, options.others),
+        topology=options.topology,
+        program=options.program,
+        frame_size=options.frame_size,
+        clips_per_chip=options.clips_per_chip,
+    )
+    from benchmarks.compile_report import publish  # which imports this module
+
+    publish(compile_for(request), options.json)
 
 
 def request_of(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-import run as program
 from benchmarks import cpu, curves, gpu, line_chart, start, suite
+from benchmarks.__main__ import main, parser_of_all
 from benchmarks.curves import Measured
 from benchmarks.line_chart import Chart
 from benchmarks.suite import Run
@@ -46,7 +46,7 @@ def test_the_picture_of_curves_holds_time_and_where_it_is_known_memory():
 
 
 def test_curves_refuse_what_is_no_list_of_numbers(capsys):
-    assert curves.main(["--sides=97,big"]) == 2
+    assert main(["curves", "--sides=97,big"]) == 2
     assert "--sides is '97,big'" in capsys.readouterr().err
 
 
@@ -77,23 +77,15 @@ def test_measurements_are_chosen_by_name():
         assert len({run.name for run in runs}) == len(runs)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [run.arguments for run in (*cpu.RUNS, *gpu.RUNS) if run.arguments[1] == "benchmark"],
-)
-def test_the_command_lines_are_those_of_a_mode(arguments):
-    _, *words = [word for word in arguments if not word.startswith("--")]
-    options = [word[2:].partition("=") for word in arguments if word.startswith("--")]
-    known = {option.name for option in program.MODES[" ".join(words)].options}
-    config = demo.get_config()
-    for name, _, value in options:
-        if name == "config":
-            assert (processes.PROJECT / value).is_file()
-        elif name.startswith("config."):
-            assert name.removeprefix("config.") in dict(flattened(config))
-        else:
-            assert name in known
-    assert "json" in known
+@pytest.mark.parametrize("arguments", [run.arguments for run in (*cpu.RUNS, *gpu.RUNS)])
+def test_the_command_lines_are_those_of_a_command(arguments):
+    fields = [word for word in arguments[1:] if not word.startswith("--workdir=")]
+    if arguments[0] == "-m":
+        options, fields = parser_of_all().parse_known_args(arguments[2:])
+        assert (processes.PROJECT / options.config).is_file()
+    known = dict(flattened(demo.get_config())) | {"config": None}
+    for word in fields:
+        assert word.split("=")[0].removeprefix("--").removeprefix("config.") in known
 
 
 def flattened(config, prefix=""):

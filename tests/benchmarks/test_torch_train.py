@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks import train
+from benchmarks.stream import random_model
+from benchmarks.train import Case
 from configs import demo
 from tests.made.small_networks import SMALL
 from tmanet_jax import settings
-from tmanet_jax.deploy import benchmark_train
-from tmanet_jax.deploy.benchmark_stream import random_model
-from tmanet_jax.deploy.benchmark_train import Case
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
@@ -35,7 +35,7 @@ BACKBONE = ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 1))
 
 def small_settings(**model) -> Settings:
     head = dataclasses.replace(SMALL.head, dropout=0.0)
-    run = benchmark_train.with_case(settings.from_config(demo.get_config()), CASE)
+    run = train.with_case(settings.from_config(demo.get_config()), CASE)
     network = dataclasses.replace(SMALL, backbone=BACKBONE, head=head, **model)
     optimizer = dataclasses.replace(run.optimizer, warmup_steps=0, learning_rate=0.01)
     return dataclasses.replace(run, model=network, optimizer=optimizer)
@@ -65,7 +65,7 @@ def run(request) -> Settings:
 
 @pytest.fixture(scope="module")
 def batch(run):
-    return benchmark_train.random_batch(run, CASE)
+    return train.random_batch(run, CASE)
 
 
 @pytest.fixture(scope="module")

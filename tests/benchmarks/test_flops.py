@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from benchmarks.flops import clip_flops, stream_flops, training_flops
 from tests.made.small_networks import untrained
-from tmanet_jax.deploy.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig

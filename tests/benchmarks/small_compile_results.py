@@ -1,8 +1,8 @@
 """Results of compile checks, made up."""
 
-from tmanet_jax.deploy.chips import GIB
-from tmanet_jax.deploy.compile_check import Compiled, CompileResult, Memory, Shortage
-from tmanet_jax.deploy.hlo import Collective
+from benchmarks.chips import GIB
+from benchmarks.compile import Compiled, CompileResult, Memory, Shortage
+from benchmarks.hlo import Collective
 
 GRADIENTS = Collective("all-reduce", 16, 100, 60_000_000, ("bf16", "f32"))
 HALO = Collective("collective-permute", 2, 30, 1_000_000, ("bf16",))

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import stream
+from benchmarks.stream import Segmented
 from tests.made.small_networks import SMALL
-from tmanet_jax.deploy import benchmark_stream
-from tmanet_jax.deploy.benchmark_stream import Segmented
 from tmanet_jax.errors import UserError
 
 SIZE = (40, 56)
@@ -31,12 +31,12 @@ def random_frames(count):
 
 
 def test_the_sides_agree_and_their_states_are_as_large_as_the_design_says():
-    model = benchmark_stream.random_model(SMALL, seed=0)
-    streaming = benchmark_stream.Streaming(model, SIZE)
-    whole = benchmark_stream.WholeClip(model)
+    model = stream.random_model(SMALL, seed=0)
+    streaming = stream.Streaming(model, SIZE)
+    whole = stream.WholeClip(model)
     frames = random_frames(4)
-    sides: dict[str, benchmark_stream.VideoSide] = {"streaming": streaming, "whole": whole}
-    assert benchmark_stream.check_agreement(sides, frames) < 1e-5
+    sides: dict[str, stream.VideoSide] = {"streaming": streaming, "whole": whole}
+    assert stream.check_agreement(sides, frames) < 1e-5
     encodings = 3 * 5 * 7 * (SMALL.head.key_channels + SMALL.head.value_channels)
     assert streaming.state_bytes() == 4 * (encodings + 1)  # and the age of the stream
     assert whole.state_bytes() == frames[:3].nbytes
@@ -50,29 +50,18 @@ def test_the_sides_agree_and_their_states_are_as_large_as_the_design_says():
 def test_a_side_that_computes_something_else_is_refused(other):
     sides = {"one": Constant(1), "close": Constant(1.0005), "other": Constant(other)}
     with pytest.raises(UserError, match="'other' computes something else than 'one'"):
-        benchmark_stream.measure_sides(SMALL, SIZE, sides, turns=1)
+        stream.measure_sides(SMALL, SIZE, sides, turns=1)
 
 
 def test_the_report_holds_a_row_and_the_targets_of_each_side():
     names = (
-        benchmark_stream.STREAMING,
-        benchmark_stream.WHOLE_CLIP,
-        benchmark_stream.PEER_WHOLE_CLIP,
-        benchmark_stream.PEER_CACHED,
+        stream.STREAMING,
+        stream.WHOLE_CLIP,
+        stream.PEER_WHOLE_CLIP,
+        stream.PEER_CACHED,
     )
     sides = {name: Constant(1) for name in names}
-    values = json.loads(benchmark_stream.measure_sides(SMALL, SIZE, sides, turns=3).to_json())
+    values = json.loads(stream.measure_sides(SMALL, SIZE, sides, turns=3).to_json())
     assert [row[0] for row in values["rows"]] == list(names)
     assert {row[-1] for row in values["rows"]} == {"1.0"}
     assert [target["target"] for target in values["targets"]] == [2.5, 2.5, 1.0]
-
-
-@pytest.mark.parametrize(("text", "size"), [("256x512", (256, 512)), ("8x9", (8, 9))])
-def test_sizes_are_height_x_width(text, size):
-    assert benchmark_stream.parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["256", "256x", "-8x16", "4x512", "256,512", "axb"])
-def test_other_sizes_are_refused(text):
-    with pytest.raises(UserError, match="height x width"):
-        benchmark_stream.parse_size(text)

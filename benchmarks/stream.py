@@ -1,13 +1,13 @@
 """Frames a second of a video: streaming against T + 1 backbone passes, and against a peer.
 
-    python run.py benchmark stream --config=configs/cityscapes.py [--size=256x512] [--peer=torch]
+    python -m benchmarks stream --config=configs/cityscapes.py [--size=256x512] [--torch]
 
 All sides are given the same weights and frames, and must agree before any time is taken.
 """
 
+import argparse
 import collections
 import dataclasses
-import re
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -18,16 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from tmanet_jax import protocol
-from tmanet_jax.deploy.benchmark import (
+from benchmarks import command
+from benchmarks.harness import (
     Report,
     Target,
     Turn,
     median_cpu,
     median_ratio,
     median_wall,
+    publish,
     take_turns,
 )
+from tmanet_jax import protocol
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.layers import resize_bilinear
@@ -143,12 +145,27 @@ class WholeClip:
         return sum(frame.nbytes for frame in self._clip)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """As in 256x512. Raises UserError for anything else."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None or min(int(match[1]), int(match[2])) < 8:
-        raise UserError(f"--size is {text!r}: height x width in pixels, as in 256x512.")
-    return int(match[1]), int(match[2])
+def add_command(commands: command.Subparsers) -> None:
+    """`stream`."""
+    parser = command.add(commands, "stream", __doc__, _run)
+    command.add_options(parser, "torch", "size", "batch", "turns", "json")
+
+
+def _run(options: argparse.Namespace) -> None:
+    settings = command.settings_of(options)
+    peer: Peer | None = None
+    if options.torch:
+        from benchmarks.torch_video import video_sides
+
+        peer = video_sides
+    report = measure(
+        settings,
+        size=options.size or DEFAULT_SIZE,
+        turns=options.turns,
+        num_streams=options.batch or 1,
+        peer=peer,
+    )
+    publish(report, options.json)
 
 
 def measure(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tmanet_jax.deploy.benchmark import Turn, median_cpu, median_ratio, median_wall, take_turns
+from benchmarks.harness import Turn, median_cpu, median_ratio, median_wall, take_turns
 from tmanet_jax.errors import UserError
 
 _PROCESS = Path("/proc/self")

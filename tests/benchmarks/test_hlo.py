@@ -2,7 +2,7 @@
 
 import pytest
 
-from tmanet_jax.deploy.hlo import Collective, Program
+from benchmarks.hlo import Collective, Program
 
 LOOPS = """\
 HloModule jit__lambda, is_scheduled=true, replica_count=1, num_partitions=16

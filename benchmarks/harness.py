@@ -96,7 +96,7 @@ class Report:
             raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def publish(report: Report, json_path: str | None) -> None:
+def publish(report: Report, json_path: Path | None) -> None:
     """Prints a report and, if there is a path, writes its JSON there.
 
     Raises:
@@ -104,7 +104,7 @@ def publish(report: Report, json_path: str | None) -> None:
     """
     print(report)
     if json_path:
-        report.write_json(Path(json_path))
+        report.write_json(json_path)
 
 
 def take_turns(

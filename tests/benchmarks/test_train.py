@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import comparison, inference, train
+from benchmarks.chips import peak_flops
+from benchmarks.comparison import Comparison, Side, Work
+from benchmarks.compilation import compile_twice
+from benchmarks.harness import Turn
+from benchmarks.train import Case
 from configs import cityscapes, demo
 from tests.made.small_networks import SMALL
 from tmanet_jax import settings
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.deploy import benchmark_inference, benchmark_train, comparison
-from tmanet_jax.deploy.benchmark import Turn
-from tmanet_jax.deploy.benchmark_train import Case
-from tmanet_jax.deploy.chips import peak_flops
-from tmanet_jax.deploy.comparison import Comparison, Side, Work
-from tmanet_jax.deploy.compilation import compile_twice
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbones import ResNetConfig
 
@@ -117,30 +117,30 @@ def test_peaks_are_known_by_the_devices_name(kind, flops):
 def test_a_cpu_takes_less_than_the_configurations_sizes_unless_asked():
     run = settings.from_config(cityscapes.get_config())
     nothing: dict[str, Any] = {"size": None, "batch_size": None, "is_full": False}
-    assert benchmark_train.case_of(run, **nothing) == Case((257, 257), 2)
-    assert benchmark_train.case_of(run, **nothing | {"is_full": True}) == Case((769, 769), 8)
-    asked = benchmark_train.case_of(run, **nothing | {"size": (64, 32), "batch_size": 3})
+    assert train.case_of(run, **nothing) == Case((257, 257), 2)
+    assert train.case_of(run, **nothing | {"is_full": True}) == Case((769, 769), 8)
+    asked = train.case_of(run, **nothing | {"size": (64, 32), "batch_size": 3})
     assert asked == Case((64, 32), 3)
-    assert benchmark_inference.case_of(run, **nothing) == Case((256, 512), 1)
-    assert benchmark_inference.case_of(run, **nothing | {"is_full": True}) == Case((769, 769), 1)
+    assert inference.case_of(run, **nothing) == Case((256, 512), 1)
+    assert inference.case_of(run, **nothing | {"is_full": True}) == Case((769, 769), 1)
 
 
 def test_random_batches_have_every_class_and_ignored_pixels(run):
-    batch = benchmark_train.random_batch(run, CASE)
+    batch = train.random_batch(run, CASE)
     assert batch.frames.shape == (2, 2, 16, 24, 3)
     assert set(np.unique(batch.labels)) == {*range(TINY.head.num_classes), IGNORE}
 
 
 def test_the_step_that_is_measured_trains(run):
-    step = benchmark_train.TrainSide(benchmark_train.with_case(run, CASE), CASE)
+    step = train.TrainSide(train.with_case(run, CASE), CASE)
     first, *_, last = (step.step()[0] for _ in range(6))
     assert last < first
     loss = np.array([1.0])
-    report = benchmark_train.measure_step(
+    report = train.measure_step(
         run, CASE, step, {"peer": Side(lambda: loss * first)}, turns=2, tolerance=np.inf
     )
     values = json.loads(report.to_json())
-    assert [row[0] for row in values["rows"]] == [benchmark_train.OURS, "peer"]
+    assert [row[0] for row in values["rows"]] == [train.OURS, "peer"]
     assert [target["target"] for target in values["targets"]] == [1.1]
     assert "2 clips of T=1, 16x24, ResNet-18, float32" in values["title"]
 
@@ -149,10 +149,10 @@ def test_the_forward_passes_are_the_networks(run):
     def peer(config, tensors, frames):
         assert frames.shape == (2, 2, 16, 24, 3)
         assert config == TINY
-        return benchmark_inference.PeerSides({}, {})
+        return inference.PeerSides({}, {})
 
-    report = benchmark_inference.measure(run, CASE, turns=2, peer=peer)
+    report = inference.measure(run, CASE, turns=2, peer=peer)
     names = [row[0] for row in report.rows]
-    assert names == [benchmark_inference.BACKBONE, benchmark_inference.CLIP]
+    assert names == [inference.BACKBONE, inference.CLIP]
     (told,) = (note for note in report.notes if note.startswith("bfloat16 against float32"))
     assert "arg-max agrees at" in told

@@ -1,0 +1,124 @@
+"""What the commands of `python -m benchmarks` share: options, and the settings of a run."""
+
+import argparse
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from absl import flags
+from ml_collections import config_flags
+
+from tmanet_jax import settings
+from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
+from tmanet_jax.compilation_cache import use_compilation_cache
+from tmanet_jax.errors import UserError
+from tmanet_jax.parallel.sharding import check_devices
+from tmanet_jax.settings import Settings
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add(
+    commands: Subparsers, name: str, document: str | None, run: Callable[[argparse.Namespace], None]
+) -> argparse.ArgumentParser:
+    """A command of its own, whose help is a module's docstring; `run` is given its options."""
+    document = document or ""
+    parser = commands.add_parser(
+        name,
+        help=document.splitlines()[0],
+        description=document,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser, *names: str, config: str | None = None) -> None:
+    """Those of `COMMON`, and `--config`, which must be given unless there is one already."""
+    parser.add_argument(
+        "--config",
+        default=config,
+        required=config is None,
+        metavar="FILE",
+        help="as in configs/cityscapes.py; --config.FIELD=VALUE sets one of its fields",
+    )
+    for name in names:
+        parser.add_argument(f"--{name}", **COMMON[name])
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """As in 256x512."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or min(int(match[1]), int(match[2])) < 8:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not height x width in pixels, from 8 on, as in 256x512"
+        )
+    return int(match[1]), int(match[2])
+
+
+def parse_count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+COMMON: Mapping[str, Mapping[str, Any]] = {
+    "torch": {"action": "store_true", "help": "PyTorch beside it (requirements-torch.txt)"},
+    "size": {"type": parse_size, "metavar": "HxW", "help": "height x width of frames or crops"},
+    "batch": {"type": parse_count, "metavar": "N", "help": "clips or videos at a time"},
+    "full": {"action": "store_true", "help": "the configuration's sizes on a CPU, too"},
+    "turns": {
+        "type": parse_count,
+        "metavar": "N",
+        "default": 10,
+        "help": "counted calls of each side; default %(default)s",
+    },
+    "json": {"type": Path, "metavar": "FILE", "help": "what was found, for programs"},
+}
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings of `--config` and `--config.FIELD=VALUE`; this process then computes as runs do.
+
+    Raises:
+        UserError: torch is asked for and missing; or the configuration is wrong.
+    """
+    if getattr(options, "torch", False) and importlib.util.find_spec("torch") is None:
+        raise UserError("--torch needs torch: pip install -r requirements-torch.txt.")
+    run = read_settings(options.config, options.others)
+    if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
+        keep_freed_buffers()
+    use_compilation_cache()
+    check_devices()
+    return run
+
+
+def read_settings(config: str, fields: list[str]) -> Settings:
+    """The settings of a configuration file.
+
+    Args:
+        config: its path.
+        fields: as in "--config.batch_size=2".
+
+    Raises:
+        UserError: the file, a field or its value is wrong.
+    """
+    arguments = ["benchmarks", f"--config={config}", *fields]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    try:
+        unknown = values(arguments)[1:]
+        holder.value.lock()  # the first use reports a file that could not be loaded
+    except Exception as error:  # a configuration is a program: it can fail in any way
+        raise UserError(
+            f"The command line or its configuration is wrong: {error}. Fields and their types: "
+            "configs/default.py."
+        ) from error
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is no option: python -m benchmarks COMMAND --help.")
+    return settings.from_config(holder.value, config_flags.get_override_values(values["config"]))

@@ -1,1 +1,0 @@
-"""What happens around a trained network: benchmarks of every part."""
