@@ -15,13 +15,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tmanet_jax.data import transforms
+from tmanet_jax.data import augment
+from tmanet_jax.data.augment import Box, PhotometricDraw, draw_clip_photometry
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.photometry import PhotometricDraw, draw_clip_photometry
 from tmanet_jax.data.records import Clip
 from tmanet_jax.data.samples import Lap, Sampling
-from tmanet_jax.data.transforms import Box
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 
 
@@ -52,7 +51,7 @@ def make_clip(
         SxHxWx3 uint8 RGB frames, the query last, and HxW uint8 labels, both padded.
     """
     augmentation = sampling.augmentation
-    offsets = transforms.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+    offsets = augment.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
     paths = [clip.frames[-1 - offset] for offset in (*offsets, 0)]
     contents = [np.frombuffer(path.read_bytes(), np.uint8) for path in paths]
     lap("read")
@@ -60,7 +59,7 @@ def make_clip(
     with Image.open(clip.labels) as picture:
         labels_HxW = np.array(picture)
     lap("decode")
-    size = transforms.scaled_size(Size(*labels_HxW.shape), rng.uniform(*augmentation.ratio_range))
+    size = augment.scaled_size(Size(*labels_HxW.shape), rng.uniform(*augmentation.ratio_range))
     frames = [_resized(frame_HxWx3, size, cv2.INTER_LINEAR) for frame_HxWx3 in frames]
     labels_HxW = _resized(labels_HxW, size, cv2.INTER_NEAREST)
     lap("resize, crop")
@@ -101,8 +100,8 @@ def _resized(picture_HxW: np.ndarray, size: Size, interpolation: int) -> np.ndar
 def _choose_box(
     rng: np.random.Generator, labels_HxW: np.ndarray, size: Size, sampling: Sampling
 ) -> Box:
-    boxes = transforms.draw_boxes(rng, size, sampling.augmentation.crop_size)
-    for _ in range(transforms.CROP_TRIES):
+    boxes = augment.draw_boxes(rng, size, sampling.augmentation.crop_size)
+    for _ in range(augment.CROP_TRIES):
         box = next(boxes)
         classes, counts = np.unique(box.of(labels_HxW), return_counts=True)
         counts = counts[classes != IGNORE]

@@ -24,11 +24,11 @@ import numpy as np
 
 from data_prep.synthetic import parse_size
 from data_prep.writing import encoded, write_whole
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipSource, open_clips
 from tmanet_jax.data.samples import ClipDraw, Sampling, draw_clip, empty_batch, make_clip
 from tmanet_jax.data.strict_json import decode, parse
-from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.pictures import blend, joined, legend, under_caption
 

@@ -34,8 +34,7 @@ from data_prep.preparation import Options, Summary
 from data_prep.records.writer import PlannedClip, SplitPlan
 from data_prep.source_tree import SourceFile, SourceTree
 from tmanet_jax.data import strict_json
-from tmanet_jax.data.categories import ROWS_OF_A_REPORT
-from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.classes import CITYSCAPES, ROWS_OF_A_REPORT
 from tmanet_jax.errors import UserError, ends_with_message
 
 _SUFFIX = "_leftImg8bit.png"

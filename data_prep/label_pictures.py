@@ -1,6 +1,7 @@
 """Reads label PNGs: indices (grey or palette), or colours."""
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from data_prep.pictures import decoded
 from data_prep.source_tree import SourceFile
-from tmanet_jax.data.classes import Colour, png_chunk
+from tmanet_jax.data.classes import Colour
 from tmanet_jax.errors import UserError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -130,3 +131,9 @@ class LabelPicture:
         return UserError(
             f"Labels {self.file} cannot be decoded: the file is torn or no picture. Get it again."
         )
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk of a PNG file: length, kind, content and their CRC."""
+    crc = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)

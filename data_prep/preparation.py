@@ -24,9 +24,8 @@ from data_prep.records.writer import (
 from data_prep.stopping import stops_with
 from data_prep.verification import verify
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.label_doubts import label_doubts
 from tmanet_jax.data.records import Clip, read_info
-from tmanet_jax.data.records_info import RecordsInfo
+from tmanet_jax.data.records_info import RecordsInfo, label_doubts
 from tmanet_jax.errors import UserError
 
 _MOST_FRAMES = 1000

@@ -16,8 +16,8 @@ from tests.inference.test_stream import assert_stream_is_clip, no_resets, video
 from tests.models.test_tmanet import small_config, trained
 from tests.parity.checks import checks_of, kind_of
 from tests.parity.goldens import Case, load_cases
-from tmanet_jax.data import photometry, transforms
-from tmanet_jax.data.photometry import PhotometricDraw
+from tmanet_jax.data import augment
+from tmanet_jax.data.augment import PhotometricDraw
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models import backbones, layers, losses, memory
@@ -100,36 +100,34 @@ def loss_over_valid_pixels(patch: pytest.MonkeyPatch) -> None:
 
 
 def crop_of_one_class(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(transforms, "is_varied", lambda labels, cat_max_ratio: True)
+    patch.setattr(augment, "is_varied", lambda labels, cat_max_ratio: True)
 
 
 def labels_that_are_not_flipped(patch: pytest.MonkeyPatch) -> None:
-    flip = transforms.flip
-    patch.setattr(
-        transforms, "flip", lambda picture: picture if picture.ndim == 2 else flip(picture)
-    )
+    flip = augment.flip
+    patch.setattr(augment, "flip", lambda picture: picture if picture.ndim == 2 else flip(picture))
 
 
 def padding_that_is_a_class(patch: pytest.MonkeyPatch) -> None:
-    fill = transforms.fill_padding
-    patch.setattr(transforms, "fill_padding", lambda padded, size, value: fill(padded, size, 0))
+    fill = augment.fill_padding
+    patch.setattr(augment, "fill_padding", lambda padded, size, value: fill(padded, size, 0))
 
 
 def labels_to_the_nearest_centre(patch: pytest.MonkeyPatch) -> None:
     def nearest(length: int, resized_length: int) -> np.ndarray:
         return ((np.arange(resized_length) + 0.5) * length / resized_length).astype(int)
 
-    patch.setattr(transforms, "_nearest", nearest)
+    patch.setattr(augment, "_nearest", nearest)
 
 
 def contrast_before_hue(patch: pytest.MonkeyPatch) -> None:
-    distort = photometry.distort
+    distort = augment.distort
 
     def contrast_first(frame: np.ndarray, draw: PhotometricDraw) -> None:
         contrast = draw.contrast_before or draw.contrast_after
         distort(frame, dataclasses.replace(draw, contrast_before=contrast, contrast_after=None))
 
-    patch.setattr(photometry, "distort", contrast_first)
+    patch.setattr(augment, "distort", contrast_first)
 
 
 def ignored_pixels_that_count(patch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Any, Literal
 
+from tmanet_jax.data.augment import keep_ratio_size, scaled_size
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.transforms import keep_ratio_size, scaled_size
 from tmanet_jax.errors import UserError
 
 TALLER = 1.5

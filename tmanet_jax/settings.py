@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, get_args
 
 from ml_collections import ConfigDict
 
-from tmanet_jax.data.transforms import Augmentation
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
 from tmanet_jax.models.heads import HeadConfig

@@ -11,12 +11,12 @@ from data_prep.records.writer import SplitPlan, write_records
 from tests.made.small_clips import NoiseClip
 from tests.test_configs import load
 from tmanet_jax import settings
-from tmanet_jax.data import transforms
+from tmanet_jax.data import augment
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.data.samples import Sampling
-from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 
 SIZE = Size(100, 170)
@@ -65,16 +65,16 @@ def _number_of_boxes(source, seed, sampling):
     """How many crops are drawn before one is taken."""
     rng = np.random.default_rng(seed)
     labels = source.read_encoded(1).decode_labels()
-    transforms.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
-    size = transforms.scaled_size(SIZE, rng.uniform(0.5, 2.0))
+    augment.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+    size = augment.scaled_size(SIZE, rng.uniform(0.5, 2.0))
     drawn = []
 
     def boxes():
-        for box in transforms.draw_boxes(rng, size, sampling.augmentation.crop_size):
+        for box in augment.draw_boxes(rng, size, sampling.augmentation.crop_size):
             drawn.append(box)
             yield box
 
-    transforms.choose_box(labels, size, boxes(), sampling.augmentation.cat_max_ratio)
+    augment.choose_box(labels, size, boxes(), sampling.augmentation.cat_max_ratio)
     return len(drawn)
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from data_prep.records.writer import SplitPlan, write_records
 from tests.made.small_clips import NoiseClip, damage, write_noise
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.pipeline import Batch, eval_clips, train_batches
 from tmanet_jax.data.records import open_clips
-from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 
 NUM_CLIPS = 7
@@ -261,7 +261,7 @@ def test_workers_die_with_their_parent(source, tmp_path):
             import multiprocessing, os, signal
             from tmanet_jax.data.pipeline import train_batches
             from tmanet_jax.data.records import open_clips
-            from tmanet_jax.data.transforms import Augmentation
+            from tmanet_jax.data.augment import Augmentation
 
             if __name__ == "__main__":
                 batches = train_batches(

@@ -9,8 +9,7 @@ import pytest
 
 from data_prep import cityscapes, synthetic
 from data_prep.preparation import Options
-from tmanet_jax.data.categories import CITYSCAPES_CATEGORIES
-from tmanet_jax.data.classes import CITYSCAPES, IGNORE
+from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_CATEGORIES, IGNORE
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Tally

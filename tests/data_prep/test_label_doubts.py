@@ -5,8 +5,7 @@ import re
 import pytest
 
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.label_doubts import label_doubts
-from tmanet_jax.data.records_info import SplitInfo
+from tmanet_jax.data.records_info import SplitInfo, label_doubts
 
 TWO = ClassSet("mine", ("road", "car"), ((1, 1, 1), (2, 2, 2)))
 THREE = ClassSet("mine", ("road", "car", "sky"), ((1, 1, 1), (2, 2, 2), (3, 3, 3)))

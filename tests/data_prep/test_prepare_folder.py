@@ -14,11 +14,12 @@ from PIL import ExifTags, Image
 
 from configs import default
 from data_prep import folder, folder_videos
+from data_prep.label_pictures import png_chunk
 from tests.made import tiny_runs
 from tests.made.small_camvid import write_png
 from tests.made.small_videos import number_of, numbered, write_video
 from tmanet_jax import settings
-from tmanet_jax.data.classes import ClassSet, palette_png, png_chunk
+from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.train.start import open_split

@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.parity.goldens import Case, at_least_one, every_nth
-from tmanet_jax.data import photometry, transforms
-from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.data.codec import Size
-from tmanet_jax.data.photometry import PhotometricDraw
-from tmanet_jax.data.transforms import (
+from tmanet_jax.data import augment
+from tmanet_jax.data.augment import (
     Augmentation,
     Box,
     GeometricDraw,
+    PhotometricDraw,
     keep_ratio_size,
 )
+from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.codec import Size
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB, normalize
 
 SAME_EVERYWHERE_WIDTH = 64
@@ -60,10 +60,10 @@ def check_resize(case: Case) -> None:
         out = keep_ratio_size(size, tuple(facts["scale"]))
         assert [*out, 3] == facts["out"]
         if tuple(size) == (height, width):
-            assert transforms.scaled_size(size, facts["ratio"]) == out
+            assert augment.scaled_size(size, facts["ratio"]) == out
         for what, expected in at_least_one(case.expected(f"src{source}_u{index}_")).items():
             picture = case.arrays[f"src{source}_{what}"]
-            resize = transforms.resize_labels if what == "seg" else transforms.resize_frame
+            resize = augment.resize_labels if what == "seg" else augment.resize_frame
             np.testing.assert_array_equal(resize(picture, out), expected)
     for height, width, *scale_and_out in at_least_one(case.facts["shape_table_HWscale_hw"]):
         scale, out_size = tuple(scale_and_out[:2]), tuple(scale_and_out[2:])
@@ -80,7 +80,7 @@ def _check_keep_ratio(case: Case, index: int, facts: Mapping[str, Any]) -> None:
     assert (out == size) == facts["identity"]
     for name, expected in at_least_one(case.expected(f"test{index}_")).items():
         source = frame[:, ::-1] if name.startswith("seq") else frame
-        resized = transforms.resize_frame(np.ascontiguousarray(source), out)
+        resized = augment.resize_frame(np.ascontiguousarray(source), out)
         np.testing.assert_array_equal(_thinned(resized, expected), expected)
 
 
@@ -108,8 +108,8 @@ def check_crop(case: Case) -> None:
         labels = case.arrays[f"seg_{facts['seg']}"]
         size = Size(*labels.shape)
         rng = LegacyGenerator(facts["legacy_seed"])
-        boxes = _Recorded(transforms.draw_boxes(rng, size, tuple(facts["crop_size"])))
-        box = transforms.choose_box(labels, size, boxes, cat_max_ratio)
+        boxes = _Recorded(augment.draw_boxes(rng, size, tuple(facts["crop_size"])))
+        box = augment.choose_box(labels, size, boxes, cat_max_ratio)
         assert [_ends(drawn) for drawn in boxes.taken] == facts["boxes_drawn_y1_y2_x1_x2"]
         assert len(boxes.taken) == facts["n_drawn"]
         assert _ends(box) == facts["used"]
@@ -147,9 +147,9 @@ def check_flip_normalize_pad(case: Case) -> None:
     np.testing.assert_allclose(facts["norm"]["mean"], MEAN_RGB)
     np.testing.assert_allclose(facts["norm"]["std"], STD_RGB)
     for what in ("img", "seq", "seg"):
-        flipped = transforms.flip(arrays[what])
+        flipped = augment.flip(arrays[what])
         np.testing.assert_array_equal(flipped, arrays[f"flip_horizontal_{what}"])
-        turned = transforms.flip(arrays[what].swapaxes(0, 1)).swapaxes(0, 1)
+        turned = augment.flip(arrays[what].swapaxes(0, 1)).swapaxes(0, 1)
         np.testing.assert_array_equal(turned, arrays[f"flip_vertical_{what}"])
     augmentation = Augmentation(crop_size=(8, 8))
     for seed, is_flipped in at_least_one(facts["flip_by_legacy_seed"]):
@@ -172,7 +172,7 @@ def _padded(picture_HxW: np.ndarray, size: tuple[int, ...], value: int) -> np.nd
     """The picture in the corner of a larger one, as it lies in a batch."""
     padded = np.empty((*size, *picture_HxW.shape[2:]), np.uint8)
     padded[: picture_HxW.shape[0], : picture_HxW.shape[1]] = picture_HxW
-    transforms.fill_padding(padded, Size(*picture_HxW.shape[:2]), value)
+    augment.fill_padding(padded, Size(*picture_HxW.shape[:2]), value)
     return padded
 
 
@@ -201,7 +201,7 @@ def check_photometric(case: Case) -> None:
 
 
 def _check_distorted(frame_bgr: np.ndarray, draw: PhotometricDraw, expected: np.ndarray) -> None:
-    distorted = photometry.apply_photometry(np.ascontiguousarray(frame_bgr[..., ::-1]), draw)
+    distorted = augment.apply_photometry(np.ascontiguousarray(frame_bgr[..., ::-1]), draw)
     difference = np.abs(distorted[..., ::-1].astype(int) - expected).max()
     assert difference <= _grey_levels(draw, frame_bgr.shape[1]), f"{draw} off by {difference}"
 
@@ -245,8 +245,8 @@ def check_pipeline(case: Case) -> None:
         if tuple(case.facts["img_scale"][config]) == labels.shape[::-1]:
             rng = LegacyGenerator(facts["legacy_seed"])
             augmentation = Augmentation(crop_size, RATIO_RANGE, CAT_MAX_RATIO)
-            assert transforms.draw_geometry(rng, labels, augmentation) == draw
-        padded = _padded(transforms.apply_geometry_to_labels(labels, draw), crop_size, IGNORE)
+            assert augment.draw_geometry(rng, labels, augmentation) == draw
+        padded = _padded(augment.apply_geometry_to_labels(labels, draw), crop_size, IGNORE)
         outputs = case.expected(f"{config}_out{index}_")
         np.testing.assert_array_equal(padded[None], outputs["seg"])
         frames = [case.arrays[f"{config}_img"], *case.arrays[f"{config}_seq"]]
@@ -270,9 +270,9 @@ def _check_network_input(
     expected_3xHxW: np.ndarray,
 ) -> None:
     size = Size(*frame_HxWx3.shape[:2])
-    window = transforms.source_window(size, draw)
-    crop = transforms.apply_geometry_to_window(window.of(frame_HxWx3), window, size, draw)
-    distorted = photometry.apply_photometry(crop, colours)
+    window = augment.source_window(size, draw)
+    crop = augment.apply_geometry_to_window(window.of(frame_HxWx3), window, size, draw)
+    distorted = augment.apply_photometry(crop, colours)
     network_input_3xHxW = np.moveaxis(_normalized(distorted, crop_size), -1, 0)
     grey_levels = _grey_levels(colours, crop.shape[1])
     if grey_levels:

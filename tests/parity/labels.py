@@ -12,6 +12,7 @@ import pytest
 
 from data_prep.naming import memory_numbers, parse_frame_name
 from tests.parity.goldens import Case
+from tmanet_jax.data.augment import draw_memory_offsets
 from tmanet_jax.data.classes import (
     CITYSCAPES,
     CITYSCAPES_TRAIN_ID_OF_LABEL_ID,
@@ -20,7 +21,6 @@ from tmanet_jax.data.classes import (
     palette_png,
     train_ids_to_label_ids,
 )
-from tmanet_jax.data.transforms import draw_memory_offsets
 
 CAMVID_QUERIES = {
     "train": [

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tests.made.small_reports import report_of
-from tmanet_jax.data.categories import CITYSCAPES_CATEGORIES
-from tmanet_jax.data.classes import CAMVID, CITYSCAPES
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, CITYSCAPES_CATEGORIES
 from tmanet_jax.data.records import Clip
 from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.protocol import EvalConfig, Protocol

@@ -18,7 +18,7 @@ from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.checkpoints.damage import Damaged, damage_of, set_damaged_aside, steps_in
 from tmanet_jax.checkpoints.store import Checkpoints, DataStream, check_path
-from tmanet_jax.data.transforms import Augmentation
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.tmanet import ModelConfig

@@ -24,8 +24,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from tmanet_jax.checkpoints.arrays import checksums_of
 from tmanet_jax.checkpoints.damage import damage_of, free_name, steps_in
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.files import why_not_written
-from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel import distributed

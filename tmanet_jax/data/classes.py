@@ -1,18 +1,18 @@
-"""The classes of each data set: names, palettes, and the ids that label files hold.
+"""The classes of each data set: names, palettes, groups, and the ids that label files hold.
 
 Three kinds of label values occur. *Train ids* number the classes that a network is trained on, with
 255 for ignored pixels; everything in this project works on them. *Label ids* (Cityscapes' 0..33)
 and *colours* (CamVid's 32) occur only in files, and are converted on the way in and out.
 """
 
+import io
 import itertools
 import re
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from tmanet_jax.errors import UserError
 
@@ -23,6 +23,12 @@ IGNORE = 255
 
 NUMBERED = "numbered"
 """Name of the sets of classes that nobody has named."""
+
+VOID = "void"
+"""The class of pixels that CamVid's labels leave open. The original trains and scores it."""
+
+ROWS_OF_A_REPORT = ("all", "categories", "without_void")
+"""What reports call the means that are of no group of clips."""
 
 INVALID = 254
 """Marks, in look-up tables of train ids, a value that no label file may hold."""
@@ -55,6 +61,11 @@ class ClassSet:
         if outside:
             raise ValueError(f"colours are of 0 to 255, not {outside[0]}")
 
+    @classmethod
+    def of(cls, name: str, colour_of_class: Mapping[str, Colour]) -> "ClassSet":
+        """A data set's classes, each with its colour."""
+        return cls(name, tuple(colour_of_class), tuple(colour_of_class.values()))
+
     @property
     def num_classes(self) -> int:
         """Number of classes, ignored pixels not being one."""
@@ -74,50 +85,29 @@ class ClassSet:
         return palette_256x3[labels_HxW]
 
 
-CITYSCAPES = ClassSet(
-    name="cityscapes",
-    names=(
-        "road",
-        "sidewalk",
-        "building",
-        "wall",
-        "fence",
-        "pole",
-        "traffic light",
-        "traffic sign",
-        "vegetation",
-        "terrain",
-        "sky",
-        "person",
-        "rider",
-        "car",
-        "truck",
-        "bus",
-        "train",
-        "motorcycle",
-        "bicycle",
-    ),
-    palette_Cx3=(
-        (128, 64, 128),
-        (244, 35, 232),
-        (70, 70, 70),
-        (102, 102, 156),
-        (190, 153, 153),
-        (153, 153, 153),
-        (250, 170, 30),
-        (220, 220, 0),
-        (107, 142, 35),
-        (152, 251, 152),
-        (70, 130, 180),
-        (220, 20, 60),
-        (255, 0, 0),
-        (0, 0, 142),
-        (0, 0, 70),
-        (0, 60, 100),
-        (0, 80, 100),
-        (0, 0, 230),
-        (119, 11, 32),
-    ),
+CITYSCAPES = ClassSet.of(
+    "cityscapes",
+    {
+        "road": (128, 64, 128),
+        "sidewalk": (244, 35, 232),
+        "building": (70, 70, 70),
+        "wall": (102, 102, 156),
+        "fence": (190, 153, 153),
+        "pole": (153, 153, 153),
+        "traffic light": (250, 170, 30),
+        "traffic sign": (220, 220, 0),
+        "vegetation": (107, 142, 35),
+        "terrain": (152, 251, 152),
+        "sky": (70, 130, 180),
+        "person": (220, 20, 60),
+        "rider": (255, 0, 0),
+        "car": (0, 0, 142),
+        "truck": (0, 0, 70),
+        "bus": (0, 60, 100),
+        "train": (0, 80, 100),
+        "motorcycle": (0, 0, 230),
+        "bicycle": (119, 11, 32),
+    },
 )
 
 CITYSCAPES_LABEL_ID_OF_TRAIN_ID = (
@@ -186,36 +176,22 @@ CITYSCAPES_TRAIN_ID_OF_LABEL_ID = _train_id_of_label_id()
 
 _LABEL_ID_OF_TRAIN_ID_256 = _label_id_of_train_id()
 
-CAMVID = ClassSet(
-    name="camvid",
-    names=(
-        "void",
-        "sky",
-        "building",
-        "column_pole",
-        "road",
-        "sidewalk",
-        "tree",
-        "sign_symbol",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    palette_Cx3=(
-        (0, 0, 0),
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (0, 0, 192),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
+CAMVID = ClassSet.of(
+    "camvid",
+    {
+        "void": (0, 0, 0),
+        "sky": (128, 128, 128),
+        "building": (128, 0, 0),
+        "column_pole": (192, 192, 128),
+        "road": (128, 64, 128),
+        "sidewalk": (0, 0, 192),
+        "tree": (128, 128, 0),
+        "sign_symbol": (192, 128, 128),
+        "fence": (64, 64, 128),
+        "car": (64, 0, 128),
+        "pedestrian": (64, 64, 0),
+        "bicyclist": (0, 128, 192),
+    },
 )
 
 CAMVID_CLASS_OF_COLOUR: dict[Colour, str] = {
@@ -253,6 +229,49 @@ CAMVID_CLASS_OF_COLOUR: dict[Colour, str] = {
     (192, 0, 192): "bicyclist",  # MotorcycleScooter
 }
 """The 32 RGB colours of CamVid's own label pictures, in the usual grouping."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Groups of classes.
+
+    Attributes:
+        names: the categories' names.
+        category_of_class_C: index of each class's category.
+    """
+
+    names: tuple[str, ...]
+    category_of_class_C: tuple[int, ...]
+
+
+def _by_name(members: dict[str, tuple[str, ...]], classes: ClassSet) -> Categories:
+    category_of = {name: index for index, names in enumerate(members.values()) for name in names}
+    return Categories(tuple(members), tuple(category_of[name] for name in classes.names))
+
+
+CITYSCAPES_CATEGORIES = _by_name(
+    {
+        "flat": ("road", "sidewalk"),
+        "construction": ("building", "wall", "fence"),
+        "object": ("pole", "traffic light", "traffic sign"),
+        "nature": ("vegetation", "terrain"),
+        "sky": ("sky",),
+        "human": ("person", "rider"),
+        "vehicle": ("car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    },
+    CITYSCAPES,
+)
+"""Source: `cityscapesscripts/helpers/labels.py`."""
+
+
+def categories_of(classes: ClassSet) -> Categories | None:
+    """The categories that a data set scores, or None."""
+    return CITYSCAPES_CATEGORIES if classes.name == CITYSCAPES.name else None
+
+
+def void_class(classes: ClassSet) -> int | None:
+    """Index of the class that stands for open pixels, or None."""
+    return classes.names.index(VOID) if VOID in classes.names else None
 
 
 def name_differences(classes: ClassSet, others: ClassSet, limit: int = 3) -> str:
@@ -349,29 +368,12 @@ def colours_to_indices(
 
 
 def palette_png(indices_HxW: np.ndarray, palette_Kx3: tuple[Colour, ...]) -> bytes:
-    """An 8-bit palette PNG (the format of result files): indices, and RGB colours to show them in.
-
-    Chunks as in https://www.w3.org/TR/png-3/.
-    """
-    height, width = indices_HxW.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    no_filter_Hx1 = np.zeros((height, 1), np.uint8)
-    rows = np.concatenate([no_filter_Hx1, indices_HxW.astype(np.uint8)], axis=1).tobytes()
-    return b"".join(
-        [
-            b"\x89PNG\r\n\x1a\n",
-            png_chunk(b"IHDR", header),
-            png_chunk(b"PLTE", np.array(palette_Kx3, np.uint8).tobytes()),
-            png_chunk(b"IDAT", zlib.compress(rows)),
-            png_chunk(b"IEND", b""),
-        ]
-    )
-
-
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    """One chunk of a PNG file: length, kind, content and their CRC."""
-    crc = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
+    """An 8-bit palette PNG, as result files are: indices, and RGB colours to show them in."""
+    picture = Image.fromarray(indices_HxW.astype(np.uint8))
+    picture.putpalette(np.array(palette_Kx3, np.uint8).tobytes())
+    content = io.BytesIO()
+    picture.save(content, "PNG", bits=8)
+    return content.getvalue()
 
 
 def _packed(colours_x3: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from tmanet_jax.allocator import keep_freed_memory
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.records import Clip, ClipSource, EncodedClip
 from tmanet_jax.data.samples import (
     Batch,
@@ -25,7 +26,6 @@ from tmanet_jax.data.samples import (
     empty_batch,
     make_clip,
 )
-from tmanet_jax.data.transforms import Augmentation
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError
 

@@ -33,8 +33,7 @@ from tmanet_jax.data.codec import (
     labels_size,
 )
 from tmanet_jax.data.examples import parse_example
-from tmanet_jax.data.label_doubts import label_doubts
-from tmanet_jax.data.records_info import RecordsInfo, SkippedClip
+from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, label_doubts
 from tmanet_jax.errors import UserError
 
 BUILDER_NAME = "clip_records"
@@ -197,7 +196,7 @@ class ClipSource:
         return self._split_info.class_pixels
 
     def label_doubts(self, *, trains: bool) -> list[str]:
-        """What is doubtful about the labels: see `label_doubts.label_doubts`."""
+        """What is doubtful about the labels: see `records_info.label_doubts`."""
         return label_doubts(self.split, self._split_info, self.info.classes, trains=trains)
 
     def fingerprint(self) -> str:

@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tmanet_jax.data import photometry, transforms
+from tmanet_jax.data import augment
+from tmanet_jax.data.augment import Augmentation, GeometricDraw, PhotometricDraw
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.photometry import PhotometricDraw
 from tmanet_jax.data.records import EncodedClip
-from tmanet_jax.data.transforms import Augmentation, GeometricDraw
 
 Lap = Callable[[str], None]
 """Is told the name of each stage of the work when it has ended."""
@@ -66,9 +65,9 @@ class ClipDraw:
 def draw_clip(rng: np.random.Generator, labels_HxW: np.ndarray, sampling: Sampling) -> ClipDraw:
     """Draws a training clip; its crop depends on the labels."""
     return ClipDraw(
-        transforms.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range),
-        transforms.draw_geometry(rng, labels_HxW, sampling.augmentation),
-        photometry.draw_clip_photometry(
+        augment.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range),
+        augment.draw_geometry(rng, labels_HxW, sampling.augmentation),
+        augment.draw_clip_photometry(
             rng, sampling.num_memory + 1, sampling.augmentation.photometric
         ),
     )
@@ -98,18 +97,18 @@ def make_frames(
     Raises:
         UserError: a frame is damaged.
     """
-    window = transforms.source_window(clip.size, draw.geometry)
+    window = augment.source_window(clip.size, draw.geometry)
     offsets = [*draw.memory_offsets, 0]
     for offset, colours, out_HxWx3 in zip(offsets, draw.photometry, out_SxHxWx3, strict=True):
         window_hxwx3 = clip.decode_window(offset, *window)
         lap("decode")
-        crop_hxwx3 = transforms.apply_geometry_to_window(
+        crop_hxwx3 = augment.apply_geometry_to_window(
             window_hxwx3, window, clip.size, draw.geometry, out_HxWx3
         )
         lap("resize, crop")
-        photometry.distort(crop_hxwx3, colours)
+        augment.distort(crop_hxwx3, colours)
         lap("colours")
-        transforms.fill_padding(out_HxWx3, Size(*crop_hxwx3.shape[:2]), 0)
+        augment.fill_padding(out_HxWx3, Size(*crop_hxwx3.shape[:2]), 0)
         lap("batch")
 
 
@@ -124,10 +123,10 @@ def make_labels(labels_HxW: np.ndarray, draw: ClipDraw, out_HxW: np.ndarray) -> 
     Returns:
         The size of the picture inside the padding.
     """
-    crop_hxw = transforms.apply_geometry_to_labels(labels_HxW, draw.geometry)
+    crop_hxw = augment.apply_geometry_to_labels(labels_HxW, draw.geometry)
     size = Size(*crop_hxw.shape)
     out_HxW[: size.height, : size.width] = crop_hxw
-    transforms.fill_padding(out_HxW, size, IGNORE)
+    augment.fill_padding(out_HxW, size, IGNORE)
     return size
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
+from tmanet_jax.data.augment import resize_frame
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.transforms import resize_frame
 from tmanet_jax.inference.windows import (
     Segment,
     mean_probabilities,

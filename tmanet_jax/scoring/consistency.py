@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from tmanet_jax.data.categories import void_class
-from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.classes import IGNORE, void_class
 from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.clips import SegmentedClip

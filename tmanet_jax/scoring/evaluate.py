@@ -8,8 +8,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from tmanet_jax.data.categories import categories_of, void_class
-from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.pipeline import eval_clips
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.inference.clips import ClipSegmenter, SegmentedClip

@@ -14,8 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tmanet_jax.data.categories import categories_of, void_class
-from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inference.clips import SegmentedClip

@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from tmanet_jax.data.augment import resize_frame, resize_labels
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.transforms import resize_frame, resize_labels
 from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.scoring.charts import row_shares
 from tmanet_jax.scoring.evaluate import Evaluation

@@ -2,7 +2,7 @@
 
 `draw_*` take a numpy Generator and return what was drawn; everything else is a pure function of
 pixels and draws, and gives what the original's pipeline gives for the same draws. A geometric draw
-holds for all frames of a clip and its labels; the colours of each frame are drawn in `photometry`.
+holds for all frames of a clip and its labels; the colours of each frame are drawn for themselves.
 
 The order is the original's: resize, crop, flip, photometric distortion, normalise, pad. Pixels
 leave the host as uint8: normalising and blanking the padding happen on the device
@@ -11,7 +11,7 @@ leave the host as uint8: normalising and blanking the padding happen on the devi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,11 +19,14 @@ import numpy as np
 from tmanet_jax.data import kernels
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.photometry import PhotometricMode
 
 CROP_TRIES = 10
 
 _EXACT_COUNT = 2**23  # pixels; OpenCV's histograms are float32, which counts to 2**24
+
+PhotometricMode = Literal["frame", "clip", "off"]
+"""Each frame is distorted with draws of its own (as the original does), the whole clip with the
+same, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -276,3 +279,102 @@ def fill_padding(padded_HxW: np.ndarray, size: Size, value: int) -> None:
     """Sets what lies below and to the right of a picture (HxW or HxWxC) of that size."""
     padded_HxW[size.height :] = value
     padded_HxW[: size.height, size.width :] = value
+
+
+@dataclass(frozen=True)
+class PhotometricDraw:
+    """The colours of one frame; None leaves a property alone. Applied in this order.
+
+    Attributes:
+        brightness: added to R, G and B, of 0..255.
+        contrast_before: factor of R, G and B, applied before saturation and hue.
+        saturation: factor of S in HSV.
+        hue: added to H in HSV, in steps of 2 degrees.
+        contrast_after: factor of R, G and B, applied after saturation and hue.
+    """
+
+    brightness: float | None = None
+    contrast_before: float | None = None
+    saturation: float | None = None
+    hue: int | None = None
+    contrast_after: float | None = None
+
+
+def draw_photometry(rng: np.random.Generator) -> PhotometricDraw:
+    """Draws the colours of one frame, each property with probability 1/2."""
+    contrast = _maybe(rng, rng.uniform(0.5, 1.5))
+    contrast_is_first = rng.random() < 0.5
+    return PhotometricDraw(
+        brightness=_maybe(rng, rng.uniform(-32, 32)),
+        contrast_before=contrast if contrast_is_first else None,
+        saturation=_maybe(rng, rng.uniform(0.5, 1.5)),
+        hue=None if rng.random() < 0.5 else int(rng.integers(-18, 18)),
+        contrast_after=None if contrast_is_first else contrast,
+    )
+
+
+def draw_clip_photometry(
+    rng: np.random.Generator, num_frames: int, mode: PhotometricMode
+) -> Sequence[PhotometricDraw]:
+    """Draws the colours of each frame of a clip."""
+    match mode:
+        case "frame":
+            return [draw_photometry(rng) for _ in range(num_frames)]
+        case "clip":
+            return [draw_photometry(rng)] * num_frames
+        case "off":
+            return [PhotometricDraw()] * num_frames
+
+
+def apply_photometry(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
+    """The colours of a uint8 RGB frame, distorted; see `distort`."""
+    distorted_HxWx3 = frame_HxWx3.copy()
+    distort(distorted_HxWx3, draw)
+    return distorted_HxWx3
+
+
+def distort(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> None:
+    """Distorts the colours of a uint8 RGB frame where it lies.
+
+    Saturation and hue each convert to OpenCV's uint8 HSV and back, as the original does: one
+    conversion for both would differ by up to 2. OpenCV's way back depends, by 1, on the width of
+    the rows and on the processor.
+    """
+    _apply_linear(frame_HxWx3, draw.brightness, draw.contrast_before)
+    if draw.saturation is not None:
+        table_256 = _linear_table(draw.saturation, 0.0)
+        _apply_in_hsv(frame_HxWx3, channel=1, table_256=table_256)
+    if draw.hue is not None:
+        table_256 = ((np.arange(256) + draw.hue) % 180).astype(np.uint8)
+        _apply_in_hsv(frame_HxWx3, channel=0, table_256=table_256)
+    _apply_linear(frame_HxWx3, None, draw.contrast_after)
+
+
+def _maybe(rng: np.random.Generator, value: float) -> float | None:
+    return value if rng.random() < 0.5 else None
+
+
+def _linear_table(factor: float, offset: float) -> np.ndarray:
+    """Table of factor * value + offset: in float32, clipped to 0..255, truncated to uint8."""
+    values_256 = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset)
+    return np.clip(values_256, 0, 255).astype(np.uint8)
+
+
+def _apply_linear(
+    frame_HxWx3: np.ndarray, brightness: float | None, contrast: float | None
+) -> None:
+    """Applies one after the other, with one table for both."""
+    if brightness is None and contrast is None:
+        return
+    table_256 = np.arange(256, dtype=np.uint8)
+    if brightness is not None:
+        table_256 = _linear_table(1.0, brightness)
+    if contrast is not None:
+        table_256 = _linear_table(contrast, 0.0)[table_256]
+    cv2.LUT(frame_HxWx3, table_256, dst=frame_HxWx3)
+
+
+def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> None:
+    hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
+    kernels.look_up_channel(hsv_HxWx3, channel, table_256)
+    cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB, dst=frame_HxWx3)

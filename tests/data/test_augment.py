@@ -1,4 +1,4 @@
-"""Geometric augmentation: against OpenCV on whole frames, draws within their bounds."""
+"""Augmentation: against OpenCV on whole frames and the original's colours, draws in bounds."""
 
 from itertools import count
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmanet_jax.data import transforms
+from tmanet_jax.data import augment
+from tmanet_jax.data.augment import Augmentation, Box, GeometricDraw, PhotometricDraw
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.transforms import Augmentation, Box, GeometricDraw
 from tmanet_jax.models.normalize import normalize
 
 
@@ -43,11 +43,11 @@ def test_a_window_is_resized_as_the_whole_frame_would_be(size_and_draw, seed):
     frame = noise(seed, *size, 3)
     expected = draw.box.of(cv2_resize(frame, draw.scaled_size, cv2.INTER_LINEAR))
     expected = expected[:, ::-1] if draw.flip else expected
-    window = transforms.source_window(size, draw)
-    result = transforms.apply_geometry_to_window(window.of(frame), window, size, draw)
+    window = augment.source_window(size, draw)
+    result = augment.apply_geometry_to_window(window.of(frame), window, size, draw)
     np.testing.assert_array_equal(result, expected)
     whole = Box(0, 0, *size)
-    result = transforms.apply_geometry_to_window(frame, whole, size, draw)
+    result = augment.apply_geometry_to_window(frame, whole, size, draw)
     np.testing.assert_array_equal(result, expected)
 
 
@@ -58,13 +58,13 @@ def test_labels_are_resized_to_the_nearest_neighbour(size_and_draw, seed):
     labels = noise(seed, *size)
     expected = draw.box.of(cv2_resize(labels, draw.scaled_size, cv2.INTER_NEAREST))
     expected = expected[:, ::-1] if draw.flip else expected
-    np.testing.assert_array_equal(transforms.apply_geometry_to_labels(labels, draw), expected)
+    np.testing.assert_array_equal(augment.apply_geometry_to_labels(labels, draw), expected)
 
 
 def test_a_window_in_the_middle_leaves_the_edges_undecoded():
     size = Size(1024, 2048)
     draw = GeometricDraw(Size(1536, 3072), Box(600, 1200, 300, 300), flip=False)
-    window = transforms.source_window(size, draw)
+    window = augment.source_window(size, draw)
     assert 396 <= window.top <= 399
     assert 796 <= window.left <= 799
     assert window.height <= 206
@@ -81,16 +81,16 @@ def test_a_window_in_the_middle_leaves_the_edges_undecoded():
     ],
 )
 def test_sizes_keep_their_aspect_ratio(size, scale, expected):
-    assert transforms.keep_ratio_size(Size(*size), scale) == expected
+    assert augment.keep_ratio_size(Size(*size), scale) == expected
 
 
 def test_labels_are_varied_if_no_class_has_the_share():
     three_quarters = np.array([[0, 0, 0, 1]], np.uint8)
-    assert not transforms.is_varied(three_quarters, 0.75)
-    assert transforms.is_varied(three_quarters, 0.76)
-    assert not transforms.is_varied(np.array([[0, 0, 0, 255]], np.uint8), 1.1)
-    assert not transforms.is_varied(np.array([[255, 255]], np.uint8), 1.1)
-    assert transforms.is_varied(np.array([[0, 1, 255, 255, 255, 255]], np.uint8), 0.75)
+    assert not augment.is_varied(three_quarters, 0.75)
+    assert augment.is_varied(three_quarters, 0.76)
+    assert not augment.is_varied(np.array([[0, 0, 0, 255]], np.uint8), 1.1)
+    assert not augment.is_varied(np.array([[255, 255]], np.uint8), 1.1)
+    assert augment.is_varied(np.array([[0, 1, 255, 255, 255, 255]], np.uint8), 0.75)
 
 
 def boxes_by_column():
@@ -101,14 +101,14 @@ def test_the_first_varied_box_is_chosen():
     labels = np.zeros((4, 40), np.uint8)
     labels[:2, 6:] = 1
     boxes = boxes_by_column()
-    box = transforms.choose_box(labels, Size(4, 40), boxes, 0.75)
+    box = augment.choose_box(labels, Size(4, 40), boxes, 0.75)
     assert box.left == 5  # three columns of the right half: a share of 5/8
     assert next(boxes).left == 6
 
 
 def test_the_eleventh_box_is_taken_unseen():
     boxes = boxes_by_column()
-    box = transforms.choose_box(np.zeros((4, 40), np.uint8), Size(4, 40), boxes, 0.75)
+    box = augment.choose_box(np.zeros((4, 40), np.uint8), Size(4, 40), boxes, 0.75)
     assert box.left == 10
     assert next(boxes).left == 11
 
@@ -118,8 +118,8 @@ def test_the_eleventh_box_is_taken_unseen():
 def test_drawn_geometry_stays_within_its_bounds(seed):
     labels = noise(1, 60, 90) % 19
     augmentation = Augmentation((64, 64), ratio_range=(0.5, 2.0))
-    draw = transforms.draw_geometry(np.random.default_rng(seed), labels, augmentation)
-    assert draw == transforms.draw_geometry(np.random.default_rng(seed), labels, augmentation)
+    draw = augment.draw_geometry(np.random.default_rng(seed), labels, augmentation)
+    assert draw == augment.draw_geometry(np.random.default_rng(seed), labels, augmentation)
     assert 30 <= draw.scaled_size.height <= 120
     assert 0 <= draw.box.top <= max(draw.scaled_size.height - 64, 0)
     assert 0 <= draw.box.left <= max(draw.scaled_size.width - 64, 0)
@@ -129,13 +129,13 @@ def test_drawn_geometry_stays_within_its_bounds(seed):
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_flips_follow_their_probability(probability):
     augmentation = Augmentation((8, 8), flip_probability=probability)
-    draw = transforms.draw_geometry(np.random.default_rng(0), noise(0, 20, 20), augmentation)
+    draw = augment.draw_geometry(np.random.default_rng(0), noise(0, 20, 20), augmentation)
     assert draw.flip == bool(probability)
 
 
 def test_padding_goes_to_the_bottom_and_right():
     padded = noise(0, 5, 6, 3)
-    transforms.fill_padding(padded, Size(3, 4), 7)
+    augment.fill_padding(padded, Size(3, 4), 7)
     np.testing.assert_array_equal(padded[:3, :4], noise(0, 5, 6, 3)[:3, :4])
     assert np.all(padded[3:] == 7)
     assert np.all(padded[:, 4:] == 7)
@@ -157,8 +157,62 @@ def test_normalised_pixels_are_those_of_numpy_and_their_padding_is_zero(normaliz
 
 def test_memory_offsets_are_oldest_first_and_drawn_anew():
     rng = np.random.default_rng(0)
-    draws = {tuple(transforms.draw_memory_offsets(rng, 2, 4)) for _ in range(200)}
+    draws = {tuple(augment.draw_memory_offsets(rng, 2, 4)) for _ in range(200)}
     assert draws == {(4, 3), (4, 2), (4, 1), (3, 2), (3, 1), (2, 1)}
-    assert transforms.draw_memory_offsets(rng, 3, 3) == [3, 2, 1]
-    assert transforms.draw_memory_offsets(rng, 0, 3) == []
-    assert transforms.draw_memory_offsets(rng, 0, 0) == []
+    assert augment.draw_memory_offsets(rng, 3, 3) == [3, 2, 1]
+    assert augment.draw_memory_offsets(rng, 0, 3) == []
+    assert augment.draw_memory_offsets(rng, 0, 0) == []
+
+
+def test_a_draw_of_nothing_changes_nothing():
+    frame = noise(0, 9, 64, 3)
+    np.testing.assert_array_equal(augment.apply_photometry(frame, PhotometricDraw()), frame)
+
+
+@pytest.mark.parametrize(
+    ("draw", "factor", "offset"),
+    [
+        (PhotometricDraw(brightness=21.37), 1, 21.37),
+        (PhotometricDraw(brightness=-30.9), 1, -30.9),
+        (PhotometricDraw(contrast_before=1.387), 1.387, 0),
+        (PhotometricDraw(contrast_after=0.613), 0.613, 0),
+    ],
+)
+def test_brightness_and_contrast_truncate(draw, factor, offset):
+    frame = noise(0, 9, 64, 3)
+    expected = frame.astype(np.float32) * np.float32(factor) + np.float32(offset)
+    expected = np.clip(expected, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(augment.apply_photometry(frame, draw), expected)
+
+
+@pytest.mark.parametrize("draw", [PhotometricDraw(saturation=1.45), PhotometricDraw(hue=-18)])
+def test_rgb_is_distorted_as_the_original_distorts_bgr(draw):
+    frame = noise(0, 9, 64, 3)
+    hsv = cv2.cvtColor(np.ascontiguousarray(frame[..., ::-1]), cv2.COLOR_BGR2HSV)
+    if draw.saturation is not None:
+        saturated = hsv[..., 1].astype(np.float32) * np.float32(draw.saturation)
+        hsv[..., 1] = np.clip(saturated, 0, 255).astype(np.uint8)
+    if draw.hue is not None:
+        hsv[..., 0] = (hsv[..., 0].astype(int) + draw.hue) % 180
+    expected = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[..., ::-1]
+    np.testing.assert_array_equal(augment.apply_photometry(frame, draw), expected)
+
+
+def test_colours_are_drawn_within_their_bounds_and_half_of_the_time():
+    rng = np.random.default_rng(0)
+    draws = [augment.draw_photometry(rng) for _ in range(2000)]
+    for name, low, high in (("brightness", -32, 32), ("saturation", 0.5, 1.5), ("hue", -18, 17)):
+        values = [getattr(draw, name) for draw in draws if getattr(draw, name) is not None]
+        assert 900 < len(values) < 1100
+        assert low <= min(values) < max(values) <= high
+    contrasts = [(draw.contrast_before, draw.contrast_after) for draw in draws]
+    assert not any(None not in pair for pair in contrasts)
+    assert 400 < sum(before is not None for before, _ in contrasts) < 600
+    assert 400 < sum(after is not None for _, after in contrasts) < 600
+
+
+def test_the_frames_of_a_clip_share_colours_only_if_asked_to():
+    rng = np.random.default_rng(0)
+    assert len(set(augment.draw_clip_photometry(rng, 4, "frame"))) == 4
+    assert len(set(augment.draw_clip_photometry(rng, 4, "clip"))) == 1
+    assert set(augment.draw_clip_photometry(rng, 4, "off")) == {PhotometricDraw()}
