@@ -14,8 +14,9 @@ reads, below the source (zip files in it are read in place),
 
 Each labelled frame becomes a clip; its memory are the frames before it. A last line of classes.csv
 named `ignored` is no class: its colour marks pixels that do not count. Text may stand before the
-number in names. Numbers of ten digits and more are times: frames then count in their order. Frames
-are turned as their EXIF says, labels never are. For example:
+number in names. Numbers of ten digits and more are times, and so are 20211201_120000_033 and
+1638316800_033 (or _033000) unless what they end with counts frames: frames then count in their
+order. Frames are turned as their EXIF says, labels never are. For example:
 
     import cv2, pathlib, numpy as np
     mine = pathlib.Path("mine")
@@ -36,10 +37,8 @@ A run needs to be told the number of classes:
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +46,7 @@ from data_prep.clip_files import FilesClip
 from data_prep.folder_classes import Classes, FolderLabels, read_classes
 from data_prep.folder_videos import extracted_frames
 from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, in_order_of_time, notes_on_numbers
+from data_prep.naming import frame_numbers
 from data_prep.pictures import is_turned_by_exif
 from data_prep.preparation import (
     Options,
@@ -117,7 +117,9 @@ def _notes_on_turned(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
 def _find_video(
     tree: SourceTree, name: str, classes: Classes, frames_dir: Path, options: Options
 ) -> NumberedVideo:
-    frames, labels = (_numbered_pictures(tree, f"{kind}/{name}") for kind in ("frames", "labels"))
+    pictures = [_pictures(tree, f"{kind}/{name}") for kind in ("frames", "labels")]
+    number_of = frame_numbers({stem for files in pictures for stem in map(_stem, files)})
+    frames, labels = (_by_number(files, number_of) for files in pictures)
     split, _, video = name.rpartition("/")
     files = {
         Path(file_name).stem: file for file_name, file in tree.files(f"frames/{split}").items()
@@ -163,12 +165,29 @@ def _find_clip(
     )
 
 
-def _numbered_pictures(tree: SourceTree, folder: str) -> Mapping[int, SourceFile]:
+def _pictures(tree: SourceTree, folder: str) -> list[SourceFile]:
+    """The pictures in a folder; raises WrongSourceError if a name does not end with a number."""
+    files = tree.files(folder).values()
+    pictures = [file for file in files if file.name.lower().endswith(PICTURE_SUFFIXES)]
+    for file in pictures:
+        if not _stem(file)[-1:].isdecimal():
+            raise WrongSourceError(
+                f"There is no frame number in the name of {file}: expected a name that ends with "
+                "it, such as 000123.png."
+            )
+    return pictures
+
+
+def _stem(file: SourceFile) -> str:
+    return Path(file.name).stem
+
+
+def _by_number(
+    files: Sequence[SourceFile], number_of: Mapping[str, int]
+) -> Mapping[int, SourceFile]:
     pictures: dict[int, SourceFile] = {}
-    for file in tree.files(folder).values():
-        if not file.name.lower().endswith(PICTURE_SUFFIXES):
-            continue
-        number = _number(file)
+    for file in files:
+        number = number_of[_stem(file)]
         if number in pictures:
             raise WrongSourceError(
                 f"{pictures[number]} and {file} are both of frame {number}: expected one file a "
@@ -176,19 +195,6 @@ def _numbered_pictures(tree: SourceTree, folder: str) -> Mapping[int, SourceFile
             )
         pictures[number] = file
     return pictures
-
-
-def _number(file: SourceFile) -> int:
-    stem = Path(file.name).stem
-    if decimal := re.search(r"(\d{10,}\.\d+)$", stem):
-        return int(Decimal(decimal[1]) * 10**9)  # seconds, as nanoseconds
-    digits = re.search(r"(\d+)$", stem)
-    if digits is None:
-        raise WrongSourceError(
-            f"There is no frame number in the name of {file}: expected a name that ends with it, "
-            "such as 000123.png."
-        )
-    return int(digits[1])
 
 
 @ends_with_message

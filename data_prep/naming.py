@@ -1,8 +1,10 @@
 """How video data sets name the frames of a video, and which frames a memory takes."""
 
 import bisect
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import NamedTuple
 
 from tmanet_jax.errors import UserError
@@ -13,6 +15,20 @@ _FRAME_NAME = re.compile(
         (?P<after>(_leftImg8bit)?(\.\w+)?)""",
     re.VERBOSE,
 )
+
+
+_TIME = re.compile(
+    r"""(?<!\d)
+        ((?:19|20)\d\d-?(?:0[1-9]|1[0-2])-?(?:[0-2]\d|3[01])[T_-]   # a date
+         (?:[01]\d|2[0-3])-?[0-5]\d-?[0-6]\d                       # and a time of day,
+         |\d{10,})                                                 # or seconds since 1970
+        (?:[_-](\d{3}|\d{6}|\d{9}))?$                             # and parts of a second""",
+    re.VERBOSE,
+)
+_SECOND = 10**9
+"""In nanoseconds."""
+_SHORTEST = _SECOND // 250
+"""From frame to frame; where names would have less, they end with numbers of frames."""
 
 
 class FrameName(NamedTuple):
@@ -55,6 +71,38 @@ def parse_frame_name(name: str) -> FrameName:
         )
     digits = match["number"]
     return FrameName(match["before"], int(digits), len(digits), match["after"])
+
+
+def frame_numbers(stems: Collection[str]) -> Mapping[str, int]:
+    """The number that each frame's name ends with, or its time in nanoseconds.
+
+    Both 20211201_120000_033 and 1638316800_033 may end with parts of a second or with the number of
+    a frame since then: numbers rise throughout and lie closer together than frames ever follow.
+
+    Args:
+        stems: names of all frames of a video, without extension; each ends with a digit.
+    """
+    numbers = {stem: _last_number(stem) for stem in stems}
+    matches = {stem: _TIME.search(stem) for stem in stems}
+    times = {
+        stem: int(re.sub(r"\D", "", match[1])) * _SECOND + int((match[2] or "").ljust(9, "0"))
+        for stem, match in matches.items()
+        if match is not None
+    }
+    if len(times) < len(numbers):
+        return numbers
+    in_order = sorted({(time, numbers[stem]) for stem, time in times.items()})
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(in_order)]
+    rises = all(of_number > 0 for _, of_number in steps)
+    has_parts = any(match is not None and match[2] for match in matches.values())
+    is_slow = all(of_time >= _SHORTEST for of_time, _ in steps)
+    return times if not rises or (has_parts and is_slow) else numbers
+
+
+def _last_number(stem: str) -> int:
+    if decimal := re.search(r"(\d{10,}\.\d+)$", stem):
+        return int(Decimal(decimal[1]) * _SECOND)
+    return int(re.split(r"\D", stem)[-1])
 
 
 def memory_numbers(

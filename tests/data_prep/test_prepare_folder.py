@@ -181,6 +181,16 @@ def test_frames_named_by_times_count_in_their_order(source, form, capsys):
     assert "(0 of them standing in" in report
 
 
+def test_dates_and_times_with_underscores_are_times(source, capsys):
+    names = ["59_933", "59_966", "00_000", "00_033", "00_066", "00_100"]  # over the end of a minute
+    for path in list(source.rglob("train/drive/*.png")):
+        name = names[int(path.stem) - 3]
+        path.rename(path.with_name(f"20211201_12{'00' if name[0] == '5' else '01'}{name}.png"))
+    assert prepare(source, "--splits=train") == 0
+    assert [shown_numbers(clips_of(source), index) for index in range(2)] == [[3, 4, 5], [6, 7, 8]]
+    assert "labels 2..5, in the order of the times in their names" in capsys.readouterr().out
+
+
 def test_names_of_splits_may_have_spaces_between_them(source):
     assert prepare(source, "--splits=val, train") == 0
     assert len(clips_of(source, "train")) == len(clips_of(source, "val")) == 2
