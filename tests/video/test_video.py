@@ -1,3 +1,4 @@
+import itertools
 from fractions import Fraction
 from typing import Any
 
@@ -279,10 +280,32 @@ def test_joined_transport_streams_do_not_share_their_losses(tmp_path):
     damaged = whole[:start] + whole[start + 188 * 3 :]  # the continuity counters tell
     path.write_bytes(damaged + whole + whole)
     found = read(path)
-    assert found.count("its data is cut off") >= 1
-    assert found[-NUM_FRAMES:] == list(range(NUM_FRAMES))
-    before = [item for item in found[:-NUM_FRAMES] if isinstance(item, str)]
-    assert len(before) <= 3  # the damage; and libav marks a packet where another piece begins
+    assert found[-2 * NUM_FRAMES :] == 2 * list(range(NUM_FRAMES))
+    assert found[: -2 * NUM_FRAMES].count("its data is cut off") == 1
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_frame_is_cut_off_where_data_is_missing_and_not_where_streams_were_joined(
+    tmp_path, codec
+):
+    path = write_video(tmp_path / "part.ts", map(numbered, range(NUM_FRAMES)), codec)
+    whole = path.read_bytes()
+    packets = [bytearray(whole[start : start + 188]) for start in range(0, len(whole), 188)]
+    of_video = [i for i, packet in enumerate(packets) if packet[1] & 0x1F == 1 and not packet[2]]
+    starts = [i for i in of_video if packets[i][1] & 0x40]
+
+    def problems(*parts):
+        path.write_bytes(b"".join(itertools.chain(*parts)))
+        return [item for item in read(path) if isinstance(item, str)]
+
+    assert problems([whole, whole, whole]) == []
+    assert problems([whole, whole[: 188 * (starts[0] + 2)], whole])  # the first frame is torn
+    assert problems(packets[: starts[8]], packets[starts[9] :]) == ["its data is cut off"]
+    for i in of_video:
+        if i >= starts[9]:  # counted anew, as in a file of its own
+            packets[i][3] = packets[i][3] & 0xF0 | (packets[i][3] + 5) & 0xF
+    assert problems(packets) == []
+    assert problems(packets[: starts[8]], packets[starts[10] :]) == ["its data is cut off"]
 
 
 @pytest.mark.parametrize(

@@ -77,15 +77,15 @@ class Losses:
         self._comes_one_by_one = False
         self._waiting: dict[Place, str] = {}
 
-    def sent(self, packet: av.Packet) -> None:
-        """A packet goes to the decoder."""
+    def sent(self, packet: av.Packet, *, is_cut_off: bool) -> None:
+        """A packet goes to the decoder, whole or cut off."""
         if packet.dts is not None and packet.size:
             if self._last_dts is not None:
                 self._piece += packet.dts < self._last_dts
                 self._comes_one_by_one |= packet.dts == self._last_dts + 1
             self._note_leaves(packet.pts, packet.dts)
             self._last_dts = packet.dts
-        packet.opaque = Origin(self._piece, packet.is_corrupt)
+        packet.opaque = Origin(self._piece, is_cut_off)
         is_shown = packet.pts is not None and packet.size and not packet.is_discard
         if self._expects_packets and is_shown:
             assert packet.pts is not None

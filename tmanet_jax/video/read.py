@@ -33,6 +33,7 @@ from av.sidedata.sidedata import SideData
 from tmanet_jax.data.codec import Size
 from tmanet_jax.errors import UserError
 from tmanet_jax.video.losses import Event, InOrder, Losses, with_doubts
+from tmanet_jax.video.transport_stream import is_cut, is_joint
 
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
 """Lists each frame: a packet without a frame is a loss, and so is a packet that is not there. In
@@ -46,8 +47,7 @@ _B_FRAMES_AT_MOST = 8
 
 _B_FRAMES_ARE_LEAVES = ("mpeg1video", "mpeg2video", "mpeg4")
 
-_TS, _TS_PACKET, _TS_SYNC = "mpegts", 188, 0x47
-"""MPEG transport streams: the size of their packets, and the byte that each begins with."""
+_TS = "mpegts"
 
 _TORN = "the file is torn here"
 
@@ -244,8 +244,9 @@ class VideoReader:
             else:
                 num_packets += packet.size > 0
                 end = max(end, self._shown_by(packet))
-                is_torn |= packet.is_corrupt
-                losses.sent(packet)
+                is_cut_off = self._is_cut_off(packet)
+                is_torn |= is_cut_off
+                losses.sent(packet, is_cut_off=is_cut_off)
                 try:
                     frames = packet.decode()
                 except av.error.FFmpegError as error:
@@ -270,25 +271,36 @@ class VideoReader:
 
     def _shown_by(self, packet: av.Packet) -> float:
         """When all frames up to a packet are over, in seconds, unless one is missing."""
-        frame_s = float(1 / (self.average_rate or 25))
-        lasts_s = max(frame_s, float((packet.duration or 0) * self.time_base))
+        lasts_s = max(self._frame_s, float((packet.duration or 0) * self.time_base))
         if packet.dts is None:
             return float((packet.pts or 0) * self.time_base) + lasts_s
         delay = self._stream.codec_context.has_b_frames
-        return float(packet.dts * self.time_base) + delay * frame_s + lasts_s
+        return float(packet.dts * self.time_base) + delay * self._frame_s + lasts_s
+
+    @property
+    def _frame_s(self) -> float:
+        return float(1 / (self.average_rate or 25))
+
+    @property
+    def _is_transport_stream(self) -> bool:
+        """Whether the packets of one can be read beside libav."""
+        return self._container.format.name == _TS and os.path.isfile(self.source)
+
+    def _is_cut_off(self, packet: av.Packet) -> bool:
+        """Whether data of a packet is missing; libav says so too where files were joined."""
+        is_told = packet.is_corrupt and packet.size > 0
+        if not is_told or packet.pos is None or not self._is_transport_stream:
+            return packet.is_corrupt
+        return not is_joint(Path(self.source), packet.pos, self._frame_s)
 
     def _tell_early_end(self, end_s: float) -> None:
         """Says so if the file claims to be longer: torn between two frames, it looks whole."""
         missing_s = _claimed_end(self._container, self._stream) - end_s
-        if missing_s > 1.5 / (self.average_rate or 25):
+        if missing_s > 1.5 * self._frame_s:
             logging.getLogger(__name__).warning(
                 "%s ends %.1f s before what it says: it may be torn", self.source, missing_s
             )
-        elif (
-            self._container.format.name == _TS
-            and os.path.isfile(self.source)
-            and _is_cut(Path(self.source))
-        ):
+        elif self._is_transport_stream and is_cut(Path(self.source)):
             logging.getLogger(__name__).warning("%s ends within a packet: it is torn", self.source)
 
     def _packets(self) -> Iterator[av.Packet | str]:
@@ -324,14 +336,6 @@ def _claimed_end(container: av.container.InputContainer, stream: av.VideoStream)
     if tag := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", "")):
         return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     return (container.duration or 0) / av.time_base
-
-
-def _is_cut(transport_stream: Path) -> bool:
-    """Whether the last packet is not whole, where packets have the usual size."""
-    with transport_stream.open("rb") as file:
-        start = file.read(2 * _TS_PACKET)
-    is_usual = len(start) == 2 * _TS_PACKET and start[0] == start[_TS_PACKET] == _TS_SYNC
-    return is_usual and transport_stream.stat().st_size % _TS_PACKET != 0
 
 
 class _Turn(NamedTuple):
