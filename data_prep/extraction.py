@@ -20,6 +20,7 @@ from data_prep.pictures import read_frame
 from data_prep.records.writer import WrongSourceError
 from data_prep.source_tree import SourceFile
 from data_prep.writing import write_frame
+from tmanet_jax.data import strict_json
 from tmanet_jax.errors import UserError
 from tmanet_jax.video.read import SourceFrame, open_video
 
@@ -51,6 +52,14 @@ class Numbering:
     faults: Mapping[int, str]
     report: str
 
+    def __post_init__(self) -> None:
+        if self.num_bytes < 0 or self.num_frames < 1:
+            raise ValueError(
+                f"a video of {self.num_bytes} bytes and {self.num_frames} frames gives none"
+            )
+        if any(not 0 <= index < self.num_frames for index in self.broken):
+            raise ValueError(f"broken are frames beyond its {self.num_frames}")
+
     def gives(self, number: int) -> bool:
         """Whether the video has this frame, whole."""
         index = number - self.first_number
@@ -66,12 +75,9 @@ class Numbering:
         return json.dumps(dataclasses.asdict(self), indent=1).encode()
 
     @classmethod
-    def from_json(cls, content: bytes) -> "Numbering":
-        """Inverse of `to_json`; raises ValueError, KeyError or TypeError on anything else."""
-        values = json.loads(content)
-        for name in ("broken", "faults"):
-            values[name] = {int(key): text for key, text in values[name].items()}
-        return cls(**values)
+    def from_json(cls, content: bytes, where: str) -> "Numbering":
+        """Inverse of `to_json`; raises UserError that names the field on anything else."""
+        return strict_json.decode(cls, strict_json.parse(content, where), where)
 
 
 class _Abandoned(Exception):  # noqa: N818, not an error
@@ -207,10 +213,10 @@ def extract_frames(
 def read_numbering(note: Path) -> Numbering | None:
     """What was noted of a video; None if nothing was. Raises UserError if it cannot be read."""
     try:
-        return Numbering.from_json(note.read_bytes())
+        return Numbering.from_json(note.read_bytes(), "its JSON")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, UserError) as error:
         raise UserError(f"{note} cannot be read ({error}): delete it.") from error
 
 

@@ -36,10 +36,19 @@ class Camera:
     spare: Lens | None = None
     zoom: float | tuple[int, int] | None = None
     lenses: Mapping[str, Lens] = dataclasses.field(default_factory=dict)
+    scratches: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
 
 CAMERA = Camera(
-    (3, 4), Lens(50.0, "Größe"), "fast", False, (1.0, 2.5), Lens(2.0), (2, 3), {"a": Lens(1.0)}
+    (3, 4),
+    Lens(50.0, "Größe"),
+    "fast",
+    False,
+    (1.0, 2.5),
+    Lens(2.0),
+    (2, 3),
+    {"a": Lens(1.0)},
+    {-3: "left"},
 )
 SMALLEST = {"size": [3, 4], "lens": {"focal_length": 50}}
 
@@ -79,6 +88,8 @@ def test_a_missing_field_takes_its_default_and_a_whole_number_is_a_number() -> N
         (SMALLEST | {"spare": {"focal_length": 1, "name": "\ud800"}}, "spare.name is '\\ud800'"),
         (SMALLEST | {"spare": {"focal_length": 1, "name": "a\0"}}, "spare.name is 'a\\x00'"),
         (SMALLEST | {"lenses": {"a": {}}}, "lenses.a.focal_length is missing"),
+        (SMALLEST | {"scratches": {"01": "a"}}, "a name in scratches is '01', not a whole number"),
+        (SMALLEST | {"scratches": {"9" * 19: "a"}}, "a name in scratches is 99999"),
         (SMALLEST | {"lenses": {"\udfff": {"focal_length": 1}}}, "lenses is '\\udfff', not text"),
     ],
 )

@@ -422,9 +422,28 @@ def test_another_file_of_the_same_name_is_aligned_anew(source, capsys):
 
 def test_a_torn_note_is_named(source, capsys):
     prepare(source, "--splits=val")
-    (source.parent / "out" / "frames" / "0016E5.MXF.json").write_text("{")
-    assert prepare(source, "--splits=val") == 2
-    assert "0016E5.MXF.json cannot be read" in capsys.readouterr().err
+    path = source.parent / "out" / "frames" / "0016E5.MXF.json"
+    note = json.loads(path.read_text())
+    for damaged, words in (
+        ("{", "it is no JSON"),
+        ("[" * 100_000, "nested too deep"),
+        ("7", "not an object"),
+        (json.dumps({name: note[name] for name in note if name != "stills"}), "stills is missing"),
+        (json.dumps(note | {"first_number": "5"}), "first_number is '5'"),
+        (json.dumps(note | {"num_frames": 10**30}), "num_frames is 1000"),
+        (json.dumps(note | {"num_frames": 0}), "0 frames"),
+        (json.dumps(note | {"broken": {"1.5": "torn"}}), "broken is '1.5'"),
+        (json.dumps(note | {"broken": {"999": "torn"}}), "beyond"),
+        (json.dumps(note | {"faults": {"5": None}}), "faults.5 is None"),
+        (json.dumps(note | {"report": True}), "report is True"),
+    ):
+        path.write_text(damaged)
+        assert prepare(source, "--splits=val") == 2
+        message = capsys.readouterr().err
+        assert "0016E5.MXF.json cannot be read" in message and words in message
+    path.write_text(json.dumps(note | {"broken": {"1": "torn"}}))
+    noted = extraction.read_numbering(path)
+    assert noted is not None and noted.broken == {1: "torn"}
 
 
 EXTRACTION = """

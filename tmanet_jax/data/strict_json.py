@@ -7,6 +7,7 @@ takes its default. Everything else is refused with one message that names the fi
 import dataclasses
 import json
 import math
+import re
 import reprlib
 import types
 from collections.abc import Mapping
@@ -44,8 +45,8 @@ def parse(text: str | bytes, where: str) -> Any:
 def decode(kind: type[T], values: object, where: str) -> T:
     """A dataclass out of parsed JSON; the inverse of `dataclasses.asdict` and `json`.
 
-    Fields may be of bool, int, float, str, None, Literal, tuples, mappings with names as keys,
-    other dataclasses, and unions of these. A missing field takes its default.
+    Fields may be of bool, int, float, str, None, Literal, tuples, mappings with names or whole
+    numbers as keys, other dataclasses, and unions of these. A missing field takes its default.
 
     Args:
         kind: the dataclass.
@@ -79,7 +80,7 @@ def _value(kind: Any, value: Any, field: str) -> Any:
     if origin in (dict, Mapping):
         items = _mapping(value, field)
         return {
-            _value(str, name, field): _value(arguments[1], item, _inside(field, name))
+            _key(arguments[0], name, field): _value(arguments[1], item, _inside(field, name))
             for name, item in items.items()
         }
     return _scalar(kind, value, field)
@@ -123,6 +124,15 @@ def _mapping(value: Any, field: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise _unfit(field, value, "an object with names and values")
     return value
+
+
+def _key(kind: Any, name: Any, field: str) -> Any:
+    """A key of a mapping: JSON writes whole numbers as text, in one way."""
+    if kind is str:
+        return _value(str, name, field)
+    if not (isinstance(name, str) and re.fullmatch(r"0|-?[1-9][0-9]{0,18}", name)):
+        raise _unfit(f"a name in {field}", name, _EXPECTED[int])
+    return _scalar(int, int(name), f"a name in {field}")
 
 
 def _tuple(kinds: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
