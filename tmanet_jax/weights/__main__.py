@@ -2,7 +2,10 @@
 
 import sys
 
-from tmanet_jax.weights.conversion import main
+from tmanet_jax.errors import tell_interrupts
 
 if __name__ == "__main__":
+    tell_interrupts()  # while it loads its libraries, for seconds
+    from tmanet_jax.weights.conversion import main
+
     sys.exit(main())

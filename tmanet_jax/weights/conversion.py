@@ -75,7 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m tmanet_jax.weights",
         description="Converts weights between .pth and .safetensors, bit by bit the same.",
     )
-    parser.add_argument("source", metavar="SRC", help="a .pth or .safetensors file")
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a .pth or .safetensors file, a run's workdir (its best step is taken), or the "
+        "folder of one of its checkpoints",
+    )
     parser.add_argument("destination", metavar="DST", help="the file to write, of either kind")
     parser.add_argument(
         "--align-corners",
