@@ -28,7 +28,13 @@ def ensure_records(
         UserError: there are records of another street, or the records cannot be written.
     """
     if has_records(data_dir):
-        _check_records(data_dir, size, num_train, num_eval)
+        try:
+            _check_records(data_dir, size, num_train, num_eval, memory_range)
+        except UserError as error:
+            raise UserError(
+                f"{error}\nOr delete {data_dir}: the next start renders what the configuration "
+                "asks for (config.data.render)."
+            ) from error
         return
     with tempfile.TemporaryDirectory(prefix="street-") as street:
         synthetic.render_dataset(
@@ -44,16 +50,19 @@ def ensure_records(
         cityscapes.prepare(Path(street), data_dir, Options(memory_range=memory_range))
 
 
-def _check_records(data_dir: Path, size: tuple[int, int], num_train: int, num_eval: int) -> None:
+def _check_records(
+    data_dir: Path, size: tuple[int, int], num_train: int, num_eval: int, memory_range: int
+) -> None:
     train, val = open_clips(data_dir, "train"), open_clips(data_dir, "val")
     wanted = (num_train, num_eval, *size)
     found = (len(train), len(val), *train.read_encoded(0).size)
     if wanted != found:
         raise UserError(
             f"The records in {data_dir} are {_described(found)}, the configuration asks to render "
-            f"{_described(wanted)}: delete {data_dir}, or choose another config.data.dir, or "
+            f"{_described(wanted)}: choose another config.data.dir, or "
             "--config.data.render=False to use what is there."
         )
+    train.check_memory(0, memory_range)
 
 
 def _described(street: tuple[int, int, int, int]) -> str:

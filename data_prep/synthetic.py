@@ -38,10 +38,10 @@ from data_prep.street.snippet import SnippetFrames
 from data_prep.writing import encoded, write_whole
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.data.files import why_not_written
+from tmanet_jax.data.records_info import RENDERED_CITIES
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError, ends_with_message
 
-CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
 SMALLEST_SIZE = (64, 128)
 LARGEST_SIZE = (4096, 8192)
 _MOST_SNIPPETS = 1_000_000  # their numbers have six digits
@@ -65,8 +65,8 @@ class Snippet:
 
     def path(self, kind: str, suffix: str, frame: int) -> pathlib.Path:
         """The file of a frame, for instance of kind `gtFine` with suffix `gtFine_labelIds`."""
-        folder = self.out / kind / self.split / CITIES[self.split]
-        return folder / f"{CITIES[self.split]}_{self.index:06d}_{frame:06d}_{suffix}.png"
+        folder = self.out / kind / self.split / RENDERED_CITIES[self.split]
+        return folder / f"{RENDERED_CITIES[self.split]}_{self.index:06d}_{frame:06d}_{suffix}.png"
 
     def paths(self) -> dict[pathlib.Path, tuple[int, str]]:
         """The snippet's files, each with its frame and what it shows of it."""
@@ -288,7 +288,8 @@ def _remove(root: pathlib.Path) -> None:
 def _annotated(root: pathlib.Path, split: str) -> dict[int, str]:
     """Names of the annotated frames of a split in the folder, by the numbers of their snippets."""
     suffix = "_leftImg8bit.png"
-    paths = (root / "leftImg8bit" / split).glob(f"{CITIES[split]}/{CITIES[split]}_*{suffix}")
+    city = RENDERED_CITIES[split]
+    paths = (root / "leftImg8bit" / split).glob(f"{city}/{city}_*{suffix}")
     names = sorted(path.name.removesuffix(suffix) for path in paths)
     return {int(name.split("_")[1]): name for name in names if name.split("_")[1].isdecimal()}
 

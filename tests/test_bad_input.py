@@ -48,13 +48,15 @@ def message_of(done: subprocess.CompletedProcess[str]) -> str:
         (["--config.model.depth=51"], ["config.model.depth", "51", "50, 101"]),
         (["--config.model.num_classes=12"], ["19 classes", "config.model.num_classes is 12"]),
         (["--config.model.num_memory=5"], ["4 frames before", "--memory-range=5"]),
+        (["--config.data.memory_range=5"], ["data_prep.synthetic", "--train=6 --val=5"]),
         (["--config.data.crop_size=(1000,80)"], ["config.data.crop_size", "(96, 192)"]),
         (["--config.data.crop_size=(4,80)"], ["config.data.crop_size", "at least 8"]),
         (["--config.data.ratio_range=(0.5,)"], ["config.data.ratio_range", "two numbers"]),
         (["--config.seed=99999999999999999999"], ["config.seed", "from 0 to"]),
         (["--config.eval.stride=(100,100)"], ["config.eval.stride", "gaps"]),
         (["--config.init.checkpoint=none.safetensors"], ["none.safetensors"]),
-        ([*tiny_runs.RENDER, "--config.data.render_train=9"], ["6 and 5 clips", "9 and 5"]),
+        ([*tiny_runs.RENDER, "--config.data.render_train=9"], ["6 and 5", "9 and 5", "Or delete"]),
+        ([*tiny_runs.RENDER, "--config.data.render_memory_range=5"], ["4 frames", "Or delete"]),
         (["--config.data.eval_split=test"], ["'test'", "train"]),
         (["--config.loss.average=some"], ["config.loss.average", "'some'", "valid"]),
         (["forecast"], ["'forecast'", "train, eval"]),
@@ -151,11 +153,14 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
     assert kept == {"2"}
 
 
-@pytest.mark.parametrize("program", [["run.py"], ["-m", "data_prep.folder"]])
+@pytest.mark.parametrize(
+    "program", [["run.py"], ["-m", "data_prep.folder"], ["-m", "tmanet_jax.weights"]]
+)
 def test_an_interrupt_while_libraries_are_imported_is_told(
     tmp_path: Path, program: list[str]
 ) -> None:
-    (tmp_path / "cv2.py").write_text("raise KeyboardInterrupt")
+    for library in ("cv2", "jax"):
+        (tmp_path / f"{library}.py").write_text("raise KeyboardInterrupt")
     done = subprocess.run(
         [sys.executable, *program],
         cwd=processes.PROJECT,

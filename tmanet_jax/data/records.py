@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE
 from tmanet_jax.data.codec import (
     DAMAGE,
     Buffer,
@@ -287,7 +287,7 @@ class ClipSource:
             raise UserError(
                 f"The records at {self.data_dir} hold {self.info.memory_range} frames before each "
                 f"query, fewer than the memory range {memory_range}. Lower it, or make the "
-                f"records again:\n  {_command(self.data_dir, self.info.classes)} "
+                f"records again:\n  {_command(self.data_dir, self.info)} "
                 f"--memory-range={memory_range} --replace"
             )
 
@@ -329,7 +329,7 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     if split not in info.splits:
         raise UserError(
             f"The records at {data_dir} have no split {split!r}, only {', '.join(info.splits)}. "
-            f"Make them again with it:\n  {_command(data_dir, info.classes)} --splits=...,{split}"
+            f"Make them again with it:\n  {_command(data_dir, info)} --splits=...,{split}"
         )
     undecoded = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
@@ -377,13 +377,21 @@ def _versions(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / BUILDER_NAME).glob("*.*.*"))
 
 
-def _command(data_dir: Path, classes: ClassSet | None = None) -> str:
-    """The command that makes records of these classes; the most likely if they are not known."""
-    known = {None: "cityscapes", CITYSCAPES: "cityscapes", CAMVID: "camvid"}
-    command = f"python -m data_prep.{known.get(classes, 'folder')} --source=DIR --out={data_dir}"
-    if classes is None:
-        return f"{command}\nor data_prep.camvid, or data_prep.folder for data of your own."
-    return command
+def _command(data_dir: Path, info: RecordsInfo | None = None) -> str:
+    """The commands that make such records; the most likely if nothing is known of them."""
+    if info is None:
+        return (
+            f"python -m data_prep.cityscapes --source=DIR --out={data_dir}\n"
+            "or data_prep.camvid, or data_prep.folder for data of your own."
+        )
+    if info.is_rendered:
+        counts = " ".join(f"--{name}={len(split.ids)}" for name, split in info.splits.items())
+        return (
+            f"python -m data_prep.synthetic --out=STREET --size=HEIGHTxWIDTH {counts}\n"
+            f"  python -m data_prep.cityscapes --source=STREET --out={data_dir}"
+        )
+    program = {CITYSCAPES: "cityscapes", CAMVID: "camvid"}.get(info.classes, "folder")
+    return f"python -m data_prep.{program} --source=DIR --out={data_dir}"
 
 
 def _damaged(where: str, clip_id: str, error: Exception) -> UserError:

@@ -8,6 +8,9 @@ from typing import Any
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import IGNORE, ClassSet
 
+RENDERED_CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
+"""Where the streets of `data_prep.synthetic` lie, by split: their clips are named after them."""
+
 
 @dataclass(frozen=True)
 class SkippedClip:
@@ -101,6 +104,14 @@ class RecordsInfo:
                     f"split {name!r} counts pixels of {len(split.class_pixels)} classes, of "
                     f"{self.classes.num_classes}"
                 )
+
+    @property
+    def is_rendered(self) -> bool:
+        """Whether `data_prep.synthetic` made what they were made of."""
+        cities = tuple(f"{city}_" for city in RENDERED_CITIES.values())
+        return all(
+            clip_id.startswith(cities) for split in self.splits.values() for clip_id in split.ids
+        )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], where: str) -> "RecordsInfo":
