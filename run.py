@@ -42,15 +42,15 @@ from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
-from tmanet_jax.run_description import (
+from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
+from tmanet_jax.settings import Settings
+from tmanet_jax.train.loop import train
+from tmanet_jax.workdir import (
     CONFIG_FILE,
     fields_of,
     tell_contradictions,
     with_config_of_workdir,
 )
-from tmanet_jax.settings import Settings
-from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
-from tmanet_jax.train.loop import train
 
 CONFIG_OF_WORKDIR = Path(__file__).with_name("configs") / "workdir.py"
 

@@ -12,13 +12,14 @@ from jax.sharding import SingleDeviceSharding
 from benchmarks.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.inference.clips import compile_segmenter
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.windows import windows_of
+from tmanet_jax.inputs import blank_model
 from tmanet_jax.parallel.sharding import DATA_AXIS, check_batch_size, make_mesh
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.settings import Settings
-from tmanet_jax.train.start import blank_model, initial_state
+from tmanet_jax.train.recipe import initial_state
 from tmanet_jax.train.step import compile_train_step
 
 Shapes = Any

@@ -29,7 +29,7 @@ from tmanet_jax.data.samples import empty_batch
 from tmanet_jax.errors import counted
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
-from tmanet_jax.train import start
+from tmanet_jax.train.recipe import initial_state
 from tmanet_jax.train.step import TrainState, compile_train_step
 from tmanet_jax.weights.names import Tensors, to_tensors
 
@@ -154,7 +154,7 @@ class TrainSide:
             name: np.array(tensor) for name, tensor in to_tensors(nnx.state(model)).items()
         }
         self.batch = random_batch(settings, case)
-        recipe, state = start.initial_state(settings, model, class_weights=None)
+        recipe, state = initial_state(settings, model, class_weights=None)
         self._state: TrainState = jax.device_put(state, replicated(mesh))
         self._on_device = put_batch(self.batch, mesh)
         self.compilation: Compilation = compile_twice(

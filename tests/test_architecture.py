@@ -12,15 +12,14 @@ PROJECT = Path(__file__).parents[1]
 ORDER = """
     tmanet_jax.errors tmanet_jax.allocator tmanet_jax.stop_signals tmanet_jax.compilation_cache
     tmanet_jax.data
-    tmanet_jax.folder_lock tmanet_jax.pictures
+    tmanet_jax.pictures
     tmanet_jax.video
     tmanet_jax.parallel
     tmanet_jax.models
     tmanet_jax.protocol
     tmanet_jax.checkpoints
     tmanet_jax.weights
-    tmanet_jax.setting_ranges tmanet_jax.settings tmanet_jax.run_description
-    tmanet_jax.scoring.metrics
+    tmanet_jax.setting_ranges tmanet_jax.settings tmanet_jax.workdir tmanet_jax.inputs
     tmanet_jax.inference
     tmanet_jax.scoring
     tmanet_jax.train

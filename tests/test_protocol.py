@@ -10,7 +10,7 @@ import pytest
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.views import remarks
 from tmanet_jax.protocol import EvalConfig, Protocol, parse_scale
-from tmanet_jax.run_description import read_protocol
+from tmanet_jax.workdir import read_protocol
 
 HD = (1080, 1920)
 

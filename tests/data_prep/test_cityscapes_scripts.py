@@ -11,7 +11,7 @@ from data_prep import cityscapes, synthetic
 from data_prep.preparation import Options
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_CATEGORIES, IGNORE
 from tmanet_jax.data.records import open_clips
-from tmanet_jax.inference.clips import SegmentedClip
+from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Tally
 from tmanet_jax.scoring.metrics import confusion_of
 from tmanet_jax.scoring.submission import Submission

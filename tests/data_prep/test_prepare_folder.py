@@ -22,7 +22,7 @@ from tmanet_jax import settings
 from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
-from tmanet_jax.train.start import open_split
+from tmanet_jax.inputs import open_split
 
 SIZE = (96, 128)
 CLASSES = "name,red,green,blue\nroad,90,90,90\ncar,200,0,0\nsky,0,0,250\n"

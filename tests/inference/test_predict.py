@@ -128,7 +128,7 @@ def test_what_is_missing_is_made_again(
 
 STUCK_AT_250 = """
 import runpy, sys, time
-from tmanet_jax.folder_lock import LOCK_FILE, alone_in
+from tmanet_jax.workdir import LOCK_FILE, alone_in
 from tmanet_jax.inference import outputs
 
 write = outputs.PictureOutput.write

@@ -14,11 +14,11 @@ from tests.made.small_predictions import asked, broken_folder, contents
 from tests.made.small_videos import with_sound
 from tests.made.tiny_weights import write_weights
 from tmanet_jax.errors import UserError
-from tmanet_jax.folder_lock import LOCK_FILE, alone_in
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.weights import files
+from tmanet_jax.workdir import LOCK_FILE, alone_in
 
 
 @pytest.fixture(autouse=True, scope="module")

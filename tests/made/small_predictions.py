@@ -9,9 +9,9 @@ import numpy as np
 from configs import demo
 from tests.made.small_videos import numbered
 from tmanet_jax import settings
-from tmanet_jax.folder_lock import LOCK_FILE
 from tmanet_jax.inference.predict import Prediction, prediction_of
 from tmanet_jax.video.read import open_video
+from tmanet_jax.workdir import LOCK_FILE
 
 ALL = ["video", "png", "labels"]
 SIZE = (48, 64)

@@ -13,8 +13,8 @@ from tmanet_jax.data.classes import (
     ClassSet,
 )
 from tmanet_jax.data.records import Clip
-from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Tally
 from tmanet_jax.scoring.metrics import confusion_of
 from tmanet_jax.scoring.report import Report

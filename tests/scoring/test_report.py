@@ -11,8 +11,8 @@ from PIL import Image
 from tests.made.small_reports import report_of
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, CITYSCAPES_CATEGORIES
 from tmanet_jax.data.records import Clip
-from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.protocol import EvalConfig, Protocol
+from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.metrics import confusion_of, scores_without
 from tmanet_jax.scoring.report import metrics_json, table, write_report
 from tmanet_jax.scoring.submission import result_name, result_png

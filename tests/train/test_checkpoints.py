@@ -16,14 +16,15 @@ import pytest
 
 from tests.made import tiny_runs
 from tmanet_jax import settings
-from tmanet_jax.checkpoints.damage import Damaged, damage_of, set_damaged_aside, steps_in
+from tmanet_jax.checkpoints.damage import Damaged, Newest, damage_of, set_damaged_aside, steps_in
 from tmanet_jax.checkpoints.store import Checkpoints, DataStream, check_path
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
+from tmanet_jax.inputs import blank_model
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, replicated
-from tmanet_jax.train import start
+from tmanet_jax.train.recipe import initial_state
 
 MODEL = ModelConfig()
 STREAM = DataStream(
@@ -122,7 +123,7 @@ def kept_run(**fields: object) -> settings.Settings:
 
 
 def restored_kept(directory: Path, run: settings.Settings) -> int:
-    _, like = start.initial_state(run, start.blank_model(run), None)
+    _, like = initial_state(run, blank_model(run), None)
     stream = dataclasses.replace(STREAM, batch_size=2, num_clips=6)
     with contextlib.closing(
         Checkpoints(directory, keep=2, model=run.model, stream=stream)
@@ -133,7 +134,7 @@ def restored_kept(directory: Path, run: settings.Settings) -> int:
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on(kept: Path) -> None:
-    assert set_damaged_aside(kept) == ()
+    assert set_damaged_aside(kept).damaged == ()
     assert restored_kept(kept, kept_run()) == 2
 
 
@@ -180,7 +181,7 @@ def test_whichever_file_is_torn_a_checkpoint_is_set_aside_or_restored_as_it_was_
     for number, file in enumerate(path for path in (two / "2").rglob("*") if path.is_file()):
         directory = shutil.copytree(two, tmp_path / str(number))
         torn_by(how, directory / file.relative_to(two))
-        damaged = set_damaged_aside(directory)
+        damaged = set_damaged_aside(directory).damaged
         found += damaged
         checkpoints = Checkpoints(directory, keep=2, model=MODEL)
         step = checkpoints.latest_step()
@@ -233,7 +234,7 @@ def test_values_of_other_types_are_told_as_damage(
     (directory / "2" / name).write_text(content)
     with pytest.raises(UserError, match=r"damaged|Damaged are those of steps \[2\]"):
         restored(Checkpoints(directory, keep=2, model=MODEL), 2)
-    (damaged,) = set_damaged_aside(directory)
+    (damaged,) = set_damaged_aside(directory).damaged
     assert damaged.step == 2
 
 
@@ -266,7 +267,7 @@ def test_a_damaged_step_is_saved_again_and_set_aside_again(two: Path, tmp_path: 
     directory = shutil.copytree(two, tmp_path / "checkpoints")
     for name in ("2.damaged", "2.damaged-2"):
         (directory / "2" / "model" / "metadata").write_text("{")
-        (damaged,) = set_damaged_aside(directory)
+        (damaged,) = set_damaged_aside(directory).damaged
         assert damaged.aside == directory / name
         assert all(word in str(damaged) for word in ("step 2", "JSON", name))
         checkpoints = Checkpoints(directory, keep=2, model=MODEL)
@@ -283,13 +284,13 @@ def test_if_none_is_whole_all_stay_where_they_are(two: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"None of the checkpoints.*step 2: .*step 1: "):
         set_damaged_aside(directory)
     assert steps_in(directory) == [2, 1]
-    assert set_damaged_aside(tmp_path / "nothing") == ()
+    assert set_damaged_aside(tmp_path / "nothing") == Newest({}, ())
 
 
 def test_another_stream_of_batches_is_refused_and_not_set_aside(tmp_path: Path) -> None:
     with contextlib.closing(Checkpoints(tmp_path, keep=2, model=MODEL, stream=STREAM)) as one:
         one.save(1, state(1))
-    assert set_damaged_aside(tmp_path) == ()
+    assert set_damaged_aside(tmp_path).damaged == ()
     colours = dataclasses.replace(STREAM.augmentation, photometric="off")
     for changed, words in (
         ({"batch_size": 4}, "batch_size is 8 there and 4"),
@@ -327,7 +328,7 @@ def test_a_full_disk_is_told_with_what_is_safe_and_leaves_earlier_checkpoints_wh
         word in str(refusal.value)
         for word in ("step 3 cannot be written", str(directory), "step: 1, 2.")
     )
-    assert set_damaged_aside(directory) == ()
+    assert set_damaged_aside(directory).damaged == ()
     again = Checkpoints(directory, keep=2, model=MODEL)
     assert again.latest_step() == 2
     np.testing.assert_array_equal(restored(again, 2), state(2)["weights"])
@@ -363,7 +364,7 @@ def test_an_older_checkpoint_that_is_half_deleted_hinders_nothing(
     directory = shutil.copytree(two, tmp_path / "checkpoints")
     for name in ("_CHECKPOINT_METADATA", "metrics/metrics", "state/manifest.ocdbt"):
         (directory / "1" / name).unlink()
-    assert set_damaged_aside(directory) == ()
+    assert set_damaged_aside(directory).damaged == ()
     checkpoints = Checkpoints(directory, keep=1, model=MODEL)
     assert (checkpoints.latest_step(), checkpoints.best_step()) == (2, 2)
     checkpoints.save(3, state(3))

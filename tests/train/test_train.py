@@ -15,11 +15,11 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import HeadConfig, TMAHead
 from tmanet_jax.models.losses import Losses
 from tmanet_jax.settings import InitConfig, OptimizerConfig
-from tmanet_jax.train import start
-from tmanet_jax.train.class_weights import class_weights
+from tmanet_jax.train.divergence import LossWatch
 from tmanet_jax.train.optimizer import make_sgd, poly_schedule
+from tmanet_jax.train.recipe import class_weights
+from tmanet_jax.train.resume import beginning
 from tmanet_jax.train.step import StepMetrics, TrainState, if_finite
-from tmanet_jax.train.watch import LossWatch
 from tmanet_jax.weights.load import LoadReport
 
 
@@ -157,10 +157,10 @@ def test_a_step_that_is_not_finite_changes_counters_alone(
 
 
 def test_random_weights_are_warned_of_where_a_published_score_needs_a_backbone() -> None:
-    assert start.beginning(InitConfig(), None) == "begins from random weights"
-    told = start.beginning(InitConfig(published="resnet50_v1c-2cccc1ad.pth"), None)
+    assert beginning(InitConfig(), None) == "begins from random weights"
+    told = beginning(InitConfig(published="resnet50_v1c-2cccc1ad.pth"), None)
     assert told.startswith("WARNING: begins from random weights.")
     assert "resnet50_v1c-2cccc1ad.pth: --config.init.pretrained=FILE" in told
     loaded = LoadReport("backbone.pth", ("conv1.weight",), (), ())
-    told = start.beginning(InitConfig(pretrained="backbone.pth", published="any"), loaded)
+    told = beginning(InitConfig(pretrained="backbone.pth", published="any"), loaded)
     assert told.startswith("begins from a file: loaded 1 tensors of backbone.pth")

@@ -1,5 +1,6 @@
 """A workdir says what it is: its configuration, its weights with their scores, what has changed."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -8,25 +9,28 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 from absl import flags
 
 import run as program
 from tests.made import tiny_runs
-from tmanet_jax import settings
+from tmanet_jax import inputs, settings
 from tmanet_jax.checkpoints.arrays import read_arrays
+from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints
 from tmanet_jax.compilation_cache import make_room
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin
-from tmanet_jax.run_description import fields_of, read_fields
+from tmanet_jax.scoring.trained_network import load_trained
 from tmanet_jax.settings import Settings
-from tmanet_jax.train import going_on, start
 from tmanet_jax.train.loop import train
-from tmanet_jax.train.trained import load_trained
+from tmanet_jax.train.resume import going_on
+from tmanet_jax.train.step import init_state
 from tmanet_jax.weights import conversion, files
+from tmanet_jax.workdir import fields_of, read_fields
 
 NUM_STEPS = 4
 
@@ -87,16 +91,16 @@ def test_the_workdir_says_what_the_run_is(trained: Path, data_dir: Path) -> None
 
 def test_each_file_of_weights_is_of_the_step_that_it_says(trained: Path, data_dir: Path) -> None:
     run = settings.from_config(tiny_runs.config(data_dir))
-    checkpoints = start.open_checkpoints(run, trained)
-    files = {name: files.read(trained / f"{name}.safetensors") for name in ("tmanet", "last")}
-    steps = {name: file.origin.step for name, file in files.items() if file.origin is not None}
+    checkpoints = Checkpoints(trained / CHECKPOINTS_DIR, keep=2, model=run.model)
+    found = {name: files.read(trained / f"{name}.safetensors") for name in ("tmanet", "last")}
+    steps = {name: file.origin.step for name, file in found.items() if file.origin is not None}
     assert steps == {"tmanet": checkpoints.best_step(), "last": NUM_STEPS}
-    for name, file in files.items():
+    for name, file in found.items():
         assert file.origin is not None
         assert file.origin.mean_iou == checkpoints.mean_iou(steps[name])
         assert file.classes == CITYSCAPES
         state = trained / "checkpoints" / str(steps[name]) / "state"
-        ((_, saved),) = read_arrays(state, "params.head.classifier.bias")
+        saved = dict(read_arrays(state, ["params"]))["params.head.classifier.bias.value"]
         np.testing.assert_array_equal(file.tensors["decode_head.conv_seg.bias"], saved)
 
 
@@ -132,6 +136,24 @@ def test_a_workdir_is_evaluated_without_a_configuration(
     assert best is not None
     assert scored["step"] == best.step
     assert scored["mIoU"] == pytest.approx(best.mean_iou, abs=1e-9)
+
+
+def test_scoring_reads_the_network_alone_so_that_the_optimiser_may_change(
+    workdir: Path, data_dir: Path
+) -> None:
+    """The newest and best checkpoint is one of Adam, whose state is another than SGD's."""
+    run = settings.from_config(tiny_runs.config(data_dir))
+    _, adams = init_state(inputs.random_model(run), optax.adam(1e-3))
+    with contextlib.closing(
+        Checkpoints(workdir / CHECKPOINTS_DIR, keep=2, model=run.model)
+    ) as checkpoints:
+        checkpoints.save(NUM_STEPS + 1, adams)
+        checkpoints.add_score(NUM_STEPS + 1, 1.0)
+    trained_network = load_trained(run, workdir, CITYSCAPES)
+    assert trained_network.step == NUM_STEPS + 1
+    jax.tree.map(np.testing.assert_array_equal, trained_network.weights, adams.network)
+    with pytest.raises(UserError, match=r"another state: opt_state\..* its optimiser too"):
+        train(dataclasses.replace(run, num_steps=NUM_STEPS + 2), workdir)
 
 
 def test_a_finished_run_is_told_that_nothing_trains(workdir: Path, data_dir: Path) -> None:
@@ -205,7 +227,7 @@ def test_a_run_that_goes_on_is_told_what_has_changed(
     tiny: Settings, step: int, changed: dict[str, object], expected: list[str]
 ) -> None:
     here = there() | {"loss.aux_weight": 0.4}
-    lines = going_on.words(step, tiny, here | changed, here)
+    lines = going_on(step, tiny, here | changed, here)
     assert lines[0] == f"going on from step {step} of 400"
     assert len(lines) == 1 or changed
     assert all(any(text in line for line in lines) for text in expected)
@@ -286,5 +308,5 @@ def test_a_workdirs_network_is_not_scored_on_other_classes(trained: Path, data_d
     with pytest.raises(UserError, match=r"class 0 is 'road' there and 'street' here"):
         load_trained(run, trained, others)
     keeps = dataclasses.replace(run, init=settings.InitConfig(classes="keep"))
-    assert int(load_trained(keeps, trained, others).state.step) > 0
-    assert int(load_trained(run, trained, CITYSCAPES).state.step) > 0
+    assert load_trained(keeps, trained, others).step > 0
+    assert load_trained(run, trained, CITYSCAPES).step > 0

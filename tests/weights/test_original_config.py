@@ -16,8 +16,8 @@ from tmanet_jax import settings
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.segmenter import Segmenter
+from tmanet_jax.inputs import with_model_of_file
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.train import start
 from tmanet_jax.weights import files, load, original_config
 from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.networks import network_of
@@ -281,7 +281,7 @@ def test_who_says_how_logits_are_up_sampled_wins_over_a_guess(tmp_path: Path) ->
     config.model.align_corners = False
     for told, expected in (((), True), (("model.align_corners",), False)):
         run = settings.from_config(config, told)
-        assert start.with_model_of_file(run).model.align_corners == expected
+        assert with_model_of_file(run).model.align_corners == expected
     assert not load.load_model(path, align_corners=False).model.config.align_corners
     with pytest.raises(UserError, match="align_corners is '64'"):
         Segmenter.load(path, align_corners="64")  # type: ignore[arg-type]

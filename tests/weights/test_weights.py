@@ -16,11 +16,11 @@ from tests.made.small_networks import SMALL, backbone_of, build, random_tensors
 from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
+from tmanet_jax.inputs import with_model_of_file
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.train import start
 from tmanet_jax.weights import conversion, files, load
 from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import expected_shapes, to_tensors
@@ -395,7 +395,7 @@ def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors
     config.data.dir = "records"
     config.init.checkpoint = str(path)
     config.model.attention, config.model.precision = "chunked", "highest"
-    model = start.with_model_of_file(settings.from_config(config)).model
+    model = with_model_of_file(settings.from_config(config)).model
     assert model == dataclasses.replace(SMALL, attention="chunked", precision="highest")
     loaded = load.load_model(path, attention="chunked", precision="highest")
     assert loaded.model.config == model

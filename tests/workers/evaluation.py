@@ -16,10 +16,10 @@ from flax import nnx
 from tests.made import tiny_runs
 from tests.made.small_networks import untrained
 from tmanet_jax import settings
-from tmanet_jax.inference.clips import compile_segmenter
+from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel.sharding import make_mesh, replicated
+from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.scoring.evaluate import evaluate
-from tmanet_jax.train.start import open_split
 
 
 def main(data_dir: str, meshes: str, *distributed: str) -> None:

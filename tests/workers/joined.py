@@ -12,10 +12,10 @@ from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.errors import ends_with_message
+from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.distributed import Launch
 from tmanet_jax.parallel.sharding import batch_part, make_mesh, put_batch
-from tmanet_jax.train.start import open_split
 
 
 @ends_with_message

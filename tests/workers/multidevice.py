@@ -13,10 +13,11 @@ from configs import demo
 from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
-from tmanet_jax.inference.clips import compile_segmenter
+from tmanet_jax.inputs import open_split, random_model
 from tmanet_jax.parallel.sharding import MeshConfig, make_mesh, put_batch, replicated
+from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.scoring.evaluate import evaluate
-from tmanet_jax.train.start import initial_state, open_split, random_model
+from tmanet_jax.train.recipe import initial_state
 from tmanet_jax.train.step import compile_train_step
 
 NUM_STEPS = 3

@@ -1,11 +1,11 @@
 """The arrays of a checkpoint on disk, and their checksums, without Orbax.
 
-Orbax's own reader takes part in barriers between processes, and leaves coroutines behind when a
-file is torn.
+Orbax's own reader takes part in barriers between processes, leaves coroutines behind when a file
+is torn, and is slower.
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,20 @@ import jax
 import numpy as np
 import tensorstore as ts
 
+Arrays = Mapping[str, np.ndarray]
+"""By their names on disk, such as `params.head.classifier.bias.value`."""
+
 _ARRAY = ".zarray"
 
 
-def read_arrays(state: Path, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+def read_arrays(
+    state: Path, parts: Collection[str] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays below a checkpoint's `state`, each with its name, in the order of the names.
 
     Args:
         state: the directory.
-        prefix: of the names that are wanted.
+        parts: of the state that are wanted, such as `params`; None: all.
 
     Raises:
         Exception: whatever torn bytes make of their reader.
@@ -33,13 +38,26 @@ def read_arrays(state: Path, prefix: str = "") -> Iterator[tuple[str, np.ndarray
     if not names:
         raise FileNotFoundError("it holds no arrays")
     for name in names:
-        if name.startswith(prefix):
+        if parts is None or part_of(name) in parts:
             array = {
                 "driver": "zarr",
                 "kvstore": {**files, "path": f"{name}/"},
                 "fill_missing_data_reads": False,
             }
             yield name, np.asarray(ts.open(array).result().read().result())
+
+
+def part_of(name: str) -> str:
+    """The part of a state that an array belongs to."""
+    return name.partition(".")[0]
+
+
+def by_name(state: Any) -> dict[str, Any]:
+    """The leaves of a state by their names on disk."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+    }
 
 
 def checksum(array: np.ndarray) -> str:
@@ -51,8 +69,8 @@ def checksum(array: np.ndarray) -> str:
 def checksums_of(state: Any) -> Mapping[str, str]:
     """The checksum of each array of a state that every device has whole, by its name on disk."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): checksum(
+        name: checksum(
             np.asarray(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
         )
-        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+        for name, leaf in by_name(state).items()
     }

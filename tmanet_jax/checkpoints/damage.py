@@ -8,10 +8,11 @@ versions wrote no checksums).
 
 import json
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tmanet_jax.checkpoints.arrays import checksum, read_arrays
+from tmanet_jax.checkpoints.arrays import Arrays, checksum, part_of, read_arrays
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel import distributed
 
@@ -44,42 +45,51 @@ class Damaged(NamedTuple):
         )
 
 
-def set_damaged_aside(directory: Path) -> tuple[Damaged, ...]:
-    """Renames every checkpoint that is newer than the newest whole one.
+class Newest(NamedTuple):
+    """The newest whole checkpoint of a directory.
+
+    Attributes:
+        arrays: its own, by its step; empty if there is none, and in all processes but the first.
+        damaged: the checkpoints that were newer and are renamed, the newest first.
+    """
+
+    arrays: Mapping[int, Arrays]
+    damaged: tuple[Damaged, ...]
+
+
+def set_damaged_aside(directory: Path) -> Newest:
+    """Renames every checkpoint that is newer than the newest whole one, which it reads.
 
     Of several processes the first one looks and renames, and the others wait for it.
 
     Args:
         directory: of the checkpoints; not yet opened by anyone.
 
-    Returns:
-        Those that were renamed, the newest first; in the first process alone.
-
     Raises:
         UserError: there are checkpoints, and none is whole; all stay where they are.
     """
-    damaged = _set_aside(directory) if distributed.is_first() else ()
+    newest = _set_aside(directory) if distributed.is_first() else Newest({}, ())
     distributed.wait_for_all("damaged checkpoints are set aside")
-    return damaged
+    return newest
 
 
-def _set_aside(directory: Path) -> tuple[Damaged, ...]:
-    damaged = []
+def _set_aside(directory: Path) -> Newest:
+    arrays, damaged = {}, []
     for step in steps_in(directory):
-        reason = damage_of(directory / str(step))
-        if reason is None:
+        found = read_checked(directory / str(step))
+        if found.damage is None:
+            arrays[step] = found.arrays
             break
-        damaged.append(Damaged(step, reason, free_name(directory / f"{step}.damaged")))
-    else:
-        if damaged:
-            reasons = "; ".join(f"step {one.step}: {one.reason}" for one in damaged)
-            raise UserError(
-                f"None of the checkpoints in {directory} can be read ({reasons}). Choose another "
-                "--workdir, or move them away, and the run begins at step 0."
-            )
+        damaged.append(Damaged(step, found.damage, free_name(directory / f"{step}.damaged")))
+    if damaged and not arrays:
+        reasons = "; ".join(f"step {one.step}: {one.reason}" for one in damaged)
+        raise UserError(
+            f"None of the checkpoints in {directory} can be read ({reasons}). Choose another "
+            "--workdir, or move them away, and the run begins at step 0."
+        )
     for one in damaged:
         (directory / str(one.step)).rename(one.aside)
-    return tuple(damaged)
+    return Newest(arrays, tuple(damaged))
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -92,8 +102,15 @@ def steps_in(directory: Path) -> list[int]:
     return sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
 
 
-def damage_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, or None: every array and every file of JSON is read."""
+class Checked(NamedTuple):
+    """The arrays of a checkpoint, or what is wrong with it; then there are none."""
+
+    arrays: Arrays
+    damage: str | None = None
+
+
+def read_checked(checkpoint: Path, parts: Collection[str] | None = None) -> Checked:
+    """Reads every file of JSON, and the arrays of these parts of the state (None: all)."""
     try:
         for name in _JSON_FILES:
             _read_object(checkpoint / name)
@@ -101,10 +118,14 @@ def damage_of(checkpoint: Path) -> str | None:
             json.loads(path.read_text())
         for path in (checkpoint / "metrics").glob("metrics"):  # of those that were scored
             math.isfinite(_read_object(path)["mIoU"])
-        _check_arrays(checkpoint)
+        return Checked(_read_arrays(checkpoint, parts))
     except Exception as error:  # whatever torn bytes make of their reader
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None
+        return Checked({}, f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    return read_checked(checkpoint).damage
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -114,19 +135,23 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _check_arrays(checkpoint: Path) -> None:
+def _read_arrays(checkpoint: Path, parts: Collection[str] | None) -> Arrays:
     """Raises an Exception unless the arrays are those that were saved."""
-    found = {name: checksum(array) for name, array in read_arrays(checkpoint / "state")}
+    found = dict(read_arrays(checkpoint / "state", parts))
     described = _read_object(checkpoint / "state" / "_METADATA")["tree_metadata"]
     if len(described) < len(found):
         raise ValueError(f"_METADATA describes {len(described)} of {len(found)} arrays")
     path = checkpoint / "checksums" / "metadata"
-    if not path.exists():
-        return
-    expected = _read_object(path)
-    changed = [name for name in expected if found.get(name) != expected[name]]
+    expected = _read_object(path) if path.exists() else {}
+    changed = [
+        name
+        for name, value in expected.items()
+        if (parts is None or part_of(name) in parts)
+        and (name not in found or checksum(found[name]) != value)
+    ]
     if changed:
         raise ValueError(f"{len(changed)} of its arrays changed on the disk, such as {changed[0]}")
+    return found
 
 
 def free_name(path: Path) -> Path:

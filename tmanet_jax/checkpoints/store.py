@@ -22,15 +22,25 @@ from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from tmanet_jax.checkpoints.arrays import checksums_of
-from tmanet_jax.checkpoints.damage import damage_of, free_name, steps_in
+from tmanet_jax.checkpoints.arrays import by_name, checksums_of, part_of
+from tmanet_jax.checkpoints.damage import (
+    Newest,
+    damage_of,
+    free_name,
+    read_checked,
+    set_damaged_aside,
+    steps_in,
+)
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.files import why_not_written
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel import distributed
 
 State = TypeVar("State")
+
+CHECKPOINTS_DIR = "checkpoints"
+"""In the workdir of a run."""
 
 PATTERN_CHARACTERS = "*?[\\"
 """Orbax looks for parts of a checkpoint by patterns of its whole path, where these mean others."""
@@ -77,14 +87,18 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        directory: made when it is not there.
+        directory: made when it is not there. For a run that trains, damaged checkpoints are set
+            aside first.
         keep: how many of the newest are kept; the best by mIoU is kept besides.
         model: the configuration of the network whose states these are.
         stream: of a run that trains, alone in its workdir; None reads only, whatever stream it was.
         about: what the run says of itself, as JSON, kept in each checkpoint.
 
+    Attributes:
+        set_aside: the damaged checkpoints that were.
+
     Raises:
-        UserError: what is there cannot be listed.
+        UserError: what is there cannot be listed, or no checkpoint is whole.
     """
 
     def __init__(
@@ -96,6 +110,9 @@ class Checkpoints:
         stream: DataStream | None = None,
         about: Mapping[str, Any] | None = None,
     ):
+        newest = Newest({}, ()) if stream is None else set_damaged_aside(directory)
+        self.set_aside = newest.damaged
+        self._read_already = dict(newest.arrays)
         self._directory = directory
         self._model = _model_fields(model)
         self._stream = (
@@ -246,35 +263,39 @@ class Checkpoints:
 
         Args:
             step: one that is there.
-            like: a state (or its shapes) of the same structure.
+            like: a state (or its shapes) of the same structure, or a part of it (`params`); of the
+                other parts nothing is read, and they may be any.
             sharding: where every array goes.
 
         Raises:
-            UserError: the checkpoint is of another network or of another stream of batches, naming
-                the fields that differ; or it is damaged.
+            UserError: the checkpoint is of another network, of another stream of batches or of
+                another state, naming what differs; or it is damaged.
         """
         path = self._directory / str(step)
-        damage = damage_of(path)
-        if damage is not None:
-            raise self._unreadable(path, damage)
+        wanted = by_name(like)
+        parts = {part_of(name) for name in wanted}
+        arrays = self._read_already.pop(step, None)
+        if arrays is None:
+            arrays, damage = read_checked(path, parts)
+            if damage is not None:
+                raise UserError(
+                    f"The checkpoint {path} is damaged ({damage}). Mode train sets a newest one "
+                    "that is damaged aside and goes on from the one before; or move it away."
+                )
         defaults = _model_fields(ModelConfig())  # a field that was added since
         self._check_fields(step, "model", {**defaults, **self._saved(step, "model")}, self._model)
         stream = {**self._stream, **self._saved(step, "stream")}
         self._check_fields(step, "stream of batches", stream, self._stream)
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+        _check_same_arrays(
+            path,
+            {name: _kind(array) for name, array in arrays.items() if part_of(name) in parts},
+            {name: _kind(leaf) for name, leaf in wanted.items()},
         )
-        try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
-            return self._manager.restore(step, args=args)["state"]
-        except Exception as error:  # Orbax raises a bare Exception, too
-            raise self._unreadable(path, _reason(error)) from error
-
-    def _unreadable(self, path: Path, reason: str) -> UserError:
-        return UserError(
-            f"The checkpoint {path} is damaged or of another state ({reason}). Mode train sets a "
-            "newest one that is damaged aside and goes on from the one before; or move it away."
-        )
+        on_devices = [
+            jax.make_array_from_callback(leaf.shape, sharding, arrays[name].__getitem__)
+            for name, leaf in wanted.items()
+        ]
+        return jax.tree.unflatten(jax.tree.structure(like), on_devices)
 
     def _saved(self, step: int, item: str) -> dict[str, Any]:
         """A file of JSON in a checkpoint; empty if the checkpoint is older than its kind."""
@@ -304,6 +325,26 @@ class Checkpoints:
         """
         with self._telling_what_is_safe():
             self._manager.close()
+
+
+def _kind(array: Any) -> str:
+    return f"{array.dtype} {tuple(array.shape)}"
+
+
+def _check_same_arrays(path: Path, saved: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Raises UserError where arrays are there alone, wanted alone, or of other shapes or types."""
+    different = [
+        f"{name} is {saved.get(name, 'missing')} there and {wanted.get(name, 'unknown')} here"
+        for name in {**wanted, **saved}
+        if saved.get(name) != wanted.get(name)
+    ]
+    if different:
+        raise UserError(
+            f"The checkpoint {path} holds another state: {different[0]}, one of "
+            f"{counted(len(different), 'such array')}. Train with the configuration that it was "
+            "trained with, its optimiser too, or choose another --workdir. Modes eval and "
+            "consistency read the network alone."
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,6 @@ from typing import Literal, get_args
 from tqdm import tqdm
 
 from tmanet_jax.errors import Stopped, UserError, counted
-from tmanet_jax.folder_lock import alone_in
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.manifest import (
     Manifest,
@@ -35,6 +34,7 @@ from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.video.frames import PICTURE_SUFFIXES, Frames, open_frames
 from tmanet_jax.video.read import SourceFrame
 from tmanet_jax.weights import load
+from tmanet_jax.workdir import alone_in
 
 Format = Literal["video", "png", "labels"]
 OnError = Literal["keep", "stop"]

@@ -8,10 +8,10 @@ from tqdm import tqdm
 from tmanet_jax.data.classes import IGNORE, void_class
 from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread
 from tmanet_jax.scoring.metrics import confusion_of
 from tmanet_jax.scoring.temporal import SegmentedFrame, TemporalScores, TemporalTotal

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.pipeline import eval_clips
 from tmanet_jax.data.records import ClipSource
-from tmanet_jax.inference.clips import ClipSegmenter, SegmentedClip
 from tmanet_jax.parallel import distributed
+from tmanet_jax.scoring.clips import ClipSegmenter, SegmentedClip
 from tmanet_jax.scoring.metrics import Scores, merged, scores, scores_without
 
 

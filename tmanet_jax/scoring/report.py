@@ -17,14 +17,14 @@ import numpy as np
 from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.protocol import EvalConfig
-from tmanet_jax.run_description import CONFIG_FILE
 from tmanet_jax.scoring.charts import confusion_picture
+from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.scoring.metrics import Scores
 from tmanet_jax.scoring.report_page import Page, render_page
 from tmanet_jax.scoring.temporal import TemporalScores
+from tmanet_jax.workdir import CONFIG_FILE
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"

@@ -18,8 +18,8 @@ import numpy as np
 from tmanet_jax.data.augment import resize_frame, resize_labels
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
-from tmanet_jax.inference.clips import SegmentedClip
 from tmanet_jax.scoring.charts import row_shares
+from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.scoring.metrics import Scores
 from tmanet_jax.scoring.temporal import TemporalScores

@@ -20,7 +20,7 @@ from tmanet_jax.data.classes import (
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.inference.clips import SegmentedClip
+from tmanet_jax.scoring.clips import SegmentedClip
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,25 @@
-"""What a run tells: a log file, TensorBoard's curves and pictures, and the terminal."""
+"""What a run tells: its log and curves, how far it is, where its time goes, traces of steps."""
 
+import contextlib
+import enum
 import json
 import logging
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+import jax
 import numpy as np
 from tensorboardX import SummaryWriter
+from tqdm import tqdm
 
 from tmanet_jax.parallel import distributed
-from tmanet_jax.run_description import RunDescription
+from tmanet_jax.workdir import RunDescription
+
+PROFILE_DIR = "profile"
+_STEP_NAME = "train"
 
 
 class RunLog:
@@ -77,3 +86,187 @@ class RunLog:
         self._tensorboard.close()
         self._logger.removeHandler(self._file)
         self._file.close()
+
+
+class Progress:
+    """Steps that are done, and how long the rest takes; a context manager.
+
+    The first step compiles: it counts for neither rate nor remaining time. Where the output is no
+    terminal (a file, a container's log), `point` prints a line instead of the bar. Of several
+    processes the first one does all this.
+
+    Args:
+        first: steps done before.
+        total: steps in the end.
+    """
+
+    def __init__(self, first: int, total: int):
+        self._first, self._total = first, total
+        self._bar: tqdm | None = None
+        self._since: float | None = None
+        self._is_shown = distributed.is_first()
+        self._is_terminal = sys.stderr.isatty()
+        if self._is_shown and first < total:
+            tqdm.write("compiling the training step ...", file=sys.stderr)
+
+    def step(self, done: int) -> None:
+        """Another step is done."""
+        if self._since is None:
+            self._since, self._first = time.monotonic(), done
+            if self._is_shown and self._is_terminal:
+                self._bar = tqdm(total=self._total, initial=done, desc="train", unit="step")
+        elif self._bar is not None:
+            self._bar.update()
+
+    def point(self, done: int, text: str) -> None:
+        """Shows what a step's losses say."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif self._is_shown:
+            print(f"step {done} of {self._total}: {text}{self._left(done)}", flush=True)
+
+    def _left(self, done: int) -> str:
+        if self._since is None or done == self._first:
+            return ""
+        rate = (time.monotonic() - self._since) / (done - self._first)
+        return f", {tqdm.format_interval(rate * (self._total - done))} left"
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Part(enum.StrEnum):
+    """What a run does at a time, seen from the host.
+
+    Steps run on the devices while the host prepares the next one: a wait for data costs nothing as
+    long as steps are in flight, so the share of steps is a lower bound.
+    """
+
+    START = "start"
+    """Everything before the first step, with its compilation."""
+    STEPS = "steps"
+    """Handing over steps and waiting for their results, and what is nothing below."""
+    DATA = "data"
+    """Waiting for a batch."""
+    CHECKPOINT = "checkpoint"
+    """Copying the state; it is written in the background, so only a wait for that counts."""
+    EVALUATION = "evaluation"
+    """Scoring, pictures and reports."""
+
+
+class RunClock:
+    """Is in one part at any time, from the moment it is made.
+
+    Args:
+        now: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic):
+        self._now = now
+        self._part = Part.START
+        self._since = now()
+        self._seconds = dict.fromkeys(Part, 0.0)
+        self._at_last_point = dict(self._seconds)
+
+    def begin_steps(self) -> None:
+        """The start is over, if it was not before."""
+        if self._part is Part.START:
+            self._turn_to(Part.STEPS)
+
+    @contextlib.contextmanager
+    def within(self, part: Part) -> Iterator[None]:
+        """Counts what happens inside as this part; before the first step, as the start."""
+        before = self._part
+        if before is Part.START:
+            yield
+            return
+        self._turn_to(part)
+        try:
+            yield
+        finally:
+            self._turn_to(before)
+
+    def point(self) -> dict[str, float]:
+        """Shares of the time since the last point, for the curves; `time/...`, together 1."""
+        self._turn_to(self._part)
+        spent = {part: self._seconds[part] - self._at_last_point[part] for part in Part}
+        self._at_last_point = dict(self._seconds)
+        total = sum(spent.values()) or 1.0
+        return {f"time/{part}": seconds / total for part, seconds in spent.items()}
+
+    def __str__(self) -> str:
+        """One line of the whole run so far."""
+        self._turn_to(self._part)
+        total = sum(self._seconds.values())
+        shares = ", ".join(
+            f"{part} {100 * seconds / (total or 1.0):.1f}%"
+            for part, seconds in self._seconds.items()
+        )
+        return f"time:     {total:.0f} s: {shares}"
+
+    def _turn_to(self, part: Part) -> None:
+        now = self._now()
+        self._seconds[self._part] += now - self._since
+        self._part, self._since = part, now
+
+
+class StepProfiler:
+    """Traces the steps that were asked for; of several processes, in the first one.
+
+    `WORKDIR/profile/plugins/profile/TIME/` gets `*.xplane.pb`, which TensorBoard shows (`pip
+    install xprof tensorboard`), and `perfetto_trace.json.gz`, which https://ui.perfetto.dev opens.
+
+    Args:
+        workdir: of the run.
+        steps: the first and the last one, counted from 1; None: nothing is traced.
+        num_steps: of the run, at the latest the last one that is traced.
+    """
+
+    def __init__(self, workdir: Path, steps: tuple[int, int] | None, num_steps: int):
+        self._directory = workdir / PROFILE_DIR
+        wanted = steps if distributed.is_first() else None
+        self._steps = None if wanted is None else (wanted[0], min(wanted[1], num_steps))
+        self._is_on = False
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Around a step, counted from 1. A run that goes on within the steps traces the rest."""
+        if self._steps is None or not self._steps[0] <= number <= self._steps[1]:
+            yield
+            return
+        if not self._is_on:
+            jax.profiler.start_trace(self._directory, create_perfetto_trace=True)
+            self._is_on = True
+        with jax.profiler.StepTraceAnnotation(_STEP_NAME, step_num=number):
+            yield
+
+    def end_after(self, number: int, result: object) -> str | None:
+        """Ends the trace if this step was the last of it.
+
+        Args:
+            number: of the step, from 1.
+            result: of the step; it is waited for.
+
+        Returns:
+            Where the trace is, as a message, if it has just ended.
+        """
+        if not self._is_on or self._steps is None or number < self._steps[1]:
+            return None
+        jax.block_until_ready(result)
+        self.close()
+        return f"trace of steps {self._steps[0]} to {self._steps[1]}: {self._directory}/"
+
+    def close(self) -> None:
+        """Ends a trace that is on."""
+        if self._is_on:
+            self._is_on = False
+            jax.profiler.stop_trace()

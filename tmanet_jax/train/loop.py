@@ -11,13 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from tmanet_jax.checkpoints.damage import set_damaged_aside
-from tmanet_jax.checkpoints.store import Checkpoints, check_path
+from tmanet_jax.checkpoints.damage import steps_in
+from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints, check_path
 from tmanet_jax.data.pipeline import Batch, train_batches
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import Stopped, UserError, counted
-from tmanet_jax.folder_lock import alone_in
-from tmanet_jax.inference.clips import SegmentedClip, SegmenterProgram, compile_segmenter
+from tmanet_jax.inputs import load_weights, open_split, random_model
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (
@@ -29,22 +28,26 @@ from tmanet_jax.parallel.sharding import (
     put_batch,
     replicated,
 )
-from tmanet_jax.run_description import RunDescription
+from tmanet_jax.scoring.clips import SegmentedClip, SegmenterProgram, compile_segmenter
 from tmanet_jax.scoring.evaluate import Evaluation, evaluate
+from tmanet_jax.scoring.modes import report_of
 from tmanet_jax.scoring.report import write_report
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
-from tmanet_jax.train import going_on, start
-from tmanet_jax.train.assess import report_of
-from tmanet_jax.train.class_weights import class_weights
-from tmanet_jax.train.goodput import Part, RunClock
-from tmanet_jax.train.logs import RunLog
+from tmanet_jax.train.divergence import LossWatch
+from tmanet_jax.train.logs import Part, Progress, RunClock, RunLog, StepProfiler
 from tmanet_jax.train.optimizer import poly_schedule
-from tmanet_jax.train.profiling import StepProfiler
-from tmanet_jax.train.progress import Progress
+from tmanet_jax.train.recipe import (
+    check_crop,
+    class_weights,
+    data_stream,
+    initial_state,
+    with_training_data,
+)
+from tmanet_jax.train.results import leave_weights
+from tmanet_jax.train.resume import beginning, going_on
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
-from tmanet_jax.train.trained_weights import leave_weights
-from tmanet_jax.train.watch import LossWatch
+from tmanet_jax.workdir import RunDescription, alone_in, check_processes_agree, make_workdir
 
 
 def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = None) -> Evaluation:
@@ -69,37 +72,42 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
     part = batch_part(mesh)
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
     memory_range = settings.data.memory_range
-    train_source = start.open_split(settings, settings.data.train_split, memory_range=memory_range)
-    eval_source = start.open_split(
+    train_source = open_split(settings, settings.data.train_split, memory_range=memory_range)
+    eval_source = open_split(
         settings, settings.data.eval_split, memory_range=settings.model.head.num_memory
     )
-    start.check_crop(settings, train_source)
-    settings = start.with_training_data(settings, train_source)
-    model = start.random_model(settings)
-    goes_on = start.has_checkpoint(workdir)
+    check_crop(settings, train_source)
+    settings = with_training_data(settings, train_source)
+    model = random_model(settings)
+    goes_on = bool(steps_in(workdir / CHECKPOINTS_DIR))
     classes = train_source.info.classes
-    load_report = (
-        None if goes_on else start.load_weights(model, settings.init, classes, trains=True)
-    )
-    start.prepare_workdir(workdir)
-    start.check_processes_agree(train_source, workdir)
-    stream = start.data_stream(settings, train_source)
+    load_report = None if goes_on else load_weights(model, settings.init, classes, trains=True)
+    make_workdir(workdir)
+    check_processes_agree(train_source, workdir)
+    stream = data_stream(settings, train_source)
     description = RunDescription.of(config or {}, train_source, settings.evaluation.protocol)
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone_in(workdir, "--workdir"))
-        damaged = set_damaged_aside(workdir / start.CHECKPOINTS_DIR)
         checkpoints = stack.enter_context(
-            contextlib.closing(start.open_checkpoints(settings, workdir, stream, description))
+            contextlib.closing(
+                Checkpoints(
+                    workdir / CHECKPOINTS_DIR,
+                    keep=settings.checkpoints_kept,
+                    model=settings.model,
+                    stream=stream,
+                    about=description.to_json(),
+                )
+            )
         )
         log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
         signals = stack.enter_context(StopSignals())
         log.message(_introduction(model, train_source, eval_source, mesh, workdir))
         doubts = train_source.label_doubts(trains=True) + eval_source.label_doubts(trains=False)
-        for found in (*damaged, *doubts):
+        for found in (*checkpoints.set_aside, *doubts):
             log.message(str(found))
         if checkpoints.latest_step() is None:
-            log.message(start.beginning(settings.init, load_report))
-        recipe, state = start.initial_state(
+            log.message(beginning(settings.init, load_report))
+        recipe, state = initial_state(
             settings, model, class_weights(train_source, settings.class_weight_power)
         )
         run = _Run(
@@ -175,7 +183,7 @@ def _newest_state(run: _Run, initial: TrainState, description: RunDescription) -
         return jax.device_put(initial, replicated(run.mesh))
     state = run.checkpoints.restore(step, initial, replicated(run.mesh))
     there = run.checkpoints.about(step).get("config", {})
-    for line in going_on.words(step, run.settings, there, description.config):
+    for line in going_on(step, run.settings, there, description.config):
         run.log.message(line)
     return state
 

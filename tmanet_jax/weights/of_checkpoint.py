@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.typing import PathParts
 
-from tmanet_jax.checkpoints.arrays import read_arrays
-from tmanet_jax.checkpoints.damage import damage_of, steps_in
+from tmanet_jax.checkpoints.arrays import Arrays
+from tmanet_jax.checkpoints.damage import read_checked, steps_in
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
@@ -39,14 +39,14 @@ def read(path: Path) -> SavedNetwork:
         UserError: there is no checkpoint, or it is damaged.
     """
     checkpoint = _checkpoint_of(path)
-    damage = damage_of(checkpoint)
+    arrays, damage = read_checked(checkpoint, ("params", "batch_stats"))
     if damage is not None:
         raise UserError(f"The checkpoint {checkpoint} is damaged ({damage}): choose another step.")
     about = _object(checkpoint / "about" / "metadata")
     where = f"{checkpoint}, what it says of its network"
     step = int(checkpoint.name)
     return SavedNetwork(
-        tensors=_tensors(checkpoint / "state"),
+        tensors=_tensors(arrays),
         config=strict_json.decode(ModelConfig, _model(checkpoint, about), where),
         classes=strict_json.decode(ClassSet, about["classes"], where) if about else None,
         protocol=strict_json.decode(Protocol, about["protocol"], where) if about else None,
@@ -87,14 +87,13 @@ def _model(checkpoint: Path, about: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _tensors(state: Path) -> Tensors:
+def _tensors(arrays: Arrays) -> Tensors:
     """Parameters and statistics by the original's names; on disk `params.head.(...).value`."""
-    arrays: dict[PathParts, np.ndarray] = {
+    by_path: dict[PathParts, np.ndarray] = {
         tuple(int(part) if part.isdecimal() else part for part in name.split(".")[1:-1]): array
-        for prefix in ("params.", "batch_stats.")
-        for name, array in read_arrays(state, prefix)
+        for name, array in arrays.items()
     }
-    return tensors_of(arrays)
+    return tensors_of(by_path)
 
 
 def _object(path: Path) -> dict[str, Any]:

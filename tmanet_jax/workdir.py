@@ -1,31 +1,119 @@
-"""What a run says of itself: `config.json` in its workdir, and the same in each checkpoint."""
+"""The folder of a run: made, kept from other runs, and what it says of itself (`config.json`)."""
 
 import argparse
+import contextlib
 import dataclasses
+import datetime
 import json
+import os
 import platform
 import shlex
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.files import write_whole
+from tmanet_jax.data.files import lock, write_whole
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel import distributed
 from tmanet_jax.protocol import Protocol
 
 CONFIG_FILE = "config.json"
+LOCK_FILE = "run.lock"
 _PROJECT = Path(__file__).parents[1]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def make_workdir(workdir: Path) -> None:
+    """Makes the workdir.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"The workdir {workdir} cannot be written: {error.strerror}. Choose another --workdir."
+        ) from error
+
+
+def check_processes_agree(source: ClipSource, workdir: Path | None) -> None:
+    """The processes of a run share the clips, whose records may lie anywhere, and the workdir.
+
+    Args:
+        source: of the clips.
+        workdir: made already; None: not all processes use it.
+
+    Raises:
+        UserError: they do not.
+    """
+    if distributed.count() == 1:
+        return
+    distributed.check_same("clips", [source.clip_id(index) for index in range(len(source))])
+    if workdir is None:
+        return
+    start_id = distributed.exchange("start", uuid.uuid4().hex)[0]
+    mark = workdir / f".shared-by-all-processes-{start_id}"
+    if distributed.is_first():
+        mark.touch()
+    distributed.wait_for_all("mark made")
+    try:
+        distributed.check_same("workdir", mark.exists())
+    finally:
+        if distributed.is_first():
+            mark.unlink()
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, option: str) -> Iterator[None]:
+    """Keeps other runs out of a folder; the lock ends with this process, however that ends.
+
+    Of several processes of a run, the first one does so.
+
+    Args:
+        folder: of the run, made already.
+        option: of the command line, which names the folder.
+
+    Raises:
+        UserError: another run is at work there; the message names its process.
+    """
+    if not distributed.is_first():
+        yield
+        return
+    with (folder / LOCK_FILE).open("a+") as file:
+        try:
+            is_locked = lock(file.fileno())
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "a process that has just begun"
+            raise UserError(
+                f"Another run is at work in {folder}: {owner}. Wait until it ends, stop it, or "
+                f"choose another {option}."
+            ) from error
+        if not is_locked:
+            tqdm.write(f"{folder} cannot be locked there: see that no other run uses it.")
+        file.truncate(0)
+        file.write(
+            f"process {os.getpid()} on {socket.gethostname()}, "
+            f"since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n"
+        )
+        file.flush()
+        yield
 
 
 @dataclasses.dataclass(frozen=True)

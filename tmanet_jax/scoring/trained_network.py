@@ -9,28 +9,31 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from tmanet_jax.checkpoints.damage import steps_in
+from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
+from tmanet_jax.inputs import blank_model, load_weights, with_model_of_file
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import make_mesh, replicated
-from tmanet_jax.run_description import read_protocol
 from tmanet_jax.settings import Settings
-from tmanet_jax.train import start
-from tmanet_jax.train.step import TrainState
 from tmanet_jax.weights import files, load
+from tmanet_jax.workdir import read_protocol
 
 
-class Trained(NamedTuple):
+class TrainedNetwork(NamedTuple):
     """A network with its weights on all devices.
 
     Attributes:
         graphdef: the network's.
-        state: its weights, and the step that they are of.
+        weights: its parameters and running statistics.
+        step: of the training that they are of; 0 for a file's.
     """
 
     graphdef: nnx.GraphDef
-    state: TrainState
+    weights: tuple[nnx.State, nnx.State]
+    step: int
 
 
 def model_settings(settings: Settings) -> Settings:
@@ -39,7 +42,7 @@ def model_settings(settings: Settings) -> Settings:
     Raises:
         UserError: the file cannot be read or holds no whole network.
     """
-    return start.with_model_of_file(settings) if settings.init.checkpoint else settings
+    return with_model_of_file(settings) if settings.init.checkpoint else settings
 
 
 def scored_as_before(settings: Settings, workdir: Path) -> Settings:
@@ -58,8 +61,10 @@ def scored_as_before(settings: Settings, workdir: Path) -> Settings:
     return dataclasses.replace(settings, evaluation=evaluation)
 
 
-def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> Trained:
+def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> TrainedNetwork:
     """Loads `settings.init.checkpoint`, or else the best checkpoint of the workdir.
+
+    Of a checkpoint the network alone is read: the optimiser may have changed since.
 
     Args:
         settings: from `model_settings`.
@@ -70,25 +75,28 @@ def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> Traine
         UserError: there is nothing to load, or it does not fit.
     """
     sharding = replicated(make_mesh())
-    model = start.blank_model(settings)
+    model = blank_model(settings)
     if settings.init.checkpoint:
-        report = start.load_weights(model, settings.init, classes, trains=False)
-        distributed.tell(str(report))
-    recipe, state = start.initial_state(settings, model, class_weights=None)
+        distributed.tell(str(load_weights(model, settings.init, classes, trains=False)))
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, batch_stats = states
     if settings.init.checkpoint:
         distributed.wait_for_start("made its network")
-        return Trained(recipe.graphdef, jax.device_put(state, sharding))
-    if not start.has_checkpoint(workdir):
+        return TrainedNetwork(graphdef, jax.device_put((params, batch_stats), sharding), step=0)
+    if not steps_in(workdir / CHECKPOINTS_DIR):
         raise UserError(
             f"There is no checkpoint in {workdir}: train first, with the same --config and "
             "--workdir, or set --config.init.checkpoint to a file of weights."
         )
-    with contextlib.closing(start.open_checkpoints(settings, workdir)) as checkpoints:
+    with contextlib.closing(
+        Checkpoints(workdir / CHECKPOINTS_DIR, keep=settings.checkpoints_kept, model=settings.model)
+    ) as checkpoints:
         step = checkpoints.best_step()
         if settings.init.classes == "compare":
             _check_classes(workdir, checkpoints.about(step), classes)
-        state = checkpoints.restore(step, state, sharding)
-    return Trained(recipe.graphdef, state)
+        network = {"params": params, "batch_stats": batch_stats}
+        restored = checkpoints.restore(step, network, sharding)
+    return TrainedNetwork(graphdef, (restored["params"], restored["batch_stats"]), step)
 
 
 def _check_classes(workdir: Path, about: Mapping[str, Any], classes: ClassSet) -> None:

@@ -1,18 +1,32 @@
-"""What a run that goes on is told: what differs since its checkpoint, and what comes of it."""
+"""Where a run begins: from nothing, a file of weights or a checkpoint, and what it is told then."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tmanet_jax.run_description import differences
-from tmanet_jax.settings import OptimizerConfig, Settings
+from tmanet_jax.settings import InitConfig, OptimizerConfig, Settings
 from tmanet_jax.train.optimizer import poly_schedule
+from tmanet_jax.weights.load import LoadReport
+from tmanet_jax.workdir import differences
 
 
-def words(
+def beginning(init: InitConfig, report: LoadReport | None) -> str:
+    """What a new run begins from, for the log; warns where a published score needs more."""
+    if report is not None:
+        return f"begins from a file: {report}"
+    if not init.published:
+        return "begins from random weights"
+    return (
+        "WARNING: begins from random weights. The published score of this configuration needs the "
+        f"backbone {init.published}: --config.init.pretrained=FILE (the README says where it comes "
+        "from)."
+    )
+
+
+def going_on(
     step: int, settings: Settings, there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> list[str]:
-    """Lines for the log.
+    """What a run that goes on is told: what differs since its checkpoint, what comes of it.
 
     Args:
         step: of the checkpoint.

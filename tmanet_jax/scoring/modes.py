@@ -9,17 +9,18 @@ from flax import nnx
 
 from tmanet_jax.data.records import Clip, ClipSource
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.clips import ClipSegmenter, compile_segmenter
+from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import local_mesh, to_default_device
+from tmanet_jax.scoring.clips import ClipSegmenter, compile_segmenter
 from tmanet_jax.scoring.consistency import evaluate_videos, frame_stream, segment_video
 from tmanet_jax.scoring.evaluate import Evaluation, evaluate, segment_split
 from tmanet_jax.scoring.report import Report, write_report
 from tmanet_jax.scoring.submission import Submission
+from tmanet_jax.scoring.trained_network import load_trained, model_settings, scored_as_before
 from tmanet_jax.scoring.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
-from tmanet_jax.train import start
-from tmanet_jax.train.trained import load_trained, model_settings, scored_as_before
+from tmanet_jax.workdir import check_processes_agree, make_workdir
 
 CONSISTENCY_DIR = "consistency"
 MAX_PLAYER_FRAMES = 60
@@ -41,7 +42,7 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
         UserError: bad input, or nothing to score.
     """
     settings = scored_as_before(model_settings(settings), workdir)
-    source = start.open_split(
+    source = open_split(
         settings,
         settings.data.eval_split,
         memory_range=settings.model.head.num_memory,
@@ -50,15 +51,15 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     player_clips = _player_clips(settings)
     submission = None if submit is None else Submission.begin(submit, source)
     trained = load_trained(settings, workdir, source.info.classes)
-    start.prepare_workdir(workdir)
-    start.check_processes_agree(source, None if settings.init.checkpoint else workdir)
+    make_workdir(workdir)
+    check_processes_agree(source, None if settings.init.checkpoint else workdir)
     program = compile_segmenter(
         trained.graphdef,
         settings.model.head.num_memory,
         settings.evaluation,
         local_mesh(settings.mesh),
     )
-    segmenter = program.with_weights(*trained.state.network)
+    segmenter = program.with_weights(*trained.weights)
     if not source.labelled:
         assert submission is not None
         for segmented in segment_split(segmenter, source, title="segment"):
@@ -68,7 +69,7 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
             distributed.tell(doubt)
         evaluation = evaluate(segmenter, source, *([] if submission is None else [submission.add]))
         if distributed.is_first():
-            report = report_of(evaluation, segmenter, source, int(trained.state.step))
+            report = report_of(evaluation, segmenter, source, trained.step)
             report = dataclasses.replace(
                 report,
                 weights=settings.init.checkpoint,
@@ -91,12 +92,12 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     if distributed.count() > 1:
         raise UserError("Videos are scored by one process: start mode consistency in one alone.")
     settings = scored_as_before(model_settings(settings), workdir)
-    source = start.open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
+    source = open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
     first = find_videos(source)[0]
     trained = load_trained(settings, workdir, source.info.classes)
-    network = to_default_device(trained.state.network)
+    network = to_default_device(trained.weights)
     stream = frame_stream(nnx.merge(trained.graphdef, *network), settings.evaluation)
-    start.prepare_workdir(workdir / CONSISTENCY_DIR)
+    make_workdir(workdir / CONSISTENCY_DIR)
     evaluation, temporal = evaluate_videos(
         stream,
         source,
@@ -107,7 +108,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     report = Report(
         evaluation=evaluation,
         how=settings.evaluation,
-        step=int(trained.state.step),
+        step=trained.step,
         split=source.split,
         weights=settings.init.checkpoint,
         player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
@@ -148,7 +149,7 @@ def _player_clips(settings: Settings) -> Iterable[Clip]:
     if not video_dir:
         return ()
     of_videos = dataclasses.replace(settings.data, dir=video_dir)
-    source = start.open_split(
+    source = open_split(
         dataclasses.replace(settings, data=of_videos),
         settings.data.eval_split,
         memory_range=0,

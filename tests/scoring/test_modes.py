@@ -19,13 +19,13 @@ from tests.made.small_streets import write_videos
 from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES_LABEL_ID_OF_TRAIN_ID
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.clips import compile_segmenter
+from tmanet_jax.inputs import open_split
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.scoring.clips import compile_segmenter
+from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
+from tmanet_jax.scoring.trained_network import load_trained
 from tmanet_jax.scoring.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
-from tmanet_jax.train import start
-from tmanet_jax.train.assess import evaluate_consistency, evaluate_workdir
-from tmanet_jax.train.trained import load_trained
 from tmanet_jax.weights import load
 
 SIZE = (64, 128)
@@ -150,10 +150,10 @@ def test_videos_are_scored_frame_by_frame_and_over_time(videos: Settings, tmp_pa
     page = (tmp_path / "consistency" / "report.html").read_text()
     assert all(f"rasterburg_000000_{number:06d}" in page for number in range(9))
     # streamed or clip by clip: the same
-    source = start.open_split(videos, "val", memory_range=0, num_memory=0)
+    source = open_split(videos, "val", memory_range=0, num_memory=0)
     trained = load_trained(videos, tmp_path, source.info.classes)
     program = compile_segmenter(trained.graphdef, 2, videos.evaluation)
-    segmenter = program.with_weights(*trained.state.network)
+    segmenter = program.with_weights(*trained.weights)
     frames = (clip for video in find_videos(source) for clip in clips_of(source, video, 2))
     confusion = np.sum([one.confusion_CxC for one in segmenter.segment(frames)], axis=0)
     assert np.abs(confusion - np.array(found["confusion"])).sum() <= 1e-4 * confusion.sum()

@@ -10,9 +10,9 @@ from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import replicated, to_default_device
 from tmanet_jax.protocol import Origin
-from tmanet_jax.run_description import RunDescription
 from tmanet_jax.train.step import TrainState
 from tmanet_jax.weights import load
+from tmanet_jax.workdir import RunDescription
 
 
 def leave_weights(
@@ -37,18 +37,18 @@ def leave_weights(
         UserError: a file cannot be written, or the best checkpoint is damaged.
     """
     last, best = int(state.step), checkpoints.best_step()
-    best_state = state if best == last else checkpoints.restore(best, state, replicated(mesh))
+    network = {"params": state.params, "batch_stats": state.batch_stats}
+    of_best = network if best == last else checkpoints.restore(best, network, replicated(mesh))
     lines = []
-    for name, of_step, what in (
-        (load.OF_WORKDIR, best_state, "the best"),
-        (load.LAST, state, "the last"),
+    for name, step, weights, what in (
+        (load.OF_WORKDIR, best, of_best, "the best"),
+        (load.LAST, last, network, "the last"),
     ):
-        step = int(of_step.step)
         mean_iou = checkpoints.mean_iou(step)
         is_scored = mean_iou is not None and math.isfinite(mean_iou)
         origin = Origin(step, mean_iou if is_scored else None)
         if distributed.is_first():
-            model = nnx.merge(graphdef, *to_default_device(of_step.network))
+            model = nnx.merge(graphdef, *to_default_device(tuple(weights.values())))
             load.save(
                 workdir / name,
                 model,

@@ -1,0 +1,105 @@
+"""What settings name, opened and checked: a split of clip records, a network, its weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.records import ClipSource, open_clips
+from tmanet_jax.errors import UserError, counted
+from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.settings import InitConfig, Settings
+from tmanet_jax.weights.load import (
+    LoadReport,
+    load_checkpoint,
+    load_pretrained_backbone,
+    read_model_config,
+)
+
+
+def open_split(
+    settings: Settings,
+    split: str,
+    *,
+    memory_range: int,
+    num_memory: int | None = None,
+    unlabelled_ok: bool = False,
+) -> ClipSource:
+    """The clips of a split, checked against the network.
+
+    Args:
+        settings: of the run.
+        split: its name.
+        memory_range: frames before the query that memory frames are drawn from.
+        num_memory: how many of them are read; by default as many as the network has.
+        unlabelled_ok: accept a split without labels.
+
+    Raises:
+        UserError: no such records, or ones that this network cannot use.
+    """
+    source = open_clips(settings.data.dir, split)
+    num_classes = source.info.classes.num_classes
+    if num_classes != settings.model.head.num_classes:
+        raise UserError(
+            f"The records in {settings.data.dir} have {counted(num_classes, 'class')}, "
+            f"config.model.num_classes is {settings.model.head.num_classes}: set it to "
+            f"{num_classes}, or choose another config.data.dir."
+        )
+    if not (source.labelled or unlabelled_ok):
+        raise UserError(
+            f"The split {split!r} in {settings.data.dir} has no labels: it can neither train nor "
+            "be scored; choose another config.data.train_split or config.data.eval_split, or let "
+            "mode eval write its predictions (--submit=DIR)."
+        )
+    if num_memory is None:
+        num_memory = settings.model.head.num_memory
+    source.check_memory(num_memory, memory_range)
+    return source
+
+
+def random_model(settings: Settings) -> TMANet:
+    """The network with random weights, a function of the seed."""
+    return TMANet(settings.model, rngs=nnx.Rngs(settings.seed))
+
+
+def blank_model(settings: Settings) -> TMANet:
+    """The network with zeros for weights, made at once, for weights to be loaded into."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: random_model(settings)))
+    return nnx.merge(
+        graphdef, jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state)
+    )
+
+
+def load_weights(
+    model: TMANet, init: InitConfig, classes: ClassSet, *, trains: bool
+) -> LoadReport | None:
+    """Sets the network from the file that the settings name, if they do, and tells what it set.
+
+    Args:
+        model: changed in place.
+        init: of the settings.
+        classes: of the records.
+        trains: new classifiers will be trained where the file's are of other classes.
+
+    Raises:
+        UserError: the file cannot be read or does not fit, or is of other classes.
+    """
+    if init.pretrained:
+        return load_pretrained_backbone(init.pretrained, model)
+    if init.checkpoint:
+        compared = classes if init.classes == "compare" else None
+        return load_checkpoint(init.checkpoint, model, classes=compared, new_classifier_ok=trains)
+    return None
+
+
+def with_model_of_file(settings: Settings) -> Settings:
+    """The settings with the network of `init.checkpoint`, computed as the settings say.
+
+    Raises:
+        UserError: the file cannot be read or holds no whole network.
+    """
+    model = read_model_config(settings.init.checkpoint, align_corners=settings.init.align_corners)
+    return dataclasses.replace(settings, model=model.computed_as(settings.model))

@@ -1,0 +1,95 @@
+"""What a run trains by: settings made into a recipe, with what the training split says."""
+
+import dataclasses
+
+import numpy as np
+
+from tmanet_jax.checkpoints.store import DataStream
+from tmanet_jax.data.records import ClipSource
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.scoring.evaluate import evenly_spread
+from tmanet_jax.settings import Settings
+from tmanet_jax.train.optimizer import make_sgd
+from tmanet_jax.train.step import Recipe, TrainState, init_state
+
+_FRAMES_MEASURED = 15
+
+
+def check_crop(settings: Settings, source: ClipSource) -> None:
+    """A crop beyond the largest resized frame would be padding in every clip.
+
+    Raises:
+        UserError: it is.
+    """
+    frame = source.read_encoded(0).size
+    augmentation = settings.data.augmentation
+    largest = [int(length * augmentation.ratio_range[1]) for length in frame]
+    if any(c > side for c, side in zip(augmentation.crop_size, largest, strict=True)):
+        raise UserError(
+            f"config.data.crop_size is {augmentation.crop_size}, larger than any resized frame: "
+            f"frames of {tuple(frame)} become {tuple(largest)} at most "
+            f"(config.data.ratio_range {augmentation.ratio_range}); choose a smaller crop."
+        )
+
+
+def with_training_data(settings: Settings, source: ClipSource) -> Settings:
+    """The settings with what the training split says of how its network is to be used."""
+    protocol = dataclasses.replace(
+        settings.evaluation.protocol,
+        memory_stride=source.info.frame_stride,
+        train_height=_usual_height(source),
+    )
+    evaluation = dataclasses.replace(settings.evaluation, protocol=protocol)
+    return dataclasses.replace(settings, evaluation=evaluation)
+
+
+def _usual_height(source: ClipSource) -> int:
+    """The median height of a few frames, spread evenly over the split."""
+    some = evenly_spread(range(len(source)), _FRAMES_MEASURED)
+    return int(np.median([source.read_encoded(index).size.height for index in some]))
+
+
+def data_stream(settings: Settings, source: ClipSource) -> DataStream:
+    """What decides the batches of a run."""
+    return DataStream(
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        num_clips=len(source),
+        memory_range=settings.data.memory_range,
+        augmentation=settings.data.augmentation,
+        records=source.fingerprint(),
+    )
+
+
+def class_weights(source: ClipSource, power: float) -> tuple[float, ...] | None:
+    """Frequency ** -power for each class, scaled so that the mean over labelled pixels is 1.
+
+    A class that never occurs weighs 0. With power 0 there are no weights.
+    """
+    if power == 0:
+        return None
+    pixels_C = np.array(source.class_pixels)
+    frequency_C = pixels_C / pixels_C.sum()
+    present_C = frequency_C > 0
+    weights_C = np.where(present_C, np.where(present_C, frequency_C, 1.0) ** -power, 0.0)
+    weights_C /= (weights_C * frequency_C).sum()
+    return tuple(float(weight) for weight in weights_C)
+
+
+def initial_state(
+    settings: Settings, model: TMANet, class_weights: tuple[float, ...] | None
+) -> tuple[Recipe, TrainState]:
+    """The recipe of the run, and its state at step 0."""
+    optimizer = make_sgd(settings.optimizer, settings.num_steps)
+    graphdef, state = init_state(model, optimizer)
+    recipe = Recipe(
+        graphdef=graphdef,
+        optimizer=optimizer,
+        loss=dataclasses.replace(settings.loss, class_weights=class_weights),
+        align_corners=settings.model.align_corners,
+        seed=settings.seed,
+        accumulate=settings.accumulate,
+        skips_not_finite=settings.max_skipped_steps > 0,
+    )
+    return recipe, state
