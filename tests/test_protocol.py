@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.views import remarks
+from tmanet_jax.inference.windows import remarks
 from tmanet_jax.protocol import EvalConfig, Protocol, parse_scale
 from tmanet_jax.workdir import read_protocol
 

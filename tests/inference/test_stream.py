@@ -13,8 +13,7 @@ from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
-from tmanet_jax.inference.views import resized_frames
-from tmanet_jax.inference.windows import segment_whole, segment_windows
+from tmanet_jax.inference.windows import resized_frames, segment_whole, segment_windows
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.layers import resize_bilinear
@@ -44,7 +43,7 @@ def whole_clip_logits(
     """Each frame segmented with its memory as one clip, a stream's first frame repeated: BxLxH.."""
     num_memory = model.config.head.num_memory
     b, length, *size, _ = frames_BxLxHxWx3.shape
-    height, width = resized = config.size_of((size[0], size[1]))
+    resized = config.size_of((size[0], size[1]))
     frames_BxLxHxWx3 = np.stack([resized_frames(video, resized) for video in frames_BxLxHxWx3])
     back_S = config.memory_stride * np.arange(num_memory, -1, -1)
     index_BxLxS = np.maximum(np.arange(length)[:, None] - back_S, starts_BxL[:, :, None])
@@ -52,16 +51,10 @@ def whole_clip_logits(
 
     @nnx.jit
     def segment(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
-        sizes = jnp.broadcast_to(jnp.array([height, width]), (len(frames_BxSxHxWx3), 2))
-        clip = normalize(frames_BxSxHxWx3, sizes)
+        clip = normalize(frames_BxSxHxWx3)
         if config.mode == "whole":
             return segment_whole(model, clip)
-        return segment_windows(
-            lambda part: segment_whole(model, part),
-            clip,
-            crop=config.crop_size,
-            stride=config.stride,
-        )
+        return segment_windows(lambda part: segment_whole(model, part), clip, config)
 
     corners = model.config.align_corners
     logits = [segment(model, clips[:, step]) for step in range(length)]

@@ -7,13 +7,15 @@ import pytest
 
 from tmanet_jax.inference.windows import (
     cut_windows,
+    each_view,
     mean_of_windows,
     mean_probabilities,
-    place_windows,
     segment_windows,
-    view_probabilities,
-    window_origins,
+    windows_of,
 )
+from tmanet_jax.protocol import Protocol
+
+PROTOCOL = Protocol("slide", (10, 16), (8, 12))
 
 
 def last_frame(frames_BxSxHxWx3: jax.Array) -> jax.Array:
@@ -27,23 +29,23 @@ def frames(batch: int = 2, height: int = 23, width: int = 37) -> jax.Array:
 
 
 def test_the_last_windows_are_shifted_back_inside() -> None:
-    origins = window_origins((23, 37), (10, 16), (8, 12))
+    origins = windows_of(PROTOCOL, (23, 37)).origins_Wx2
     assert sorted({int(top) for top, _ in origins}) == [0, 8, 13]
     assert sorted({int(left) for _, left in origins}) == [0, 12, 21]
     assert len(origins) == 9
 
 
 def test_a_frame_smaller_than_the_window_is_one_window() -> None:
-    np.testing.assert_array_equal(window_origins((9, 12), (10, 16), (8, 12)), [[0, 0]])
+    windows = windows_of(PROTOCOL, (9, 12))
+    np.testing.assert_array_equal(windows.origins_Wx2, [[0, 0]])
+    assert windows.crop == (9, 12)
 
 
 @pytest.mark.parametrize("size", [(23, 37), (10, 16), (7, 50), (3, 4)])
 @pytest.mark.parametrize("windows_per_call", [1, 2, 4, 100])
 def test_windows_put_together_are_the_whole(size, windows_per_call) -> None:
     whole = frames(2, *size)
-    logits = segment_windows(
-        last_frame, whole, crop=(10, 16), stride=(8, 12), windows_per_call=windows_per_call
-    )
+    logits = segment_windows(last_frame, whole, PROTOCOL, windows_per_call)
     np.testing.assert_allclose(logits, whole[:, -1], atol=1e-6)
 
 
@@ -52,7 +54,7 @@ def test_where_windows_overlap_their_logits_are_averaged() -> None:
         return jnp.broadcast_to(windows[:, -1].mean((1, 2), keepdims=True), windows[:, -1].shape)
 
     whole = frames(1, 4, 6)
-    logits = segment_windows(mean_of_window, whole, crop=(4, 4), stride=(4, 2))
+    logits = segment_windows(mean_of_window, whole, Protocol("slide", (4, 4), (4, 2)))
     left, right = whole[0, -1, :, :4].mean((0, 1)), whole[0, -1, :, 2:].mean((0, 1))
     np.testing.assert_allclose(logits[0, 0, 0], left, atol=1e-6)
     np.testing.assert_allclose(logits[0, 0, 5], right, atol=1e-6)
@@ -61,17 +63,14 @@ def test_where_windows_overlap_their_logits_are_averaged() -> None:
 
 def test_a_flipped_view_is_flipped_back() -> None:
     whole = frames(1)
-    view = view_probabilities(last_frame, whole, size=(23, 37), align_corners=True)
-    flipped = view_probabilities(
-        last_frame, whole[:, :, :, ::-1], size=(23, 37), align_corners=True, flip=True
-    )
+    view, flipped = each_view(last_frame, [whole], size=(23, 37), align_corners=True, flip=True)
     np.testing.assert_allclose(flipped, view, atol=1e-6)
     np.testing.assert_allclose(mean_probabilities([view, flipped]).sum(-1), 1.0, atol=1e-5)
 
 
 def test_cutting_and_merging_gives_the_frame_back() -> None:
     whole = frames(2)[:, -1]
-    windows = place_windows((23, 37), (10, 16), (8, 12))
+    windows = windows_of(PROTOCOL, (23, 37))
     cut = cut_windows(whole, jnp.asarray(windows.origins_Wx2), windows.crop)
     assert cut.shape == (9, 2, 10, 16, 3)
     for group in (1, 5, 9):
@@ -85,12 +84,7 @@ def test_cutting_and_merging_gives_the_frame_back() -> None:
     ("largest", "shape"), [(100, (1, 9)), (8, (2, 5)), (4, (3, 3)), (1, (9, 1))]
 )
 def test_windows_come_in_the_fewest_equal_groups(largest: int, shape: tuple[int, int]) -> None:
-    windows = place_windows((23, 37), (10, 16), (8, 12))
+    windows = windows_of(PROTOCOL, (23, 37))
     origins_KxGx2 = windows.in_groups(largest)
     assert origins_KxGx2.shape == (*shape, 2)
     np.testing.assert_array_equal(origins_KxGx2.reshape(-1, 2)[:9], windows.origins_Wx2)
-
-
-def test_windows_that_leave_gaps_are_refused() -> None:
-    with pytest.raises(ValueError, match="leave gaps"):
-        place_windows((23, 37), (10, 16), (11, 16))

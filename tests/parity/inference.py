@@ -17,13 +17,14 @@ from tests.parity.goldens import (
     nchw,
 )
 from tests.parity.network import build, compiled, precision
-from tmanet_jax.inference.views import each_view, resized_frames
 from tmanet_jax.inference.windows import (
     Segment,
+    each_view,
     mean_probabilities,
+    resized_frames,
     segment_whole,
     segment_windows,
-    window_origins,
+    windows_of,
 )
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB, normalize
@@ -66,21 +67,20 @@ def _slide(
     model: TMANet, frames: jax.Array, crop: tuple[int, int], stride: tuple[int, int]
 ) -> jax.Array:
     segment = functools.partial(segment_whole, model)
-    return segment_windows(segment, frames, crop=crop, stride=stride)
+    return segment_windows(segment, frames, Protocol("slide", crop, stride))
 
 
 def _check_windows(
     size: tuple[int, ...],
-    crop: tuple[int, ...],
-    stride: tuple[int, ...],
+    crop: tuple[int, int],
+    stride: tuple[int, int],
     facts: Mapping[str, Any],
 ) -> None:
-    height, width = (min(pair) for pair in zip(crop, size, strict=True))
-    origins = window_origins((size[0], size[1]), (height, width), (stride[0], stride[1]))
-    assert len(origins) == facts["n_windows"]
-    assert [[height, width]] * len(origins) == facts["window_shapes"]
-    assert (origins >= 0).all()
-    assert (origins + np.array([height, width]) <= size).all()
+    windows = windows_of(Protocol("slide", crop, stride), (size[0], size[1]))
+    assert len(windows) == facts["n_windows"]
+    assert [list(windows.crop)] * len(windows) == facts["window_shapes"]
+    assert (windows.origins_Wx2 >= 0).all()
+    assert (windows.origins_Wx2 + np.array(windows.crop) <= size).all()
 
 
 def check_aug(case: Case, dtype: str) -> None:
@@ -156,7 +156,7 @@ def _network_inputs(frames_SxHxWx3: np.ndarray, facts: Mapping[str, Any]) -> lis
         resized = protocol.size_of((size[0], size[1]), ratio)
         assert [1, 3, *resized] == view["net_input"]
         resized_SxhxwxC = resized_frames(np.ascontiguousarray(frames_SxHxWx3), resized)
-        inputs.append(normalize(jnp.asarray(resized_SxhxwxC)[None], jnp.array([resized])))
+        inputs.append(normalize(jnp.asarray(resized_SxhxwxC)[None]))
     return inputs
 
 

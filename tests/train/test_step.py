@@ -17,6 +17,7 @@ from tmanet_jax.models.heads import HeadConfig
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
+from tmanet_jax.protocol import Protocol
 from tmanet_jax.settings import OptimizerConfig
 from tmanet_jax.train.optimizer import make_sgd
 from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, compile_train_step, init_state
@@ -107,9 +108,8 @@ def test_where_windows_are_segmented_nothing_is_rematerialised() -> None:
     def logits(*, remat: bool) -> jax.Array:
         model = untrained(dataclasses.replace(NETWORK, remat=remat))
         half = (SIZE[0] // 2, SIZE[1] // 2)
-        return segment_windows(
-            lambda clips: segment_whole(model, clips), frames, crop=half, stride=half
-        )
+        protocol = Protocol("slide", half, half)
+        return segment_windows(lambda clips: segment_whole(model, clips), frames, protocol)
 
     assert_close(logits(remat=True), logits(remat=False))
 

@@ -20,8 +20,13 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from tmanet_jax.inference.views import remarks, resized_frames
-from tmanet_jax.inference.windows import cut_windows, mean_of_windows, windows_of
+from tmanet_jax.inference.windows import (
+    cut_windows,
+    mean_of_windows,
+    remarks,
+    resized_frames,
+    windows_of,
+)
 from tmanet_jax.models.heads import KeyValue
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
@@ -191,8 +196,7 @@ class FrameStream:
         crop = windows_of(self.protocol, (height, width)).crop
         origins_KxGx2 = jnp.asarray(self._in_groups(b, (height, width)))
         num_groups, group, _ = origins_KxGx2.shape
-        sizes_Bx2 = jnp.broadcast_to(jnp.array([height, width]), (b, 2))
-        images_BxHxWx3 = normalize(frames_BxHxWx3[:, None], sizes_Bx2)[:, 0]
+        images_BxHxWx3 = normalize(frames_BxHxWx3[:, None])[:, 0]
         age_B = jnp.where(reset_B, 0, state.age_B)
 
         def see_group(rings: _Rings, some: tuple[jax.Array, jax.Array]) -> tuple[_Rings, jax.Array]:

@@ -1,25 +1,56 @@
-"""Logits of whole frames: at once, by a sliding window, and averaged over scales and flips.
+"""Whole frames: segmented at once or in windows, at one size or at several, and mirrored too.
 
-Source: `mmseg/models/segmentors/encoder_decoder.py` (`slide_inference`, `aug_test`).
+Sources: `mmseg/models/segmentors/encoder_decoder.py` (`slide_inference`, `aug_test`), and for the
+views `MultiScaleFlipAug`.
 
 A `segment` function takes clips of any size, frames_BxSxHxWx3 normalised, to the logits of their
 last frames at that size, BxHxWxC.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from tmanet_jax.data.augment import resize_frame
+from tmanet_jax.data.codec import Size
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
 
 Segment = Callable[[jax.Array], jax.Array]
+
+MANY_WINDOWS = 50
+"""Of a frame: more are worth a remark."""
+
+
+def resized_frames(frames_SxHxWx3: np.ndarray, size: Size) -> np.ndarray:
+    """uint8 frames resized as the original resizes them, on the host."""
+    if frames_SxHxWx3.shape[1:3] == size:
+        return frames_SxHxWx3
+    return np.stack([resize_frame(frame_HxWx3, size) for frame_HxWx3 in frames_SxHxWx3])
+
+
+def remarks(protocol: Protocol, size: tuple[int, int]) -> list[str]:
+    """What is to be told of frames of that height and width, a line each."""
+    resized = protocol.size_of(size)
+    lines = []
+    if protocol.is_resized_by_default(size):
+        lines.append(
+            f"Frames of {size[0]}x{size[1]} pixels are resized to {resized[0]}x{resized[1]}: the "
+            f"network was trained on frames of {protocol.train_height} rows. A scale of 1 keeps "
+            "them as they are."
+        )
+    num_windows = len(windows_of(protocol, resized))
+    if num_windows > MANY_WINDOWS:
+        lines.append(
+            f"A frame of {resized[0]}x{resized[1]} pixels takes {num_windows} windows: a smaller "
+            "scale, larger windows (crop_size), a larger stride or mode whole are faster."
+        )
+    return lines
 
 
 def segment_whole(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
@@ -66,43 +97,19 @@ class Windows:
         return np.pad(self.origins_Wx2, [(0, missing), (0, 0)], mode="edge").reshape(-1, group, 2)
 
 
-def place_windows(size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> Windows:
-    """Covers a frame with windows.
-
-    Args:
-        size: height and width of the frame; one smaller than the crop is one small window.
-        crop: height and width of a window.
-        stride: from window to window, down and to the right.
-
-    Raises:
-        ValueError: the stride is larger than the crop, so that no window sees some pixels.
-    """
-    if stride[0] > crop[0] or stride[1] > crop[1]:
-        raise ValueError(f"windows of {crop} at a stride of {stride} leave gaps")
-    crop = (min(crop[0], size[0]), min(crop[1], size[1]))
-    return Windows(size, crop, window_origins(size, crop, stride))
-
-
 def windows_of(protocol: Protocol, size: tuple[int, int]) -> Windows:
-    """The windows of a (resized) frame of that height and width; in mode "whole" one."""
-    if protocol.mode == "whole":
-        return place_windows(size, size, size)
-    return place_windows(size, protocol.crop_size, protocol.stride)
+    """The windows of a (resized) frame of that height and width; in mode "whole" one.
 
-
-def window_origins(
-    size: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]
-) -> np.ndarray:
-    """Top and left of each window, Wx2, row by row; the last ones are shifted back inside."""
+    The last ones are shifted back inside; a frame smaller than a window is one small window.
+    """
+    is_whole = protocol.mode == "whole"
+    height, width = size if is_whole else map(min, protocol.crop_size, size)
     tops, lefts = (
-        [min(i * step, max(length - window, 0)) for i in range(_num_windows(length, window, step))]
-        for length, window, step in zip(size, crop, stride, strict=True)
+        [min(i * step, length - window) for i in range(-(-(length - window) // step) + 1)]
+        for length, window, step in zip(size, (height, width), protocol.stride, strict=True)
     )
-    return np.array([(top, left) for top in tops for left in lefts], np.int32)
-
-
-def _num_windows(length: int, window: int, step: int) -> int:
-    return max(length - window + step - 1, 0) // step + 1
+    origins_Wx2 = np.array([(top, left) for top in tops for left in lefts], np.int32)
+    return Windows(size, (height, width), origins_Wx2)
 
 
 def cut_windows(
@@ -118,27 +125,20 @@ def cut_windows(
 
 
 def segment_windows(
-    segment: Segment,
-    frames_BxSxHxWx3: jax.Array,
-    *,
-    crop: tuple[int, int],
-    stride: tuple[int, int],
-    windows_per_call: int = 1,
+    segment: Segment, frames_BxSxHxWx3: jax.Array, protocol: Protocol, windows_per_call: int = 1
 ) -> jax.Array:
     """Mean of the logits of all windows that see a pixel, BxHxWxC.
 
     Args:
         segment: what to call on each window.
-        frames_BxSxHxWx3: normalised frames; one smaller than the crop is one small window.
-        crop: height and width of a window.
-        stride: from window to window, down and to the right.
+        frames_BxSxHxWx3: normalised, and resized as the protocol says.
+        protocol: how frames are segmented.
         windows_per_call: windows that `segment` gets at a time, as so many clips more.
-
-    Raises:
-        ValueError: the stride is larger than the crop, so that no window sees some pixels.
     """
     b, s, height, width, _ = frames_BxSxHxWx3.shape
-    windows = place_windows((height, width), crop, stride)
+    windows = windows_of(protocol, (height, width))
+    if len(windows) == 1:
+        return segment(frames_BxSxHxWx3)
     frames_NxHxWx3 = frames_BxSxHxWx3.reshape(b * s, height, width, 3)
     origins_KxGx2 = jnp.asarray(windows.in_groups(windows_per_call))
     group = origins_KxGx2.shape[1]
@@ -199,29 +199,56 @@ def _start(origin_2: jax.Array) -> tuple[jax.Array, ...]:
     return (zero, origin_2[0], origin_2[1], zero)
 
 
-def view_probabilities(
+def class_scores(
     segment: Segment,
-    frames_BxSxHxWx3: jax.Array,
+    resized: Sequence[jax.Array],
     *,
     size: tuple[int, int],
     align_corners: bool,
-    flip: bool = False,
+    flip: bool,
 ) -> jax.Array:
-    """Class probabilities of one view, BxHxWxC at `size`; a flipped view is flipped back.
+    """What the arg-max over classes is taken of, BxHxWxC at `size`: the views' mean probabilities.
 
-    The logits are rescaled first, then comes the softmax, as in the original's `inference`.
+    Args:
+        segment: see above.
+        resized: normalised clips, BxSxhxwx3, one for each ratio.
+        size: height and width of the frames as they were.
+        align_corners: how logits are rescaled to `size`.
+        flip: add the mirror image of each clip.
     """
-    logits_BxHxWxC = segment(frames_BxSxHxWx3)
-    logits_BxHxWxC = resize_bilinear(logits_BxHxWxC, size, align_corners=align_corners)
-    probabilities_BxHxWxC = jax.nn.softmax(logits_BxHxWxC, axis=-1)
-    return probabilities_BxHxWxC[:, :, ::-1] if flip else probabilities_BxHxWxC
-
-
-def mean_probabilities(views_BxHxWxC: Iterable[jax.Array]) -> jax.Array:
-    """Mean over the views of multi-scale and flip testing, one view in memory at a time."""
-    total, count = functools.reduce(
-        lambda sum_and_count, view: (sum_and_count[0] + view, sum_and_count[1] + 1),
-        views_BxHxWxC,
-        (jnp.zeros(()), 0),
+    return mean_probabilities(
+        each_view(segment, resized, size=size, align_corners=align_corners, flip=flip)
     )
+
+
+def each_view(
+    segment: Segment,
+    resized: Sequence[jax.Array],
+    *,
+    size: tuple[int, int],
+    align_corners: bool,
+    flip: bool,
+) -> Iterator[jax.Array]:
+    """Class probabilities of each view, BxHxWxC: for each ratio the clip as it is, then mirrored.
+
+    The arguments are those of `class_scores`; the order is the original's. Logits are rescaled
+    first, then comes the softmax; a mirrored view is mirrored back.
+    """
+
+    def probabilities(frames_BxSxhxwx3: jax.Array) -> jax.Array:
+        logits_BxhxwxC = segment(frames_BxSxhxwx3)
+        logits_BxHxWxC = resize_bilinear(logits_BxhxwxC, size, align_corners=align_corners)
+        return jax.nn.softmax(logits_BxHxWxC, axis=-1)
+
+    for frames_BxSxhxwx3 in resized:
+        yield probabilities(frames_BxSxhxwx3)
+        if flip:
+            yield probabilities(frames_BxSxhxwx3[:, :, :, ::-1])[:, :, ::-1]
+
+
+def mean_probabilities(views: Iterable[jax.Array]) -> jax.Array:
+    """Mean over the views of multi-scale and flip testing, one view in memory at a time."""
+    total, count = jnp.zeros(()), 0
+    for view_BxHxWxC in views:
+        total, count = total + view_BxHxWxC, count + 1
     return total / count

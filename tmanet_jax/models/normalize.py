@@ -10,20 +10,26 @@ STD_RGB = np.array([58.395, 57.12, 57.375], np.float32)
 
 
 def normalize(
-    frames_BxSxHxWx3: jax.Array, sizes_Bx2: jax.Array, dtype: DTypeLike = jnp.float32
+    frames_BxSxHxWx3: jax.Array,
+    sizes_Bx2: jax.Array | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> jax.Array:
     """uint8 RGB -> (rgb - mean) / std, bit-equal to numpy; padding becomes 0, the mean colour.
 
     Args:
         frames_BxSxHxWx3: uint8 RGB.
-        sizes_Bx2: height and width of each clip's picture; right and below of it is padding.
+        sizes_Bx2: height and width of each clip's picture; right and below of it is padding. None:
+            there is none.
         dtype: of the result.
     """
+    centred = frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)
+    # Given a divisor that is broadcast, XLA multiplies by its rounded reciprocal instead.
+    divisor = jnp.asarray(STD_RGB, dtype) + 0 * centred
+    normalized = centred / divisor
+    if sizes_Bx2 is None:
+        return normalized
     _, _, height, width, _ = frames_BxSxHxWx3.shape
     inside_BxH = jnp.arange(height) < sizes_Bx2[:, :1]
     inside_BxW = jnp.arange(width) < sizes_Bx2[:, 1:]
     inside_BxHxW = inside_BxH[:, :, None] & inside_BxW[:, None, :]
-    centred = frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)
-    # Given a divisor that is broadcast, XLA multiplies by its rounded reciprocal instead.
-    divisor = jnp.asarray(STD_RGB, dtype) + 0 * centred
-    return jnp.where(inside_BxHxW[:, None, :, :, None], centred / divisor, jnp.zeros((), dtype))
+    return jnp.where(inside_BxHxW[:, None, :, :, None], normalized, jnp.zeros((), dtype))

@@ -1,6 +1,7 @@
 """Segments whole clips, batch by batch, as a run's evaluation settings say."""
 
 import collections
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,8 +15,13 @@ from jax.sharding import Mesh
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.records import Clip
-from tmanet_jax.inference.views import class_scores, remarks, resized_frames
-from tmanet_jax.inference.windows import Segment, segment_whole, segment_windows
+from tmanet_jax.inference.windows import (
+    class_scores,
+    remarks,
+    resized_frames,
+    segment_whole,
+    segment_windows,
+)
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.parallel import distributed
@@ -167,9 +173,16 @@ def _compile_predictor(graphdef: nnx.GraphDef, config: EvalConfig, mesh: Mesh) -
     ) -> tuple[jax.Array, jax.Array]:
         model: TMANet = nnx.merge(graphdef, params, batch_stats)
         _, height, width = labels_BxHxW.shape
+
+        def segment(frames_BxSxhxwx3: jax.Array) -> jax.Array:
+            whole = functools.partial(segment_whole, model)
+            return segment_windows(
+                whole, frames_BxSxhxwx3, config.protocol, config.windows_per_call
+            )
+
         scores_BxHxWxC = class_scores(
-            _segment_normalised(model, config),
-            [_normalised(frames_BxSxhxwx3) for frames_BxSxhxwx3 in resized],
+            segment,
+            [normalize(frames_BxSxhxwx3) for frames_BxSxhxwx3 in resized],
             size=(height, width),
             align_corners=model.config.align_corners,
             flip=config.flip,
@@ -187,27 +200,6 @@ def _compile_predictor(graphdef: nnx.GraphDef, config: EvalConfig, mesh: Mesh) -
         in_shardings=(whole, whole, spread, spread),
         out_shardings=(spread, spread),
     )
-
-
-def _segment_normalised(model: TMANet, config: EvalConfig) -> Segment:
-    def whole(frames_BxSxHxWx3: jax.Array) -> jax.Array:
-        return segment_whole(model, frames_BxSxHxWx3)
-
-    def windows(frames_BxSxHxWx3: jax.Array) -> jax.Array:
-        return segment_windows(
-            whole,
-            frames_BxSxHxWx3,
-            crop=config.protocol.crop_size,
-            stride=config.protocol.stride,
-            windows_per_call=config.windows_per_call,
-        )
-
-    return whole if config.protocol.mode == "whole" else windows
-
-
-def _normalised(frames_BxSxHxWx3: jax.Array) -> jax.Array:
-    b, _, height, width, _ = frames_BxSxHxWx3.shape
-    return normalize(frames_BxSxHxWx3, jnp.broadcast_to(jnp.array([height, width]), (b, 2)))
 
 
 def _batches_of_one_size(clips: Iterable[Clip], batch_size: int) -> Iterator[list[Clip]]:
