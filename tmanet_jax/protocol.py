@@ -97,6 +97,11 @@ class Protocol:
             )
         return ", ".join(words)
 
+    def but(self, **fields: Any) -> "Protocol":
+        """With other fields, where they are not None; raises UserError if a value cannot be."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        return dataclasses.replace(self, **given)
+
     def size_of(self, size: tuple[int, int], ratio: float = 1.0) -> Size:
         """Height and width that a frame is resized to before it is segmented.
 
@@ -178,9 +183,9 @@ class EvalConfig:
         Raises:
             UserError: a value cannot be.
         """
-        given = {name: value for name, value in fields.items() if value is not None}
-        protocol = dataclasses.replace(self.protocol, **given)
-        return dataclasses.replace(self, protocol=protocol, told=self.told | given.keys())
+        told = {name for name, value in fields.items() if value is not None}
+        protocol = self.protocol.but(**fields)
+        return dataclasses.replace(self, protocol=protocol, told=self.told | told)
 
     def told_fields(self) -> dict[str, Any]:
         """The fields of the protocol that the command line sets, with their values."""

@@ -38,7 +38,7 @@ from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.classes import CITYSCAPES, ClassSet, palette_png
 from tmanet_jax.data.codec import encode_frame, encode_labels
 from tmanet_jax.data.records import EncodedClip, open_clips
-from tmanet_jax.inference.manifest import Manifest, open_manifest
+from tmanet_jax.inference.outputs import Manifest, open_manifest
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.video.frames import open_frames
@@ -226,7 +226,7 @@ MANIFEST = Manifest("drive.mp4 (1 file(s), 0123)", "ab" * 32, "whole", problems=
 
 
 def read_manifest(path: Path) -> Found:
-    open_manifest(path, MANIFEST, path / "predict.json", ())
+    open_manifest(path, MANIFEST, path / "predict.json")
     return {}
 
 

@@ -17,10 +17,18 @@ ALL = ["video", "png", "labels"]
 SIZE = (48, 64)
 
 
-def asked(weights: Path, source: Path | str, output: Path, **options: Any) -> Prediction:
+def asked(
+    weights: Path,
+    source: Path | str,
+    output: Path,
+    *,
+    precision: str = "default",
+    **options: Any,
+) -> Prediction:
     """What a command line asks for, of a network for whole frames."""
     config = demo.get_config()
     config.eval.mode = "whole"
+    config.model.precision = precision
     defaults: dict[str, Any] = {
         "formats": ALL,
         "on_error": "keep",

@@ -1,37 +1,167 @@
-"""What `predict` leaves in its folder: pictures of each frame, or a video, each going on by itself.
+"""The folder that `predict` leaves: what it was made of, pictures of each frame, and a video.
 
-An output knows which frames it still wants, so that an interrupted run goes on where it was.
+Two inputs or networks are never mixed in it. Each output knows which frames it still wants, so that
+an interrupted run goes on where it was.
 """
 
 import dataclasses
+import hashlib
+import json
 import os
+import re
+import time
+import typing
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 
+from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.files import write_whole
+from tmanet_jax.errors import UserError
 from tmanet_jax.inference.segmenter import FrameResult
 from tmanet_jax.pictures import legend
+from tmanet_jax.video.frames import is_video, picture_files
+from tmanet_jax.video.read import is_stream
 from tmanet_jax.video.writer import PartWriter, join
+from tmanet_jax.weights import files
+from tmanet_jax.weights.networks import network_of
 
+MANIFEST_FILE = "predict.json"
 VIDEO_FILE = "overlay.mp4"
 OVERLAYS_DIR = "overlays"
 LABELS_DIR = "labels"
 PARTS_DIR = "segments"  # as folders of earlier versions have it
-NAMES = (VIDEO_FILE, OVERLAYS_DIR, LABELS_DIR, PARTS_DIR)
-"""What a folder may hold besides its manifest."""
+_NAMES = (VIDEO_FILE, OVERLAYS_DIR, LABELS_DIR, PARTS_DIR)
 
 _NARROWEST_VIDEO = 512
 _HIGHEST_ENLARGED = 4096
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
-class Output(Protocol):
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What decides the predictions, and how far they are.
+
+    Attributes:
+        input: name and fingerprint of the frames.
+        checkpoint: fingerprint of the weights.
+        how: the way in which frames are segmented, and how the network computes.
+        is_video_whole: whether the video has every frame.
+        sound: "keep" or "none", of a video that is whole.
+        problems: broken frames: index and reason.
+    """
+
+    input: str
+    checkpoint: str
+    how: str
+    is_video_whole: bool = False
+    sound: str = "keep"
+    problems: tuple[tuple[int, str], ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Writes the file, whole or not at all."""
+        content = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        write_whole(folder / MANIFEST_FILE, content.encode())
+
+
+def open_manifest(folder: Path, wanted: Manifest, weights: Path) -> Manifest:
+    """The manifest of a folder: the one that is there if it goes on, or else the wanted one.
+
+    Args:
+        folder: made when it is not there.
+        wanted: of the run that begins.
+        weights: their file.
+
+    Raises:
+        UserError: the folder holds predictions of something else, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = _read_manifest(folder / MANIFEST_FILE)
+        if found is None:
+            there = [name for name in _NAMES if (folder / name).exists()]
+            if there:
+                raise UserError(
+                    f"{folder} holds {', '.join(there)} of nobody knows what: there is no "
+                    f"{MANIFEST_FILE}. Choose another --output, or delete them."
+                )
+            wanted.write(folder)
+            return wanted
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}. Choose another --output.") from error
+    found = _as_spelt_now(found, wanted, weights)
+    for field, what in (("input", "input"), ("checkpoint", "weights"), ("how", "settings")):
+        if getattr(found, field) != getattr(wanted, field):
+            raise UserError(
+                f"{folder} holds predictions of other {what}: {getattr(found, field):.200} instead "
+                f"of {getattr(wanted, field)}. Choose another --output, or delete this one."
+            )
+    return found
+
+
+def _read_manifest(path: Path) -> Manifest | None:
+    if not path.exists():
+        return None
+    where = str(path)
+    try:
+        return strict_json.decode(Manifest, strict_json.parse(path.read_bytes(), where), where)
+    except UserError as error:
+        raise UserError(f"{error} Delete the folder, and predict again.") from error
+
+
+def _as_spelt_now(found: Manifest, wanted: Manifest, weights: Path) -> Manifest:
+    """Earlier versions noted weights by their file, sizes as (H, W), and no precision."""
+    how = re.sub(r"\((\d+), (\d+)\)", r"\1x\2", found.how)
+    if wanted.how.startswith(f"{how}, precision "):
+        how = wanted.how
+    is_of_file = not found.checkpoint.startswith("tensors ") and weights.is_file()
+    checkpoint = found.checkpoint
+    if is_of_file and checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest():
+        checkpoint = wanted.checkpoint
+    return dataclasses.replace(found, how=how, checkpoint=checkpoint)
+
+
+def fingerprint_input(source: str | int) -> str:
+    """Names a source, and tells apart what it held at different times."""
+    if isinstance(source, int):
+        return f"camera {source} at {time.time():.3f}"
+    if is_stream(source):
+        return f"{source} at {time.time():.3f}"
+    path = Path(source)
+    paths = [path] if is_video(path) else picture_files(path)
+    stats = [file.stat(follow_symlinks=file.exists()) for file in paths]
+    facts = [
+        (file.name, stat.st_size, stat.st_mtime_ns) for file, stat in zip(paths, stats, strict=True)
+    ]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return f"{path} ({len(paths)} file(s), {digest[:16]})"
+
+
+def fingerprint_weights(path: Path, align_corners: bool | None = None) -> str:
+    """What a file of weights or a workdir holds: the same for the same tensors.
+
+    Args:
+        path: the file, or the run's workdir.
+        align_corners: how logits are up-sampled; None: as the file says.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not path.exists():
+        raise UserError(
+            f"The weights {path} cannot be read: train first, or name a file with --checkpoint."
+        )
+    file = files.read(path)
+    config = network_of(path, file, align_corners=align_corners).config
+    corners = getattr(config, "align_corners", None)  # no tensor shows it
+    return f"tensors {files.content_digest(file.tensors)}, align_corners {corners}"
+
+
+class Output(typing.Protocol):
     """Something that results are written to, in their order."""
 
     def wants(self, index: int) -> bool:
@@ -98,13 +228,6 @@ def label_png(result: FrameResult) -> bytes:
     return palette_png(result.labels, palette + ((0, 0, 0),) * rest)
 
 
-@dataclasses.dataclass
-class VideoShape:
-    """Height and width of the first whole frame; the video has that size throughout."""
-
-    size: tuple[int, int] | None = None
-
-
 class VideoOutput:
     """A video of overlays above a legend of all classes.
 
@@ -117,7 +240,7 @@ class VideoOutput:
         classes: of the legend.
         rate: frames a second, on average.
         time_base: unit of the results' `pts`, in seconds.
-        shape: of the first frame, known when the first result comes.
+        size_of_first: height and width of the first whole frame, known when the first result comes.
         sound_of: the video whose sound is kept, or None.
         pixel_aspect: width of a pixel by its height.
     """
@@ -129,11 +252,11 @@ class VideoOutput:
         *,
         rate: Fraction,
         time_base: Fraction,
-        shape: VideoShape,
+        size_of_first: Callable[[], tuple[int, int] | None],
         sound_of: str | os.PathLike[str] | None,
         pixel_aspect: Fraction,
     ):
-        self._folder, self._classes, self._shape = folder, classes, shape
+        self._folder, self._classes, self._size_of_first = folder, classes, size_of_first
         self._sound_of = sound_of
         self._parts = folder / PARTS_DIR
         self._writer = PartWriter(
@@ -148,7 +271,7 @@ class VideoOutput:
 
     def write(self, result: FrameResult) -> None:
         """Adds the frame to the part that is being written."""
-        size = self._shape.size or (result.frame.shape[0], result.frame.shape[1])
+        size = self._size_of_first() or (result.frame.shape[0], result.frame.shape[1])
         factor = min(-(-_NARROWEST_VIDEO // size[1]), max(_HIGHEST_ENLARGED // size[0], 1))
         overlay = _fitted(result.overlay, size).repeat(factor, axis=0).repeat(factor, axis=1)
         if self._legend is None:

@@ -18,17 +18,17 @@ from tqdm import tqdm
 
 from tmanet_jax.errors import Stopped, UserError, counted
 from tmanet_jax.inference import outputs
-from tmanet_jax.inference.manifest import (
+from tmanet_jax.inference.outputs import (
     Manifest,
+    Output,
+    PictureOutput,
+    VideoOutput,
     fingerprint_input,
     fingerprint_weights,
     open_manifest,
 )
-from tmanet_jax.inference.outputs import Output, PictureOutput, VideoOutput, VideoShape
-from tmanet_jax.inference.segmenter import Segmenter
-from tmanet_jax.models.layers import Precision
-from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.protocol import EvalConfig, parse_scale
+from tmanet_jax.inference.segmenter import FrameResult, Segmenter
+from tmanet_jax.protocol import parse_scale
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.video.frames import PICTURE_SUFFIXES, Frames, open_frames
@@ -48,30 +48,22 @@ class Prediction:
     """What is to be predicted, and how.
 
     Attributes:
+        settings: how the network computes, and how frames are segmented where weights do not say.
         checkpoint: file of weights.
         source: video file or stream, picture, folder or glob of pictures, or number of a camera.
         output: folder of the results.
         formats: what is written there.
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
         sound: of the video, "keep" it or "none".
-        evaluation: how frames are segmented, save what the weights say of it.
-        align_corners: of the network, if the command line says so.
-        dtype: compute type.
-        precision: of float32 products.
-        attention: which way reads the memory.
     """
 
+    settings: Settings
     checkpoint: Path
     source: str | int
     output: Path
     formats: tuple[Format, ...]
     on_error: OnError
     sound: SoundChoice
-    evaluation: EvalConfig
-    align_corners: bool | None
-    dtype: str
-    precision: Precision
-    attention: Attention
 
 
 def prediction_of(
@@ -94,16 +86,7 @@ def prediction_of(
     """
     if not source or not output:
         raise UserError("Say what to segment and where to: --input=drive.mp4 --output=out.")
-    unknown = [name for name in formats if name not in get_args(Format)]
-    if unknown or not formats:
-        choices = ", ".join(get_args(Format))
-        raise UserError(f"--format is {','.join(formats)!r}: choose one or several of {choices}.")
-    for option, value, kind in (
-        ("--on-error", on_error, OnError),
-        ("--sound", sound, SoundChoice),
-    ):
-        if value not in get_args(kind):
-            raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
+    _check_choices(formats, on_error, sound)
     if Path(output).suffix.lower() in (*_VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
         raise UserError(
             f"--output is a folder, and {output} is a file's name: --output={Path(output).stem} "
@@ -114,18 +97,26 @@ def prediction_of(
         memory_stride=memory_stride, scale=None if scale is None else parse_scale(scale)
     )
     return Prediction(
+        settings=dataclasses.replace(settings, evaluation=evaluation),
         checkpoint=Path(checkpoint) if checkpoint else _weights_of(workdir),
         source=int(source) if is_camera else source,
         output=Path(output),
         formats=tuple(name for name in get_args(Format) if name in formats),
         on_error="stop" if on_error == "stop" else "keep",
         sound="none" if sound == "none" else "keep",
-        evaluation=evaluation,
-        align_corners=settings.init.align_corners,
-        dtype=settings.model.dtype,
-        precision=settings.model.precision,
-        attention=settings.model.attention,
     )
+
+
+def _check_choices(formats: list[str], on_error: str, sound: str) -> None:
+    if not formats or any(name not in get_args(Format) for name in formats):
+        choices = ", ".join(get_args(Format))
+        raise UserError(f"--format is {','.join(formats)!r}: choose one or several of {choices}.")
+    for option, value, kind in (
+        ("--on-error", on_error, OnError),
+        ("--sound", sound, SoundChoice),
+    ):
+        if value not in get_args(kind):
+            raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
 
 
 def _weights_of(workdir: Path) -> Path:
@@ -142,54 +133,57 @@ def predict(prediction: Prediction) -> None:
             is saved.
         Stopped: it was interrupted; what was done so far is saved.
     """
+    run = prediction.settings
     input_print = fingerprint_input(prediction.source)
-    weights_print = fingerprint_weights(prediction.checkpoint, prediction.align_corners)
-    watch = _Watch()
+    weights_print = fingerprint_weights(prediction.checkpoint, run.init.align_corners)
+    seen = _Seen()
     with contextlib.ExitStack() as stack:
         frames = stack.enter_context(open_frames(prediction.source))
         _check_names(prediction, frames.names)
-        segmenter = Segmenter.load(
-            prediction.checkpoint,
-            align_corners=prediction.align_corners,
-            dtype=prediction.dtype,
-            precision=prediction.precision,
-            attention=prediction.attention,
-            otherwise=prediction.evaluation.protocol,
-            **prediction.evaluation.told_fields(),
-        )
-        how = f"{segmenter.protocol}, {prediction.dtype}"
+        segmenter = _load(prediction)
         with _told_if_unwritable(prediction.output):
             prediction.output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_in(prediction.output, "--output"))
+        how = f"{segmenter.protocol}, {_computation(run)}"
         manifest = _manifest_of(prediction, Manifest(input_print, weights_print, how))
-        tqdm.write(prediction.evaluation.compared_with(segmenter.protocol))
-        with _told_if_unwritable(prediction.output):
-            writers = _open_outputs(prediction, manifest, frames, segmenter, watch.shape)
+        tqdm.write(run.evaluation.compared_with(segmenter.protocol))
+        writers = _open_outputs(prediction, manifest, frames, segmenter, seen)
         signals = stack.enter_context(StopSignals())
-        end = _write_results(prediction, segmenter, watch.over(frames), writers, signals)
-        with _told_if_unwritable(prediction.output):
-            for writer in writers.values():
-                writer.close()
-        if "video" in writers and end is None:
-            manifest = dataclasses.replace(manifest, is_video_whole=True, sound=prediction.sound)
-        dataclasses.replace(manifest, problems=tuple(watch.problems)).write(prediction.output)
-        if manifest.is_video_whole:
-            shutil.rmtree(prediction.output / outputs.PARTS_DIR, ignore_errors=True)
-    if watch.doubtful:
+        watched = dataclasses.replace(frames, frames=seen.watched(frames.frames))
+        end = _write_results(prediction, segmenter, watched, writers, signals)
+        _close(prediction, manifest, writers, seen, is_whole=end is None)
+    if seen.doubtful:
         tqdm.write(
-            f"Frames {_ranges(watch.doubtful)} may refer to a broken one: their pixels, and so "
+            f"Frames {_ranges(seen.doubtful)} may refer to a broken one: their pixels, and so "
             "their labels, may be wrong."
         )
     if end is not None:
         raise end
     tqdm.write(
-        f"{counted(watch.num_frames, 'frame')}, {len(watch.problems)} broken: {prediction.output}"
+        f"{counted(seen.num_frames, 'frame')}, {len(seen.problems)} broken: {prediction.output}"
     )
+
+
+def _load(prediction: Prediction) -> Segmenter:
+    run = prediction.settings
+    return Segmenter.load(
+        prediction.checkpoint,
+        align_corners=run.init.align_corners,
+        dtype=run.model.dtype,
+        precision=run.model.precision,
+        attention=run.model.attention,
+        otherwise=run.evaluation.protocol,
+        **run.evaluation.told_fields(),
+    )
+
+
+def _computation(run: Settings) -> str:
+    return f"{run.model.dtype}, precision {run.model.precision}, attention {run.model.attention}"
 
 
 def _manifest_of(prediction: Prediction, wanted: Manifest) -> Manifest:
     """What the folder says of itself; raises UserError if that is not what is asked for."""
-    manifest = open_manifest(prediction.output, wanted, prediction.checkpoint, outputs.NAMES)
+    manifest = open_manifest(prediction.output, wanted, prediction.checkpoint)
     video = prediction.output / outputs.VIDEO_FILE
     if not video.exists():
         return dataclasses.replace(manifest, is_video_whole=False)
@@ -221,26 +215,23 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(texts)
 
 
-class _Watch:
-    """Counts the frames that are decoded, the unwanted ones too, and notes the broken ones."""
+class _Seen:
+    """What was decoded so far, unwanted frames too: how many, the first size, the broken ones."""
 
     def __init__(self) -> None:
-        self.shape = VideoShape()
         self.num_frames = 0
+        self.size: tuple[int, int] | None = None
         self.problems: list[tuple[int, str]] = []
         self.doubtful: list[int] = []
 
-    def over(self, frames: Frames) -> Frames:
-        """The same frames, watched."""
-        return dataclasses.replace(frames, frames=self._watched(frames.frames))
-
-    def _watched(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
+    def watched(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
+        """The same frames."""
         for frame in frames:
             self.num_frames += 1
             if frame.problem is not None:
                 self.problems.append((frame.index, frame.problem))
-            elif frame.pixels_HxWx3 is not None and self.shape.size is None:
-                self.shape.size = frame.pixels_HxWx3.shape[0], frame.pixels_HxWx3.shape[1]
+            elif frame.pixels_HxWx3 is not None and self.size is None:
+                self.size = frame.pixels_HxWx3.shape[0], frame.pixels_HxWx3.shape[1]
             if frame.is_doubtful:
                 self.doubtful.append(frame.index)
             yield frame
@@ -251,34 +242,38 @@ def _open_outputs(
     manifest: Manifest,
     frames: Frames,
     segmenter: Segmenter,
-    shape: VideoShape,
+    seen: _Seen,
 ) -> dict[Format, Output]:
     """The outputs that are not known to be whole."""
 
     def name_of(index: int) -> str:
         return frames.names[index] if frames.names else f"{index:06d}"
 
-    opened: dict[Format, Output] = {}
-    for kind in prediction.formats:
+    def opened(kind: Format) -> Output:
         match kind:
-            case "video":
-                if not manifest.is_video_whole:
-                    opened[kind] = VideoOutput(
-                        prediction.output,
-                        segmenter.classes,
-                        rate=frames.rate,
-                        time_base=frames.time_base,
-                        shape=shape,
-                        pixel_aspect=frames.pixel_aspect,
-                        sound_of=frames.sound_of if prediction.sound == "keep" else None,
-                    )
             case "png":
                 folder = prediction.output / outputs.OVERLAYS_DIR
-                opened[kind] = PictureOutput(folder, name_of, outputs.overlay_png)
+                return PictureOutput(folder, name_of, outputs.overlay_png)
             case "labels":
                 folder = prediction.output / outputs.LABELS_DIR
-                opened[kind] = PictureOutput(folder, name_of, outputs.label_png)
-    return opened
+                return PictureOutput(folder, name_of, outputs.label_png)
+            case "video":
+                return VideoOutput(
+                    prediction.output,
+                    segmenter.classes,
+                    rate=frames.rate,
+                    time_base=frames.time_base,
+                    size_of_first=lambda: seen.size,
+                    pixel_aspect=frames.pixel_aspect,
+                    sound_of=frames.sound_of if prediction.sound == "keep" else None,
+                )
+
+    with _told_if_unwritable(prediction.output):
+        return {
+            kind: opened(kind)
+            for kind in prediction.formats
+            if not (kind == "video" and manifest.is_video_whole)
+        }
 
 
 @contextlib.contextmanager
@@ -309,10 +304,7 @@ def _write_results(
         try:
             for result in results:
                 if result.problem is not None:
-                    broken = (
-                        f"Frame {result.index} at {result.seconds:.2f} s is broken "
-                        f"({result.problem})"
-                    )
+                    broken = _broken(result)
                     if prediction.on_error == "stop":
                         return UserError(
                             f"{broken}: stopped there; --on-error=keep goes on. {done}"
@@ -330,3 +322,26 @@ def _write_results(
         except KeyboardInterrupt:  # the second one
             return Stopped(interrupted, signal.SIGINT)
     return None
+
+
+def _broken(result: FrameResult) -> str:
+    return f"Frame {result.index} at {result.seconds:.2f} s is broken ({result.problem})"
+
+
+def _close(
+    prediction: Prediction,
+    manifest: Manifest,
+    writers: Mapping[Format, Output],
+    seen: _Seen,
+    *,
+    is_whole: bool,
+) -> None:
+    """Finishes the files, and notes how far they are."""
+    with _told_if_unwritable(prediction.output):
+        for writer in writers.values():
+            writer.close()
+    if "video" in writers and is_whole:
+        manifest = dataclasses.replace(manifest, is_video_whole=True, sound=prediction.sound)
+    dataclasses.replace(manifest, problems=tuple(seen.problems)).write(prediction.output)
+    if manifest.is_video_whole:
+        shutil.rmtree(prediction.output / outputs.PARTS_DIR, ignore_errors=True)

@@ -13,14 +13,14 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import numpy as np
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.ahead import ahead
 from tmanet_jax.inference.stream import FrameStream, StreamOutput, StreamState
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
@@ -35,6 +35,14 @@ _DECODED_AHEAD = 4
 _COMPUTED_AHEAD = 2
 _GOES_ON = np.zeros(1, bool)
 _WHOLE = Protocol("whole")
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "align_corners": (None, False, True),
+    "dtype": (None, "float32", "bfloat16"),
+    "precision": get_args(Precision),
+    "attention": get_args(Attention),
+}
+
+_Item = TypeVar("_Item")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,31 +142,22 @@ class Segmenter:
         """
         if not isinstance(path, str | os.PathLike):
             raise UserError(f"path is {path!r}: name a file of weights.")
-        for name, value, choices in (
-            ("align_corners", align_corners, (None, False, True)),
-            ("dtype", dtype, (None, "float32", "bfloat16")),
-            ("precision", precision, get_args(Precision)),
-            ("attention", attention, get_args(Attention)),
-        ):
-            if value not in choices:
-                raise UserError(f"{name} is {value!r}: choose one of {list(choices)}.")
         options: dict[str, Any] = {
-            "mode": mode,
-            "crop_size": crop_size,
-            "stride": stride,
-            "scale": scale,
-            "memory_stride": memory_stride,
+            "align_corners": align_corners,
+            "dtype": dtype,
+            "precision": precision,
+            "attention": attention,
         }
-        loaded = load.load_model(
-            path,
-            align_corners=align_corners,
-            dtype=dtype,
-            precision=precision,
-            attention=attention,
-        )
-        protocol = dataclasses.replace(
-            loaded.protocol or otherwise,
-            **{name: value for name, value in options.items() if value is not None},
+        for name, value in options.items():
+            if value not in _CHOICES[name]:
+                raise UserError(f"{name} is {value!r}: choose one of {list(_CHOICES[name])}.")
+        loaded = load.load_model(path, **options)
+        protocol = (loaded.protocol or otherwise).but(
+            mode=mode,
+            crop_size=crop_size,
+            stride=stride,
+            scale=scale,
+            memory_stride=memory_stride,
         )
         return cls(loaded.model, loaded.classes, protocol)
 
@@ -211,29 +210,43 @@ class Segmenter:
         too_early: list[SourceFrame] = []
         for step in steps:
             if step.output is not None:
-                last = self._result(step.frame, step.output)
+                last = self._whole(step.frame, step.output)
                 for frame in too_early:
                     unknown = np.full_like(last.labels, IGNORE)
-                    yield _broken(frame, np.zeros_like(last.frame), unknown, self.classes)
+                    yield self._result(frame, np.zeros_like(last.frame), unknown)
                 too_early.clear()
                 if step.is_wanted:
                     yield last
             elif last is not None:
-                yield _broken(step.frame, last.frame, last.labels, self.classes)
+                yield self._result(step.frame, last.frame, last.labels)
             else:
                 too_early.append(step.frame)
         if too_early:
             raise UserError(f"Not one frame can be read: {too_early[0].problem}.")
 
-    def _result(self, frame: SourceFrame, output: StreamOutput) -> FrameResult:
+    def _whole(self, frame: SourceFrame, output: StreamOutput) -> FrameResult:
         assert frame.pixels_HxWx3 is not None
+        probabilities = functools.partial(self._stream.probabilities, output)
+        labels_HxW = np.array(output.labels_BxHxW)[0]
+        return self._result(frame, frame.pixels_HxWx3, labels_HxW, probabilities)
+
+    def _result(
+        self,
+        frame: SourceFrame,
+        pixels_HxWx3: np.ndarray,
+        labels_HxW: np.ndarray,
+        probabilities: Callable[[], jax.Array] | None = None,
+    ) -> FrameResult:
+        assert frame.pts is not None and frame.seconds is not None
         return FrameResult(
-            *_place(frame),
-            frame=frame.pixels_HxWx3,
-            labels=np.array(output.labels_BxHxW)[0],
-            problem=None,
-            classes=self.classes,
-            _probabilities=functools.partial(self._stream.probabilities, output),
+            frame.index,
+            frame.pts,
+            frame.seconds,
+            pixels_HxWx3,
+            labels_HxW,
+            frame.problem,
+            self.classes,
+            probabilities,
         )
 
 
@@ -289,19 +302,20 @@ def _turns(
             waiting.append(frame)
 
 
-def _place(frame: SourceFrame) -> tuple[int, int, float]:
-    assert frame.pts is not None and frame.seconds is not None
-    return frame.index, frame.pts, frame.seconds
+def ahead(items: Iterator[_Item], depth: int) -> Generator[_Item, None, None]:
+    """The items of an iterator, up to `depth` of them made by a thread before they are asked for.
 
-
-def _broken(
-    frame: SourceFrame, pixels_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet
-) -> FrameResult:
-    return FrameResult(
-        *_place(frame),
-        frame=pixels_HxWx3,
-        labels=labels_HxW,
-        problem=frame.problem,
-        classes=classes,
-        _probabilities=None,
-    )
+    An exception of the iterator is raised here, after the items before it. Closing this generator
+    (or dropping it) ends the thread, and closes the iterator if that can be closed.
+    """
+    end: Any = object()
+    thread = ThreadPoolExecutor(1)
+    try:
+        made = collections.deque(thread.submit(next, items, end) for _ in range(depth))
+        while (item := made.popleft().result()) is not end:
+            made.append(thread.submit(next, items, end))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
+        if close := getattr(items, "close", None):
+            close()

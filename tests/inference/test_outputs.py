@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from tests.made.tiny_weights import write_weights
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.manifest import (
+from tmanet_jax.inference.outputs import (
     MANIFEST_FILE,
     Manifest,
     fingerprint_weights,
@@ -23,7 +23,7 @@ WANTED = Manifest("drive.mp4", "ab", "whole", problems=((3, "torn"),))
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
     written = dataclasses.replace(WANTED, is_video_whole=True)
     written.write(tmp_path)
-    assert open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ()) == written
+    assert open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE) == written
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_a_manifest_comes_back(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST_FILE).write_text(text)
     with pytest.raises(UserError, match=r"predict\.json.*Delete the folder, and predict again"):
-        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ())
+        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE)
 
 
 def test_a_manifest_of_anything_else_is_told_in_short(tmp_path: Path) -> None:
     dataclasses.replace(WANTED, checkpoint="x" * 100_000).write(tmp_path)
     with pytest.raises(UserError, match="other weights") as refusal:
-        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE, ())
+        open_manifest(tmp_path, WANTED, tmp_path / MANIFEST_FILE)
     assert len(str(refusal.value)) < 1000
 
 
@@ -68,4 +68,16 @@ def test_weights_that_are_no_file_are_none_of_an_older_folder(tmp_path: Path) ->
     Manifest("frames", "0" * 64, "whole").write(tmp_path)
     wanted = Manifest("frames", "tensors 1", "whole")
     with pytest.raises(UserError, match="predictions of other weights"):
-        open_manifest(tmp_path, wanted, tmp_path, ())
+        open_manifest(tmp_path, wanted, tmp_path)
+
+
+def test_another_precision_is_told_and_a_folder_that_names_none_goes_on(tmp_path: Path) -> None:
+    older = Manifest("frames", "tensors 1", "whole, float32")
+    older.write(tmp_path)
+    how = "whole, float32, precision {}, attention auto"
+    wanted = dataclasses.replace(older, how=how.format("default"))
+    assert open_manifest(tmp_path, wanted, tmp_path) == wanted
+    wanted.write(tmp_path)
+    other = dataclasses.replace(older, how=how.format("highest"))
+    with pytest.raises(UserError, match=r"other settings.*precision default.*precision highest"):
+        open_manifest(tmp_path, other, tmp_path)
