@@ -12,7 +12,6 @@ import re
 import time
 import typing
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -24,7 +23,7 @@ from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.segmenter import FrameResult
 from tmanet_jax.pictures import legend
-from tmanet_jax.video.frames import is_video, picture_files
+from tmanet_jax.video.frames import Frames, is_video, picture_files
 from tmanet_jax.video.read import is_stream
 from tmanet_jax.video.writer import PartWriter, join
 from tmanet_jax.weights import files
@@ -238,29 +237,28 @@ class VideoOutput:
     Args:
         folder: of the video and, until it is whole, of its parts.
         classes: of the legend.
-        rate: frames a second, on average.
-        time_base: unit of the results' `pts`, in seconds.
+        frames: whose overlays it shows.
         size_of_first: height and width of the first whole frame, known when the first result comes.
-        sound_of: the video whose sound is kept, or None.
-        pixel_aspect: width of a pixel by its height.
+        keeps_sound: whether it gets the frames' sound.
     """
 
     def __init__(
         self,
         folder: Path,
         classes: ClassSet,
+        frames: Frames,
         *,
-        rate: Fraction,
-        time_base: Fraction,
         size_of_first: Callable[[], tuple[int, int] | None],
-        sound_of: str | os.PathLike[str] | None,
-        pixel_aspect: Fraction,
+        keeps_sound: bool,
     ):
         self._folder, self._classes, self._size_of_first = folder, classes, size_of_first
-        self._sound_of = sound_of
+        self._sound_of = frames.sound_of if keeps_sound else None
         self._parts = folder / PARTS_DIR
         self._writer = PartWriter(
-            self._parts, rate=rate, time_base=time_base, pixel_aspect=pixel_aspect
+            self._parts,
+            rate=frames.rate,
+            time_base=frames.time_base,
+            pixel_aspect=frames.pixel_aspect,
         )
         self._num_before = self._writer.num_done
         self._legend: np.ndarray | None = None

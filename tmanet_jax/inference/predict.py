@@ -261,11 +261,9 @@ def _open_outputs(
                 return VideoOutput(
                     prediction.output,
                     segmenter.classes,
-                    rate=frames.rate,
-                    time_base=frames.time_base,
+                    frames,
                     size_of_first=lambda: seen.size,
-                    pixel_aspect=frames.pixel_aspect,
-                    sound_of=frames.sound_of if prediction.sound == "keep" else None,
+                    keeps_sound=prediction.sound == "keep",
                 )
 
     with _told_if_unwritable(prediction.output):

@@ -9,6 +9,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,8 +53,7 @@ class Frames:
     pixel_aspect: Fraction = Fraction(1)
 
 
-@contextlib.contextmanager
-def open_frames(source: FrameSource) -> Iterator[Frames]:
+def open_frames(source: FrameSource) -> AbstractContextManager[Frames]:
     """Opens a source of frames, and closes it at the end.
 
     Args:
@@ -65,35 +65,38 @@ def open_frames(source: FrameSource) -> Iterator[Frames]:
         UserError: there is nothing there, or it cannot be read.
     """
     if isinstance(source, int):
-        with _camera(source) as frames:
-            yield frames
-    elif not isinstance(source, str | os.PathLike):
-        if not isinstance(source, Iterable):
-            raise UserError(
-                f"{source!r} is no source of frames: expected a path, the number of a camera, or "
-                "arrays HxWx3 of uint8, RGB."
-            )
-        yield _numbered(map(_checked, source), len(source) if isinstance(source, list) else None)
-    elif is_video(source):
-        with open_video(source) as video:
-            if video.hdr is not None:
-                logging.getLogger(__name__).warning(
-                    "%s is HDR (%s): its colours are not tone-mapped, and look pale",
-                    source,
-                    video.hdr,
-                )
-            rate = video.average_rate or _RATE
-            yield Frames(
-                _rising(iter(video), video.time_base, rate),
-                rate,
-                video.time_base,
-                video.expected_frames,
-                sound_of=source if video.has_audio else None,
-                pixel_aspect=video.pixel_aspect,
-            )
-    else:
+        return _camera(source)
+    if isinstance(source, str | os.PathLike):
+        if is_video(source):
+            return _video(source)
         paths = picture_files(source)
-        yield _numbered(map(_read_picture, paths), len(paths), _distinct_names(paths))
+        pictures = map(_read_picture, paths)
+        return nullcontext(_numbered(pictures, len(paths), _distinct_names(paths)))
+    if isinstance(source, Iterable):
+        expected = len(source) if isinstance(source, list) else None
+        return nullcontext(_numbered(map(_checked, source), expected))
+    raise UserError(
+        f"{source!r} is no source of frames: expected a path, the number of a camera, or arrays "
+        "HxWx3 of uint8, RGB."
+    )
+
+
+@contextlib.contextmanager
+def _video(source: str | os.PathLike[str]) -> Iterator[Frames]:
+    with open_video(source) as video:
+        if video.hdr is not None:
+            logging.getLogger(__name__).warning(
+                "%s is HDR (%s): its colours are not tone-mapped, and look pale", source, video.hdr
+            )
+        rate = video.average_rate or _RATE
+        yield Frames(
+            _rising(iter(video), video.time_base, rate),
+            rate,
+            video.time_base,
+            video.expected_frames,
+            sound_of=source if video.has_audio else None,
+            pixel_aspect=video.pixel_aspect,
+        )
 
 
 def is_video(source: str | os.PathLike[str]) -> bool:

@@ -238,29 +238,25 @@ class VideoReader:
         in_order = InOrder(num_held=_B_FRAMES_AT_MOST if container in (_MOV, _MXF) else 0)
         num_packets, end, is_torn = 0, 0.0, False
         for packet in self._packets():
-            problem = None
             if isinstance(packet, str):
-                frames, problem = [], packet
-            else:
-                num_packets += packet.size > 0
-                end = max(end, self._shown_by(packet))
-                is_cut_off = self._is_cut_off(packet)
-                is_torn |= is_cut_off
-                losses.sent(packet, is_cut_off=is_cut_off)
-                try:
-                    frames = packet.decode()
-                except av.error.FFmpegError as error:
-                    frames, problem = [], error.strerror
-                is_last = packet.size == 0
-                frames = [*in_order.add(frames), *(in_order.rest() if is_last else ())]
-            for frame in frames:
+                is_torn = False
+                yield from losses.failed(None, packet)
+                continue
+            num_packets += packet.size > 0
+            end = max(end, self._shown_by(packet))
+            is_cut_off = self._is_cut_off(packet)
+            is_torn |= is_cut_off
+            losses.sent(packet, is_cut_off=is_cut_off)
+            frames, problem = _decoded(packet)
+            is_last = packet.size == 0
+            for frame in [*in_order.add(frames), *(in_order.rest() if is_last else ())]:
                 yield from losses.before(frame)
                 flaw = losses.flaw(frame)
                 is_torn &= flaw is None
                 yield Event(frame.pts, frame, flaw)
             if problem is not None:
                 is_torn = False
-                yield from losses.failed(None if isinstance(packet, str) else packet.pts, problem)
+                yield from losses.failed(packet.pts, problem)
         rest = list(losses.rest())
         yield from rest
         is_short = container == _MOV and num_packets < (self.expected_frames or 0)
@@ -312,6 +308,14 @@ class VideoReader:
             flush = av.Packet()
             flush.stream = self._stream
             yield flush
+
+
+def _decoded(packet: av.Packet) -> tuple[list[av.VideoFrame], str | None]:
+    """The frames that the decoder gives after a packet, or what it raises."""
+    try:
+        return packet.decode(), None
+    except av.error.FFmpegError as error:
+        return [], error.strerror
 
 
 def _first_video_stream(

@@ -10,11 +10,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import av
 
 from tmanet_jax.errors import UserError
 from tmanet_jax.video.read import is_stream, open_container, open_video
+
+_Stream = TypeVar("_Stream", av.AudioStream, av.VideoStream)
 
 _AUDIO_OF_BROWSERS = ("aac", "mp3", "opus", "flac")
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
@@ -38,22 +41,22 @@ class Sound:
     is_copied: bool
 
     def packets(
-        self, out: av.container.OutputContainer, sources: contextlib.ExitStack
+        self, out: av.container.OutputContainer, opened: contextlib.ExitStack
     ) -> Iterator[av.Packet]:
         """Adds a stream to a container; its packets follow, with times that rise.
 
         Raises:
             Exception: of many kinds, here or while the packets are read: this way does not work.
         """
-        container = sources.enter_context(open_container(self.path))
-        source = container.streams.audio[self.track]
+        container = opened.enter_context(open_container(self.path))
+        track = container.streams.audio[self.track]
         if self.is_copied:
-            packets = _copied(container, source, out.add_stream_from_template(source))
+            packets = copied(container, track, out.add_stream_from_template(track))
         else:
-            rate = source.codec_context.sample_rate
+            rate = track.codec_context.sample_rate
             encoder = out.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
-            encoder.codec_context.layout = _AAC_LAYOUTS.get(source.codec_context.channels, "stereo")
-            packets = _encoded(container, source, encoder)
+            encoder.codec_context.layout = _AAC_LAYOUTS.get(track.codec_context.channels, "stereo")
+            packets = _encoded(container, track, encoder)
         return _moved(_rising(_while_it_can_be_read(packets, self.path)), self.start)
 
 
@@ -84,19 +87,20 @@ def _is_default(track: av.AudioStream) -> bool:
     return bool(track.disposition & av.stream.Disposition.default)
 
 
-def _copied(
-    container: av.container.InputContainer, source: av.AudioStream, copied: av.AudioStream
+def copied(
+    container: av.container.InputContainer, stream: _Stream, out: _Stream
 ) -> Iterator[av.Packet]:
-    for packet in container.demux(source):
+    """The packets of a stream as they are, for a stream of another container."""
+    for packet in container.demux(stream):
         if packet.size:
-            packet.stream = copied
+            packet.stream = out
             yield packet
 
 
 def _encoded(
-    container: av.container.InputContainer, source: av.AudioStream, encoder: av.AudioStream
+    container: av.container.InputContainer, track: av.AudioStream, encoder: av.AudioStream
 ) -> Iterator[av.Packet]:
-    for packet in container.demux(source):
+    for packet in container.demux(track):
         with contextlib.suppress(av.error.InvalidDataError):  # the decoder goes on behind it
             for frame in packet.decode():
                 yield from encoder.encode(frame)

@@ -6,6 +6,7 @@ the parts' packets behind one another, so that the whole is the same however oft
 """
 
 import contextlib
+import functools
 import heapq
 import itertools
 import logging
@@ -18,7 +19,7 @@ import av
 import numpy as np
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.video.sound import Sound, ways_to_keep
+from tmanet_jax.video.sound import Sound, copied, ways_to_keep
 
 PART_FRAMES = 120
 
@@ -50,7 +51,9 @@ class PartWriter:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._rate, self._time_base, self._pixel_aspect = rate, time_base, pixel_aspect
+        self._new_part = functools.partial(
+            _Part, folder / "unfinished.nut", rate, time_base, pixel_aspect
+        )
         self._open: _Part | None = None
         (folder / _LAST).unlink(missing_ok=True)
         self.num_done = PART_FRAMES * _keep_full_parts(folder)
@@ -64,14 +67,7 @@ class PartWriter:
             UserError: H.264 has no frames of that size.
         """
         if self._open is None:
-            size = picture_HxWx3.shape[:2]
-            self._open = _Part(
-                self._folder / "unfinished.nut",
-                size,
-                self._rate,
-                self._time_base,
-                self._pixel_aspect,
-            )
+            self._open = self._new_part(picture_HxWx3.shape[:2])
         try:
             self._open.write(picture_HxWx3, pts)
         except (av.error.ArgumentError, av.error.ExternalError) as error:
@@ -132,10 +128,10 @@ class _Part:
     def __init__(
         self,
         path: Path,
-        size: tuple[int, ...],
         rate: Fraction,
         time_base: Fraction,
         pixel_aspect: Fraction,
+        size: tuple[int, ...],
     ) -> None:
         self.path = path
         self._time_base = time_base
@@ -213,13 +209,13 @@ def _join_with_sound(parts: list[Path], out: Path, sound_of: str | os.PathLike[s
 def _write_joined(parts: list[Path], out: Path, sound: Sound | None) -> None:
     with (
         av.open(out, "w", format="mp4", options={"movflags": "+faststart"}) as container,
-        contextlib.ExitStack() as sources,
+        contextlib.ExitStack() as opened,
     ):
         with av.open(parts[0]) as first:
             video = container.add_stream_from_template(first.streams.video[0])
         tracks = [_with_durations(_video_packets(parts, video))]
         if sound is not None:
-            tracks.append(sound.packets(container, sources))
+            tracks.append(sound.packets(container, opened))
         for packet in _until_the_picture_ends(heapq.merge(*tracks, key=_seconds), video):
             container.mux(packet)
 
@@ -249,10 +245,7 @@ def _time(packet: av.Packet) -> int:
 def _video_packets(parts: list[Path], stream: av.VideoStream) -> Iterator[av.Packet]:
     for part in parts:
         with av.open(part) as container:
-            for packet in container.demux(video=0):
-                if packet.size:
-                    packet.stream = stream
-                    yield packet
+            yield from copied(container, container.streams.video[0], stream)
 
 
 def _with_durations(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
