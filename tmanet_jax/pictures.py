@@ -19,12 +19,6 @@ def blend(frame_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet) ->
     return cv2.addWeighted(classes.paint(labels_HxW), _OPACITY, frame_HxWx3, 1 - _OPACITY, 0)
 
 
-def captioned(panel_HxWx3: np.ndarray, caption: str) -> np.ndarray:
-    """Enlarges small panels, so that the caption can be read, and writes it above."""
-    factor = -(-_MIN_PANEL_WIDTH // panel_HxWx3.shape[1])
-    return under_caption(panel_HxWx3.repeat(factor, axis=0).repeat(factor, axis=1), caption)
-
-
 def under_caption(panel_HxWx3: np.ndarray, caption: str) -> np.ndarray:
     """Writes a caption above a panel, in black on white."""
     strip = np.full((_CAPTION_HEIGHT, panel_HxWx3.shape[1], 3), 255, np.uint8)
@@ -51,7 +45,7 @@ def legend(present: Sequence[int], classes: ClassSet, width: int) -> np.ndarray:
     return strip
 
 
-def side_by_side(
+def three_panels(
     frame_HxWx3: np.ndarray, labels_HxW: np.ndarray, predicted_HxW: np.ndarray, classes: ClassSet
 ) -> np.ndarray:
     """Frame | labels | prediction with captions, and a legend of the classes that occur, RGB."""
@@ -60,7 +54,14 @@ def side_by_side(
         "labels": blend(frame_HxWx3, labels_HxW, classes),
         "prediction": blend(frame_HxWx3, predicted_HxW, classes),
     }
-    row = np.concatenate([captioned(panel, name) for name, panel in panels.items()], axis=1)
+    factor = -(-_MIN_PANEL_WIDTH // frame_HxWx3.shape[1])  # so that captions can be read
+    row = np.concatenate(
+        [
+            under_caption(panel.repeat(factor, axis=0).repeat(factor, axis=1), name)
+            for name, panel in panels.items()
+        ],
+        axis=1,
+    )
     occurring = np.union1d(labels_HxW, predicted_HxW)
     present = [c for c in occurring if c < classes.num_classes]
     return np.concatenate([row, legend(present, classes, row.shape[1])], axis=0)

@@ -34,7 +34,7 @@ from tmanet_jax.parallel.sharding import (
     put_locally,
     replicated,
 )
-from tmanet_jax.pictures import side_by_side
+from tmanet_jax.pictures import three_panels
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.metrics import confusion_matrix
 
@@ -55,7 +55,7 @@ class SegmentedClip(NamedTuple):
     def picture(self, classes: ClassSet) -> np.ndarray:
         """Query frame, labels and prediction side by side, RGB uint8."""
         frame_HxWx3 = self.clip.frames_SxHxWx3[-1]
-        return side_by_side(frame_HxWx3, self.clip.labels_HxW, self.predicted_HxW, classes)
+        return three_panels(frame_HxWx3, self.clip.labels_HxW, self.predicted_HxW, classes)
 
 
 Predictor = Callable[
