@@ -7,15 +7,15 @@ from pathlib import Path
 
 from flax import nnx
 
-from tmanet_jax.data.records import Clip, ClipSource
+from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import local_mesh, to_default_device
-from tmanet_jax.scoring.clips import ClipSegmenter, compile_segmenter
+from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.scoring.consistency import evaluate_videos, frame_stream, segment_video
-from tmanet_jax.scoring.evaluate import Evaluation, evaluate, segment_split
-from tmanet_jax.scoring.report import Report, write_report
+from tmanet_jax.scoring.evaluate import evaluate, segment_split
+from tmanet_jax.scoring.report import Report, report_of, write_report
 from tmanet_jax.scoring.submission import Submission
 from tmanet_jax.scoring.trained_network import load_trained, model_settings, scored_as_before
 from tmanet_jax.scoring.videos import clips_of, find_videos
@@ -115,28 +115,6 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
         temporal=temporal,
     )
     distributed.tell(write_report(report, workdir / CONSISTENCY_DIR))
-
-
-def report_of(
-    evaluation: Evaluation, segmenter: ClipSegmenter, source: ClipSource, step: int
-) -> Report:
-    """With the worst clips, which are segmented once more.
-
-    Args:
-        evaluation: of the split.
-        segmenter: the network.
-        source: the split.
-        step: of the weights.
-    """
-    worst = evaluation.worst(segmenter.config.num_worst)
-    offsets = range(segmenter.num_memory, 0, -1)
-    return Report(
-        evaluation=evaluation,
-        how=segmenter.config,
-        step=step,
-        split=source.split,
-        worst=list(segmenter.segment(source.read(index, offsets) for index in worst)),
-    )
 
 
 def _player_clips(settings: Settings) -> Iterable[Clip]:

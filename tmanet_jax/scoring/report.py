@@ -16,10 +16,11 @@ import numpy as np
 
 from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.files import write_whole
+from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.charts import confusion_picture
-from tmanet_jax.scoring.clips import SegmentedClip
+from tmanet_jax.scoring.clips import ClipSegmenter, SegmentedClip
 from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.scoring.metrics import Scores
 from tmanet_jax.scoring.report_page import Page, render_page
@@ -55,6 +56,28 @@ class Report:
     worst: Sequence[SegmentedClip] = ()
     player: Sequence[SegmentedClip] = ()
     temporal: TemporalScores | None = None
+
+
+def report_of(
+    evaluation: Evaluation, segmenter: ClipSegmenter, source: ClipSource, step: int
+) -> Report:
+    """With the worst clips, which are segmented once more.
+
+    Args:
+        evaluation: of the split.
+        segmenter: the network.
+        source: the split.
+        step: of the weights.
+    """
+    worst = evaluation.worst(segmenter.config.num_worst)
+    offsets = range(segmenter.num_memory, 0, -1)
+    return Report(
+        evaluation=evaluation,
+        how=segmenter.config,
+        step=step,
+        split=source.split,
+        worst=list(segmenter.segment(source.read(index, offsets) for index in worst)),
+    )
 
 
 def write_report(report: Report, workdir: Path) -> str:

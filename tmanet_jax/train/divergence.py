@@ -1,17 +1,18 @@
-"""The losses of a run: logged, and watched for one that is not finite."""
+"""A training that diverges: losses and weights that are not finite, steps skipped, what is safe."""
 
 import collections
 import math
 
+import jax
 import numpy as np
 import optax
 
 from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.data.records import ClipSource
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.train.logs import RunLog
-from tmanet_jax.train.step import StepMetrics
+from tmanet_jax.train.step import StepMetrics, TrainState
 
 
 class LossWatch:
@@ -68,6 +69,32 @@ class LossWatch:
         """
         while self._pending:
             self._check_oldest()
+
+    def may_be_saved(self, state: TrainState, done: int, *, is_last: bool) -> bool:
+        """Whether a step gets a checkpoint: what skipped steps leave may be lost already.
+
+        Args:
+            state: after the step.
+            done: steps so far; waits for all of them.
+            is_last: the run ends with this step, which is saved in any case.
+
+        Raises:
+            UserError: a loss, a gradient or a weight is not finite.
+        """
+        self.check_all()
+        if self.num_skipped_last:
+            said = counted(self.num_skipped_last, "skipped step")
+            if not is_last:
+                self._log.message(f"No checkpoint after step {done}, which ends {said}.")
+                return False
+            self._log.message(f"The run ends with {said}: its last weights are those before.")
+        if not _is_finite(state):
+            raise UserError(
+                f"The weights after step {done} are not finite: this training has failed, and "
+                f"nothing of the step is saved. The newest checkpoint is {self._newest_saved()}. "
+                "Lower config.optimizer.learning_rate, and look at the first steps in train.log."
+            )
+        return True
 
     def log_newest(self) -> str:
         """Waits for every step so far and logs the newest that is finite; a short text of it.
@@ -133,3 +160,9 @@ class LossWatch:
     def _newest_saved(self) -> str:
         newest = self._checkpoints.newest_in_directory()
         return "none" if newest is None else f"of step {newest}"
+
+
+def _is_finite(state: TrainState) -> bool:
+    """Whether all weights are, which the next step's loss would have shown."""
+    arrays = (leaf.addressable_data(0) for leaf in jax.tree.leaves(state.network))
+    return all(np.isfinite(np.asarray(array)).all() for array in arrays)

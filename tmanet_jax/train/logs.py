@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from tmanet_jax.parallel import distributed
+from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.workdir import RunDescription
 
 PROFILE_DIR = "profile"
@@ -71,6 +72,23 @@ class RunLog:
     def picture(self, step: int, name: str, picture_HxWx3: np.ndarray) -> None:
         """RGB uint8, to TensorBoard."""
         self._tensorboard.add_image(name, picture_HxWx3, step, dataformats="HWC")
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """The scores after a step, everywhere, and the clips to show."""
+        overall = evaluation.overall
+        self.scalars(
+            step,
+            {
+                "eval/mIoU": overall.mean_iou,
+                "eval/mAcc": overall.mean_accuracy,
+                "eval/aAcc": overall.all_accuracy,
+                "eval/mDice": overall.mean_dice,
+                **{f"eval/mIoU_{name}": g.mean_iou for name, g in evaluation.groups.items()},
+            },
+        )
+        for clip_id, picture_HxWx3 in evaluation.overlays.items():
+            self.picture(step, f"prediction/{clip_id}", picture_HxWx3)
+        self.message(f"step {step}: mIoU {100 * overall.mean_iou:.2f}")
 
     def __enter__(self) -> "RunLog":
         return self

@@ -1,12 +1,14 @@
-"""What a run trains by: settings made into a recipe, with what the training split says."""
+"""What a run trains on and by: its splits, and its settings made into a recipe and a state."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 from tmanet_jax.checkpoints.store import DataStream
 from tmanet_jax.data.records import ClipSource
 from tmanet_jax.errors import UserError
+from tmanet_jax.inputs import open_split
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.scoring.evaluate import evenly_spread
 from tmanet_jax.settings import Settings
@@ -16,7 +18,33 @@ from tmanet_jax.train.step import Recipe, TrainState, init_state
 _FRAMES_MEASURED = 15
 
 
-def check_crop(settings: Settings, source: ClipSource) -> None:
+class Splits(NamedTuple):
+    """The clips of a run: those that train it, and those that are scored."""
+
+    train: ClipSource
+    scored: ClipSource
+
+    def label_doubts(self) -> list[str]:
+        """What is doubtful about the labels of both."""
+        return self.train.label_doubts(trains=True) + self.scored.label_doubts(trains=False)
+
+
+def open_splits(settings: Settings) -> Splits:
+    """Opens both splits, checked against the network and the crop.
+
+    Raises:
+        UserError: no such records, or ones that this run cannot use.
+    """
+    data, num_memory = settings.data, settings.model.head.num_memory
+    splits = Splits(
+        train=open_split(settings, data.train_split, memory_range=data.memory_range),
+        scored=open_split(settings, data.eval_split, memory_range=num_memory),
+    )
+    _check_crop(settings, splits.train)
+    return splits
+
+
+def _check_crop(settings: Settings, source: ClipSource) -> None:
     """A crop beyond the largest resized frame would be padding in every clip.
 
     Raises:

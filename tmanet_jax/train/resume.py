@@ -2,12 +2,50 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from tmanet_jax.checkpoints.damage import steps_in
+from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.errors import counted
+from tmanet_jax.inputs import load_weights, random_model
+from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import InitConfig, OptimizerConfig, Settings
 from tmanet_jax.train.optimizer import poly_schedule
+from tmanet_jax.train.recipe import Splits
 from tmanet_jax.weights.load import LoadReport
 from tmanet_jax.workdir import differences
+
+
+def introduction(model: TMANet, splits: Splits, mesh: Mesh, workdir: Path) -> str:
+    """What a run is, for the log."""
+    num_params = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return (
+        f"TMANet with {num_params / 1e6:.2f} M parameters, T = {model.config.head.num_memory}, "
+        f"{model.config.dtype} at {model.config.precision} precision; "
+        f"clips: {len(splits.train)} to train, {len(splits.scored)} to score; "
+        f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}; workdir {workdir}"
+    )
+
+
+def first_network(
+    settings: Settings, workdir: Path, classes: ClassSet
+) -> tuple[TMANet, tuple[str, ...]]:
+    """The network before step 0, and what it begins from; that of a run that goes on tells nothing.
+
+    Raises:
+        UserError: the file of weights cannot be read or does not fit.
+    """
+    model = random_model(settings)
+    if steps_in(workdir / CHECKPOINTS_DIR):
+        return model, ()
+    report = load_weights(model, settings.init, classes, trains=True)
+    return model, (beginning(settings.init, report),)
 
 
 def beginning(init: InitConfig, report: LoadReport | None) -> str:
