@@ -23,6 +23,7 @@ ORDER = """
     tmanet_jax.inference
     tmanet_jax.scoring
     tmanet_jax.train
+    tmanet_jax.export
     tmanet_jax.__init__
 """
 """The rooms that use the network: each imports itself and what stands above it."""

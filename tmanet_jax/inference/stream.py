@@ -12,6 +12,7 @@ earlier frame, its first one stands in, as the preparation of clips does it.
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -67,6 +68,12 @@ class StreamOutput(NamedTuple):
     """uint8"""
     logits_NxhxwxC: jax.Array
     """At stride 8, of whole (resized) frames or of windows; for `FrameStream.probabilities`."""
+
+
+PureStep = Callable[
+    [nnx.State, StreamState, jax.Array, jax.Array], tuple[StreamState, StreamOutput]
+]
+"""Weights, state, frames_BxHxWx3 and reset_B -> as `FrameStream.step` returns."""
 
 
 class FrameStream:
@@ -147,6 +154,20 @@ class FrameStream:
             (self._weights, state, frames, reset),
         )
         return self._step.lower(*arguments, size)
+
+    def pure_step(self, size: tuple[int, int]) -> tuple[PureStep, nnx.State]:
+        """The step of frames that need no resizing, as a function of weights, and its weights.
+
+        Args:
+            size: height and width of the frames in pixels.
+        """
+
+        def step(
+            weights: nnx.State, state: StreamState, frames_BxHxWx3: jax.Array, reset_B: jax.Array
+        ) -> tuple[StreamState, StreamOutput]:
+            return self._step_of_weights(weights, state, frames_BxHxWx3, reset_B, size)
+
+        return step, self._weights
 
     def probabilities(self, output: StreamOutput) -> jax.Array:
         """Class probabilities of the frames of a step, float32 BxHxWxC."""

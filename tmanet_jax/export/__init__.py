@@ -1,0 +1,1 @@
+"""Networks as programs of other engines: they run without this package."""

@@ -1,0 +1,203 @@
+"""The folder of an export: program, runner, what it is, and a few lines on how to run it."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.files import why_not_written
+from tmanet_jax.errors import UserError
+from tmanet_jax.export import network as runner
+from tmanet_jax.export.onnx_file import onnx_of, stored_shape
+from tmanet_jax.export.program import Kind, Program, program_of
+from tmanet_jax.export.stablehlo import stablehlo_of
+from tmanet_jax.export.verify import Agreement, verified
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
+from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.protocol import Protocol
+
+Format = Literal["stablehlo", "onnx", "openvino"]
+
+_FILES = {"stablehlo": "program.stablehlo", "onnx": "program.onnx", "openvino": "program.xml"}
+_NEEDS = {
+    "stablehlo": ("jax", "flatbuffers"),
+    "onnx": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "onnx"),
+}
+"""The engine, and what writes for it."""
+
+_README = """\
+# {classes}: a TMANet for {engine}
+
+`network.py` runs it; it needs numpy and {engine} ({version} wrote and ran it), nothing else.
+
+```python
+from network import Network
+
+network = Network()
+{example}
+```
+
+Frames are uint8 RGB of shape {frames}, labels uint8 of shape {labels}: `export.json` names and
+colours the classes, and holds the shapes of all that goes in and out. Normalising, up-sampling and
+arg-max are inside. The network's frames are segmented so:
+{protocol}; resize them before to the size above.
+
+Verified after writing: {agreement}.
+"""
+
+_STREAM_EXAMPLE = """\
+labels = network(frames)  # the first frame{of_each}
+labels = network(frames)  # the next one; what is remembered of those before stays in `network`
+labels = network(frames, reset={reset})  # {resets} begins anew before this frame, as at a cut
+network.restart()  # {all_} anew"""
+
+_CLIP_EXAMPLE = """\
+labels = network(frames)  # {length} frames of each clip, the newest last: its labels"""
+
+
+def export_network(
+    model: TMANet,
+    classes: ClassSet,
+    protocol: Protocol,
+    output: Path,
+    *,
+    format: Format,
+    size: tuple[int, int],
+    program: Kind = "stream",
+    streams: int = 1,
+) -> Agreement:
+    """Writes a network for an engine, and checks what was written in a process of its own.
+
+    Args:
+        model: in float32.
+        classes: what it tells apart.
+        protocol: how frames are segmented.
+        output: a folder that is made; nothing is left of an export that fails.
+        format: of the program.
+        size: height and width of the frames.
+        program: the streaming step, or the whole clip.
+        streams: B, streams that go on together, or clips at a time.
+
+    Raises:
+        UserError: the engine is not installed, the folder is there already or cannot be written,
+            or what was written is not the network.
+    """
+    if format not in _FILES:
+        raise UserError(f"format is {format!r}: choose one of {', '.join(_FILES)}.")
+    _check_installed(format)
+    written = program_of(model, protocol, program, streams, size)
+    with _in_place(output) as folder:
+        _write_program(written, format, folder)
+        shutil.copyfile(runner.__file__, folder / "network.py")
+        about = _about(written, format, classes, protocol)
+        _write_json(folder / "export.json", about)
+        agreement = verified(written, folder)
+        _write_json(folder / "export.json", about | {"verified": dataclasses.asdict(agreement)})
+        (folder / "README.md").write_text(_readme(written, about, agreement))
+    return agreement
+
+
+def _check_installed(format: Format) -> None:
+    missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"Format {format} needs {' and '.join(missing)}: pip install -r "
+            "requirements-export.txt."
+        )
+
+
+@contextlib.contextmanager
+def _in_place(output: Path) -> Iterator[Path]:
+    """A folder beside the output, which takes its name when all is well."""
+    if output.exists():
+        raise UserError(f"{output} is there already: remove it, or choose another --output.")
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.rename(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {why_not_written(error)}.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_program(program: Program, format: Format, folder: Path) -> None:
+    path = folder / _FILES[format]
+    if format == "stablehlo":
+        content, weights = stablehlo_of(program)
+        path.write_bytes(content)
+        (folder / "weights.npz").write_bytes(weights)
+    elif format == "onnx":
+        path.write_bytes(onnx_of(program))
+    else:
+        openvino = runner.openvino_library()
+        model = openvino.Core().read_model(onnx_of(program))
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _about(
+    program: Program, format: Format, classes: ClassSet, protocol: Protocol
+) -> dict[str, Any]:
+    is_stored_as_is = format == "stablehlo"
+    state = {
+        name: {
+            "shape": program.inputs[name].shape if is_stored_as_is else stored_shape(program, name),
+            "type": str(program.inputs[name].dtype),
+        }
+        for name in program.state
+    }
+    engine = _NEEDS[format][0]
+    return {
+        "format": format,
+        "file": _FILES[format],
+        "program": program.kind,
+        "frames": program.inputs["frames"].shape,
+        "labels": program.outputs["labels"].shape,
+        "logits": program.outputs["logits"].shape,
+        "state": state,
+        "classes": {
+            name: list(colour)
+            for name, colour in zip(classes.names, classes.palette_Cx3, strict=True)
+        },
+        "normalisation": {"mean": MEAN_RGB.tolist(), "std": STD_RGB.tolist()},
+        "protocol": dataclasses.asdict(protocol),
+        "words": str(protocol),
+        "versions": {name: importlib.metadata.version(name) for name in (engine, "jax", "numpy")},
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> str:
+    b = about["frames"][0]
+    engine = _NEEDS[about["format"]][0]
+    if program.kind == "clip":
+        example = _CLIP_EXAMPLE.format(length=about["frames"][1])
+    else:
+        example = _STREAM_EXAMPLE.format(
+            of_each="" if b == 1 else f" of each of {b} streams",
+            reset=[True] + [False] * (b - 1),
+            resets="the stream" if b == 1 else "the first stream",
+            all_="the stream" if b == 1 else "all streams",
+        )
+    return _README.format(
+        classes=f"{len(about['classes'])} classes",
+        engine=engine,
+        version=about["versions"][engine],
+        example=example,
+        frames=tuple(about["frames"]),
+        labels=tuple(about["labels"]),
+        protocol=about["words"],
+        agreement=agreement,
+    )
