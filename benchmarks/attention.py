@@ -22,7 +22,7 @@ import psutil
 from benchmarks import command
 from benchmarks.harness import Report, Target, median_ratio, median_wall, publish, take_turns
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import OUTPUT_STRIDE
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory import read_memory
 from tmanet_jax.models.memory_kernels import Attention
@@ -112,11 +112,12 @@ def case_of(run: Settings) -> Case:
         UserError: it has no memory.
     """
     head = run.model.head
+    assert isinstance(head, TMAHeadConfig)
     if not head.num_memory:
         raise UserError(
             "config.model.num_memory is 0: there is no memory to read; set it to 1 or more."
         )
-    height, width = (-(-side // OUTPUT_STRIDE) for side in run.data.augmentation.crop_size)
+    height, width = run.model.feature_size(run.data.augmentation.crop_size)
     return Case(
         num_queries=height * width,
         num_keys=head.num_memory * height * width,

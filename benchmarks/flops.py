@@ -11,8 +11,8 @@ of an implementation.
 import dataclasses
 
 from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, STRIDES, ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
-from tmanet_jax.models.tmanet import ModelConfig, feature_size
+from tmanet_jax.models.heads import TMAHeadConfig
+from tmanet_jax.models.tmanet import ModelConfig
 
 Size = tuple[int, int]
 """Height and width."""
@@ -43,8 +43,9 @@ class ForwardFlops:
 
 def forward_flops(model: ModelConfig, size: Size) -> ForwardFlops:
     """Operations of each part of the network for frames of this height and width."""
-    positions = _area(feature_size(size))
+    positions = _area(model.feature_size(size))
     head = model.head
+    assert isinstance(model.backbone, ResNetConfig) and isinstance(head, TMAHeadConfig)
     first_conv, backbone = _backbone_flops(model.backbone, size)
     stage3, stage4 = model.backbone.stage_channels[2:]
     branches = (head.key_channels, head.value_channels)[0 if head.num_memory else 1 :]
@@ -139,13 +140,13 @@ def _block_flops(
     return flops
 
 
-def _read_flops(head: HeadConfig, positions: int) -> int:
+def _read_flops(head: TMAHeadConfig, positions: int) -> int:
     """Scores of all pairs of positions, and the sum of the values."""
     channels = head.key_channels + head.value_channels
     return 2 * positions * head.num_memory * positions * channels
 
 
-def _classify_flops(head: HeadConfig, positions: int) -> int:
+def _classify_flops(head: TMAHeadConfig, positions: int) -> int:
     parts = 2 if head.num_memory else 1
     bottleneck = _conv_flops(positions, 3, parts * head.value_channels, head.channels)
     return bottleneck + _conv_flops(positions, 1, head.channels, head.num_classes)

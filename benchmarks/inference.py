@@ -207,7 +207,7 @@ def _report(
         )
     return Report(
         title=(
-            f"Forward pass, {case.batch_size} x {height}x{width}, ResNet-{config.backbone.depth}, "
+            f"Forward pass, {case.batch_size} x {height}x{width}, {config.backbone}, "
             f"T={config.head.num_memory}, {config.dtype}, on {jax.devices()[0].device_kind}; "
             '"times ours" within the backbone and within the clip'
         ),

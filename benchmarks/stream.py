@@ -305,7 +305,7 @@ def _report(
         text = f"frames/s of {STREAMING}, times those of {PEER_CACHED}"
         targets.append(Target(text, speed_up[PEER_CACHED], 1.0))
     return Report(
-        title=f"Segmentation of a video, {size[0]}x{size[1]}, ResNet-{config.backbone.depth}, "
+        title=f"Segmentation of a video, {size[0]}x{size[1]}, {config.backbone}, "
         f"T={num_memory}, {config.dtype}",
         columns=(
             "",

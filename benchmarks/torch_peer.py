@@ -26,7 +26,7 @@ from tmanet_jax.models.backbones import (
     STRIDES,
     ResNetConfig,
 )
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 
 
@@ -170,7 +170,7 @@ def _through(layers: nn.ModuleList, position: int, features_BxCxhxw: Tensor) -> 
 class TMAHead(nn.Module):
     """The memory head; every position of the memory has convolutions of its own, 0 the oldest."""
 
-    def __init__(self, in_channels: int, config: HeadConfig):
+    def __init__(self, in_channels: int, config: TMAHeadConfig):
         super().__init__()
         self.scale = config.key_channels**-0.5 if config.scale_scores else 1.0
         key, value = config.key_channels, config.value_channels
@@ -206,7 +206,7 @@ class TMAHead(nn.Module):
 class FCNHead(nn.Module):
     """The auxiliary head of training; inference does not use it."""
 
-    def __init__(self, in_channels: int, config: HeadConfig):
+    def __init__(self, in_channels: int, config: TMAHeadConfig):
         super().__init__()
         self.convs = nn.Sequential(ConvModule(in_channels, config.aux_channels, 3))
         self.dropout = nn.Dropout2d(config.dropout)
@@ -229,6 +229,7 @@ class TMANet(nn.Module):
         super().__init__()
         self.config = config
         self.read = read or read_memory
+        assert isinstance(config.backbone, ResNetConfig) and isinstance(config.head, TMAHeadConfig)
         channels = config.backbone.stage_channels
         self.backbone = ResNet(config.backbone)
         self.decode_head = TMAHead(channels[3], config.head)

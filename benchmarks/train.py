@@ -214,7 +214,7 @@ def _report(settings: Settings, case: Case, step: TrainSide, found: Comparison) 
     return Report(
         title=(
             f"Training step, {counted(case.batch_size, 'clip')} of T={model.head.num_memory}, "
-            f"{height}x{width}, ResNet-{model.backbone.depth}, {model.dtype}"
+            f"{height}x{width}, {model.backbone}, {model.dtype}"
             f"{', rematerialised' if model.remat else ''}, on {len(devices)} "
             f"{devices[0].device_kind}"
         ),

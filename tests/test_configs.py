@@ -9,7 +9,7 @@ from flax import nnx
 
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.tmanet import TMANet, feature_size
+from tmanet_jax.models.tmanet import TMANet
 
 NAMES = ("default", "cityscapes", "camvid", "demo", "benchmark")
 
@@ -25,7 +25,7 @@ def test_builds_its_network_and_segments_its_crop(name: str) -> None:
     crop = run.data.augmentation.crop_size
     frames = jax.ShapeDtypeStruct((2, run.model.head.num_memory + 1, *crop, 3), jnp.float32)
     logits = nnx.eval_shape(lambda model, frames: model(frames, train=True), model, frames)
-    assert logits.main.shape == (2, *feature_size(crop), run.model.head.num_classes)
+    assert logits.main.shape == (2, *run.model.feature_size(crop), run.model.head.num_classes)
 
 
 @pytest.mark.parametrize(("name", "millions"), [("cityscapes", 32.1), ("camvid", 34.7)])

@@ -32,11 +32,13 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 
 
 def reversed_memory(patch: pytest.MonkeyPatch) -> None:
-    encode = TMAHead.encode_memory
+    remember = TMAHead.remember
     patch.setattr(
         TMAHead,
-        "encode_memory",
-        lambda self, features, *, train: encode(self, features[::-1], train=train),
+        "remember",
+        lambda self, features, position, *, train: remember(
+            self, features, self.config.num_memory - 1 - position, train=train
+        ),
     )
 
 
@@ -78,12 +80,12 @@ def uncontracted_dilation(patch: pytest.MonkeyPatch) -> None:
 
 
 def swapped_concatenation(patch: pytest.MonkeyPatch) -> None:
-    read = TMAHead.read
+    attend = TMAHead.attend
     patch.setattr(
         TMAHead,
-        "read",
+        "attend",
         lambda self, query, memory: jnp.roll(
-            read(self, query, memory), query.value.shape[-1], axis=-1
+            attend(self, query, memory), query.value.shape[-1], axis=-1
         ),
     )
 

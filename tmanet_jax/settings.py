@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, OUTPUT_STRIDE, ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, ResNetConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.memory_kernels import Attention
@@ -156,6 +156,7 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
         UserError: a field has a value that it cannot have; the message names it.
     """
     check_ranges(config)
+    model = _model(config.model)
     return Settings(
         seed=config.seed,
         batch_size=config.batch_size,
@@ -163,9 +164,9 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
         max_skipped_steps=config.max_skipped_steps,
         accumulate=config.accumulate,
         mesh=MeshConfig(**config.mesh),
-        model=_model(config.model),
+        model=model,
         init=_init(config, told),
-        data=_data(config),
+        data=_data(config, model.backbone.stride),
         optimizer=OptimizerConfig(**config.optimizer),
         loss=LossConfig(
             aux_weight=config.loss.aux_weight,
@@ -202,7 +203,7 @@ def _checked_model(config: ConfigDict) -> ModelConfig:
             width=config.width,
             blocks=config.blocks,
         ),
-        head=HeadConfig(
+        head=TMAHeadConfig(
             num_classes=config.num_classes,
             num_memory=config.num_memory,
             key_channels=config.key_channels,
@@ -237,7 +238,7 @@ def _init(config: ConfigDict, told: Collection[str]) -> InitConfig:
     )
 
 
-def _data(config: ConfigDict) -> DataConfig:
+def _data(config: ConfigDict, stride: int) -> DataConfig:
     data = config.data
     if not data.dir:
         raise UserError(
@@ -262,18 +263,18 @@ def _data(config: ConfigDict) -> DataConfig:
         train_split=data.train_split,
         eval_split=data.eval_split,
         memory_range=memory_range,
-        augmentation=_augmentation(data),
+        augmentation=_augmentation(data, stride),
         num_workers=data.num_workers,
         render=render if data.render else None,
     )
 
 
-def _augmentation(data: ConfigDict) -> Augmentation:
+def _augmentation(data: ConfigDict, stride: int) -> Augmentation:
     crop_size = _size("data.crop_size", data.crop_size)
-    if min(crop_size) < OUTPUT_STRIDE:
+    if min(crop_size) < stride:
         raise UserError(
-            f"config.data.crop_size is {crop_size}: it must be at least {OUTPUT_STRIDE} pixels "
-            "each way, the network's output stride."
+            f"config.data.crop_size is {crop_size}: it must be at least {stride} pixels "
+            "each way, the backbone's stride."
         )
     ratios = data.ratio_range
     if not (len(ratios) == 2 and all(isinstance(ratio, float | int) for ratio in ratios)):

@@ -16,14 +16,14 @@ from benchmarks.flops import clip_flops, stream_flops, training_flops
 from tests.made.small_networks import untrained
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import HeadConfig, TMAHeadConfig
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.tmanet import ModelConfig, TMANet, feature_size
+from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.protocol import Protocol
 
 SIZE = (72, 104)
 """Divisible by the strides, so that the gradient of a strided convolution is counted exactly."""
-HEAD = HeadConfig(
+HEAD = TMAHeadConfig(
     num_classes=5, num_memory=2, key_channels=6, value_channels=10, channels=14, aux_channels=7
 )
 NETWORKS = [
@@ -99,7 +99,8 @@ def test_a_step_of_training_costs_what_its_program_does(config: ModelConfig) -> 
 
 def read_overhead(head: HeadConfig) -> int:
     """What the read's backward pass adds: the scores again, and gradient . read of each query."""
-    positions = math.prod(feature_size(SIZE))
+    assert isinstance(head, TMAHeadConfig)
+    positions = math.prod(ModelConfig().feature_size(SIZE))
     keys = head.num_memory * positions
     return 2 * positions * (keys * head.key_channels + head.value_channels) if keys else 0
 
@@ -108,12 +109,12 @@ def test_a_frame_of_a_stream_costs_what_its_program_does() -> None:
     stream = FrameStream(untrained(NETWORKS[0]), Protocol())
     state, frame = stream.start(1, SIZE), np.zeros((1, *SIZE, 3), np.uint8)
     traced = traced_flops(stream.step, state, frame, np.zeros(1, bool))
-    logits = jnp.zeros((1, *feature_size(SIZE), HEAD.num_classes))
+    logits = jnp.zeros((1, *ModelConfig().feature_size(SIZE), HEAD.num_classes))
     traced -= traced_flops(lambda x: resize_bilinear(x, SIZE, align_corners=True), logits)
     assert stream_flops(NETWORKS[0], SIZE) == traced
 
 
 def test_the_published_runs_cost_what_is_known_of_them() -> None:
-    camvid = ModelConfig(head=HeadConfig(num_classes=12, num_memory=4))
+    camvid = ModelConfig(head=TMAHeadConfig(num_classes=12, num_memory=4))
     assert training_flops(ModelConfig(), (769, 769), 8) / 1e12 == pytest.approx(39.95, abs=0.01)
     assert training_flops(camvid, (640, 640), 8) / 1e12 == pytest.approx(43.78, abs=0.01)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import stream
 from benchmarks.stream import Segmented
-from tests.made.small_networks import SMALL
+from tests.made.small_networks import HEAD, SMALL
 from tmanet_jax.errors import UserError
 
 SIZE = (40, 56)
@@ -37,7 +37,7 @@ def test_the_sides_agree_and_their_states_are_as_large_as_the_design_says():
     frames = random_frames(4)
     sides: dict[str, stream.VideoSide] = {"streaming": streaming, "whole": whole}
     assert stream.check_agreement(sides, frames) < 1e-5
-    encodings = 3 * 5 * 7 * (SMALL.head.key_channels + SMALL.head.value_channels)
+    encodings = 3 * 5 * 7 * (HEAD.key_channels + HEAD.value_channels)
     assert streaming.state_bytes() == 4 * (encodings + 1)  # and the age of the stream
     assert whole.state_bytes() == frames[:3].nbytes
     for frame in frames:

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from benchmarks import stream
-from tests.made.small_networks import SMALL, build
+from tests.made.small_networks import BACKBONE, SMALL, build
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
@@ -35,7 +35,7 @@ def peer(torch):
     return torch_peer
 
 
-def with_memory(num_memory: int, backbone: ResNetConfig = SMALL.backbone, **head) -> ModelConfig:
+def with_memory(num_memory: int, backbone: ResNetConfig = BACKBONE, **head) -> ModelConfig:
     return dataclasses.replace(
         SMALL,
         backbone=backbone,

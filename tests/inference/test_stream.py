@@ -15,7 +15,7 @@ from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.windows import resized_frames, segment_whole, segment_windows
 from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
@@ -160,7 +160,7 @@ def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
 
 
 def test_the_published_network_streams_as_it_segments_clips() -> None:
-    model = TMANet(ModelConfig(ResNetConfig(), HeadConfig(num_memory=2)), rngs=nnx.Rngs(0))
+    model = TMANet(ModelConfig(ResNetConfig(), TMAHeadConfig(num_memory=2)), rngs=nnx.Rngs(0))
     assert_stream_is_clip(model, Protocol(), video(1, 4, (41, 57)), no_resets(1, 4))
 
 
@@ -168,6 +168,6 @@ def test_the_state_is_given_away_and_holds_no_more_than_it_must() -> None:
     config = small_config(4)
     frame_stream = FrameStream(trained(config), dataclasses.replace(Protocol(), memory_stride=3))
     state = frame_stream.start(2, (16, 24))
-    assert [len(ring) for ring in state.keys] == [12, 9, 6, 3]
+    assert [len(ring.key) for ring in state.rings] == [12, 9, 6, 3]
     frame_stream.step(state, video(2, 1, (16, 24))[:, 0], np.zeros(2, bool))
     assert all(array.is_deleted() for array in jax.tree.leaves(state))

@@ -6,24 +6,22 @@ import numpy as np
 from flax import nnx
 
 from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.weights.names import Tensors, expected_dtype, expected_shapes, with_tensors
 
-SMALL = ModelConfig(
-    backbone=ResNetConfig(depth=50, width=4, blocks=(1, 2, 1, 1)),
-    head=HeadConfig(
-        num_classes=5,
-        num_memory=2,
-        key_channels=3,
-        value_channels=6,
-        channels=8,
-        aux_channels=7,
-        dropout=0.25,
-        scale_scores=True,
-    ),
-    align_corners=False,
+BACKBONE = ResNetConfig(depth=50, width=4, blocks=(1, 2, 1, 1))
+HEAD = TMAHeadConfig(
+    num_classes=5,
+    num_memory=2,
+    key_channels=3,
+    value_channels=6,
+    channels=8,
+    aux_channels=7,
+    dropout=0.25,
+    scale_scores=True,
 )
+SMALL = ModelConfig(BACKBONE, HEAD, align_corners=False)
 
 
 def random_tensors(config: ModelConfig, seed: int) -> Tensors:

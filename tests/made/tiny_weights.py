@@ -9,8 +9,8 @@ from tmanet_jax.data.classes import ClassSet, numbered_classes
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import files
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import Tensors, expected_dtype, expected_shapes
+from tmanet_jax.weights.weight_file import WeightFile
 
 CLASSES = numbered_classes(5)
 

@@ -11,15 +11,15 @@ import pytest
 from flax import nnx
 
 from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
-from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, feature_size
+from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet
 
 
 def small_config(num_memory: int = 2, **changes: Any) -> ModelConfig:
     config = ModelConfig(
         backbone=ResNetConfig(width=8, blocks=(1, 1, 1, 1)),
-        head=HeadConfig(
+        head=TMAHeadConfig(
             num_classes=5,
             num_memory=num_memory,
             key_channels=8,
@@ -59,7 +59,7 @@ def test_logits_have_an_eighth_of_the_frames_size(num_memory: int, size: tuple[i
     model = nnx.eval_shape(lambda: TMANet(small_config(num_memory), rngs=nnx.Rngs(0)))
     clip = jax.ShapeDtypeStruct((2, num_memory + 1, *size, 3), jnp.float32)
     logits = nnx.eval_shape(lambda model, clip: model(clip), model, clip)
-    assert logits.main.shape == logits.aux.shape == (2, *feature_size(size), 5)
+    assert logits.main.shape == logits.aux.shape == (2, *model.config.feature_size(size), 5)
 
 
 @pytest.mark.parametrize("depth", sorted(BLOCKS_OF_DEPTH))
@@ -82,11 +82,14 @@ def test_every_depth_has_the_parameters_of_its_paper(depth: int, deep_stem: bool
 def test_call_is_encode_and_read() -> None:
     model = trained(small_config())
     clip = frames(2, 3)
-    encode = nnx.jit(lambda model, frames: model.encode(frames).stage4)
-    features = [encode(model, clip[:, t]) for t in range(3)]
-    by_parts = nnx.jit(lambda model, query, memory: model.read(query, memory))(
-        model, features[2], features[:2]
-    )
+
+    @nnx.jit
+    def remember(model: TMANet, frames: jax.Array) -> list[Any]:
+        return model.remember(model.encode(frames))
+
+    memory = [remember(model, clip[:, t])[t] for t in range(2)]
+    read = nnx.jit(lambda model, frames, memory: model.read(model.encode(frames), memory))
+    by_parts = read(model, clip[:, 2], memory)
     np.testing.assert_allclose(apply(model, clip).main, by_parts, atol=1e-4)
 
 

@@ -18,12 +18,12 @@ from tests.parity.goldens import (
     nchw,
 )
 from tmanet_jax.inference.windows import segment_whole
-from tmanet_jax.models.backbones import ResNet, ResNetConfig, Stages
-from tmanet_jax.models.heads import HeadConfig, KeyValue, TMAHead
+from tmanet_jax.models.backbones import Stages
+from tmanet_jax.models.heads import KeyValue, TMAHead, TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import with_tensors
 from tmanet_jax.weights.networks import network_of
+from tmanet_jax.weights.weight_file import WeightFile
 
 
 def build(case: Case, dtype: str, **head: Any) -> TMANet:
@@ -34,10 +34,10 @@ def build(case: Case, dtype: str, **head: Any) -> TMANet:
     """
     tensors = case.tensors()
     align_corners = case.facts.get("align_corners")
-    config = network_of(case.path, WeightFile(tensors), align_corners=align_corners).config
-    if isinstance(config, ResNetConfig):
+    shown = network_of(case.path, WeightFile(tensors), align_corners=align_corners).config
+    if not isinstance(shown, ModelConfig):
         tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
-        config = ModelConfig(backbone=config)
+    config = shown if isinstance(shown, ModelConfig) else ModelConfig(backbone=shown)
     config = dataclasses.replace(
         config,
         dtype=dtype,
@@ -72,7 +72,7 @@ def check_backbone(case: Case, dtype: str) -> None:
     """Features of the four stages."""
     suffix = "_f64" if dtype == "float64" else ""
     with precision(dtype):
-        features = compiled(build(case, dtype).backbone, _eval_features)
+        features = compiled(build(case, dtype), _eval_features)
         for index, facts in enumerate(case.facts["inputs"]):
             frames = np.moveaxis(case.input(facts["seed"], facts["shape"]), 1, -1).astype(dtype)
             stages: Stages = features(frames)
@@ -87,8 +87,8 @@ def check_backbone(case: Case, dtype: str) -> None:
                     np.testing.assert_allclose(stage.mean(), mean, FLOAT64_ABSOLUTE)
 
 
-def _eval_features(backbone: ResNet, frames_NxHxWx3: jax.Array) -> Stages:
-    return backbone(frames_NxHxWx3, train=False)
+def _eval_features(model: TMANet, frames_NxHxWx3: jax.Array) -> Stages:
+    return model.encode(frames_NxHxWx3)
 
 
 def check_full(case: Case, dtype: str) -> None:
@@ -110,11 +110,17 @@ def check_full(case: Case, dtype: str) -> None:
 def _parts(model: TMANet, frames_BxSxHxWx3: jax.Array) -> dict[str, jax.Array]:
     """Everything that cases store, by their names and in their layouts."""
     num_frames = frames_BxSxHxWx3.shape[1]
-    stage4_NxhxwxC = model.encode(frames_BxSxHxWx3.reshape(-1, *frames_BxSxHxWx3.shape[2:])).stage4
-    features = [stage4_NxhxwxC[s::num_frames] for s in range(num_frames)]
-    query = model.head.query_encoder(features[-1], train=False)
-    memory = model.head.encode_memory(features[:-1], train=False)
-    read = model.head.read(query, memory)
+    stages = model.encode(frames_BxSxHxWx3.reshape(-1, *frames_BxSxHxWx3.shape[2:]))
+    *features, query_features = (
+        jax.tree.map(lambda x_NxhxwxC, s=s: x_NxhxwxC[s::num_frames], stages)
+        for s in range(num_frames)
+    )
+    assert isinstance(model.head, TMAHead)
+    query = model.head.query_encoder(query_features.stage4, train=False)
+    memory = [
+        model.head.remember(frame, position, train=False) for position, frame in enumerate(features)
+    ]
+    read = model.head.attend(query, memory)
     parts = {
         "logits": segment_whole(model, frames_BxSxHxWx3),
         "head_logits": model.head.classify(read, train=False),
@@ -137,7 +143,7 @@ def check_memory(case: Case, dtype: str) -> None:
     with precision(dtype):
         for index, facts in enumerate(case.facts["inputs"]):
             memory_keys, memory_values, query_key, query_value = _memory_inputs(facts, dtype)
-            config = HeadConfig(
+            config = TMAHeadConfig(
                 num_memory=facts["T"],
                 key_channels=facts["Ck"],
                 value_channels=facts["Cv"],
@@ -147,7 +153,7 @@ def check_memory(case: Case, dtype: str) -> None:
             head.precision = "highest"
             query = KeyValue(query_key, query_value)
             memory = [KeyValue(*frame) for frame in zip(memory_keys, memory_values, strict=True)]
-            read = nchw(jax.jit(head.read)(query, memory))
+            read = nchw(jax.jit(head.attend)(query, memory))
             if dtype == "float32":
                 assert_features_close(read, case.arrays[f"in{index}_out"], f"in{index}_out")
             else:

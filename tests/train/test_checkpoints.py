@@ -21,7 +21,7 @@ from tmanet_jax.checkpoints.store import Checkpoints, DataStream, check_path
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import blank_model
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.train.recipe import initial_state
@@ -88,7 +88,7 @@ def test_another_dropout_or_way_to_compute_is_no_other_model(tmp_path: Path) -> 
     save_all(tmp_path, {1: None})
     model = dataclasses.replace(
         MODEL,
-        head=HeadConfig(dropout=0.5),
+        head=TMAHeadConfig(dropout=0.5),
         dtype="bfloat16",
         precision="highest",
         attention="chunked",
@@ -98,7 +98,7 @@ def test_another_dropout_or_way_to_compute_is_no_other_model(tmp_path: Path) -> 
 
 def test_another_model_is_refused_by_field(tmp_path: Path) -> None:
     save_all(tmp_path, {1: None})
-    model = dataclasses.replace(MODEL, head=HeadConfig(num_memory=4), align_corners=False)
+    model = dataclasses.replace(MODEL, head=TMAHeadConfig(num_memory=4), align_corners=False)
     with pytest.raises(UserError) as refusal:
         Checkpoints(tmp_path, keep=2, model=model).restore(1, state(0), replicated(make_mesh()))
     assert "head.num_memory is 2 there and 4" in str(refusal.value)

@@ -13,7 +13,7 @@ from tests.made.small_networks import untrained
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.inference.windows import segment_whole, segment_windows
 from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
@@ -24,7 +24,7 @@ from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, compile_train
 
 NETWORK = ModelConfig(
     backbone=ResNetConfig(depth=18, width=16, blocks=(1, 1, 1, 1)),
-    head=HeadConfig(
+    head=TMAHeadConfig(
         num_classes=5,
         num_memory=1,
         key_channels=4,

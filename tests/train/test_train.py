@@ -12,7 +12,7 @@ from flax import nnx
 from tests.made.small_clips import write_noise
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.heads import HeadConfig, TMAHead
+from tmanet_jax.models.heads import TMAHead, TMAHeadConfig
 from tmanet_jax.models.losses import Losses
 from tmanet_jax.settings import InitConfig, OptimizerConfig
 from tmanet_jax.train.divergence import LossWatch
@@ -45,7 +45,7 @@ def test_the_warm_up_rises_to_the_schedule_and_leaves_it() -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_tied_encoders_begin_equal_and_are_arrays_of_their_own(tied: bool) -> None:
-    head = TMAHead(6, HeadConfig(num_memory=2, tied_init=tied), rngs=nnx.Rngs(0))
+    head = TMAHead(6, TMAHeadConfig(num_memory=2, tied_init=tied), rngs=nnx.Rngs(0))
     query, *memory = (
         jax.tree.leaves(nnx.state(encoder, nnx.Param))
         for encoder in (head.query_encoder, *head.memory_encoders)

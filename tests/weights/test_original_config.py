@@ -19,8 +19,8 @@ from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.inputs import with_model_of_file
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import files, load, original_config
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.networks import network_of
+from tmanet_jax.weights.weight_file import WeightFile
 
 TENSORS = random_tensors(
     dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_classes=19)), seed=1

@@ -16,8 +16,8 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import conversion, files, load
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import Tensors, to_tensors, with_tensors
+from tmanet_jax.weights.weight_file import WeightFile
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ class Extended(TMANet):
     def __init__(self) -> None:
         super().__init__(SMALL, rngs=nnx.Rngs(0))
         self.edge = nnx.Linear(2, 3, rngs=nnx.Rngs(1))
-        classifier: Any = self.head.classifier
-        classifier.temperature = nnx.Param(np.ones(1, np.float32))
+        head: Any = self.head
+        head.classifier.temperature = nnx.Param(np.ones(1, np.float32))
 
 
 def test_a_layer_without_a_name_of_the_originals_is_saved_under_its_own(tmp_path: Path) -> None:

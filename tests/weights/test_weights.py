@@ -12,19 +12,19 @@ import safetensors.numpy
 from flax import nnx
 
 from configs import default
-from tests.made.small_networks import SMALL, backbone_of, build, random_tensors
+from tests.made.small_networks import HEAD, SMALL, backbone_of, build, random_tensors
 from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import with_model_of_file
 from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import conversion, files, load
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import expected_shapes, to_tensors
 from tmanet_jax.weights.networks import network_of
+from tmanet_jax.weights.weight_file import WeightFile
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 COUNT = "backbone.layer1.0.bn1.num_batches_tracked"
@@ -72,7 +72,7 @@ def written(tmp_path, tensors):
     ("name", "config"),
     [
         ("spec_cityscapes.json", ModelConfig()),
-        ("spec_camvid.json", ModelConfig(head=HeadConfig(12, 4), align_corners=False)),
+        ("spec_camvid.json", ModelConfig(head=TMAHeadConfig(12, 4), align_corners=False)),
     ],
 )
 def test_names_shapes_and_configuration_are_the_originals(name, config):
@@ -103,7 +103,7 @@ def test_a_plain_stem_is_named_as_torchvision_does(depth, num_tensors):
     "config",
     [
         SMALL,
-        dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_memory=0)),
+        dataclasses.replace(SMALL, head=dataclasses.replace(HEAD, num_memory=0)),
         dataclasses.replace(SMALL, backbone=ResNetConfig(18, width=4)),
         dataclasses.replace(SMALL, backbone=ResNetConfig(34, deep_stem=False, width=4)),
     ],
@@ -134,7 +134,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, tensors, model, value
 def test_a_configuration_is_inferred_but_for_what_leaves_no_trace(written):
     path = written()
     inferred = load.read_model_config(path, align_corners=False)
-    assert inferred.head == dataclasses.replace(SMALL.head, dropout=0.1, scale_scores=False)
+    assert inferred.head == dataclasses.replace(HEAD, dropout=0.1, scale_scores=False)
     assert inferred.backbone == SMALL.backbone
     assert not inferred.align_corners
     with pytest.raises(UserError, match=r"5 classes.*--align-corners"):
@@ -148,7 +148,7 @@ def test_align_corners_can_be_overruled(tmp_path, model):
 
 
 def test_what_nobody_stated_is_told_and_stays_an_assumption(tmp_path, tensors, caplog):
-    head = dataclasses.replace(SMALL.head, num_classes=12, scale_scores=False)
+    head = dataclasses.replace(HEAD, num_classes=12, scale_scores=False)
     config = dataclasses.replace(SMALL, head=head)
     source, copy = tmp_path / "source.safetensors", tmp_path / "copy.safetensors"
     files.write(source, WeightFile(random_tensors(config, seed=1)))
@@ -243,7 +243,7 @@ def test_a_long_list_of_misfits_is_cut_short(written, model):
 
 
 def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
-    config = dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_classes=9))
+    config = dataclasses.replace(SMALL, head=dataclasses.replace(HEAD, num_classes=9))
     model = build(config, random_tensors(config, seed=2))
     before = tensors_of(model)
     with pytest.raises(UserError, match=r"decode_head\.conv_seg\.bias \(5,\) instead of \(9,\)"):

@@ -16,15 +16,15 @@ from flax import nnx
 
 from tests import processes
 from tests.made import tiny_runs
-from tests.made.small_networks import SMALL, backbone_of, build, random_tensors
+from tests.made.small_networks import BACKBONE, HEAD, SMALL, backbone_of, build, random_tensors
 from tests.parity.goldens import OWN_GOLDENS
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import conversion, files, load
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import expected_dtype, expected_shapes, to_tensors
+from tmanet_jax.weights.weight_file import WeightFile
 
 pytestmark = pytest.mark.torch
 
@@ -143,8 +143,8 @@ def initial(torch, config):
 
 def test_a_trained_network_is_converted_and_scored_as_the_readme_says(torch, tmp_path):
     source, here = tmp_path / "tmanet.pth", tmp_path / "tmanet.safetensors"
-    backbone = dataclasses.replace(SMALL.backbone, blocks=(1, 1, 1, 1))
-    head = dataclasses.replace(SMALL.head, num_classes=19, scale_scores=False)
+    backbone = dataclasses.replace(BACKBONE, blocks=(1, 1, 1, 1))
+    head = dataclasses.replace(HEAD, num_classes=19, scale_scores=False)
     state_dict = initial(torch, ModelConfig(backbone, head))
     torch.save(as_trained(torch, state_dict), source)
     converted = subprocess.run(

@@ -115,6 +115,7 @@ class Checkpoints:
         self._read_already = dict(newest.arrays)
         self._directory = directory
         self._model = _model_fields(model)
+        self._added_since = _fields_added_since(model)
         self._stream = (
             {} if stream is None else _as_json(flatten_dict(dataclasses.asdict(stream), sep="."))
         )
@@ -282,8 +283,8 @@ class Checkpoints:
                     f"The checkpoint {path} is damaged ({damage}). Mode train sets a newest one "
                     "that is damaged aside and goes on from the one before; or move it away."
                 )
-        defaults = _model_fields(ModelConfig())  # a field that was added since
-        self._check_fields(step, "model", {**defaults, **self._saved(step, "model")}, self._model)
+        saved = {**self._added_since, **self._saved(step, "model")}
+        self._check_fields(step, "model", saved, self._model)
         stream = {**self._stream, **self._saved(step, "stream")}
         self._check_fields(step, "stream of batches", stream, self._stream)
         _check_same_arrays(
@@ -358,13 +359,21 @@ def _mean_iou(metrics: Mapping[str, float]) -> float:
 
 def _model_fields(model: ModelConfig) -> dict[str, Any]:
     """The fields that decide the parameters and what they compute, flat, as JSON returns them."""
-    fields = {
-        **{f"backbone.{name}": value for name, value in dataclasses.asdict(model.backbone).items()},
-        **{f"head.{name}": value for name, value in dataclasses.asdict(model.head).items()},
-        "align_corners": model.align_corners,
-    }
-    del fields["head.dropout"], fields["head.tied_init"]
-    return _as_json(fields)
+    fields = model.fields()
+    head = {name: value for name, value in fields["head"].items() if name not in _OF_TRAINING}
+    parts = {"backbone": fields["backbone"], "head": head}
+    return _as_json(flatten_dict(parts, sep=".") | {"align_corners": model.align_corners})
+
+
+_OF_TRAINING = ("dropout", "tied_init")
+"""Fields of a head that the parameters of a checkpoint do not depend on."""
+
+
+def _fields_added_since(model: ModelConfig) -> dict[str, Any]:
+    """What a checkpoint means that does not say a field: once there were a ResNet and TMA alone."""
+    defaults = ModelConfig(type(model.backbone)(), type(model.head)())
+    oldest = _model_fields(ModelConfig())
+    return _model_fields(defaults) | {name: oldest[name] for name in oldest if "kind" in name}
 
 
 def _as_json(fields: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def decode(kind: type[T], values: object, where: str) -> T:
 
     Fields may be of bool, int, float, str, None, Literal, tuples, mappings with names or whole
     numbers as keys, other dataclasses, and unions of these. A missing field takes its default.
+    Where the values hold a dataclass already, it stays.
 
     Args:
         kind: the dataclass.
@@ -66,6 +67,8 @@ def decode(kind: type[T], values: object, where: str) -> T:
 
 
 def _value(kind: Any, value: Any, field: str) -> Any:
+    if isinstance(kind, type) and isinstance(value, kind) and dataclasses.is_dataclass(value):
+        return value  # decoded before
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, value, field)
     origin, arguments = get_origin(kind), get_args(kind)

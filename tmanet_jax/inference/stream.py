@@ -11,9 +11,10 @@ earlier frame, its first one stands in, as the preparation of clips does it.
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +29,16 @@ from tmanet_jax.inference.windows import (
     resized_frames,
     windows_of,
 )
-from tmanet_jax.models.heads import KeyValue
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
-from tmanet_jax.models.tmanet import TMANet, feature_size
+from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
 
 _PIXELS_AT_A_TIME = 5_000_000
 """Of windows that the network sees in one call: eight of 769x769."""
+
+Rings = tuple[Any, ...]
+"""For each position of the memory."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -51,13 +54,11 @@ class StreamState:
     at `age % delay`.
 
     Attributes:
-        keys: for each position of the memory delayxNxhxwxK.
-        values: for each position of the memory delayxNxhxwxV.
+        rings: for each position of the memory what it remembers (a pytree), delayxNx...
         age_B: frames that each stream has had since its start, int32.
     """
 
-    keys: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
+    rings: Rings
     age_B: jax.Array
 
 
@@ -67,7 +68,8 @@ class StreamOutput(NamedTuple):
     labels_BxHxW: jax.Array
     """uint8"""
     logits_NxhxwxC: jax.Array
-    """At stride 8, of whole (resized) frames or of windows; for `FrameStream.probabilities`."""
+    """At the network's stride, of whole (resized) frames or windows, for
+    `FrameStream.probabilities`."""
 
 
 PureStep = Callable[
@@ -89,6 +91,7 @@ class FrameStream:
         self.model_config = model.config
         self._remarked: set[tuple[int, int]] = set()
         self._graphdef, self._weights = nnx.split(model)
+        self._remembered = functools.cache(model.remembered)
         self._step = jax.jit(self._step_of_weights, donate_argnums=1, static_argnums=4)
         self._probabilities = jax.jit(
             lambda logits, *shape: jax.nn.softmax(self._full_logits(logits, *shape), axis=-1),
@@ -189,19 +192,12 @@ class FrameStream:
         resized = self.protocol.size_of(size)
         num_groups, group, _ = self._in_groups(batch_size, resized).shape
         num_images = num_groups * group * batch_size
-        features = feature_size(windows_of(self.protocol, resized).crop)
-
-        def rings(channels: int) -> tuple[jax.Array, ...]:
-            return tuple(
-                jnp.zeros((delay, num_images, *features, channels), self.model_config.dtype)
-                for delay in self._delays()
-            )
-
-        return StreamState(
-            keys=rings(self.model_config.head.key_channels),
-            values=rings(self.model_config.head.value_channels),
-            age_B=jnp.zeros(batch_size, jnp.int32),
+        remembered = self._remembered(num_images, windows_of(self.protocol, resized).crop)
+        rings = (
+            jax.tree.map(lambda x, delay=delay: jnp.zeros((delay, *x.shape), x.dtype), shapes)
+            for delay, shapes in zip(self._delays(), remembered, strict=True)
         )
+        return StreamState(tuple(rings), jnp.zeros(batch_size, jnp.int32))
 
     def _step_of_weights(
         self,
@@ -220,22 +216,17 @@ class FrameStream:
         images_BxHxWx3 = normalize(frames_BxHxWx3[:, None])[:, 0]
         age_B = jnp.where(reset_B, 0, state.age_B)
 
-        def see_group(rings: _Rings, some: tuple[jax.Array, jax.Array]) -> tuple[_Rings, jax.Array]:
+        def see_group(rings: Rings, some: tuple[jax.Array, jax.Array]) -> tuple[Rings, jax.Array]:
             origins_Gx2, index = some
             images_GxBxhxwx3 = cut_windows(images_BxHxWx3, origins_Gx2, crop)
             images_MxHxWx3 = images_GxBxhxwx3.reshape(group * b, *crop, 3)
             places_M = index * group * b + jnp.arange(group * b)
             return _see(model, images_MxHxWx3, rings, jnp.tile(age_B, group), places_M)
 
-        rings = tuple(map(KeyValue, state.keys, state.values))
         rings, logits_KxMxhxwxC = lax.scan(
-            see_group, rings, (origins_KxGx2, jnp.arange(num_groups))
+            see_group, state.rings, (origins_KxGx2, jnp.arange(num_groups))
         )
-        state = StreamState(
-            keys=tuple(ring.key for ring in rings),
-            values=tuple(ring.value for ring in rings),
-            age_B=age_B + 1,
-        )
+        state = StreamState(rings, age_B + 1)
         logits_NxhxwxC = logits_KxMxhxwxC.reshape(-1, *logits_KxMxhxwxC.shape[2:])
         labels_BxHxW = self._full_logits(logits_NxhxwxC, b, size).argmax(-1)
         return state, StreamOutput(labels_BxHxW.astype(jnp.uint8), logits_NxhxwxC)
@@ -243,7 +234,7 @@ class FrameStream:
     def _full_logits(
         self, logits_NxhxwxC: jax.Array, batch_size: int, size: tuple[int, int]
     ) -> jax.Array:
-        """Logits at stride 8 -> logits of the frames at their own size, BxHxWxC."""
+        """Logits at the network's stride -> logits of the frames at their own size, BxHxWxC."""
         resized = self.protocol.size_of(size)
         windows = windows_of(self.protocol, resized)
         num_groups, group, _ = self._in_groups(batch_size, resized).shape
@@ -258,17 +249,13 @@ class FrameStream:
         return resize_bilinear(logits_BxhxwxC, size, align_corners=align_corners)
 
 
-_Rings = tuple[KeyValue, ...]
-"""For each position of the memory."""
-
-
 def _see(
     model: TMANet,
     images_MxHxWx3: jax.Array,
-    rings: _Rings,
+    rings: Rings,
     age_M: jax.Array,
     places_M: jax.Array,
-) -> tuple[_Rings, jax.Array]:
+) -> tuple[Rings, jax.Array]:
     """Segments some of the images of a step.
 
     Args:
@@ -279,16 +266,15 @@ def _see(
         places_M: of each in the rings.
 
     Returns:
-        the rings, which these images have entered, and MxhxwxC logits at stride 8.
+        the rings, which these images have entered, and MxhxwxC logits at the network's stride.
     """
-    stage4_MxhxwxC = model.encode(images_MxHxWx3).stage4
-    query = model.head.query_encoder(stage4_MxhxwxC, train=False)
-    newest = model.head.encode_memory([stage4_MxhxwxC] * len(rings), train=False)
+    query = model.encode(images_MxHxWx3)
+    newest = model.remember(query)
     memory = [
         jax.tree.map(lambda all_, new: _recall(all_, new, age_M, places_M), ring, encoded)
         for ring, encoded in zip(rings, newest, strict=True)
     ]
-    logits_MxhxwxC = model.head.classify(model.head.read(query, memory), train=False)
+    logits_MxhxwxC = model.read(query, memory)
     rings = tuple(
         jax.tree.map(lambda all_, new: _remember(all_, new, age_M, places_M), ring, encoded)
         for ring, encoded in zip(rings, newest, strict=True)
@@ -297,17 +283,17 @@ def _see(
 
 
 def _recall(
-    ring_LxNxhxwxC: jax.Array, newest_MxhxwxC: jax.Array, age_M: jax.Array, places_M: jax.Array
+    ring_LxNx: jax.Array, newest_Mx: jax.Array, age_M: jax.Array, places_M: jax.Array
 ) -> jax.Array:
-    """What came min(age, L) frames ago: MxhxwxC. At a stream's first frame that is the newest."""
-    delay = len(ring_LxNxhxwxC)
+    """What came min(age, L) frames ago: Mx... At a stream's first frame that is the newest."""
+    delay = len(ring_LxNx)
     slot_M = jnp.where(age_M < delay, 0, age_M % delay)
-    recalled_MxhxwxC = ring_LxNxhxwxC[slot_M, places_M]
-    return jnp.where((age_M == 0)[:, None, None, None], newest_MxhxwxC, recalled_MxhxwxC)
+    is_first_M = (age_M == 0).reshape(-1, *[1] * (newest_Mx.ndim - 1))
+    return jnp.where(is_first_M, newest_Mx, ring_LxNx[slot_M, places_M])
 
 
 def _remember(
-    ring_LxNxhxwxC: jax.Array, newest_MxhxwxC: jax.Array, age_M: jax.Array, places_M: jax.Array
+    ring_LxNx: jax.Array, newest_Mx: jax.Array, age_M: jax.Array, places_M: jax.Array
 ) -> jax.Array:
-    slot_M = age_M % len(ring_LxNxhxwxC)
-    return ring_LxNxhxwxC.at[slot_M, places_M].set(newest_MxhxwxC)
+    slot_M = age_M % len(ring_LxNx)
+    return ring_LxNx.at[slot_M, places_M].set(newest_Mx)

@@ -1,11 +1,16 @@
-"""ResNet of output stride 8: dilated stages, a deep or a plain stem (mmseg's ResNetV1c and ResNet).
+"""Backbones: frames to the features of four stages; `BACKBONES` lists them by name.
+
+A further one is a dataclass (`BackboneConfig`) that builds a module, and a line in the list.
+ResNet has output stride 8: dilated stages, a deep or a plain stem (mmseg's ResNetV1c and ResNet).
 
 Source: He et al. 2015; `mmseg/models/backbones/resnet.py` for stem, dilation and its contraction.
 """
 
+import abc
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +32,64 @@ DEEPEST_BASIC = 34
 
 STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
-OUTPUT_STRIDE = 8
 
 Run = TypeVar("Run", bound=Callable[..., jax.Array])
 
 
+class Stages(NamedTuple):
+    """Output of the four stages, each NxhxwxC; stages 3 and 4 at the backbone's stride."""
+
+    stage1: jax.Array
+    stage2: jax.Array
+    stage3: jax.Array
+    stage4: jax.Array
+
+
+class Backbone(Protocol):
+    """The module that a backbone's configuration builds."""
+
+    def __call__(self, frames_NxHxWx3: jax.Array, *, train: bool, slots: int = 1) -> Stages:
+        """Features of normalised RGB frames.
+
+        Args:
+            frames_NxHxWx3: any height and width from 1; N = B * slots, batch-major.
+            train: normalise by the batch's statistics and move the running ones.
+            slots: S, frames of a clip, for which a batch norm takes its statistics one by one
+                (`layers.BatchNorm`).
+        """
+
+
+class BackboneConfig(abc.ABC):
+    """What chooses a backbone: a frozen dataclass whose fields have defaults, JSON's types alone.
+
+    A field decides the parameters or what is computed of them: checkpoints and files of weights
+    carry all of them.
+    """
+
+    @property
+    @abc.abstractmethod
+    def stage_channels(self) -> tuple[int, int, int, int]:
+        """Channels of the four stages."""
+
+    @property
+    @abc.abstractmethod
+    def stride(self) -> int:
+        """Pixels of a frame to a position of stages 3 and 4, which have ceil(H / stride) rows."""
+
+    @abc.abstractmethod
+    def build(self, *, dtype: DTypeLike, remat: bool, rngs: nnx.Rngs) -> Backbone:
+        """A module with new weights.
+
+        Args:
+            dtype: that it computes in; parameters and statistics are float32.
+            remat: its backward pass computes the inside of each block again.
+            rngs: of the weights.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig:
-    """Shape of the backbone.
+class ResNetConfig(BackboneConfig):
+    """Shape of a ResNet.
 
     Attributes:
         depth: 18, 34, 50, 101 or 152.
@@ -68,14 +123,21 @@ class ResNetConfig:
         first = self.width * self.expansion
         return (first, 2 * first, 4 * first, 8 * first)
 
+    @property
+    def stride(self) -> int:
+        """Of stages 2 to 4; stage 1 has 4."""
+        return 4 * math.prod(STRIDES)
 
-class Stages(NamedTuple):
-    """Output of the four stages, each NxhxwxC; stages 2 to 4 at stride 8, stage 1 at stride 4."""
+    def build(self, *, dtype: DTypeLike, remat: bool, rngs: nnx.Rngs) -> "ResNet":
+        """A module with new weights."""
+        return ResNet(self, dtype=dtype, remat=remat, rngs=rngs)
 
-    stage1: jax.Array
-    stage2: jax.Array
-    stage3: jax.Array
-    stage4: jax.Array
+    def __str__(self) -> str:
+        return f"ResNet-{self.depth}, {'deep' if self.deep_stem else 'plain'} stem"
+
+
+BACKBONES: dict[str, type[BackboneConfig]] = {"resnet": ResNetConfig}
+"""Every backbone by the name that files of weights and checkpoints carry."""
 
 
 class BasicBlock(nnx.Module):

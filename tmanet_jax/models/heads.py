@@ -1,16 +1,24 @@
-"""The temporal memory attention head, and the auxiliary head of training.
+"""Heads: from features, and what is remembered of the frames before, to logits.
+
+`HEADS` lists them by name. A head says what each position of the memory remembers of a frame, and
+reads a query against that; training, evaluation of clips and streaming know no more of it. One that
+remembers nothing has no memory, as the auxiliary head of training. A further head is a dataclass
+(`HeadConfig`) that builds a module, and a line in the list.
 
 Source: TMANet section 3; `mmseg/models/decode_heads/tma_head.py` and `fcn_head.py`.
 """
 
+import abc
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from tmanet_jax.models.backbones import Stages
 from tmanet_jax.models.layers import Conv, ConvNorm, Precision, channel_dropout
 from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
@@ -19,40 +27,107 @@ from tmanet_jax.models.ranges import MOST_CHANNELS, check_range
 classifier_init = nnx.initializers.normal(0.01)
 
 
+class Head(Protocol):
+    """The module that a head's configuration builds. Its last layer is called `classifier`."""
+
+    def remember(self, features: Stages, position: int, *, train: bool) -> Any:
+        """What a position of the memory keeps of frames, arrays Nx... (a pytree of them).
+
+        Args:
+            features: of N frames.
+            position: of the T in the memory, 0 being the oldest frame.
+            train: normalise by the batch's statistics and move the running ones.
+        """
+
+    def read(
+        self,
+        query: Stages,
+        memory: Sequence[Any],
+        *,
+        train: bool,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits BxhxwxC, at least float32.
+
+        Args:
+            query: features of the B frames that are segmented.
+            memory: what each of T positions remembers, the oldest frame's first.
+            train: as above.
+            dropout_key: without one nothing is dropped.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
-class HeadConfig:
-    """Shape of the two heads; the defaults are the published ones.
+class HeadConfig(abc.ABC):
+    """What chooses a head; each is a frozen dataclass with defaults, JSON's types alone.
 
     Attributes:
         num_classes: channels of the logits.
-        num_memory: T, memory frames before the query; 0 is the network without memory.
+        num_memory: T, memory frames before the query; 0 is a network without memory.
+        aux_channels: channels of the auxiliary head.
+        dropout: share of channels that training drops before each classifier.
+    """
+
+    num_classes: int = 19
+    num_memory: int = 0
+    aux_channels: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("num_classes", self.num_classes, 1, 255)
+        check_range("num_memory", self.num_memory, 0, 64)
+        check_range("aux_channels", self.aux_channels, 1, MOST_CHANNELS)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
+
+    @abc.abstractmethod
+    def build(
+        self, stage_channels: tuple[int, int, int, int], *, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> Head:
+        """A module with new weights.
+
+        Args:
+            stage_channels: of the backbone.
+            dtype: that it computes in; parameters and statistics are float32.
+            rngs: of the weights.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class TMAHeadConfig(HeadConfig):
+    """Shape of the temporal memory attention head; the defaults are the published ones.
+
+    Attributes:
+        num_memory: T, memory frames before the query.
         key_channels: channels that are compared.
         value_channels: channels that are read.
         channels: channels of the 3x3 bottleneck before the classifier.
-        aux_channels: channels of the auxiliary head.
-        dropout: share of channels that training drops before each classifier.
         tied_init: the memory's encoders begin as copies of the query's, so that a position's key is
             from the first step most like the keys of positions that look the same.
         scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
     """
 
-    num_classes: int = 19
     num_memory: int = 2
     key_channels: int = 64
     value_channels: int = 256
     channels: int = 512
-    aux_channels: int = 256
-    dropout: float = 0.1
     tied_init: bool = False
     scale_scores: bool = False
 
     def __post_init__(self) -> None:
-        check_range("num_classes", self.num_classes, 1, 255)
-        check_range("num_memory", self.num_memory, 0, 64)
-        for field in ("key_channels", "value_channels", "channels", "aux_channels"):
+        super().__post_init__()
+        for field in ("key_channels", "value_channels", "channels"):
             check_range(field, getattr(self, field), 1, MOST_CHANNELS)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
+
+    def build(
+        self, stage_channels: tuple[int, int, int, int], *, dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> "TMAHead":
+        """A module with new weights, on stage 4."""
+        return TMAHead(stage_channels[3], self, dtype=dtype, rngs=rngs)
+
+
+HEADS: dict[str, type[HeadConfig]] = {"tma": TMAHeadConfig}
+"""Every head by the name that files of weights and checkpoints carry."""
 
 
 class KeyValue(NamedTuple):
@@ -67,7 +142,7 @@ class KeyValue(NamedTuple):
 class FrameEncoder(nnx.Module):
     """Key and value branches for the frames of one position of the clip: 1x1, then 3x3."""
 
-    def __init__(self, in_channels: int, config: HeadConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, in_channels: int, config: TMAHeadConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         self.key = _branch(in_channels, config.key_channels, dtype, rngs)
         self.value = _branch(in_channels, config.value_channels, dtype, rngs)
 
@@ -111,7 +186,7 @@ class TMAHead(nnx.Module):
     def __init__(
         self,
         in_channels: int,
-        config: HeadConfig,
+        config: TMAHeadConfig,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -132,14 +207,24 @@ class TMAHead(nnx.Module):
         )
         self.classifier = _classifier(config.channels, config.num_classes, dtype, rngs)
 
-    def encode_memory(self, features_TxBxhxwxC: list[jax.Array], *, train: bool) -> list[KeyValue]:
-        """One BxhxwxC array of stage-4 features a memory frame, oldest first, each encoded."""
-        return [
-            encoder(features, train=train)
-            for encoder, features in zip(self.memory_encoders, features_TxBxhxwxC, strict=True)
-        ]
+    def remember(self, features: Stages, position: int, *, train: bool) -> KeyValue:
+        """Keys and values of the position's own encoder."""
+        encoder = self.memory_encoders[position]
+        return encoder(features.stage4, train=train)
 
-    def read(self, query: KeyValue, memory: list[KeyValue]) -> jax.Array:
+    def read(
+        self,
+        query: Stages,
+        memory: Sequence[KeyValue],
+        *,
+        train: bool,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits BxhxwxC, at least float32."""
+        encoded = self.query_encoder(query.stage4, train=train)
+        return self.classify(self.attend(encoded, memory), train=train, dropout_key=dropout_key)
+
+    def attend(self, query: KeyValue, memory: Sequence[KeyValue]) -> jax.Array:
         """The query's value beside what it reads from the memory: Bxhxwx2V (without memory V)."""
         if not memory:
             return query.value
@@ -176,11 +261,20 @@ class FCNHead(nnx.Module):
         self.conv = ConvNorm(in_channels, config.aux_channels, 3, dtype=dtype, rngs=rngs)
         self.classifier = _classifier(config.aux_channels, config.num_classes, dtype, rngs)
 
-    def __call__(
-        self, features_BxhxwxC: jax.Array, *, train: bool, dropout_key: jax.Array | None = None
+    def remember(self, features: Stages, position: int, *, train: bool) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def read(
+        self,
+        query: Stages,
+        memory: Sequence[tuple[()]] = (),
+        *,
+        train: bool,
+        dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """Stage-3 features BxhxwxC -> logits BxhxwxC', at least float32."""
-        x = self.conv(features_BxhxwxC, train=train)
+        """Logits BxhxwxC, at least float32."""
+        x = self.conv(query.stage3, train=train)
         return _logits(self.classifier, x, self.dropout, dropout_key)
 
 

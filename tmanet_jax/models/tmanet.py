@@ -1,22 +1,24 @@
-"""TMANet: a dilated ResNet and a head that reads a memory of the preceding frames.
+"""TMANet: a backbone, and a head that reads a memory of the preceding frames.
 
-The network is cut at its memory seam: `encode` turns frames into features, `read` turns features
-of a query and its memory into logits, and `__call__` is built of the two. Training, evaluation of
-clips and streaming are three callers of the same parts.
+The network is cut at its memory seam: `encode` turns frames into features, `remember` features into
+what each position of the memory keeps of them, `read` a query's features and its memory into
+logits, and `__call__` is built of the three. Training, evaluation of clips and streaming are three
+callers of the same parts.
 
 Source: Wang et al. 2021 (arXiv 2102.08643).
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from tmanet_jax.models.backbones import OUTPUT_STRIDE, ResNet, ResNetConfig, Stages
-from tmanet_jax.models.heads import FCNHead, HeadConfig, TMAHead
+from tmanet_jax.models.backbones import BACKBONES, BackboneConfig, ResNetConfig, Stages
+from tmanet_jax.models.heads import HEADS, FCNHead, HeadConfig, TMAHeadConfig
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.parallel.sharding import spread_rows
@@ -31,8 +33,8 @@ class ModelConfig:
     The fields of `OF_COMPUTATION` change rounding, time and memory of one and the same network.
 
     Attributes:
-        backbone: shape of the ResNet.
-        head: shape of the memory head and of the auxiliary head.
+        backbone: which backbone, and its shape.
+        head: which head, its shape and that of the auxiliary head.
         align_corners: how logits are up-sampled (Cityscapes' config: yes, CamVid's: no).
         memory_gradient: whether training's gradients flow into the memory frames.
         dtype: compute type, "float32" or "bfloat16"; parameters, statistics and logits stay
@@ -44,8 +46,8 @@ class ModelConfig:
             keeping it: a third more work, a fraction of the memory.
     """
 
-    backbone: ResNetConfig = dataclasses.field(default_factory=ResNetConfig)
-    head: HeadConfig = dataclasses.field(default_factory=HeadConfig)
+    backbone: BackboneConfig = dataclasses.field(default_factory=ResNetConfig)
+    head: HeadConfig = dataclasses.field(default_factory=TMAHeadConfig)
     align_corners: bool = True
     memory_gradient: bool = True
     dtype: str = "float32"
@@ -61,12 +63,42 @@ class ModelConfig:
         """This network, computed as another is."""
         return dataclasses.replace(self, **{name: getattr(other, name) for name in OF_COMPUTATION})
 
+    def fields(self) -> dict[str, Any]:
+        """As plain values, with the kinds of backbone and head, for files to carry.
+
+        Raises:
+            ValueError: backbone or head is in no list.
+        """
+        parts = {"backbone": kind_and_fields(self.backbone), "head": kind_and_fields(self.head)}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | parts
+
+    def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the features, and the logits, of a frame of this height and width."""
+        stride = self.backbone.stride
+        return (-(-size[0] // stride), -(-size[1] // stride))
+
+
+def kind_and_fields(config: BackboneConfig | HeadConfig) -> dict[str, Any]:
+    """A backbone's or a head's fields, and as `kind` its name in `BACKBONES` or `HEADS`.
+
+    Raises:
+        ValueError: it is in neither list.
+    """
+    kinds: Mapping[str, type] = {**BACKBONES, **HEADS}
+    for kind, listed in kinds.items():
+        if type(config) is listed:
+            return {"kind": kind, **dataclasses.asdict(config)}  # type: ignore[arg-type]
+    raise ValueError(
+        f"{type(config).__name__} is neither in BACKBONES (tmanet_jax/models/backbones.py) nor in "
+        "HEADS (heads.py): give it a name there, by which its weights can be read again"
+    )
+
 
 OF_COMPUTATION = ("dtype", "precision", "attention", "remat")
 
 
 class Logits(NamedTuple):
-    """What the network says of the query frame, at stride 8."""
+    """What the network says of the query frame, at the backbone's stride."""
 
     main: jax.Array
     """BxhxwxC"""
@@ -85,29 +117,46 @@ class TMANet(nnx.Module):
         self.config = config
         dtype = jnp.dtype(config.dtype)
         channels = config.backbone.stage_channels
-        self.backbone = ResNet(config.backbone, dtype=dtype, remat=config.remat, rngs=rngs)
-        self.head = TMAHead(channels[3], config.head, dtype=dtype, rngs=rngs)
+        self.backbone = config.backbone.build(dtype=dtype, remat=config.remat, rngs=rngs)
+        self.head = config.head.build(channels, dtype=dtype, rngs=rngs)
         self.aux_head = FCNHead(channels[2], config.head, dtype=dtype, rngs=rngs)
-        self.set_attributes(precision=config.precision, attention=config.attention)
+        self.set_attributes(
+            precision=config.precision, attention=config.attention, raise_if_not_found=False
+        )
 
     def encode(self, frames_NxHxWx3: jax.Array, *, train: bool = False, slots: int = 1) -> Stages:
-        """Frames NxHxWx3 -> backbone features, hxw = ceil(H / 8) x ceil(W / 8) at stages 2 to 4."""
+        """Frames NxHxWx3 -> the backbone's features, those of stage 4 of `config.feature_size`."""
         return self.backbone(spread_rows(frames_NxHxWx3), train=train, slots=slots)
+
+    def remember(self, features: Stages, *, train: bool = False) -> list[Any]:
+        """What each position of the memory would keep of frames, the oldest position's first."""
+        positions = range(self.config.head.num_memory)
+        return [self.head.remember(features, position, train=train) for position in positions]
+
+    def remembered(self, num_frames: int, size: tuple[int, int]) -> list[Any]:
+        """Shapes of `remember` for frames of this height and width, `jax.ShapeDtypeStruct`s."""
+        frames_NxHxWx3 = jax.ShapeDtypeStruct((num_frames, *size, 3), jnp.float32)
+        return nnx.eval_shape(
+            lambda model, frames: model.remember(model.encode(frames)), self, frames_NxHxWx3
+        )
 
     def read(
         self,
-        query_BxhxwxC: jax.Array,
-        memory_TxBxhxwxC: list[jax.Array],
+        query: Stages,
+        memory: Sequence[Any],
         *,
         train: bool = False,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        """Stage-4 features of the query and of T memory frames, oldest first -> logits BxhxwxC."""
-        query = self.head.query_encoder(query_BxhxwxC, train=train)
-        memory = self.head.encode_memory(memory_TxBxhxwxC, train=train)
-        return self.head.classify(
-            self.head.read(query, memory), train=train, dropout_key=dropout_key
-        )
+        """Logits BxhxwxC.
+
+        Args:
+            query: features of the frames that are segmented.
+            memory: what each position remembers, oldest first.
+            train: normalise by the batch's statistics and move the running ones.
+            dropout_key: without one nothing is dropped.
+        """
+        return self.head.read(query, memory, train=train, dropout_key=dropout_key)
 
     def __call__(
         self,
@@ -132,16 +181,18 @@ class TMANet(nnx.Module):
                 f"a clip of {expected} frames was expected ({expected - 1} memory frames and the "
                 f"query), found {frames_BxSxHxWx3.shape[1]}"
             )
-        query, memory_TxBxhxwxC = self._encode_clip(frames_BxSxHxWx3, train)
+        query, memory_frames = self._encode_clip(frames_BxSxHxWx3, train)
+        memory = [
+            self.head.remember(features, position, train=train)
+            for position, features in enumerate(memory_frames)
+        ]
         main_key, aux_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        main = self.read(query.stage4, memory_TxBxhxwxC, train=train, dropout_key=main_key)
-        aux = self.aux_head(query.stage3, train=train, dropout_key=aux_key)
+        main = self.read(query, memory, train=train, dropout_key=main_key)
+        aux = self.aux_head.read(query, train=train, dropout_key=aux_key)
         return Logits(main, aux)
 
-    def _encode_clip(
-        self, frames_BxSxHxWx3: jax.Array, train: bool
-    ) -> tuple[Stages, list[jax.Array]]:
-        """All frames through the backbone: the query's features, and stage 4 of each memory frame.
+    def _encode_clip(self, frames_BxSxHxWx3: jax.Array, train: bool) -> tuple[Stages, list[Stages]]:
+        """All frames through the backbone: features of the query, and of each memory frame.
 
         The query goes first, then the memory, oldest first: the order in which the original moves
         the running statistics. With gradients into the memory, all go through in one call; without,
@@ -151,20 +202,20 @@ class TMANet(nnx.Module):
         num_memory = memory_BxTxHxWx3.shape[1]
         if not train or self.config.memory_gradient or not num_memory:
             query_first = jnp.concatenate([query_Bx1xHxWx3, memory_BxTxHxWx3], axis=1)
-            stages = self._encode_slots(query_first, train)
-            memory_BxTxhxwxC = stages.stage4[:, 1:]
+            query, *memory = self._encode_slots(query_first, train)
         else:
-            stages = self._encode_slots(query_Bx1xHxWx3, train)
-            memory_BxTxhxwxC = lax.stop_gradient(self._encode_slots(memory_BxTxHxWx3, train).stage4)
-        query = jax.tree.map(lambda x_BxSxhxwxC: x_BxSxhxwxC[:, 0], stages)
-        return query, [memory_BxTxhxwxC[:, t] for t in range(num_memory)]
+            (query,) = self._encode_slots(query_Bx1xHxWx3, train)
+            memory = lax.stop_gradient(self._encode_slots(memory_BxTxHxWx3, train))
+        return query, memory
 
-    def _encode_slots(self, frames_BxSxHxWx3: jax.Array, train: bool) -> Stages:
+    def _encode_slots(self, frames_BxSxHxWx3: jax.Array, train: bool) -> list[Stages]:
+        """The features of each of the S frames of the clips, BxhxwxC."""
         b, s, *frame_shape = frames_BxSxHxWx3.shape
         stages = self.encode(frames_BxSxHxWx3.reshape(b * s, *frame_shape), train=train, slots=s)
-        return jax.tree.map(lambda x_NxhxwxC: x_NxhxwxC.reshape(b, s, *x_NxhxwxC.shape[1:]), stages)
-
-
-def feature_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the features of a frame of this height and width."""
-    return (-(-size[0] // OUTPUT_STRIDE), -(-size[1] // OUTPUT_STRIDE))
+        of_clips = jax.tree.map(
+            lambda x_NxhxwxC: x_NxhxwxC.reshape(b, s, *x_NxhxwxC.shape[1:]), stages
+        )
+        return [
+            jax.tree.map(lambda x_BxSxhxwxC, slot=slot: x_BxSxhxwxC[:, slot], of_clips)
+            for slot in range(s)
+        ]

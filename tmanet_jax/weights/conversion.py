@@ -5,7 +5,7 @@ import dataclasses
 import os
 
 from tmanet_jax.errors import ends_with_message
-from tmanet_jax.models.backbones import ResNetConfig
+from tmanet_jax.models.backbones import BackboneConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weights import files
 from tmanet_jax.weights.names import expected_shapes
@@ -59,11 +59,11 @@ def convert(
     return "\n  ".join([told, *notes])
 
 
-def _described(config: ModelConfig | ResNetConfig) -> str:
-    if isinstance(config, ResNetConfig):
-        return f"ResNet-{config.depth}, {'deep' if config.deep_stem else 'plain'} stem"
+def _described(config: ModelConfig | BackboneConfig) -> str:
+    if not isinstance(config, ModelConfig):
+        return str(config)
     return (
-        f"TMANet with {_described(config.backbone)}, T={config.head.num_memory}, "
+        f"TMANet with {config.backbone}, T={config.head.num_memory}, "
         f"{config.head.num_classes} classes, align_corners={config.align_corners}"
     )
 

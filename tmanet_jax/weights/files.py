@@ -1,10 +1,8 @@
 """Files of weights: safetensors, and PyTorch's files where torch is installed.
 
 Both hold tensors under the original's names and in its layouts (`backbone.layer1.0.conv1.weight`,
-OIHW), so that conversion between them changes nothing. Beside the tensors stand the configuration
-of the network, its classes, how it was scored and where it comes from as JSON: under `tmanet_jax`,
-`tmanet_jax_classes`, `tmanet_jax_protocol` and `tmanet_jax_origin` in the header of a safetensors
-file, and in the `meta` of a `.pth`. The header also holds a checksum of every tensor.
+OIHW), so that conversion between them changes nothing, and what the file says of them
+(`weight_file.py`). A header of safetensors also holds a checksum of every tensor.
 """
 
 import collections
@@ -15,27 +13,21 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.tmanet import OF_COMPUTATION, ModelConfig
-from tmanet_jax.protocol import Origin, Protocol
+from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weights import of_checkpoint, original_config, torch_files
 from tmanet_jax.weights.names import Tensors, expected_dtype
+from tmanet_jax.weights.weight_file import WeightFile, decode_entry, described, description_of
 
-_CONFIG_KEY = "tmanet_jax"
-_CLASSES_KEY = "tmanet_jax_classes"
-_PROTOCOL_KEY = "tmanet_jax_protocol"
-_ORIGIN_KEY = "tmanet_jax_origin"
 _CHECKSUMS_KEY = "tmanet_jax_checksums"
 
 _SAFETENSORS = ".safetensors"
@@ -48,58 +40,12 @@ _STRANGERS = {
 }
 """How a file begins that was saved under the name of another one."""
 
-T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Network:
-    """What a file says of its network: the one or the other, and which fields are a guess."""
-
-    model: ModelConfig | None = None
-    backbone: ResNetConfig | None = None
-    assumed: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if (self.model is None) == (self.backbone is None):
-            raise ValueError("a whole model or a backbone alone is described")
-
 
 @dataclasses.dataclass(frozen=True)
 class _Checksums:
     """What a file says of its tensors' content, by their names."""
 
     sha256: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightFile:
-    """What a file of weights holds.
-
-    Attributes:
-        tensors: by the original's names, in its layouts; those of a whole network, or those of a
-            backbone alone, which then lack the prefix `backbone.`.
-        config: of the whole network or of the backbone; None if the file does not say.
-        classes: what the network tells apart; None if the file does not say.
-        protocol: how the network was scored; None if the file does not say.
-        origin: the training that left the tensors; None if the file does not say.
-        assumed: fields of `config` that nobody stated.
-        original: the original's configuration in a file of its own training.
-        notes: what was converted or left out in reading, to be told.
-    """
-
-    tensors: Tensors
-    config: ModelConfig | ResNetConfig | None = None
-    classes: ClassSet | None = None
-    protocol: Protocol | None = None
-    origin: Origin | None = None
-    assumed: tuple[str, ...] = ()
-    original: original_config.Fields | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def is_whole_model(self) -> bool:
-        """Whether the tensors are those of a whole network."""
-        return any(name.startswith("backbone.") for name in self.tensors)
 
 
 def read(path: str | os.PathLike[str], *, ema: bool = False) -> WeightFile:
@@ -122,7 +68,7 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> WeightFile:
         if ema and not is_of_torch:
             raise UserError(f"{path} holds no moving averages (EMA): leave --ema out.")
         if path.is_dir():
-            return WeightFile(*of_checkpoint.read(path))
+            return of_checkpoint.read(path)
         with path.open("rb") as stream:
             _check_begin(path, stream.read(64).lstrip().lower())
         return _read_torch(path, ema=ema) if is_of_torch else _read_safetensors(path)
@@ -196,8 +142,9 @@ def _read_safetensors(path: Path) -> WeightFile:
         raise UserError(
             f"{path} is not a safetensors file, or is damaged: {error!s:.200}."
         ) from error
-    _check_content(path, tensors, _decode(path, metadata, _CHECKSUMS_KEY, _Checksums))
-    return _described(path, tensors, metadata)
+    _check_content(path, tensors, decode_entry(metadata, _CHECKSUMS_KEY, _Checksums, str(path)))
+    converted, notes = _as_expected(tensors)
+    return described(converted, metadata, str(path), notes)
 
 
 def _check_content(path: Path, tensors: Tensors, written: _Checksums | None) -> None:
@@ -226,7 +173,7 @@ def _checksum(tensor: np.ndarray) -> str:
 
 def _encode_safetensors(file: WeightFile) -> bytes:
     tensors = {name: np.array(tensor, order="C") for name, tensor in file.tensors.items()}
-    metadata = _description(file)
+    metadata = description_of(file)
     metadata[_CHECKSUMS_KEY] = json.dumps({"sha256": _checksums(tensors)})
     return _in_order(safetensors.numpy.save(tensors, metadata))
 
@@ -243,8 +190,8 @@ def _in_order(content: bytes) -> bytes:
 
 def _read_torch(path: Path, *, ema: bool) -> WeightFile:
     found = torch_files.read(path, ema=ema)
-    file = _described(path, found.tensors, found.meta)
-    file = dataclasses.replace(file, notes=(*found.notes, *file.notes))
+    tensors, notes = _as_expected(found.tensors)
+    file = described(tensors, found.meta, str(path), (*found.notes, *notes))
     return file if file.config is not None else _with_original_meta(file, found.meta)
 
 
@@ -275,52 +222,10 @@ def _meta(file: WeightFile, config: ModelConfig) -> dict[str, object]:
     """The `meta` of a checkpoint; the original's `tools/test.py` needs CLASSES and PALETTE."""
     classes = file.classes or classes_of_number(config.head.num_classes)
     return {
-        **_description(file),
+        **description_of(file),
         "CLASSES": classes.names,
         "PALETTE": [list(colour) for colour in classes.palette_Cx3],
     }
-
-
-def _description(file: WeightFile) -> dict[str, str]:
-    """What a file says of its tensors."""
-    description = {}
-    if file.config is not None:
-        description[_CONFIG_KEY] = json.dumps(_network_description(file.config, file.assumed))
-    for key, part_of_file in (
-        (_CLASSES_KEY, file.classes),
-        (_PROTOCOL_KEY, file.protocol),
-        (_ORIGIN_KEY, file.origin),
-    ):
-        if part_of_file is not None:
-            description[key] = json.dumps(dataclasses.asdict(part_of_file))
-    return description
-
-
-def _network_description(
-    config: ModelConfig | ResNetConfig, assumed: tuple[str, ...]
-) -> dict[str, object]:
-    """The network, without how it was computed; but the compute type is what loading it takes."""
-    fields = dataclasses.asdict(config)
-    if isinstance(config, ResNetConfig):
-        return {"backbone": fields}
-    for name in OF_COMPUTATION:
-        if name != "dtype":
-            del fields[name]
-    return {"model": fields, **({"assumed": assumed} if assumed else {})}
-
-
-def _described(path: Path, tensors: Tensors, description: Mapping[Any, Any]) -> WeightFile:
-    network = _decode(path, description, _CONFIG_KEY, _Network)
-    converted, notes = _as_expected(tensors)
-    return WeightFile(
-        converted,
-        (network.model or network.backbone) if network else None,
-        _decode(path, description, _CLASSES_KEY, ClassSet),
-        _decode(path, description, _PROTOCOL_KEY, Protocol),
-        _decode(path, description, _ORIGIN_KEY, Origin),
-        network.assumed if network else (),
-        notes=notes,
-    )
 
 
 def _as_expected(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
@@ -338,24 +243,3 @@ def _as_expected(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
         for (found, wanted), count in changes.items()
         if count
     )
-
-
-def _decode(path: Path, description: Mapping[str, object], key: str, kind: type[T]) -> T | None:
-    text = description.get(key)
-    if text is None:
-        return None
-    where = f"{path}, {key} of its header"
-    values = _as_described_today(strict_json.parse(str(text), where))
-    return strict_json.decode(kind, values, where)
-
-
-def _as_described_today(description: Any) -> Any:
-    """Older files say in the head how the memory is read, and of classes that 255 is ignored."""
-    match description:
-        case {"model": {"head": {"attention": attention, **head}, **model}} if (
-            "attention" not in model
-        ):
-            return {**description, "model": {**model, "head": head, "attention": attention}}
-        case {"names": _, "ignore": 255, **classes}:
-            return {"names": description["names"], **classes}
-    return description

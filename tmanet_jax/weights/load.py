@@ -17,7 +17,6 @@ from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import files
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import (
     UPDATE_COUNT,
     Tensors,
@@ -37,6 +36,7 @@ from tmanet_jax.weights.networks import (
     of_backbone,
     without_torchvision_classifier,
 )
+from tmanet_jax.weights.weight_file import WeightFile
 
 OF_WORKDIR = "tmanet.safetensors"
 """The file that training leaves in a run's workdir: the weights of its best step."""
@@ -273,11 +273,11 @@ def _differences(
     """
     theirs = network.config
     assert isinstance(theirs, ModelConfig)
-    is_said = SCALE_SCORES not in network.assumed
-    if is_said and theirs.head.scale_scores != config.head.scale_scores:
+    scales, wanted = (getattr(head, SCALE_SCORES, None) for head in (theirs.head, config.head))
+    if SCALE_SCORES not in network.assumed and scales != wanted:
         raise UserError(
-            f"The network of {path} has scale_scores={theirs.head.scale_scores}: set "
-            f"--config.model.scale_scores={theirs.head.scale_scores}."
+            f"The network of {path} has scale_scores={scales}: set "
+            f"--config.model.scale_scores={scales}."
         )
     if ALIGN_CORNERS not in network.assumed and theirs.align_corners != config.align_corners:
         return (

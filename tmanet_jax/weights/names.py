@@ -4,6 +4,7 @@ The table leads from this model's parameters to the original's `state_dict` and,
 left, back.
 """
 
+import collections
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -94,12 +95,20 @@ def with_tensors(state: nnx.State, tensors: Tensors) -> nnx.State:
 def original_names(paths: Iterable[PathParts]) -> dict[PathParts, str]:
     """The original's name of every parameter of a model, by its path in the model's state.
 
-    What the table does not have keeps this model's name, so that it can be saved all the same.
+    A layer that the table does not have, as of a backbone that the original has not, keeps this
+    model's name; so does a parameter.
+
+    Raises:
+        ValueError: two parameters would have one name.
     """
     paths = tuple(paths)
     is_deep = any(path[:3] == ("backbone", "stem", 2) for path in paths)
     rows = _rows(DEEP_STEM if is_deep else PLAIN_STEM) + _rows(LAYERS)
-    return {path: _original_name(path, rows) for path in paths}
+    names = {path: _original_name(path, rows) for path in paths}
+    for name, count in collections.Counter(names.values()).items():
+        if count > 1:
+            raise ValueError(f"{count} parameters would be called {name}: rename their layers")
+    return names
 
 
 @functools.cache
@@ -138,11 +147,15 @@ def _rows(table: str) -> list[tuple[re.Pattern[str], str]]:
 
 
 def _original_name(path: PathParts, rows: list[tuple[re.Pattern[str], str]]) -> str:
-    *layer, parameter = map(str, path)
+    *layers, parameter = map(str, path)
+    layer = ".".join(layers)
+    if parameter not in PARAMETERS:
+        return f"{layer}.{parameter}"
     for pattern, template in rows:
-        match = pattern.fullmatch(".".join(layer))
-        if match and parameter in PARAMETERS:
+        match = pattern.fullmatch(layer)
+        if match:
             indices = {letter: int(number) for letter, number in match.groupdict().items()}
             successors = {f"{letter}+1": number + 1 for letter, number in indices.items()}
-            return f"{template.format_map(indices | successors)}.{PARAMETERS[parameter]}"
-    return ".".join((*layer, parameter))
+            layer = template.format_map(indices | successors)
+            break
+    return f"{layer}.{PARAMETERS[parameter]}"

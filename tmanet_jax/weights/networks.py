@@ -8,13 +8,18 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
-from tmanet_jax.models.heads import HeadConfig
+from tmanet_jax.models.backbones import (
+    BLOCKS_OF_DEPTH,
+    DEEPEST_BASIC,
+    BackboneConfig,
+    ResNetConfig,
+)
+from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import original_config
-from tmanet_jax.weights.files import WeightFile
 from tmanet_jax.weights.names import UPDATE_COUNT, Tensors, expected_dtype
+from tmanet_jax.weights.weight_file import WeightFile
 
 T = TypeVar("T")
 
@@ -40,7 +45,7 @@ class Network(NamedTuple):
         notes: what was assumed, to be told.
     """
 
-    config: ModelConfig | ResNetConfig
+    config: ModelConfig | BackboneConfig
     assumed: tuple[str, ...] = ()
     protocol: Protocol | None = None
     notes: tuple[str, ...] = ()
@@ -67,7 +72,7 @@ def network_of(
     """
     try:
         network = _network_of(file)
-        if isinstance(network.config, ResNetConfig):
+        if not isinstance(network.config, ModelConfig):
             return network
         if align_corners is not None:
             return _with_align_corners(network, network.config, align_corners)
@@ -87,7 +92,7 @@ def shown_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig | ResNetConfi
     try:
         if not WeightFile(dict(tensors)).is_whole_model:
             return _shown_backbone(tensors)
-        head = HeadConfig(
+        head = TMAHeadConfig(
             num_classes=_channels(tensors, "decode_head.conv_seg"),
             num_memory=_count(tensors, "decode_head.memory_key_conv.0.{}.conv.weight"),
             key_channels=_channels(tensors, "decode_head.query_key_conv.0.conv"),
@@ -95,7 +100,7 @@ def shown_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig | ResNetConfi
             channels=_channels(tensors, "decode_head.bottleneck.conv"),
             aux_channels=_channels(tensors, "auxiliary_head.convs.0.conv")
             if has_auxiliary(tensors)
-            else HeadConfig().aux_channels,
+            else TMAHeadConfig().aux_channels,
         )
         return ModelConfig(_shown_backbone(of_backbone(tensors)), head)
     except ValueError as error:
@@ -108,10 +113,11 @@ def has_auxiliary(tensors: Mapping[str, object]) -> bool:
 
 
 def _network_of(file: WeightFile) -> Network:
-    shown = shown_config(file.tensors)
     if file.config is not None:
-        _check_agrees("its header", _sizes(file.config), _sizes(shown))
+        if _is_original(file.config):
+            _check_agrees("its header", _sizes(file.config), _sizes(shown_config(file.tensors)))
         return Network(file.config, file.assumed, file.protocol)
+    shown = shown_config(file.tensors)
     if file.original is not None:
         return _of_original(file.original, shown)
     if isinstance(shown, ResNetConfig):
@@ -125,6 +131,7 @@ def _of_original(original: original_config.Fields, shown: ModelConfig | ResNetCo
     _check_original(original, backbone_alone=is_backbone)
     if isinstance(shown, ResNetConfig):
         return Network(shown)
+    assert isinstance(shown.head, TMAHeadConfig)
     said = original_config.network_of(original)
     _check_agrees("its configuration", said.sizes, dataclasses.asdict(shown.head))
     config = dataclasses.replace(
@@ -189,12 +196,20 @@ def _assuming_align_corners(
     )
 
 
-def _sizes(config: ModelConfig | ResNetConfig) -> dict[str, object]:
-    """What tensors show of a configuration."""
+def _is_original(config: ModelConfig | BackboneConfig) -> bool:
+    """Whether the original has such a network, so that its tensors show it."""
+    if isinstance(config, ModelConfig):
+        return isinstance(config.head, TMAHeadConfig) and _is_original(config.backbone)
+    return isinstance(config, ResNetConfig)
+
+
+def _sizes(config: ModelConfig | BackboneConfig) -> dict[str, object]:
+    """What tensors show of a configuration that the original has."""
     if isinstance(config, ModelConfig):
         head = dataclasses.asdict(config.head)
         shown = ("num_classes", "num_memory", "key_channels", "value_channels", "channels")
         return {name: head[name] for name in shown} | _sizes(config.backbone)
+    assert isinstance(config, ResNetConfig)
     return {
         "blocks": config.blocks or BLOCKS_OF_DEPTH[config.depth],
         "deep_stem": config.deep_stem,

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from flax.typing import PathParts
@@ -13,22 +13,12 @@ from tmanet_jax.checkpoints.damage import read_checked, steps_in
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights.names import Tensors, tensors_of
+from tmanet_jax.weights.weight_file import WeightFile, decode_model
 
 
-class SavedNetwork(NamedTuple):
-    """What a checkpoint knows of its network; the fields are those of a `WeightFile`."""
-
-    tensors: Tensors
-    config: ModelConfig
-    classes: ClassSet | None
-    protocol: Protocol | None
-    origin: Origin
-
-
-def read(path: Path) -> SavedNetwork:
+def read(path: Path) -> WeightFile:
     """Reads one checkpoint, without a device.
 
     Args:
@@ -45,9 +35,9 @@ def read(path: Path) -> SavedNetwork:
     about = _object(checkpoint / "about" / "metadata")
     where = f"{checkpoint}, what it says of its network"
     step = int(checkpoint.name)
-    return SavedNetwork(
+    return WeightFile(
         tensors=_tensors(arrays),
-        config=strict_json.decode(ModelConfig, _model(checkpoint, about), where),
+        config=decode_model(_model(checkpoint, about), where),
         classes=strict_json.decode(ClassSet, about["classes"], where) if about else None,
         protocol=strict_json.decode(Protocol, about["protocol"], where) if about else None,
         origin=Origin(step, _mean_iou(checkpoint)),

@@ -84,7 +84,7 @@ class OriginalNetwork(NamedTuple):
     Attributes:
         align_corners: of the logits' up-sampling.
         scale_scores: the original's `matmul_norm`.
-        sizes: what it says of what the tensors show, by the names of `HeadConfig`.
+        sizes: what it says of what the tensors show, by the names of `TMAHeadConfig`.
         protocol: how its `test_cfg` segments frames.
     """
 
