@@ -14,9 +14,6 @@ from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, STRIDES, ResNetConfig
 from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 
-Size = tuple[int, int]
-"""Height and width."""
-
 
 @dataclasses.dataclass(frozen=True)
 class ForwardFlops:
@@ -41,7 +38,7 @@ class ForwardFlops:
     aux_head: int
 
 
-def forward_flops(model: ModelConfig, size: Size) -> ForwardFlops:
+def forward_flops(model: ModelConfig, size: tuple[int, int]) -> ForwardFlops:
     """Operations of each part of the network for frames of this height and width."""
     positions = _area(model.feature_size(size))
     head = model.head
@@ -63,13 +60,13 @@ def forward_flops(model: ModelConfig, size: Size) -> ForwardFlops:
     )
 
 
-def clip_flops(model: ModelConfig, size: Size) -> int:
+def clip_flops(model: ModelConfig, size: tuple[int, int]) -> int:
     """Segmenting one clip: T + 1 frames through the backbone, one query; no auxiliary head."""
     part, frames = forward_flops(model, size), model.head.num_memory + 1
     return frames * (part.backbone + part.encoder) + part.read + part.classify
 
 
-def stream_flops(model: ModelConfig, size: Size) -> int:
+def stream_flops(model: ModelConfig, size: tuple[int, int]) -> int:
     """Segmenting the newest frame of a stream.
 
     The backbone sees it once, and every position of the clip encodes it
@@ -79,7 +76,7 @@ def stream_flops(model: ModelConfig, size: Size) -> int:
     return part.backbone + frames * part.encoder + part.read + part.classify
 
 
-def training_flops(model: ModelConfig, size: Size, batch_size: int) -> int:
+def training_flops(model: ModelConfig, size: tuple[int, int], batch_size: int) -> int:
     """One step: three times the forward pass, less what has no gradient.
 
     A product's backward pass is two products of its own size: the gradient of its input and that of
@@ -101,7 +98,7 @@ def training_flops(model: ModelConfig, size: Size, batch_size: int) -> int:
     return batch_size * clip
 
 
-def _backbone_flops(config: ResNetConfig, size: Size) -> tuple[int, int]:
+def _backbone_flops(config: ResNetConfig, size: tuple[int, int]) -> tuple[int, int]:
     """Of the first convolution, and of all of them."""
     size = _strided(size, 2)
     width = config.width
@@ -124,7 +121,7 @@ def _backbone_flops(config: ResNetConfig, size: Size) -> tuple[int, int]:
 
 
 def _block_flops(
-    config: ResNetConfig, in_channels: int, channels: int, in_size: Size, stride: int
+    config: ResNetConfig, in_channels: int, channels: int, in_size: tuple[int, int], stride: int
 ) -> int:
     before, after = _area(in_size), _area(_strided(in_size, stride))
     out_channels = config.expansion * channels
@@ -156,9 +153,9 @@ def _conv_flops(out_positions: int, kernel_size: int, in_channels: int, out_chan
     return 2 * out_positions * kernel_size**2 * in_channels * out_channels
 
 
-def _strided(size: Size, stride: int) -> Size:
+def _strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return (-(-size[0] // stride), -(-size[1] // stride))
 
 
-def _area(size: Size) -> int:
+def _area(size: tuple[int, int]) -> int:
     return size[0] * size[1]
