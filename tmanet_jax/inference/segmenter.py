@@ -187,22 +187,22 @@ class Segmenter:
     ) -> Generator[FrameResult, None, None]:
         """`stream` of a source that is open."""
         decoded = ahead(frames.frames, _DECODED_AHEAD)
-        turns = _turns(decoded, wanted or (lambda index: True), self._stream.reach)
-        steps = ahead(self._compute(turns), _COMPUTED_AHEAD)
+        needed = _needed(decoded, wanted or (lambda index: True), self._stream.reach)
+        steps = ahead(self._compute(needed), _COMPUTED_AHEAD)
         with contextlib.closing(decoded), contextlib.closing(steps):
             yield from self._results(steps)
 
-    def _compute(self, turns: "Iterator[_Turn]") -> "Iterator[_Step]":
+    def _compute(self, needed: "Iterator[_Needed]") -> "Iterator[_Step]":
         """Sends frames to the device, without waiting for it."""
         state: StreamState | None = None
-        for turn in turns:
+        for one in needed:
             output = None
-            if turn.frame.pixels_HxWx3 is not None:
-                frames_1xHxWx3 = turn.frame.pixels_HxWx3[None]
-                if state is None or turn.is_start:
+            if one.frame.pixels_HxWx3 is not None:
+                frames_1xHxWx3 = one.frame.pixels_HxWx3[None]
+                if state is None or one.is_start:
                     state = self._stream.start(1, frames_1xHxWx3.shape[1:3])
                 state, output = self._stream.step(state, frames_1xHxWx3, _GOES_ON)
-            yield _Step(turn.frame, output, turn.is_wanted)
+            yield _Step(one.frame, output, one.is_wanted)
 
     def _results(self, steps: "Iterator[_Step]") -> Iterator[FrameResult]:
         """Waits for the device; broken frames repeat what is before them."""
@@ -250,7 +250,7 @@ class Segmenter:
         )
 
 
-class _Turn(NamedTuple):
+class _Needed(NamedTuple):
     """A frame that the network is to see, or a broken one that is to be told.
 
     `is_start`: the memory begins anew with it.
@@ -269,9 +269,9 @@ class _Step(NamedTuple):
     is_wanted: bool
 
 
-def _turns(
+def _needed(
     frames: Iterator[SourceFrame], wanted: Callable[[int], bool], reach: int
-) -> Iterator[_Turn]:
+) -> Iterator[_Needed]:
     """Leaves out the frames on which nothing that is wanted depends.
 
     A wanted frame depends on the `reach` whole frames before it. If it is broken it repeats the one
@@ -288,14 +288,14 @@ def _turns(
             waiting.clear()
         if wanted(frame.index):
             for earlier in waiting:
-                yield _Turn(earlier, is_start, is_wanted=False)
+                yield _Needed(earlier, is_start, is_wanted=False)
                 is_start = False
             waiting.clear()
-            yield _Turn(frame, is_start and is_whole, is_wanted=True)
+            yield _Needed(frame, is_start and is_whole, is_wanted=True)
             is_start &= not is_whole
             is_size_wanted = not size
         elif is_whole and is_size_wanted:
-            yield _Turn(frame, is_start, is_wanted=False)
+            yield _Needed(frame, is_start, is_wanted=False)
             is_start = is_size_wanted = False
         elif is_whole:
             is_start |= len(waiting) == waiting.maxlen

@@ -32,7 +32,7 @@ from av.sidedata.sidedata import SideData
 
 from tmanet_jax.data.codec import Size
 from tmanet_jax.errors import UserError
-from tmanet_jax.video.losses import Event, InOrder, Losses, with_doubts
+from tmanet_jax.video.missing import Event, InOrder, MissingFrames, with_doubts
 from tmanet_jax.video.transport_stream import is_cut, is_joint
 
 _MOV = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -230,7 +230,7 @@ class VideoReader:
     def _events(self) -> Iterator[Event]:
         """Frames and problems in the order of showing; an error of the decoder ends nothing."""
         container = self._container.format.name
-        losses = Losses(
+        missing = MissingFrames(
             every_packet_is_a_frame=container == _MOV,
             every_pts_is_a_frame=container == _MXF,
             b_frames_are_leaves=self._stream.codec_context.name in _B_FRAMES_ARE_LEAVES,
@@ -240,24 +240,24 @@ class VideoReader:
         for packet in self._packets():
             if isinstance(packet, str):
                 is_torn = False
-                yield from losses.failed(None, packet)
+                yield from missing.failed(None, packet)
                 continue
             num_packets += packet.size > 0
             end = max(end, self._shown_by(packet))
             is_cut_off = self._is_cut_off(packet)
             is_torn |= is_cut_off
-            losses.sent(packet, is_cut_off=is_cut_off)
+            missing.sent(packet, is_cut_off=is_cut_off)
             frames, problem = _decoded(packet)
             is_last = packet.size == 0
             for frame in [*in_order.add(frames), *(in_order.rest() if is_last else ())]:
-                yield from losses.before(frame)
-                flaw = losses.flaw(frame)
+                yield from missing.before(frame)
+                flaw = missing.flaw(frame)
                 is_torn &= flaw is None
                 yield Event(frame.pts, frame, flaw)
             if problem is not None:
                 is_torn = False
-                yield from losses.failed(packet.pts, problem)
-        rest = list(losses.rest())
+                yield from missing.failed(packet.pts, problem)
+        rest = list(missing.rest())
         yield from rest
         is_short = container == _MOV and num_packets < (self.expected_frames or 0)
         if not rest and (is_torn or is_short):

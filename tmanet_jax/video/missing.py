@@ -1,7 +1,7 @@
 """What is missing from a video, told in its place: packets without a frame, and their consequences.
 
-A frame belongs to the packet that it was decoded from (`Origin`), not to a time: where files were
-joined, times come again.
+A frame belongs to the packet that it was decoded from (`SentPacket`), not to a time: where files
+were joined, times come again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Origin:
+class SentPacket:
     """The packet that a frame was decoded from; it travels through the decoder."""
 
     piece: int
@@ -50,7 +50,7 @@ class Event:
     is_referred_to: bool = True
 
 
-class Losses:
+class MissingFrames:
     """Packets without a frame, each told at the time that its frame should have been shown.
 
     Args:
@@ -85,7 +85,7 @@ class Losses:
                 self._comes_one_by_one |= packet.dts == self._last_dts + 1
             self._note_leaves(packet.pts, packet.dts)
             self._last_dts = packet.dts
-        packet.opaque = Origin(self._piece, is_cut_off)
+        packet.opaque = SentPacket(self._piece, is_cut_off)
         is_shown = packet.pts is not None and packet.size and not packet.is_discard
         if self._expects_packets and is_shown:
             assert packet.pts is not None
@@ -113,7 +113,7 @@ class Losses:
         """What is lost before a frame that is shown now."""
         if frame.pts is None:
             return []
-        place = Place(self._origin(frame).piece, frame.pts)
+        place = Place(self._sent(frame).piece, frame.pts)
         self._leaves.discard(place)
         if self._waiting.pop(place, None) is None and self._expects_packets:
             # The decoder makes its own times: what is missing cannot be told by them.
@@ -137,12 +137,14 @@ class Losses:
 
     def flaw(self, frame: av.VideoFrame) -> str | None:
         """What is wrong with a frame that the decoder gave."""
-        if self._origin(frame).is_cut_off:
+        if self._sent(frame).is_cut_off:
             return _CUT_OFF
         return _CORRUPT if frame.is_corrupt else None
 
-    def _origin(self, frame: av.VideoFrame) -> Origin:
-        return frame.opaque if isinstance(frame.opaque, Origin) else Origin(self._piece, False)
+    def _sent(self, frame: av.VideoFrame) -> SentPacket:
+        return (
+            frame.opaque if isinstance(frame.opaque, SentPacket) else SentPacket(self._piece, False)
+        )
 
     def _told(self, places: list[Place]) -> list[Event]:
         return [
