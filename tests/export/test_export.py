@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from tests.made.small_networks import untrained
+from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import folder as export_folder
 from tmanet_jax.export import network as runner
+from tmanet_jax.export.command import main
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.verify import NUM_FRAMES
 from tmanet_jax.inference.windows import segment_whole
@@ -134,3 +136,16 @@ def test_frames_of_another_size_are_refused(model, tmp_path: Path) -> None:
     network = runner.Network(tmp_path / "network")
     with pytest.raises(ValueError, match=r"exported for uint8 of shape \(1, 33, 49, 3\)"):
         network(np.zeros((1, 33, 50, 3), np.uint8))
+
+
+def test_the_command_exports_a_file_of_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_weights(tmp_path / "tmanet.safetensors")
+    output = tmp_path / "network"
+    words = [f"--checkpoint={weights}", "--format=onnx", f"--output={output}", "--size=32x64"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith(f"{output}: 12 frames in a process of their own")
+    assert main([*words[:3], "--size=32"]) == 2
+    assert main([*words[1:], f"--checkpoint={tmp_path / 'missing.safetensors'}"]) == 2
+    assert main([*words, "--streams=0"]) == 2

@@ -13,6 +13,7 @@ from tmanet_jax.export.program import Program
 
 NUM_FRAMES = 12
 LOGITS_TOLERANCE = 1e-3
+"""What two logits may differ by; where all are below 1, in units of the largest."""
 
 _RUN = """
 import sys
@@ -51,6 +52,12 @@ class Agreement:
     different: int
     different_off_ties: int
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the export is the network but for rounding."""
+        allowed = LOGITS_TOLERANCE * min(self.largest_logit, 1.0)
+        return self.largest_difference <= allowed and not self.different_off_ties
+
     def __str__(self) -> str:
         return (
             f"{self.calls} frames in a process of their own: logits of up to "
@@ -80,7 +87,7 @@ def verified(program: Program, folder: Path) -> Agreement:
         video.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
     agreement = _compared(program, calls, resets, found)
-    if agreement.different_off_ties or not agreement.largest_difference <= LOGITS_TOLERANCE:
+    if not agreement.is_good:
         raise UserError(f"The export is not the network: {agreement}. Nothing was kept.")
     return agreement
 
