@@ -15,14 +15,13 @@ from benchmarks import (
     attention,
     baseline,
     compile,
-    cpu,
     curves,
     data,
-    gpu,
     inference,
     memory,
     start,
     stream,
+    suites,
     train,
 )
 from tmanet_jax.errors import ends_with_message
@@ -54,7 +53,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
         *(train, inference, stream, attention, data, start),
-        *(compile, memory, baseline, curves, cpu, gpu),
+        *(compile, memory, baseline, curves, suites),
     ):
         measurement.add_command(commands)
     return parser

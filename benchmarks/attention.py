@@ -1,26 +1,34 @@
-"""The memory read, forward and with its gradients: time and memory, and against a peer.
+"""The memory read, forward and with its gradients: time and memory, and against PyTorch.
 
     python -m benchmarks attention --config=configs/cityscapes.py [--torch]
 
-The sizes are those of one training clip of the configuration. Each side's memory is that of a
-process of its own: what the process holds at most in its first call, less what it held before, with
-its inputs there and its program compiled. XLA's own count leaves out what it fuses.
+The sizes are those of one training clip of the configuration. On a CPU each side's memory is that
+of a process of its own: what a call adds at its highest, with its inputs there and its program
+compiled. XLA's own count leaves out what it fuses.
 """
 
 import argparse
+import functools
 import multiprocessing
-import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-import psutil
 
 from benchmarks import command
-from benchmarks.harness import Report, Target, median_ratio, median_wall, publish, take_turns
+from benchmarks.chips import peak_flops
+from benchmarks.findings import Findings, Target, load_note, publish
+from benchmarks.harness import (
+    Race,
+    Side,
+    Work,
+    columns,
+    host_peak_bytes,
+    race,
+    table_rows,
+)
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
@@ -28,8 +36,11 @@ from tmanet_jax.models.memory import read_memory
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.settings import Settings
 
-TIME_OF_PEER = 0.65
-"""Share of the whole-matrix peer's time that forward and gradients are to take."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TIME_OF_WHOLE_MATRIX = 0.65
+"""Share of the time of PyTorch's whole matrix that forward and gradients are to take."""
 
 PEAK_MIB = 110
 """Memory that forward and gradients are to stay within, at 9,409 x 18,818 on a CPU."""
@@ -37,10 +48,14 @@ PEAK_MIB = 110
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
 """Of each result, relative to its largest value, from side to side."""
 
-OURS, PEER_WHOLE = "JAX", "peer, whole matrix"
+OURS, WHOLE_MATRIX = "JAX", "torch, whole matrix"
+WITH_GRADIENTS = ", with gradients"
+
+QUERY_CHUNK = 512
+"""Query positions whose scores PyTorch's chunked way holds at one time."""
 
 
-class Case(NamedTuple):
+class ReadSizes(NamedTuple):
     """What is read: sizes and type.
 
     Attributes:
@@ -63,6 +78,12 @@ class Case(NamedTuple):
     dtype: str
     precision: Precision = "default"
 
+    @property
+    def flops(self) -> int:
+        """Of the scores and of the sum of the values; gradients cost twice as much again."""
+        channels = self.key_channels + self.value_channels
+        return 2 * self.num_queries * self.num_keys * channels
+
 
 class Inputs(NamedTuple):
     """Arrays of a read, float32; what a side computes in is its own."""
@@ -81,11 +102,11 @@ class ReadSide(NamedTuple):
         both: gives the read and the gradients by query, key and value.
     """
 
-    forward: Callable[[], np.ndarray]
-    both: Callable[[], tuple[np.ndarray, ...]]
+    forward: Callable[[], tuple[Any, ...]]
+    both: Callable[[], tuple[Any, ...]]
 
 
-MakeSide = Callable[[Case, Inputs], ReadSide]
+MakeSide = Callable[[ReadSizes, Inputs], ReadSide]
 """Must be a function of a module: processes of their own call it."""
 
 
@@ -96,16 +117,12 @@ def add_command(commands: command.Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    case = case_of(command.settings_of(options))
-    peers: Mapping[str, MakeSide] = {}
-    if options.torch:
-        from benchmarks.torch_attention import PEERS
-
-        peers = PEERS
-    publish(measure(case, turns=options.turns, peers=peers), options.json)
+    sizes = sizes_of(command.settings_of(options))
+    rivals = TORCH_WAYS if options.torch else {}
+    publish(measure(sizes, turns=options.turns, rivals=rivals), options.json)
 
 
-def case_of(run: Settings) -> Case:
+def sizes_of(run: Settings) -> ReadSizes:
     """One training clip of this configuration.
 
     Raises:
@@ -118,7 +135,7 @@ def case_of(run: Settings) -> Case:
             "config.model.num_memory is 0: there is no memory to read; set it to 1 or more."
         )
     height, width = run.model.feature_size(run.data.augmentation.crop_size)
-    return Case(
+    return ReadSizes(
         num_queries=height * width,
         num_keys=head.num_memory * height * width,
         key_channels=head.key_channels,
@@ -130,158 +147,169 @@ def case_of(run: Settings) -> Case:
     )
 
 
-def jax_side(case: Case, inputs: Inputs) -> ReadSide:
-    """This project's read."""
-    arrays = [jax.numpy.asarray(x, case.dtype) for x in inputs]
-
-    def read(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-        return read_memory(
-            query,
-            key,
-            value,
-            scale=case.scale,
-            attention=case.attention,
-            precision=case.precision,
-        )
-
-    def both(gradient: jax.Array, *read_inputs: jax.Array) -> tuple[jax.Array, ...]:
-        result, pull_back = jax.vjp(read, *read_inputs)
-        return (result, *pull_back(gradient))
-
-    *read_inputs, gradient = arrays
-    run_read = jax.jit(read).lower(*read_inputs).compile()
-    run_both = jax.jit(both).lower(gradient, *read_inputs).compile()
-    return ReadSide(
-        lambda: jax.block_until_ready(run_read(*read_inputs)),
-        lambda: jax.block_until_ready(run_both(gradient, *read_inputs)),
-    )
-
-
-def measure(case: Case, *, turns: int, peers: Mapping[str, MakeSide]) -> Report:
-    """Runs this project's read and the peers' in turns, after it has compared their results.
+def measure(sizes: ReadSizes, *, turns: int, rivals: Mapping[str, MakeSide]) -> Findings:
+    """Runs this project's read and others in turns, after it has compared their results.
 
     Args:
-        case: the sizes.
+        sizes: of one clip's read.
         turns: counted calls of each side.
-        peers: other ways, by name.
+        rivals: other ways, by name.
 
     Raises:
         UserError: a side computes something else than this project's read.
     """
-    makers: dict[str, MakeSide] = {OURS: jax_side, **peers}
-    peaks = {name: _peak_mib(make, case) for name, make in makers.items()}
-    inputs = _random_inputs(case)
-    sides = {name: make(case, inputs) for name, make in makers.items()}
-    difference = check_agreement(sides, TOLERANCE[case.dtype])
-    calls: dict[str, Callable[[], object]] = {}
-    for name, side in sides.items():
-        calls |= {f"{name} forward": side.forward, name: side.both}
-    taken = take_turns(calls, turns=turns)
-    wall = {name: [turn.wall for turn in taken_turns] for name, taken_turns in taken.items()}
-    rows = [
-        (
-            name,
-            f"{median_wall(taken[f'{name} forward']):.3g}",
-            f"{median_wall(taken[name]):.3g}",
-            f"{median_ratio(wall[f'{OURS} forward'], wall[f'{name} forward']):.2f}",
-            f"{median_ratio(wall[OURS], wall[name]):.2f}",
-            f"{peaks[name]:.0f}",
-        )
-        for name in sides
-    ]
-    targets = [Target("MiB that forward and gradients need", peaks[OURS], PEAK_MIB, at_least=False)]
-    targets += [
-        Target(
-            f"time of forward and gradients, share of that of {name}",
-            median_ratio(wall[OURS], wall[name]),
-            TIME_OF_PEER,
-            at_least=False,
-        )
-        for name in (PEER_WHOLE,)
-        if name in sides
-    ]
-    return Report(
-        title=f"Memory read, {case.num_queries} queries x {case.num_keys} keys, "
-        f"K={case.key_channels}, V={case.value_channels}, {case.dtype}, {case.attention}, "
+    makers: dict[str, MakeSide] = {OURS: jax_side, **rivals}
+    inputs = random_inputs(sizes)
+    sides = {name: make(sizes, inputs) for name, make in makers.items()}
+    forward = _race({name: Side(side.forward) for name, side in sides.items()}, sizes, turns)
+    both = _race(
+        {
+            name + WITH_GRADIENTS: Side(side.both, functools.partial(_peak, makers[name], sizes))
+            for name, side in sides.items()
+        },
+        sizes,
+        turns,
+    )
+    peak = peak_flops(jax.devices()[0].device_kind)
+    return Findings(
+        title=f"Memory read, {sizes.num_queries} queries x {sizes.num_keys} keys, "
+        f"K={sizes.key_channels}, V={sizes.value_channels}, {sizes.dtype}, {sizes.attention}, "
         f"on {jax.devices()[0].device_kind}",
-        columns=(
-            "",
-            "forward, s",
-            "with gradients, s",
-            f"{OURS} / this, forward",
-            f"{OURS} / this, with gradients",
-            "with gradients, MiB of the host",
-        ),
-        rows=rows,
-        targets=targets,
+        columns=columns(),
+        rows=table_rows(forward, Work(sizes.flops, 1, peak))
+        + table_rows(both, Work(3 * sizes.flops, 1, peak)),
+        targets=_targets(both),
         notes=(
             f"Medians of {turns} turns; ratios turn by turn. One clip, random arrays.",
-            f"Results of all sides agree to {difference:.1e} of the largest.",
+            f"Results of all sides agree to {both.difference:.1e} of the largest.",
+            load_note(),
         ),
     )
 
 
-def check_agreement(sides: Mapping[str, ReadSide], tolerance: float) -> float:
-    """The largest difference of a read or gradient, relative to its largest value.
-
-    Raises:
-        UserError: it is above the tolerance.
-    """
-    names = list(sides)
-    expected = [np.asarray(x, np.float32) for x in sides[names[0]].both()]
-    largest = 0.0
-    for name in names[1:]:
-        found = [np.asarray(x, np.float32) for x in sides[name].both()]
-        for got, right in zip(found, expected, strict=True):
-            difference = float(np.abs(got - right).max() / np.abs(right).max())
-            if not difference <= tolerance:
-                raise UserError(
-                    f"{name!r} computes something else than {names[0]!r}: they differ by "
-                    f"{difference:.1e} of the largest value. No time was taken."
-                )
-            largest = max(largest, difference)
-    return largest
+def _race(sides: dict[str, Side], sizes: ReadSizes, turns: int) -> Race:
+    ours = next(iter(sides))
+    return race(ours, sides.pop(ours), sides, turns=turns, tolerance=TOLERANCE[sizes.dtype])
 
 
-def _random_inputs(case: Case) -> Inputs:
+def _targets(both: Race) -> list[Target]:
+    targets, peak = [], both.peaks[both.ours]
+    if jax.default_backend() == "cpu" and peak is not None:
+        name = "MiB that forward and gradients need"
+        targets.append(Target(name, peak / 2**20, PEAK_MIB, at_least=False))
+    whole = WHOLE_MATRIX + WITH_GRADIENTS
+    if whole in both.taken:
+        name = f"time of forward and gradients, share of that of {WHOLE_MATRIX}"
+        share = both.ratio(both.ours, whole)
+        targets.append(Target(name, share, TIME_OF_WHOLE_MATRIX, at_least=False))
+    return targets
+
+
+def jax_side(sizes: ReadSizes, inputs: Inputs) -> ReadSide:
+    """This project's read."""
+    *arrays, gradient = (jax.numpy.asarray(x, sizes.dtype) for x in inputs)
+    read = functools.partial(
+        read_memory, scale=sizes.scale, attention=sizes.attention, precision=sizes.precision
+    )
+
+    def both(gradient: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        result, pull_back = jax.vjp(read, *arrays)
+        return (result, *pull_back(gradient))
+
+    run_read = jax.jit(read).lower(*arrays).compile()
+    run_both = jax.jit(both).lower(gradient, *arrays).compile()
+    return ReadSide(
+        lambda: (jax.block_until_ready(run_read(*arrays)),),
+        lambda: jax.block_until_ready(run_both(gradient, *arrays)),
+    )
+
+
+def random_inputs(sizes: ReadSizes) -> Inputs:
     """Keys as the network's: after a ReLU, never negative."""
     rng = np.random.default_rng(0)
 
     def normal(count: int, channels: int) -> np.ndarray:
         return rng.standard_normal((1, count, channels), np.float32)
 
-    n, m, k, v = case[:4]
+    n, m, k, v = sizes[:4]
     query, key = (0.3 * np.maximum(normal(count, k), 0) for count in (n, m))
     return Inputs(query, key, normal(m, v), normal(n, v))
 
 
-def _peak_mib(make: MakeSide, case: Case) -> float:
-    """Of forward and gradients, in a new process."""
+def _peak(make: MakeSide, sizes: ReadSizes, call: Callable[[], object]) -> int | None:
+    """Of forward and gradients, in a new process: one that has freed memory holds some still."""
+    del call
+    if jax.default_backend() != "cpu":
+        return None
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as process:
-        return process.submit(_peak_of_this_process, make, case).result()
+        return process.submit(peak_of_this_process, make, sizes).result()
 
 
-def _peak_of_this_process(make: MakeSide, case: Case) -> float:
-    tiny = case._replace(num_queries=8, num_keys=16)
-    make(tiny, _random_inputs(tiny)).both()  # libraries and their threads are part of the baseline
-    side = make(case, _random_inputs(case))
-    process, done = psutil.Process(), threading.Event()
-    baseline = peak = process.memory_info().rss
+def peak_of_this_process(make: MakeSide, sizes: ReadSizes) -> int | None:
+    """What the first call that computes gradients adds to this process's memory."""
+    tiny = sizes._replace(num_queries=8, num_keys=16)
+    make(tiny, random_inputs(tiny)).both()  # libraries and their threads are there before
+    return host_peak_bytes(make(sizes, random_inputs(sizes)).both)
 
-    def watch() -> None:
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, process.memory_info().rss)
-            time.sleep(0.001)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        held = side.both()
-        peak = max(peak, process.memory_info().rss)  # should the watcher not have had its turn
-        del held
-    finally:
-        done.set()
-        watcher.join()
-    return (peak - baseline) / 2**20
+def torch_whole(query: "Tensor", key: "Tensor", value: "Tensor", scale: float) -> "Tensor":
+    """As the original: the whole matrix of scores."""
+    return (scale * (query @ key.transpose(1, 2))).softmax(dim=-1) @ value
+
+
+def torch_chunks(query: "Tensor", key: "Tensor", value: "Tensor", scale: float) -> "Tensor":
+    """Chunks of queries; with gradients each one's scores are computed again."""
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    return torch.cat(
+        [
+            checkpoint(torch_whole, chunk, key, value, scale, use_reentrant=False)
+            for chunk in query.split(QUERY_CHUNK, dim=1)
+        ],
+        dim=1,
+    )
+
+
+def torch_fused(query: "Tensor", key: "Tensor", value: "Tensor", scale: float) -> "Tensor":
+    """`scaled_dot_product_attention`, values split into heads of the keys' width, all at once."""
+    from torch.nn import functional
+
+    k, v = key.shape[2], value.shape[2]
+    heads = -(-v // k)
+    value = functional.pad(value, (0, heads * k - v)).unflatten(2, (heads, k)).transpose(1, 2)
+    query, key = (x[:, None].expand(-1, heads, -1, -1) for x in (query, key))
+    read = functional.scaled_dot_product_attention(query, key, value, scale=scale)
+    return read.transpose(1, 2).flatten(2)[..., :v]
+
+
+def torch_side(read: Callable[..., "Tensor"], sizes: ReadSizes, inputs: Inputs) -> ReadSide:
+    """A read in PyTorch; results are float32 on the host, so that the work is done."""
+    import torch
+
+    from benchmarks import torch_run
+
+    torch_run.use_all_cores()
+    device, dtype = torch_run.device_of_jax(), getattr(torch, sizes.dtype)
+    *arrays, gradient = (torch.from_numpy(x).to(device, dtype) for x in inputs)
+
+    def forward() -> tuple[np.ndarray]:
+        with torch.inference_mode():
+            return (read(*arrays, sizes.scale).float().cpu().numpy(),)
+
+    def both() -> tuple[np.ndarray, ...]:
+        inputs = [x.detach().requires_grad_() for x in arrays]
+        result = read(*inputs, sizes.scale)
+        gradients = torch.autograd.grad(result, inputs, gradient)
+        return tuple(x.detach().float().cpu().numpy() for x in (result, *gradients))
+
+    return ReadSide(forward, both)
+
+
+TORCH_WAYS: Mapping[str, MakeSide] = {
+    WHOLE_MATRIX: functools.partial(torch_side, torch_whole),
+    "torch, chunks": functools.partial(torch_side, torch_chunks),
+    "torch, scaled_dot_product_attention": functools.partial(torch_side, torch_fused),
+}
+"""By name."""

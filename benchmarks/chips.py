@@ -1,17 +1,38 @@
-"""What a chip can do, as its vendor publishes it; nothing here was measured.
+"""What chips can do, as their vendors publish it, and how long a step would take on them.
 
-Sources: Google's Cloud TPU documentation, "System architecture" (pages TPU v4, v5e, v5p and v6e:
-memory, its bandwidth, peak of bfloat16, interconnect), and for the bandwidth of a single link "How
-to Scale Your Model" (Austin et al., Google DeepMind, 2025), chapter "How to think about TPUs".
-NVIDIA's data sheets for its GPUs, without sparsity.
+Nothing here was measured. Sources: Google's Cloud TPU documentation, "System architecture" (pages
+TPU v4, v5e, v5p and v6e: memory, its bandwidth, peak of bfloat16, interconnect), and for the
+bandwidth of a single link and a message's time to a neighbour "How to Scale Your Model" (Austin et
+al., Google DeepMind, 2025), chapter "How to think about TPUs". NVIDIA's data sheets for its GPUs,
+without sparsity.
 """
 
 import dataclasses
+import math
 import re
+from collections.abc import Sequence
 
+from benchmarks.hlo import Collective
 from tmanet_jax.errors import UserError
 
 GIB = 2**30
+
+EFFICIENCY = 0.45
+"""Share of the peak that the products are assumed to reach."""
+
+HOP_SECONDS = 1e-6
+"""What a message takes to a neighbouring chip however short it is."""
+
+FORMULA = f"""\
+step = max(compute, memory) + collectives; nothing is assumed to overlap with a collective.
+  compute: FLOPs by formula / ({EFFICIENCY} x peak of bfloat16)
+  memory: bytes that the optimised program moves from and to HBM / HBM bandwidth
+  collectives: share x bytes / (2 x bandwidth of a link, one ring run both ways)
+               + runs x hops x {HOP_SECONDS * 1e6:g} us, over groups of n chips on axes of a, b, ...
+    all-reduce: share 2 (n-1)/n, hops 2 (a-1 + b-1 + ...); permutation: share 1, 1 hop;
+    all others: share (n-1)/n, hops a-1 + b-1 + ...; never more hops than a ring of n has
+  scaling = max(compute, memory) / step: of one chip's work, what is left with so many chips
+The figures of the chips are the vendor's; an efficiency of {EFFICIENCY} is an assumption."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +40,6 @@ class Chip:
     """One chip.
 
     Attributes:
-        name: as topologies name it.
         memory: bytes of HBM. The compiler keeps some for itself: 0.25 of a v5e's 16 GiB.
         memory_bandwidth: bytes a second.
         peak_flops: multiplications and additions a second in bfloat16.
@@ -27,7 +47,6 @@ class Chip:
         torus_axes: dimensions of the network of chips; two links to each.
     """
 
-    name: str
     memory: int
     memory_bandwidth: float
     peak_flops: float
@@ -36,13 +55,10 @@ class Chip:
 
 
 CHIPS = {
-    chip.name: chip
-    for chip in (
-        Chip("v4", 32 * GIB, 1.2e12, 275e12, 45e9, 3),
-        Chip("v5e", 16 * GIB, 819e9, 197e12, 45e9, 2),
-        Chip("v5p", 95 * GIB, 2.765e12, 459e12, 90e9, 3),
-        Chip("v6e", 32 * GIB, 1.64e12, 918e12, 90e9, 2),
-    )
+    "v4": Chip(32 * GIB, 1.2e12, 275e12, 45e9, 3),
+    "v5e": Chip(16 * GIB, 819e9, 197e12, 45e9, 2),
+    "v5p": Chip(95 * GIB, 2.765e12, 459e12, 90e9, 3),
+    "v6e": Chip(32 * GIB, 1.64e12, 918e12, 90e9, 2),
 }
 
 EXAMPLES = "v5e:1x1, v5e:4x4, v5e:8x8, v5e:16x16, v6e:4x4, v5p:2x2x4, v4:2x2x4"
@@ -63,6 +79,11 @@ class Topology:
     chip: Chip
     axes: tuple[int, ...]
 
+    @property
+    def num_chips(self) -> int:
+        """All of them."""
+        return math.prod(self.axes)
+
 
 def parse_topology(name: str) -> Topology:
     """As in "v5e:4x4" or "v5p:2x2x4".
@@ -79,6 +100,68 @@ def parse_topology(name: str) -> Topology:
             f"(two for v5e and v6e, three for v4 and v5p), such as {EXAMPLES}."
         )
     return Topology(name, chip, axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """Seconds of a step on one chip of many, by `FORMULA`.
+
+    Attributes:
+        compute: for the products alone.
+        memory: for the traffic between chip and HBM alone.
+        collectives: for the messages between chips.
+    """
+
+    compute: float
+    memory: float
+    collectives: float
+
+    @property
+    def step(self) -> float:
+        """Seconds, with nothing hidden behind anything else."""
+        return max(self.compute, self.memory) + self.collectives
+
+    @property
+    def scaling(self) -> float:
+        """Share of a chip's work that is left when it works with others, at the same load."""
+        return max(self.compute, self.memory) / self.step
+
+
+def project(
+    topology: Topology, *, flops: float, traffic: float, collectives: Sequence[Collective]
+) -> Projection:
+    """The step of a program whose operations, bytes and collectives are those of one chip."""
+    return Projection(
+        compute=flops / (EFFICIENCY * topology.chip.peak_flops),
+        memory=traffic / topology.chip.memory_bandwidth,
+        collectives=sum(collective_seconds(one, topology) for one in collectives),
+    )
+
+
+def collective_seconds(collective: Collective, topology: Topology) -> float:
+    """Seconds that all collectives of one kind take, one after the other."""
+    n = collective.group_size
+    across = min(sum(axis - 1 for axis in topology.axes), n - 1)
+    if collective.kind == "all-reduce":
+        share, hops = 2 * (n - 1) / n, 2 * across
+    elif collective.kind == "collective-permute":
+        share, hops = 1.0, 1
+    else:
+        share, hops = (n - 1) / n, across
+    bandwidth = 2 * topology.chip.link_bandwidth
+    return share * collective.bytes / bandwidth + collective.count * hops * HOP_SECONDS
+
+
+def on_more_chips(
+    collectives: Sequence[Collective], topology: Topology, larger: Topology
+) -> tuple[Collective, ...]:
+    """The collectives of the same work a chip on more chips: only groups of all chips grow."""
+    return tuple(
+        dataclasses.replace(one, group_size=larger.num_chips)
+        if one.kind != "collective-permute" and one.group_size == topology.num_chips
+        else one
+        for one in collectives
+    )
 
 
 _PEAK_OF_KIND = {

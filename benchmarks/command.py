@@ -67,6 +67,11 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_counts(text: str) -> list[int]:
+    """As in 1,2,4: in their order."""
+    return sorted(map(parse_count, text.split(",")))
+
+
 COMMON: Mapping[str, Mapping[str, Any]] = {
     "torch": {"action": "store_true", "help": "PyTorch beside it (requirements-torch.txt)"},
     "size": {"type": parse_size, "metavar": "HxW", "help": "height x width of frames or crops"},

@@ -1,33 +1,44 @@
-"""Compiles a run's programs for TPU chips that are not at hand, and says what they would need.
+"""Compiles a run's program for TPU chips that are not at hand, and says what it would need.
 
     python -m benchmarks compile --config=configs/cityscapes.py --topology=v5e:4x4
 
-The compiler is the chips' own (libtpu) and runs on any CPU. What it answers is exact: whether a
-program fits the chips' memory, and which collectives it runs. How long a step would take is not
-known; `benchmarks/projection.py` computes it from published figures.
+The compiler is the chips' own (libtpu) and runs on any CPU, for minutes. What it answers is exact:
+whether a program fits the chips' memory, and which collectives it runs. How long a step would take
+is not known; it is computed from published figures. With `--larger`, so is the same work a chip on
+more chips.
 """
 
 import argparse
 import dataclasses
 import importlib.metadata
 import importlib.util
-import json
-import math
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 from jax.experimental import topologies
 
 from benchmarks import command
-from benchmarks.chips import EXAMPLES, Topology, parse_topology
-from benchmarks.hlo import Collective, Program
-from benchmarks.programs import PROGRAMS, LoweredProgram
-from tmanet_jax.errors import UserError
-from tmanet_jax.settings import Settings
+from benchmarks.chips import (
+    EXAMPLES,
+    FORMULA,
+    GIB,
+    Topology,
+    on_more_chips,
+    parse_topology,
+    project,
+)
+from benchmarks.findings import Findings, publish
+from benchmarks.hlo import Collective, Hlo
+from benchmarks.programs import LOWER, Program
+from tmanet_jax.errors import UserError, counted
+from tmanet_jax.parallel.sharding import DATA_AXIS
+
+MIB = 2**20
 
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
@@ -38,30 +49,10 @@ _ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
 }
 
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes of one chip while a program runs.
-
-    Attributes:
-        arguments: what goes in, by name.
-        padding: what the chip's layout adds to those, less what the program does not use.
-        outputs: what comes out and does not take the place of an argument.
-        temporaries: the most that activations and the like need at a time.
-        code: the program itself.
-    """
-
-    arguments: tuple[tuple[str, int], ...]
-    padding: int
-    outputs: int
-    temporaries: int
-    code: int
-
-    @property
-    def total(self) -> int:
-        """The peak, with everything at once."""
-        arguments = sum(size for _, size in self.arguments) + self.padding
-        return arguments + self.outputs + self.temporaries + self.code
+COLUMNS = (
+    *("run", "chips", "a call", "peak, GiB a chip", "TFLOP a chip", "HBM traffic, GB a chip"),
+    *("collectives a chip", "projected step, ms", "scaling"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,95 +60,24 @@ class Compiled:
     """What the compiler made of a program; numbers are those of one chip and one call.
 
     Attributes:
-        memory: what it needs.
+        memory: bytes, by what they hold; the peak is their sum.
         compiler_flops: operations by the compiler, which counts the body of a loop once.
-        memory_traffic: bytes from and to the chip's main memory.
+        traffic: bytes from and to the chip's main memory.
         collectives: what it sends to other chips.
     """
 
-    memory: Memory
+    memory: Mapping[str, int]
     compiler_flops: float
-    memory_traffic: int
+    traffic: int
     collectives: tuple[Collective, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Shortage:
-    """A program that does not fit.
-
-    Attributes:
-        needed: bytes of one chip.
-        available: bytes of one chip that the compiler may use.
-    """
+    """A program that does not fit: bytes of one chip that it needs, and that it may use."""
 
     needed: int
     available: int
-
-
-@dataclasses.dataclass(frozen=True)
-class CompileResult:
-    """A program, the chips it was compiled for, and the outcome.
-
-    Attributes:
-        program: "train", "eval" or "stream".
-        topology: as in "v5e:4x4".
-        mesh: size of each axis, by name.
-        batch_size: clips or frames of one call, over all chips.
-        frame_size: height and width of what goes in, in pixels.
-        num_memory: memory frames.
-        dtype: compute type.
-        flops: operations of one chip and one call, by formula.
-        outcome: what the compiler made of it, or how much is missing.
-        seconds: that lowering and compiling took, by the clock.
-        versions: of jax and libtpu.
-    """
-
-    program: str
-    topology: str
-    mesh: tuple[tuple[str, int], ...]
-    batch_size: int
-    frame_size: tuple[int, int]
-    num_memory: int
-    dtype: str
-    flops: float
-    outcome: Compiled | Shortage
-    seconds: float
-    versions: str
-
-    def to_json(self) -> str:
-        """Everything; `from_json` reads it."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> "CompileResult":
-        """Raises KeyError, TypeError or ValueError for anything but what `to_json` gives."""
-        values = json.loads(text)
-        outcome = values.pop("outcome")
-        return cls(
-            **values
-            | {
-                "mesh": tuple((name, size) for name, size in values["mesh"]),
-                "frame_size": tuple(values["frame_size"]),
-                "outcome": _compiled(outcome) if "memory" in outcome else Shortage(**outcome),
-            }
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class CompileRequest:
-    """What to compile.
-
-    Attributes:
-        run: its network, batch and mesh.
-        topology: the chips.
-        program: one of `PROGRAMS`.
-        frame_size: height and width of whole frames, for evaluation and streams.
-    """
-
-    run: Settings
-    topology: Topology
-    program: str
-    frame_size: tuple[int, int]
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -165,85 +85,42 @@ def add_command(commands: command.Subparsers) -> None:
     parser = command.add(commands, "compile", __doc__, _run)
     command.add_options(parser, "json")
     parser.add_argument("--topology", default="v5e:4x4", help="TPU chips; default %(default)s")
-    parser.add_argument("--program", default="train", choices=PROGRAMS)
+    parser.add_argument(
+        "--larger", default="", help="topologies of more chips, separated by commas"
+    )
+    parser.add_argument("--program", default="train", choices=LOWER)
     parser.add_argument(
         "--frame-size",
-        default="1024x2048",
-        help="height x width of the frames of eval and stream; default %(default)s",
+        type=command.parse_size,
+        default=(1024, 2048),
+        metavar="HxW",
+        help="height x width of the frames of eval and stream; default 1024x2048",
     )
     parser.add_argument(
-        "--clips-per-chip", type=command.parse_count, help="the batch that has so many on each"
+        "--clips-per-chip",
+        type=command.parse_count,
+        metavar="N",
+        help="the batch that has so many on each",
     )
 
 
 def _run(options: argparse.Namespace) -> None:
-    request = request_of(
-        command.read_settings(options.config, options.others),
-        topology=options.topology,
-        program=options.program,
-        frame_size=options.frame_size,
-        clips_per_chip=options.clips_per_chip,
-    )
-    from benchmarks.compile_report import publish  # which imports this module
-
-    publish(compile_for(request), options.json)
-
-
-def request_of(
-    run: Settings,
-    *,
-    topology: str,
-    program: str,
-    frame_size: str,
-    clips_per_chip: int | None = None,
-) -> CompileRequest:
-    """Checks the words of a command line.
-
-    Args:
-        run: its network, batch and mesh.
-        topology: as in "v5e:4x4".
-        program: one of `PROGRAMS`.
-        frame_size: as in "1024x2048".
-        clips_per_chip: sets the batch to so many on each chip.
-
-    Raises:
-        UserError: there is no such topology, or no such size.
-    """
-    chips = parse_topology(topology)
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", frame_size)
-    if match is None:
-        raise UserError(
-            f"--frame-size is {frame_size!r}: height x width in pixels, as in 1024x2048."
-        )
-    if clips_per_chip is not None:
-        run = dataclasses.replace(run, batch_size=clips_per_chip * math.prod(chips.axes))
-    return CompileRequest(run, chips, program, (int(match[1]), int(match[2])))
-
-
-def compile_for(request: CompileRequest) -> CompileResult:
-    """Compiles a program; minutes for a whole network.
-
-    Raises:
-        UserError: there is no libtpu or no such topology, or the chips do not divide the batch.
-    """
-    devices = topology_devices(request.topology)
+    topology = parse_topology(options.topology)
+    larger = [parse_topology(name) for name in options.larger.split(",") if name]
+    settings = command.read_settings(options.config, options.others)
+    if options.clips_per_chip:
+        batch_size = options.clips_per_chip * topology.num_chips
+        settings = dataclasses.replace(settings, batch_size=batch_size)
+    devices = topology_devices(topology)
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program cannot be read
+    program = LOWER[options.program](settings, devices, options.frame_size)
     start = time.perf_counter()
-    program = PROGRAMS[request.program](request.run, devices, request.frame_size)
     outcome = compile_program(program)
-    return CompileResult(
-        program=request.program,
-        topology=request.topology.name,
-        mesh=tuple(program.mesh.items()),
-        batch_size=program.batch_size,
-        frame_size=program.frame_size,
-        num_memory=request.run.model.head.num_memory,
-        dtype=request.run.model.dtype,
-        flops=program.flops / math.prod(program.mesh.values()),
-        outcome=outcome,
-        seconds=time.perf_counter() - start,
-        versions=f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}",
-    )
+    versions = f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
+    name = f"{Path(options.config).stem}, {options.program}"
+    found = findings_of(name, settings.model.dtype, topology, program, outcome, larger)
+    told = f"Compiled in {time.perf_counter() - start:.0f} s by {versions}."
+    publish(dataclasses.replace(found, notes=[told, *found.notes]), options.json)
 
 
 def topology_devices(topology: Topology) -> Sequence[jax.Device]:
@@ -257,7 +134,7 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
     jax.config.update("jax_platforms", "cpu")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    options = {"chip_config_name": "megacore"} if topology.chip.name == "v4" else {}
+    options = {"chip_config_name": "megacore"} if topology.name.startswith("v4:") else {}
     try:
         devices = topologies.get_topology_desc(
             platform="tpu", topology_name=topology.name, **options
@@ -270,7 +147,7 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
     return devices
 
 
-def compile_program(program: LoweredProgram) -> Compiled | Shortage:
+def compile_program(program: Program) -> Compiled | Shortage:
     """Compiles a program, or finds out how much memory is missing.
 
     Raises:
@@ -283,28 +160,21 @@ def compile_program(program: LoweredProgram) -> Compiled | Shortage:
         if shortage is None:
             raise UserError(f"The TPU compiler refuses the program: {error}") from error
         return shortage
-    text, costs, memory = (
-        executable.as_text(),
-        executable.cost_analysis(),
-        executable.memory_analysis(),
-    )
+    text, costs = executable.as_text(), executable.cost_analysis()
+    memory: Any = executable.memory_analysis()
     assert text and costs and memory, "the TPU compiler answers all three"
-    hlo = Program(text)
+    hlo, arguments = Hlo(text), program.arguments
     return Compiled(
-        memory=_memory(memory, program.arguments),
+        memory={
+            **arguments,
+            "layout": memory.argument_size_in_bytes - sum(arguments.values()),
+            "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+            "activations, temporaries": memory.temp_size_in_bytes,
+            "program": memory.generated_code_size_in_bytes,
+        },
         compiler_flops=costs["flops"],
-        memory_traffic=hlo.memory_traffic(),
+        traffic=hlo.memory_traffic(),
         collectives=hlo.collectives(),
-    )
-
-
-def _memory(analysis: Any, arguments: Mapping[str, int]) -> Memory:
-    return Memory(
-        arguments=tuple(arguments.items()),
-        padding=analysis.argument_size_in_bytes - sum(arguments.values()),
-        outputs=analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
-        temporaries=analysis.temp_size_in_bytes,
-        code=analysis.generated_code_size_in_bytes,
     )
 
 
@@ -313,26 +183,93 @@ def parse_shortage(message: str) -> Shortage | None:
 
     What it calls HLO temporaries is everything, arguments and results as well.
     """
-    match = re.search(
-        r"HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
-        message,
-    )
+    size = r"\(([\d.]+)([KMGT]?)\)"
+    match = re.search(rf"HLO temporaries {size} exceeds available HBM {size}", message)
     if match is None:
         return None
-    needed, needed_unit, available, available_unit = match.groups()
-    return Shortage(_to_bytes(needed, needed_unit), _to_bytes(available, available_unit))
+
+    def num_bytes(number: str, unit: str) -> int:
+        return round(float(number) * 1024 ** (" KMGT".index(unit) if unit else 0))
+
+    return Shortage(num_bytes(match[1], match[2]), num_bytes(match[3], match[4]))
 
 
-def _to_bytes(number: str, unit: str) -> int:
-    return round(float(number) * 1024 ** ("KMGT".index(unit) + 1 if unit else 0))
+def findings_of(
+    name: str,
+    dtype: str,
+    topology: Topology,
+    program: Program,
+    outcome: Compiled | Shortage,
+    larger: Sequence[Topology] = (),
+) -> Findings:
+    """A row of `COLUMNS`, and one for each larger topology; what they add up from as notes."""
+    title = f"{name} on {topology.name}, {dtype}"
+    if isinstance(outcome, Shortage):
+        cells = [
+            *_first_cells(name, topology, program.mesh, program.frames),
+            f"does not fit: needs {outcome.needed / GIB:.2f} of {outcome.available / GIB:.2f}",
+            f"{program.flops / topology.num_chips / 1e12:.2f}",
+            *["-"] * 4,
+        ]
+        return Findings(title, COLUMNS, [cells], notes=[_advice(dtype)])
+    rows = [_row(name, topology, topology, program, outcome)]
+    rows += [_row(name, topology, each, program, outcome) for each in larger]
+    memory = {**outcome.memory, "peak": sum(outcome.memory.values())}
+    notes = [
+        "Memory of each chip, MiB: "
+        + "; ".join(f"{part} {size / MIB:,.1f}" for part, size in memory.items())
+        + f"; the chip has {topology.chip.memory / MIB:,.0f}.",
+        f"The compiler counts {outcome.compiler_flops / 1e12:.4g} TFLOP a chip, the body of a loop "
+        "once.",
+        FORMULA,
+    ]
+    return Findings(title, COLUMNS, rows, notes=notes)
 
 
-def _compiled(values: dict[str, Any]) -> Compiled:
-    memory = values["memory"] | {
-        "arguments": tuple((name, size) for name, size in values["memory"]["arguments"])
-    }
-    collectives = tuple(
-        Collective(**one | {"element_types": tuple(one["element_types"])})
-        for one in values["collectives"]
-    )
-    return Compiled(**values | {"memory": Memory(**memory), "collectives": collectives})
+def _row(
+    name: str, compiled_for: Topology, topology: Topology, program: Program, compiled: Compiled
+) -> list[str]:
+    """Of these chips, or as many as there were when it was compiled: the same work on each."""
+    more = topology.num_chips // compiled_for.num_chips
+    clips, *rest = program.frames
+    mesh = {axis: size * (more if axis == DATA_AXIS else 1) for axis, size in program.mesh.items()}
+    flops = program.flops / compiled_for.num_chips
+    collectives = on_more_chips(compiled.collectives, compiled_for, topology)
+    step = project(topology, flops=flops, traffic=compiled.traffic, collectives=collectives)
+    mark = "" if topology == compiled_for else f" (extrapolated from {compiled_for.name})"
+    peak = sum(compiled.memory.values())
+    return [
+        *_first_cells(name, topology, mesh, (clips * more, *rest)),
+        f"{peak / GIB:.2f} of {topology.chip.memory / GIB:.0f}{mark}",
+        f"{flops / 1e12:.2f}",
+        f"{compiled.traffic / 1e9:.1f}",
+        "; ".join(map(str, collectives)) or "none",
+        f"{1e3 * step.step:.1f} = max({1e3 * step.compute:.1f}, {1e3 * step.memory:.1f}) + "
+        f"{1e3 * step.collectives:.1f}{mark}",
+        f"{100 * step.scaling:.1f}%{mark}",
+    ]
+
+
+def _first_cells(
+    name: str, topology: Topology, mesh: Mapping[str, int], frames: Sequence[int]
+) -> list[str]:
+    shape = " x ".join(f"{axis} {size}" for axis, size in mesh.items() if size > 1)
+    clips, length, height, width = frames
+    return [
+        name,
+        f"{topology.num_chips} {topology.name}" + (f" ({shape})" if shape else ""),
+        f"{counted(clips, 'clip')} of {counted(length, 'frame')} {height}x{width}",
+    ]
+
+
+def _advice(dtype: str) -> str:
+    changes = [
+        "more chips of one clip each",
+        "the height of the frames over several chips (--config.mesh.space=2)",
+        "activations computed again in the backward pass (--config.model.remat=True)",
+        "a batch in several parts (--config.accumulate=2)",
+        "windows in evaluation (--config.eval.mode=slide)",
+    ]
+    if dtype == "float32":
+        changes.append("--config.model.dtype=bfloat16")
+    return "Smaller: " + "; ".join(changes) + "."

@@ -9,26 +9,22 @@ takes some minutes; `--config=configs/cityscapes.py --sides=257,513,769` is for 
 
 import argparse
 import dataclasses
+import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
-import numpy as np
-
 from benchmarks import command
-from benchmarks.comparison import compare, load_note
+from benchmarks.findings import Findings, load_note, publish
 from benchmarks.flops import training_flops
-from benchmarks.harness import Report, median_wall, publish
-from benchmarks.line_chart import Chart, draw
-from benchmarks.train import OURS, Case, TrainSide, with_case
+from benchmarks.harness import Side, race
+from benchmarks.train import OURS, TrainSide, with_sizes
 from tmanet_jax.errors import UserError
 from tmanet_jax.settings import Settings
 
-TOLERANCE = 1e-3
 
-
-class Measured(NamedTuple):
+class Point(NamedTuple):
     """One point of the curves.
 
     Attributes:
@@ -50,45 +46,45 @@ def add_command(commands: command.Subparsers) -> None:
     """`curves`."""
     parser = command.add(commands, "curves", __doc__, _run)
     command.add_options(parser, "turns", "json", config="configs/demo.py")
-    parser.add_argument("--sides", default="97,193,257,321,385", help="of the crops, in pixels")
-    parser.add_argument("--memories", default="1,2,4", help="T")
+    parser.add_argument(
+        "--sides",
+        type=command.parse_counts,
+        default=[97, 193, 257, 321, 385],
+        help="of the crops, in pixels; default 97,193,257,321,385",
+    )
+    parser.add_argument("--memories", type=command.parse_counts, default=[1, 2, 4], help="T")
     parser.add_argument("--out", type=Path, default=Path("docs/curves.png"))
 
 
 def _run(options: argparse.Namespace) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("Curves are drawn by Matplotlib: pip install -r requirements-dev.txt.")
     run = command.settings_of(options)
     points = [
         measure(run, num_memory, side, options.turns)
-        for num_memory in _numbers("--memories", options.memories, 0)
-        for side in _numbers("--sides", options.sides, 8)
+        for num_memory in options.memories
+        for side in options.sides
     ]
-    publish(report(options.config, run, points), options.json)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(options.out), picture(points)[..., ::-1]):
-        raise UserError(f"{options.out} cannot be written: is it a .png in a folder of yours?")
+    publish(findings_of(options.config, run, points), options.json)
+    draw(points, options.out)
     print(f"curves:   {options.out}")
 
 
-def measure(run: Settings, num_memory: int, side: int, turns: int) -> Measured:
+def measure(run: Settings, num_memory: int, side: int, turns: int) -> Point:
     """Steps of one clip."""
     head = dataclasses.replace(run.model.head, num_memory=num_memory)
-    case = Case((side, side), 1)
-    run = with_case(dataclasses.replace(run, model=dataclasses.replace(run.model, head=head)), case)
-    step = TrainSide(run, case)
-    found = compare(OURS, step.side(), {}, turns=turns, tolerance=TOLERANCE)
+    run = dataclasses.replace(run, model=dataclasses.replace(run.model, head=head))
+    run = with_sizes(run, (side, side), 1)
+    found = race(OURS, Side(TrainSide(run).step), {}, turns=turns, tolerance=math.inf)
     peak = found.peaks[OURS]
-    return Measured(
-        num_memory,
-        side,
-        median_wall(found.taken[OURS]),
-        float("nan") if peak is None else peak / 1e6,
-        training_flops(run.model, case.size, 1),
-    )
+    megabytes = math.nan if peak is None else peak / 1e6
+    flops = training_flops(run.model, (side, side), 1)
+    return Point(num_memory, side, found.seconds, megabytes, flops)
 
 
-def report(config: str, run: Settings, points: Sequence[Measured]) -> Report:
+def findings_of(config: str, run: Settings, points: Sequence[Point]) -> Findings:
     """A row a point."""
-    return Report(
+    return Findings(
         title=f"Training steps of one clip, {config}, {run.model.dtype}",
         columns=("T", "crop", "s a step", "memory, MB", "GFLOP", "GFLOP/s"),
         rows=[
@@ -102,39 +98,38 @@ def report(config: str, run: Settings, points: Sequence[Measured]) -> Report:
             )
             for point in points
         ],
-        targets=(),
         notes=(load_note(),),
     )
 
 
-def picture(points: Sequence[Measured]) -> np.ndarray:
-    """Seconds, then megabytes, side by side: RGB uint8."""
-    pixels = "pixels of the crop, in thousands"
-    memories = sorted({point.num_memory for point in points})
-    seconds = {f"T = {t}": _series(points, t, "seconds") for t in memories}
+def draw(points: Sequence[Point], path: Path) -> None:
+    """Seconds, and where they are known megabytes, side by side.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    fields = {"seconds": "seconds", "megabytes": "memory, MB"}
+    if any(math.isnan(point.megabytes) for point in points):
+        del fields["megabytes"]
+    figure = Figure(figsize=(4.8 * len(fields), 3.6), layout="constrained")
+    places = figure.subplots(1, len(fields), squeeze=False)[0]
     last = max(points, key=lambda point: point.flops)
-    seconds[f"T = {last.num_memory}, by formula"] = [
-        (x, flops * last.seconds / last.flops)
-        for x, flops in _series(points, last.num_memory, "flops")
-    ]
-    charts = [Chart("A training step, one clip", pixels, "seconds", seconds)]
-    if not any(np.isnan(point.megabytes) for point in points):
-        megabytes = {f"T = {t}": _series(points, t, "megabytes") for t in memories}
-        charts.append(Chart("A training step, one clip", pixels, "memory, MB", megabytes))
-    return np.concatenate([draw(chart) for chart in charts], axis=1)
-
-
-def _series(points: Sequence[Measured], num_memory: int, field: str) -> list[tuple[float, float]]:
-    return [
-        (point.side**2 / 1000, getattr(point, field))
-        for point in points
-        if point.num_memory == num_memory
-    ]
-
-
-def _numbers(option: str, text: str, least: int) -> list[int]:
-    """As in 1,2,4. Raises UserError for anything else."""
-    words = text.split(",")
-    if not all(word.isdigit() and int(word) >= least for word in words):
-        raise UserError(f"{option} is {text!r}: whole numbers from {least} on, as in 97,193.")
-    return sorted(map(int, words))
+    for axes, field in zip(places, fields, strict=True):
+        for num_memory in sorted({point.num_memory for point in points}):
+            of_memory = [point for point in points if point.num_memory == num_memory]
+            pixels = [point.side**2 / 1000 for point in of_memory]
+            values = [getattr(point, field) for point in of_memory]
+            axes.plot(pixels, values, "o-", label=f"T = {num_memory}")
+            if field == "seconds" and num_memory == last.num_memory:
+                formula = [point.flops * last.seconds / last.flops for point in of_memory]
+                axes.plot(pixels, formula, ":", label=f"T = {num_memory}, by formula")
+        axes.set_title("A training step, one clip")
+        axes.set(xlabel="pixels of the crop, in thousands", ylabel=fields[field], xlim=0, ylim=0)
+        axes.legend()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # also of a format that is none
+        raise UserError(f"{path} cannot be written: {error}.") from error

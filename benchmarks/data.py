@@ -3,14 +3,19 @@
     python -m benchmarks data --config=configs/benchmark.py
 
 One side is this project's way from a record to the uint8 batch, the other the original's order of
-work on the same frames as PNG files (`original_order`), turn by turn, with the same draws. Then
-grain's whole pipeline with none, one and two worker processes, and what TFDS adds to reading.
+work on the same frames as PNG files, turn by turn, with the same draws. Then grain's whole pipeline
+with none, one and two worker processes.
+
+The original decodes T + 1 whole PNG frames and a PNG of labels, resizes all of them whole, tests
+crops of the whole resized labels, crops, mirrors, distorts in float32, and stacks with padding.
+Each step calls what its transforms call (OpenCV, Pillow, numpy), except that frames are decoded as
+RGB at once, which costs the same and spares a conversion, and without its slow way of making
+tensors of lists.
 """
 
 import argparse
 import collections
 import itertools
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,25 +24,32 @@ from pathlib import Path
 import cv2
 import numpy as np
 import psutil
-import tensorflow_datasets as tfds
+from PIL import Image
 
-from benchmarks import command, original_order
-from benchmarks.harness import Report, Target, Turn, median_cpu, median_ratio, publish, take_turns
+from benchmarks import command
+from benchmarks.findings import Findings, Target, load_note, publish
+from benchmarks.harness import Turn, median_cpu, median_ratio, take_turns
 from data_prep.demo import ensure_records
 from tmanet_jax.allocator import keep_freed_memory
-from tmanet_jax.data import samples
+from tmanet_jax.data import augment, samples
+from tmanet_jax.data.augment import Box, PhotometricDraw, draw_clip_photometry
+from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import train_batches
-from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, ClipSource, open_clips
-from tmanet_jax.data.samples import Sampling
+from tmanet_jax.data.records import Clip, ClipSource, open_clips
+from tmanet_jax.data.samples import Lap, Sampling
+from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.settings import Settings
 
-_MOST_CLIPS = 4
-_DRAWS = 8  # different draws in a turn; more than clips
-_TURNS = 7
-_WORKERS = (0, 1, 2)
-_BATCHES_BEFORE, _BATCHES = 4, 8
-_STAGES = ("read", "decode", "labels and draws", "resize, crop", "colours", "batch")
-_FLOOR = ("read", "decode")
+MOST_CLIPS = 4
+DRAWS = 8
+"""Different draws in a turn; more than clips."""
+TURNS = 7
+WORKERS = (0, 1, 2)
+BATCHES_BEFORE, BATCHES = 4, 8
+
+STAGES = ("read", "decode", "labels and draws", "resize, crop", "colours", "batch")
+FLOOR = ("read", "decode")
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -60,6 +72,28 @@ def _run(options: argparse.Namespace) -> None:
     publish(measure(settings), options.json)
 
 
+def measure(settings: Settings) -> Findings:
+    """Compares the two ways of preparing clips, and measures the pipeline.
+
+    Raises:
+        UserError: there are no records, or they do not suit the settings.
+    """
+    source = open_clips(settings.data.dir, settings.data.train_split)
+    sampling = Sampling(
+        settings.data.augmentation, settings.model.head.num_memory, settings.data.memory_range
+    )
+    source.check_memory(sampling.num_memory, sampling.memory_range)
+    source.check_labelled()
+    keep_freed_memory()
+    num_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory(prefix="pngs-") as directory:
+        ways = Ways(source, sampling, Path(directory), settings.seed)
+    cv2.setNumThreads(num_threads)
+    pipeline = {workers: _pipeline(settings, source, workers) for workers in WORKERS}
+    return _findings(settings, source, ways, pipeline)
+
+
 class Laps:
     """CPU seconds of this thread by stage."""
 
@@ -78,44 +112,18 @@ class Laps:
         self._last = now
 
 
-def measure(settings: Settings) -> Report:
-    """Compares the two ways of preparing clips, and measures the pipeline.
-
-    Raises:
-        UserError: there are no records, or they do not suit the settings.
-    """
-    source = open_clips(settings.data.dir, settings.data.train_split)
-    sampling = Sampling(
-        settings.data.augmentation, settings.model.head.num_memory, settings.data.memory_range
-    )
-    source.check_memory(sampling.num_memory, sampling.memory_range)
-    source.check_labelled()
-    keep_freed_memory()
-    num_threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory(prefix="pngs-") as directory:
-        comparison = Comparison(source, sampling, Path(directory), settings.seed)
-    cv2.setNumThreads(num_threads)
-    reading = _compare_reading(source)
-    pipeline = {workers: _measure_pipeline(settings, source, workers) for workers in _WORKERS}
-    return _report(settings, source, comparison, reading, pipeline)
-
-
-class Comparison:
+class Ways:
     """Both ways on the same clips with the same draws, in turns.
 
     Attributes:
-        turns: of each side; a turn is `_DRAWS` clips.
-        laps: CPU seconds of each side by stage, all turns together.
+        turns: of each; a turn is `DRAWS` clips.
+        laps: CPU seconds of each by stage, all turns together.
     """
 
     def __init__(self, source: ClipSource, sampling: Sampling, directory: Path, seed: int) -> None:
-        num_clips = min(len(source), _MOST_CLIPS)
+        num_clips = min(len(source), MOST_CLIPS)
         offsets = range(sampling.memory_range, 0, -1)
-        pngs = [
-            original_order.write_pngs(source.read(index, offsets), directory)
-            for index in range(num_clips)
-        ]
+        pngs = [write_pngs(source.read(index, offsets), directory) for index in range(num_clips)]
         self.laps = {"records": Laps(), "original": Laps()}
 
         def from_records(index: int, rng: np.random.Generator) -> np.ndarray:
@@ -123,33 +131,33 @@ class Comparison:
 
         def original(index: int, rng: np.random.Generator) -> np.ndarray:
             self.laps["original"].start()
-            return original_order.make_clip(pngs[index], rng, sampling, self.laps["original"])[0]
+            return make_from_pngs(pngs[index], rng, sampling, self.laps["original"])[0]
 
         frames_SxHxWx3 = original(0, np.random.default_rng(seed))
-        sides = {
+        calls = {
             "records": _rounds(from_records, num_clips, seed),
             "original": _rounds(original, num_clips, seed),
-            "normalise": lambda: [original_order.normalized(frames_SxHxWx3) for _ in range(_DRAWS)],
+            "normalise": lambda: [normalized(frames_SxHxWx3) for _ in range(DRAWS)],
         }
-        take_turns(sides, turns=0)
+        take_turns(calls, turns=0)
         for laps in self.laps.values():
             laps.seconds.clear()
-        self.turns = take_turns(sides, turns=_TURNS, warm_up=0)
+        self.turns = take_turns(calls, turns=TURNS, warm_up=0)
 
-    def stage_ms(self, side: str, stage: str) -> float:
+    def stage_ms(self, way: str, stage: str) -> float:
         """CPU milliseconds a clip."""
-        return 1000 * self.laps[side].seconds[stage] / (_TURNS * _DRAWS)
+        return 1000 * self.laps[way].seconds[stage] / (TURNS * DRAWS)
 
-    def total_ms(self, side: str) -> float:
+    def total_ms(self, way: str) -> float:
         """CPU milliseconds a clip, median over the turns."""
-        return 1000 * median_cpu(self.turns[side]) / _DRAWS
+        return 1000 * median_cpu(self.turns[way]) / DRAWS
 
     def ratio(self) -> float:
         """How many times the clips per CPU second of the original's order."""
-        return median_ratio(
-            [turn.cpu for turn in self.turns["original"]],
-            [turn.cpu for turn in self.turns["records"]],
+        original, records = (
+            [turn.cpu for turn in self.turns[way]] for way in ("original", "records")
         )
+        return median_ratio(original, records)
 
 
 def make_from_record(
@@ -174,35 +182,18 @@ def make_from_record(
 def _rounds(
     make: Callable[[int, np.random.Generator], object], num_clips: int, seed: int
 ) -> Callable[[], None]:
-    """Rounds of `_DRAWS` clips, no two rounds with the same draws."""
+    """Rounds of `DRAWS` clips, no two rounds with the same draws."""
     rounds = itertools.count()
 
     def make_round() -> None:
         number = next(rounds)
-        for draw in range(_DRAWS):
+        for draw in range(DRAWS):
             make(draw % num_clips, np.random.default_rng((seed, number, draw)))
 
     return make_round
 
 
-def _compare_reading(source: ClipSource) -> Mapping[str, Sequence[Turn]]:
-    """Reading records undecoded: ArrayRecord alone, as here, and through TFDS's own parser."""
-    builder = tfds.builder_from_directory(source.data_dir / BUILDER_NAME / SCHEMA_VERSION)
-    parsed = builder.as_data_source(source.split)
-    indices = range(min(len(source), _MOST_CLIPS))
-    sides: dict[str, Callable[[], object]] = {
-        "ArrayRecord": lambda: [parsed.data_source[index] for index in indices],
-        "here": lambda: [source.read_encoded(index) for index in indices],
-        "TFDS": lambda: [parsed[index] for index in indices],
-    }
-    turns = take_turns(sides, turns=_TURNS)
-    return {
-        name: [Turn(turn.wall / len(indices), turn.cpu / len(indices)) for turn in taken]
-        for name, taken in turns.items()
-    }
-
-
-def _measure_pipeline(settings: Settings, source: ClipSource, num_workers: int) -> Turn:
+def _pipeline(settings: Settings, source: ClipSource, num_workers: int) -> Turn:
     """What a clip takes when grain prepares batches, worker processes included."""
     with train_batches(
         source,
@@ -213,13 +204,13 @@ def _measure_pipeline(settings: Settings, source: ClipSource, num_workers: int) 
         seed=settings.seed,
         num_workers=num_workers,
     ) as batches:
-        for _ in range(_BATCHES_BEFORE):
+        for _ in range(BATCHES_BEFORE):
             next(batches)
         wall, cpu = time.perf_counter(), _cpu_of_all_processes()
-        for _ in range(_BATCHES):
+        for _ in range(BATCHES):
             next(batches)
         wall, cpu = time.perf_counter() - wall, _cpu_of_all_processes() - cpu
-    num_clips = _BATCHES * settings.batch_size
+    num_clips = BATCHES * settings.batch_size
     return Turn(wall / num_clips, cpu / num_clips)
 
 
@@ -230,28 +221,25 @@ def _cpu_of_all_processes() -> float:
     return sum(time.user + time.system for time in times)
 
 
-def _report(
+def _findings(
     settings: Settings,
     source: ClipSource,
-    comparison: Comparison,
-    reading: Mapping[str, Sequence[Turn]],
+    ways: Ways,
     pipeline: Mapping[int, Turn],
-) -> Report:
-    augmentation = settings.data.augmentation
+) -> Findings:
     height, width = source.read_encoded(0).size
+    crop_height, crop_width = settings.data.augmentation.crop_size
+    low, high = settings.data.augmentation.ratio_range
+    ours, original, normalise = map(ways.total_ms, ("records", "original", "normalise"))
+    floor = sum(ways.stage_ms("records", stage) for stage in FLOOR)
     rows = [
-        (stage, *(f"{comparison.stage_ms(side, stage):.1f}" for side in ("records", "original")))
-        for stage in _STAGES
+        (stage, *(f"{ways.stage_ms(way, stage):.1f}" for way in ("records", "original")))
+        for stage in STAGES
     ]
-    ours, original = comparison.total_ms("records"), comparison.total_ms("original")
-    normalise = comparison.total_ms("normalise")
     rows += [
         ("to the uint8 batch", f"{ours:.1f}", f"{original:.1f}"),
         ("normalise", "on the device", f"{normalise:.1f}"),
     ]
-    floor = sum(comparison.stage_ms("records", stage) for stage in _FLOOR)
-    best = min(pipeline.values(), key=lambda turn: turn.wall)
-    plain = median_cpu(reading["ArrayRecord"])
     notes = [
         f"Floor of this project: {floor:.1f} ms to read and decode, {ours - floor:.1f} above it. "
         f"With normalising on the host the original takes {(original + normalise) / ours:.1f} "
@@ -261,23 +249,130 @@ def _report(
             f"CPU a clip in all processes ({1 / turn.cpu:.1f} clips per CPU second)."
             for workers, turn in pipeline.items()
         ),
-        f"Reading a record: ArrayRecord alone {1000 * plain:.1f} ms, as here "
-        f"{1000 * median_cpu(reading['here']):.1f}, through TFDS's parser "
-        f"{1000 * median_cpu(reading['TFDS']):.1f}.",
-        f"Load of the machine at the end: {os.getloadavg()[0]:.1f} processes. Only CPU seconds "
-        "and ratios mean much where others work beside it.",
+        load_note(),
     ]
-    return Report(
+    fastest = max(1 / turn.wall for turn in pipeline.values())
+    return Findings(
         title=(
             f"Training clips of {settings.model.head.num_memory + 1} frames, {height}x{width} to "
-            f"{augmentation.crop_size[0]}x{augmentation.crop_size[1]}, ratio "
-            f"{augmentation.ratio_range[0]:g} to {augmentation.ratio_range[1]:g}: ms of CPU a clip"
+            f"{crop_height}x{crop_width}, ratio {low:g} to {high:g}: ms of CPU a clip"
         ),
         columns=("stage", "this project", "original's order"),
         rows=rows,
         targets=[
-            Target("clips per CPU second, this project / original's order", comparison.ratio(), 6),
-            Target("clips/s of grain's pipeline on this machine", 1 / best.wall, 20),
+            Target("clips per CPU second, this project / original's order", ways.ratio(), 6),
+            Target("clips/s of grain's pipeline on this machine", fastest, 20),
         ],
         notes=notes,
     )
+
+
+def write_pngs(clip: Clip, directory: Path) -> list[Path]:
+    """Writes a clip's frames, the query last, and then its labels, with OpenCV's compression."""
+    pictures = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in clip.frames_SxHxWx3]
+    pictures.append(clip.labels_HxW)
+    paths = [directory / f"{clip.id}_{place}.png" for place in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        cv2.imwrite(str(path), picture)
+    return paths
+
+
+def make_from_pngs(
+    pngs: Sequence[Path], rng: np.random.Generator, sampling: Sampling, lap: Lap
+) -> tuple[np.ndarray, np.ndarray]:
+    """Makes a training clip; its draws are those that `samples.draw_clip` makes of the generator.
+
+    Returns:
+        SxHxWx3 uint8 RGB frames, the query last, and HxW uint8 labels, both padded.
+    """
+    augmentation = sampling.augmentation
+    offsets = augment.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+    paths = [pngs[-2 - offset] for offset in (*offsets, 0)]
+    contents = [np.frombuffer(path.read_bytes(), np.uint8) for path in paths]
+    lap("read")
+    frames = [np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)) for content in contents]
+    with Image.open(pngs[-1]) as picture:
+        labels_HxW = np.array(picture)
+    lap("decode")
+    size = augment.scaled_size(Size(*labels_HxW.shape), rng.uniform(*augmentation.ratio_range))
+    frames = [_resized(frame_HxWx3, size, cv2.INTER_LINEAR) for frame_HxWx3 in frames]
+    labels_HxW = _resized(labels_HxW, size, cv2.INTER_NEAREST)
+    lap("resize, crop")
+    box = _choose_box(rng, labels_HxW, size, sampling)
+    is_flipped = rng.random() < augmentation.flip_probability
+    lap("labels and draws")
+    frames = [_cropped(frame_HxWx3, box, flip=is_flipped) for frame_HxWx3 in frames]
+    labels_HxW = _cropped(labels_HxW, box, flip=is_flipped)
+    lap("resize, crop")
+    photometry = draw_clip_photometry(rng, len(frames), augmentation.photometric)
+    frames = [
+        _distorted(frame_HxWx3, draw) for frame_HxWx3, draw in zip(frames, photometry, strict=True)
+    ]
+    lap("colours")
+    frames_SxHxWx3 = np.stack([_padded(frame, augmentation.crop_size, 0) for frame in frames])
+    labels_HxW = _padded(labels_HxW, augmentation.crop_size, IGNORE)
+    lap("batch")
+    return frames_SxHxWx3, labels_HxW
+
+
+def normalized(frames_SxHxWx3: np.ndarray) -> np.ndarray:
+    """Frames as the original ships them: normalised in float32, S x 3 x H x W."""
+    mean_1x3, inverse_std_1x3 = MEAN_RGB.astype(float)[None], 1 / STD_RGB.astype(float)[None]
+    frames = []
+    for frame_HxWx3 in frames_SxHxWx3:
+        values_HxWx3 = frame_HxWx3.astype(np.float32)
+        cv2.subtract(values_HxWx3, mean_1x3, values_HxWx3)
+        cv2.multiply(values_HxWx3, inverse_std_1x3, values_HxWx3)
+        frames.append(values_HxWx3.transpose(2, 0, 1))
+    return np.stack(frames)
+
+
+def _resized(picture_HxW: np.ndarray, size: Size, interpolation: int) -> np.ndarray:
+    return cv2.resize(picture_HxW, (size.width, size.height), interpolation=interpolation)
+
+
+def _choose_box(
+    rng: np.random.Generator, labels_HxW: np.ndarray, size: Size, sampling: Sampling
+) -> Box:
+    boxes = augment.draw_boxes(rng, size, sampling.augmentation.crop_size)
+    for _ in range(augment.CROP_TRIES):
+        box = next(boxes)
+        classes, counts = np.unique(box.of(labels_HxW), return_counts=True)
+        counts = counts[classes != IGNORE]
+        if len(counts) > 1 and counts.max() / counts.sum() < sampling.augmentation.cat_max_ratio:
+            return box
+    return next(boxes)
+
+
+def _cropped(picture_HxW: np.ndarray, box: Box, *, flip: bool) -> np.ndarray:
+    crop_HxW = box.of(picture_HxW)
+    return cv2.flip(crop_HxW, 1) if flip else crop_HxW
+
+
+def _padded(picture_HxW: np.ndarray, size: tuple[int, int], value: int) -> np.ndarray:
+    below, right = size[0] - picture_HxW.shape[0], size[1] - picture_HxW.shape[1]
+    values = (value,) * 3
+    return cv2.copyMakeBorder(picture_HxW, 0, below, 0, right, cv2.BORDER_CONSTANT, value=values)
+
+
+def _distorted(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
+    if draw.brightness is not None:
+        frame_HxWx3 = _converted(frame_HxWx3, offset=draw.brightness)
+    if draw.contrast_before is not None:
+        frame_HxWx3 = _converted(frame_HxWx3, factor=draw.contrast_before)
+    if draw.saturation is not None:
+        hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
+        hsv_HxWx3[:, :, 1] = _converted(hsv_HxWx3[:, :, 1], factor=draw.saturation)
+        frame_HxWx3 = cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB)
+    if draw.hue is not None:
+        hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
+        hsv_HxWx3[:, :, 0] = (hsv_HxWx3[:, :, 0].astype(int) + draw.hue) % 180
+        frame_HxWx3 = cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB)
+    if draw.contrast_after is not None:
+        frame_HxWx3 = _converted(frame_HxWx3, factor=draw.contrast_after)
+    return frame_HxWx3
+
+
+def _converted(picture_HxW: np.ndarray, factor: float = 1.0, offset: float = 0.0) -> np.ndarray:
+    values_HxW = picture_HxW.astype(np.float32) * factor + offset
+    return np.clip(values_HxW, 0, 255).astype(np.uint8)

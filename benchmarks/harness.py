@@ -1,128 +1,54 @@
-"""What all benchmarks share: sides that take turns, medians, targets, a table and JSON.
+"""How things are measured: sides are checked, take turns, and become rows of a table.
 
-Machines are shared and their speed drifts, so the sides of a comparison run in turns in one
-process, and what is quoted is the median of each side and the median of the ratios turn by turn.
+Machines are shared and their speed drifts, so the sides of a race run in turns in one process, and
+what is quoted is the median of each side and the median of the ratios turn by turn. A side that
+belongs to this project must work; a rival that fails is a row that says so.
 """
 
+import ctypes
 import dataclasses
-import json
-import os
-import platform
+import functools
+import gc
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 
 from tmanet_jax.errors import UserError
 
+_PROCESS = Path("/proc/self")
 
-@dataclasses.dataclass(frozen=True)
-class Turn:
-    """What one call of a side took, in seconds.
 
-    Attributes:
-        wall: by the clock.
-        cpu: of this process, all threads together.
-    """
+class Turn(NamedTuple):
+    """What one call of a side took, in seconds: by the clock, and of all CPU threads together."""
 
     wall: float
     cpu: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A number that a benchmark is to reach.
-
-    Attributes:
-        name: what is measured, with its unit.
-        value: what was found.
-        target: what is asked for.
-        at_least: whether the value must be at least the target, or else at most.
-    """
-
-    name: str
-    value: float
-    target: float
-    at_least: bool = True
-
-    @property
-    def met(self) -> bool:
-        """Whether the value reaches the target."""
-        return self.value >= self.target if self.at_least else self.value <= self.target
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a benchmark found, for people and for programs.
-
-    Attributes:
-        title: what was measured, with the sizes that were used.
-        columns: heading of each column of the table.
-        rows: the table's cells.
-        targets: what was to be reached.
-        notes: sentences below the table.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    targets: Sequence[Target]
-    notes: Sequence[str] = ()
-
-    def __str__(self) -> str:
-        """The table in Markdown, then the targets, then the notes."""
-        lines = [
-            f"{self.title}\n({machine()})\n",
-            _row(self.columns),
-            _row(["---"] * len(self.columns)),
-        ]
-        lines += [_row(row) for row in self.rows]
-        lines += ["", *(_told(target) for target in self.targets), *self.notes]
-        return "\n".join(lines)
-
-    def to_json(self) -> str:
-        """Everything, the targets as a list of name, value, target, at_least, met."""
-        values = dataclasses.asdict(self) | {
-            "machine": machine(),
-            "targets": [dataclasses.asdict(t) | {"met": t.met} for t in self.targets],
-        }
-        return json.dumps(values, indent=2)
-
-    def write_json(self, path: Path) -> None:
-        """Raises UserError if the file cannot be written."""
-        try:
-            path.write_text(self.to_json() + "\n")
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}.") from error
-
-
-def publish(report: Report, json_path: Path | None) -> None:
-    """Prints a report and, if there is a path, writes its JSON there.
-
-    Raises:
-        UserError: the file cannot be written; the report has been printed.
-    """
-    print(report)
-    if json_path:
-        report.write_json(json_path)
-
-
 def take_turns(
-    sides: Mapping[str, Callable[[], object]], *, turns: int, warm_up: int = 1
+    calls: Mapping[str, Callable[[], object]], *, turns: int, warm_up: int = 1
 ) -> dict[str, list[Turn]]:
-    """Calls the sides one after the other, again and again; each call must finish its work.
+    """Makes the calls one after the other, again and again; each must finish its work.
 
     Args:
-        sides: what to call, by name.
-        turns: counted calls of each side.
-        warm_up: calls of each side before those.
+        calls: by name.
+        turns: counted ones of each.
+        warm_up: of each, before those.
     """
     for _ in range(warm_up):
-        for call in sides.values():
+        for call in calls.values():
             call()
-    taken: dict[str, list[Turn]] = {name: [] for name in sides}
+    taken: dict[str, list[Turn]] = {name: [] for name in calls}
     for _ in range(turns):
-        for name, call in sides.items():
+        for name, call in calls.items():
             wall, cpu = time.perf_counter(), time.process_time()
             call()
             taken[name].append(Turn(time.perf_counter() - wall, time.process_time() - cpu))
@@ -144,19 +70,282 @@ def median_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> fl
     return statistics.median(n / d for n, d in zip(numerator, denominator, strict=True))
 
 
-def machine() -> str:
-    """The processor architecture, usable cores and Python of this machine."""
-    return (
-        f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, {platform.system()}, "
-        f"Python {platform.python_version()}"
-    )
+def host_peak_bytes(call: Callable[[], object]) -> int | None:
+    """What a call adds to this process's memory at its highest; None where Linux is not there.
+
+    What freed memory the allocator keeps is given back before; what the call finds in use (weights,
+    state, batch) is not counted.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        (_PROCESS / "clear_refs").write_text("5")  # the highest mark falls to what is in use
+        before = _status_bytes("VmRSS")
+    except (OSError, AttributeError):  # no such file, or no such function
+        call()
+        return None
+    call()
+    return _status_bytes("VmHWM") - before
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def jax_peak_bytes(call: Callable[[], object]) -> int | None:
+    """The most that JAX has ever held on the first device, arguments included, a call later.
+
+    On a CPU, which does not count it, what the call adds to the process.
+    """
+    if jax.default_backend() == "cpu":
+        return host_peak_bytes(call)
+    call()
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
-def _told(target: Target) -> str:
-    relation = "at least" if target.at_least else "at most"
-    verdict = "met" if target.met else "NOT met"
-    return f"{target.name}: {target.value:.3g}, target {relation} {target.target:.3g}: {verdict}"
+def _status_bytes(name: str) -> int:
+    for line in (_PROCESS / "status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {name}")
+
+
+class Side(NamedTuple):
+    """One program.
+
+    Attributes:
+        call: does the work once, to its end, and returns arrays that other sides return too.
+        measure_peak: calls it and tells the bytes that it needs.
+    """
+
+    call: Callable[[], Sequence[Any]]
+    measure_peak: Callable[[Callable[[], object]], int | None] = jax_peak_bytes
+
+
+def made_late(make: Callable[[], Callable[[], Sequence[Any]]]) -> Callable[[], Sequence[Any]]:
+    """A side's call that is made when it is first called: one that cannot be made fails alone."""
+    made = functools.cache(make)
+    return lambda: made()()
+
+
+@dataclasses.dataclass(frozen=True)
+class Race:
+    """What the sides took; the first one is this project's.
+
+    Attributes:
+        taken: turns of each side.
+        peaks: bytes that each needs, or None.
+        failed: rivals that did not work, and why.
+        difference: the largest between an array of the first side and another's, relative to the
+            array's largest number.
+    """
+
+    taken: Mapping[str, Sequence[Turn]]
+    peaks: Mapping[str, int | None]
+    failed: Mapping[str, str]
+    difference: float
+
+    @property
+    def ours(self) -> str:
+        """Name of the first side."""
+        return next(iter(self.taken))
+
+    @property
+    def seconds(self) -> float:
+        """Median of the first side."""
+        return median_wall(self.taken[self.ours])
+
+    def best_rival(self) -> str | None:
+        """The fastest of the others."""
+        others = [name for name in self.taken if name != self.ours]
+        return min(others, key=lambda name: median_wall(self.taken[name])) if others else None
+
+    def ratio(self, numerator: str, denominator: str) -> float:
+        """Median ratio of a side's seconds to those of another."""
+        above, below = (
+            [turn.wall for turn in self.taken[side]] for side in (numerator, denominator)
+        )
+        return median_ratio(above, below)
+
+
+def race(
+    ours: str,
+    side: Side,
+    rivals: Mapping[str, Side],
+    *,
+    turns: int,
+    tolerance: float,
+    checks: int = 1,
+) -> Race:
+    """Checks that all sides return the same, then measures memory and time.
+
+    Args:
+        ours: name of this project's side.
+        side: that side.
+        rivals: other programs, or other ways of this one.
+        turns: counted calls of each.
+        tolerance: of the difference.
+        checks: calls that are compared; a side may go on to other work at each.
+
+    Raises:
+        UserError: a rival computes something else.
+    """
+    expected = [side.call() for _ in range(checks)]
+    working, failed, largest = {ours: side}, {}, 0.0
+    peaks = {ours: side.measure_peak(side.call)}
+    for name, rival in rivals.items():
+        try:
+            found = [rival.call() for _ in range(checks)]
+            peak = rival.measure_peak(rival.call)
+        except Exception as error:  # another program can fail in any way
+            failed[name] = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+            continue
+        difference = largest_difference(found, expected)
+        if not difference <= tolerance:
+            raise UserError(
+                f"{name!r} computes something else than {ours!r}: they differ by {difference:.1e} "
+                f"of the largest number, {tolerance:.0e} is allowed. No time was taken."
+            )
+        largest, working[name], peaks[name] = max(largest, difference), rival, peak
+    calls = {name: each.call for name, each in working.items()}
+    # Each has been called twice, but measuring a peak gave its memory back to the system.
+    return Race(take_turns(calls, turns=turns), peaks, failed, largest)
+
+
+def largest_difference(found: Sequence[Sequence[Any]], expected: Sequence[Sequence[Any]]) -> float:
+    """Of the arrays of some calls, each relative to the largest number that is expected of it."""
+    pairs = [
+        (np.asarray(got, np.float32), np.asarray(right, np.float32))
+        for of_call, rights in zip(found, expected, strict=True)
+        for got, right in zip(of_call, rights, strict=True)
+    ]
+    return float(np.max([np.abs(got - right).max() / np.abs(right).max() for got, right in pairs]))
+
+
+class Work(NamedTuple):
+    """What one call of each side does.
+
+    Attributes:
+        flops: floating point operations by formula.
+        num_clips: clips, or frames.
+        peak_flops: operations a second that the device can do, or None.
+    """
+
+    flops: float
+    num_clips: int
+    peak_flops: float | None
+
+
+def columns(item: str = "clips") -> list[str]:
+    """Of `table_rows`."""
+    return [
+        "",
+        "s",
+        "quartiles",
+        "CPU s",
+        f"{item}/s",
+        "TFLOP/s",
+        "MFU",
+        "memory, MB",
+        "times ours",
+    ]
+
+
+def table_rows(found: Race, work: Work) -> list[Sequence[str]]:
+    """A row of `columns` for each side, and one for each rival that failed."""
+    rows: list[Sequence[str]] = []
+    for name, turns in found.taken.items():
+        seconds, peak = median_wall(turns), found.peaks[name]
+        low, high = quartiles([turn.wall for turn in turns])
+        speed = work.flops / seconds
+        rows.append(
+            (
+                name,
+                f"{seconds:.3g}",
+                f"{low:.3g} to {high:.3g}",
+                f"{median_cpu(turns):.3g}",
+                f"{work.num_clips / seconds:.3g}",
+                f"{speed / 1e12:.3g}",
+                "-" if work.peak_flops is None else f"{speed / work.peak_flops:.1%}",
+                "-" if peak is None else f"{peak / 1e6:.0f}",
+                f"{found.ratio(name, found.ours):.2f}",
+            )
+        )
+    empty = ("-",) * (len(columns()) - 2)
+    return rows + [(name, f"FAILED: {why}", *empty) for name, why in found.failed.items()]
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """The first and the third; of a single value, that value twice."""
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+@dataclasses.dataclass(frozen=True)
+class Compilation:
+    """A program that is ready to run.
+
+    Attributes:
+        program: takes the arguments that it was lowered for.
+        cold: seconds to trace and compile it.
+        warm: seconds to trace it and to read it from the persistent cache, as at a second start.
+        flops: operations a call as the compiler counts them, a loop's body once; None if it does
+            not.
+    """
+
+    program: jax.stages.Compiled
+    cold: float
+    warm: float
+    flops: float | None
+
+    def told(self, name: str, formula: float) -> str:
+        """A sentence; `formula` is the number of operations by formula."""
+        counted = "does not count its operations"
+        if self.flops:
+            counted = (
+                f"counts {self.flops / 1e12:.4g} TFLOP, {self.flops / formula:.3f} times the "
+                "formula's (it counts a loop's body once: the memory read is a loop)"
+            )
+        return (
+            f"{name}: {formula / 1e12:.4g} TFLOP by formula; the compiler {counted}. Tracing and "
+            f"compiling took {self.cold:.1f} s, {self.warm:.1f} s with the compilation cache."
+        )
+
+
+def compile_twice(lower: Callable[[], jax.stages.Lowered]) -> Compilation:
+    """Compiles with an empty cache on disk, and then once more with what is there.
+
+    Args:
+        lower: traces the program; called twice.
+    """
+    with _empty_cache():
+        start = time.perf_counter()
+        program = lower().compile()
+        cold = time.perf_counter() - start
+        jax.clear_caches()
+        start = time.perf_counter()
+        lower().compile()
+        warm = time.perf_counter() - start
+    costs = program.cost_analysis()
+    return Compilation(program, cold, warm, costs.get("flops") if costs else None)
+
+
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    """A persistent cache of its own, everything is kept in it; the old one is back afterwards."""
+    with tempfile.TemporaryDirectory(prefix="compilation-") as directory:
+        wanted = {
+            "jax_compilation_cache_dir": directory,
+            "jax_persistent_cache_min_compile_time_secs": 0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+        }
+        before = {name: getattr(jax.config, name) for name in wanted}
+        _configure(wanted)
+        try:
+            yield
+        finally:
+            _configure(before)
+
+
+def _configure(values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

@@ -12,15 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "ragged-all-to-all",
-    "collective-permute",
-    "collective-broadcast",
-)
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -30,16 +22,8 @@ _OPERAND = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(r"\b(?:calls|body|true_computation|false_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _NO_TRAFFIC = {
-    "after-all",
-    "bitcast",
-    "call",
-    "conditional",
-    "constant",
-    "get-tuple-element",
-    "parameter",
-    "partition-id",
-    "tuple",
-    "while",
+    *("after-all", "bitcast", "call", "conditional", "constant", "get-tuple-element"),
+    *("parameter", "partition-id", "tuple", "while"),
 }
 _SLICES = {"slice", "slice-start", "dynamic-slice", "dynamic-slice-start"}
 
@@ -65,6 +49,23 @@ class Collective:
     element_types: tuple[str, ...]
     in_unknown_loops: int = 0
 
+    def __add__(self, other: "Collective") -> "Collective":
+        return dataclasses.replace(
+            self,
+            count=self.count + other.count,
+            bytes=self.bytes + other.bytes,
+            element_types=tuple(sorted({*self.element_types, *other.element_types})),
+            in_unknown_loops=self.in_unknown_loops + other.in_unknown_loops,
+        )
+
+    def __str__(self) -> str:
+        groups = "" if self.kind == "collective-permute" else f" among {self.group_size}"
+        unknown = ""
+        if self.in_unknown_loops:
+            unknown = f"; {self.in_unknown_loops} in loops of unknown length, counted once"
+        types = ", ".join(self.element_types)
+        return f"{self.count} {self.kind}{groups}, {self.bytes / 2**20:.2f} MiB ({types}){unknown}"
+
 
 class _Instruction(NamedTuple):
     name: str
@@ -83,7 +84,7 @@ class _Run(NamedTuple):
     is_known: bool
 
 
-class Program:
+class Hlo:
     """The computations of a program.
 
     Args:
@@ -103,11 +104,10 @@ class Program:
         found: dict[tuple[str, int], Collective] = {}
         for run in self._runs:
             kind = run.instruction.opcode.removesuffix("-start")
-            if kind not in KINDS:
-                continue
-            one = self._collective(kind, run)
-            before = found.get((one.kind, one.group_size))
-            found[one.kind, one.group_size] = one if before is None else _sum(before, one)
+            if kind in KINDS:
+                one = self._collective(kind, run)
+                key = (one.kind, one.group_size)
+                found[key] = found[key] + one if key in found else one
         return tuple(sorted(found.values(), key=lambda c: (KINDS.index(c.kind), c.group_size)))
 
     def memory_traffic(self) -> int:
@@ -134,10 +134,10 @@ class Program:
     def _traffic(self, run: _Run) -> int:
         shapes, result = self._shapes[run.computation], self._result(run)
         names = _OPERAND.findall(run.instruction.operands)
-        read = sum(_main_memory_bytes(shapes.get(name, "")) for name in names)
+        read = sum(_num_bytes(shapes.get(name, ""), main_memory=True) for name in names)
         if run.instruction.opcode in _SLICES:
-            read = min(read, _bytes(result))
-        return read + _main_memory_bytes(result)
+            read = min(read, _num_bytes(result))
+        return read + _num_bytes(result, main_memory=True)
 
     @functools.cached_property
     def _runs(self) -> list[_Run]:
@@ -192,9 +192,7 @@ class Program:
     def _collective(self, kind: str, run: _Run) -> Collective:
         group_size = self._group_size(kind, run.instruction.attributes)
         shape = self._result(run)
-        num_bytes = _bytes(shape)
-        if kind == "reduce-scatter":
-            num_bytes *= group_size
+        num_bytes = _num_bytes(shape) * (group_size if kind == "reduce-scatter" else 1)
         if run.computation.startswith("all-reduce-scatter"):
             kind = "reduce-scatter"  # the TPU's fusion of an all-reduce and each chip's slice of it
         return Collective(
@@ -273,33 +271,14 @@ def _mesh_group_size(axes: str, over: str) -> int:
     return math.prod(int(part) if part else sizes[name] for name, part in parts)
 
 
-def _sum(a: Collective, b: Collective) -> Collective:
-    return dataclasses.replace(
-        a,
-        count=a.count + b.count,
-        bytes=a.bytes + b.bytes,
-        element_types=tuple(sorted({*a.element_types, *b.element_types})),
-        in_unknown_loops=a.in_unknown_loops + b.in_unknown_loops,
-    )
-
-
-def _bytes(shape: str) -> int:
-    return sum(_array_bytes(element, sizes) for element, sizes, _ in _SHAPE.findall(shape))
-
-
-def _main_memory_bytes(shape: str) -> int:
-    """Of the arrays whose layout names no other memory space, as S(1) does."""
-    return sum(
-        _array_bytes(element, sizes)
-        for element, sizes, layout in _SHAPE.findall(shape)
-        if "S(" not in layout
-    )
-
-
-def _array_bytes(element: str, sizes: str) -> int:
-    bits = _BITS.get(element)
-    if bits is None:
+def _num_bytes(shape: str, *, main_memory: bool = False) -> int:
+    """Of all arrays, or of those whose layout names no other memory space, as S(1) does."""
+    total = 0
+    for element, sizes, layout in _SHAPE.findall(shape):
+        if main_memory and "S(" in layout:
+            continue
         digits = re.search(r"\d+", element)
-        bits = int(digits.group()) if digits else 0
-    count = math.prod(int(size.removeprefix("<=")) for size in sizes.split(",") if size)
-    return -(-count * bits // 8)
+        bits = _BITS.get(element, int(digits.group()) if digits else 0)
+        count = math.prod(int(size.removeprefix("<=")) for size in sizes.split(",") if size)
+        total += -(-count * bits // 8)
+    return total

@@ -9,66 +9,53 @@ weights and frames. On a CPU the frames are 256x512 and one at a time; `--full` 
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks import command, comparison
+from benchmarks import command
 from benchmarks.chips import peak_flops
-from benchmarks.comparison import Comparison, Side, Work
-from benchmarks.compilation import Compilation, compile_twice
+from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import clip_flops, forward_flops
-from benchmarks.harness import Report, Target, publish
-from benchmarks.stream import random_model
-from benchmarks.train import Case
+from benchmarks.harness import (
+    Compilation,
+    Side,
+    Work,
+    columns,
+    compile_twice,
+    made_late,
+    race,
+    table_rows,
+)
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.settings import Settings
-from tmanet_jax.weights.names import Tensors, to_tensors, with_tensors
+from tmanet_jax.weights.names import (
+    Tensors,
+    expected_dtype,
+    expected_shapes,
+    to_tensors,
+    with_tensors,
+)
 
 BACKBONE, CLIP = "JAX, backbone", "JAX, whole clip"
 
-CPU_CASE = Case((256, 512), 1)
+CPU_SIZE, CPU_BATCH = (256, 512), 1
 """Without options, on a CPU."""
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Of features and logits, relative to the largest, by compute type."""
 
 BACKBONE_RATIO = 1.0
-"""CPU seconds of the backbone in those of the best peer: at most this."""
+"""Seconds of the backbone in those of the best rival: at most this."""
 
-
-class PeerSides(NamedTuple):
-    """Another program's ways, by name; a call returns what this project's side of it does."""
-
-    backbone: Mapping[str, Side]
-    clip: Mapping[str, Side]
-
-
-Peer = Callable[[ModelConfig, Tensors, np.ndarray], PeerSides]
-"""Network, weights and uint8 clips BxSxHxWx3 -> another program's ways."""
-
-
-class Precision(NamedTuple):
-    """What bfloat16 changes in the logits, against float32 with the same weights.
-
-    Attributes:
-        error: root mean square of the difference, relative to that of the logits.
-        agreement: share of positions whose arg-max is the same.
-    """
-
-    error: float
-    agreement: float
-
-    def __str__(self) -> str:
-        return (
-            f"bfloat16 against float32, same weights: logits differ by {self.error:.2%} (RMS), "
-            f"the arg-max agrees at {self.agreement:.2%} of the positions."
-        )
+RESIDUAL_GAIN = 0.25
+"""Of the bottlenecks' last batch norms; with 1 the sums of a deep network would explode."""
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -79,52 +66,95 @@ def add_command(commands: command.Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     settings = command.settings_of(options)
-    peer: Peer | None = None
-    if options.torch:
-        from benchmarks.torch_images import image_sides
+    size, batch_size = sizes_of(settings, is_full=options.full)
+    findings = measure(
+        settings,
+        options.size or size,
+        options.batch or batch_size,
+        turns=options.turns,
+        with_torch=options.torch,
+    )
+    publish(findings, options.json)
 
-        peer = image_sides
-    case = case_of(settings, size=options.size, batch_size=options.batch, is_full=options.full)
-    publish(measure(settings, case, turns=options.turns, peer=peer), options.json)
 
-
-def case_of(
-    settings: Settings, *, size: tuple[int, int] | None, batch_size: int | None, is_full: bool
-) -> Case:
-    """What is asked for; otherwise a window of the configuration, or on a CPU less."""
+def sizes_of(settings: Settings, *, is_full: bool) -> tuple[tuple[int, int], int]:
+    """Height and width of a window of the configuration, and its batch; on a CPU less."""
     if jax.default_backend() == "cpu" and not is_full:
-        return Case(size or CPU_CASE.size, batch_size or CPU_CASE.batch_size)
-    evaluation = settings.evaluation
-    return Case(size or evaluation.protocol.crop_size, batch_size or evaluation.batch_size)
+        return CPU_SIZE, CPU_BATCH
+    return settings.evaluation.protocol.crop_size, settings.evaluation.batch_size
 
 
-def measure(settings: Settings, case: Case, *, turns: int, peer: Peer | None = None) -> Report:
-    """Takes the time of forward passes, this project's and the peer's in turns.
+def measure(
+    settings: Settings,
+    size: tuple[int, int],
+    batch_size: int,
+    *,
+    turns: int,
+    with_torch: bool = False,
+) -> Findings:
+    """Takes the time of forward passes, this project's and PyTorch's in turns.
 
     Args:
         settings: its network, with random weights, on which speed does not depend.
-        case: sizes.
+        size: height and width of the frames.
+        batch_size: clips.
         turns: counted calls of each side.
-        peer: another program of the same network.
+        with_torch: whether PyTorch runs beside it.
 
     Raises:
-        UserError: a peer computes something else.
+        UserError: a side computes something else.
     """
     config = settings.model
     model = random_model(config, settings.seed)
-    shape = (case.batch_size, config.head.num_memory + 1, *case.size, 3)
+    shape = (batch_size, config.head.num_memory + 1, *size, 3)
     frames = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)
-    backbone, clip = Forward(model, frames[:, -1], encode), Forward(model, frames, segment)
-    peers = PeerSides({}, {})
-    if peer is not None:
-        peers = peer(config, to_tensors(nnx.state(model)), frames)
-    tolerance = TOLERANCE[config.dtype]
-    of_backbone = comparison.compare(
-        BACKBONE, Side(backbone), peers.backbone, turns=turns, tolerance=tolerance
+    peak, part = peak_flops(jax.devices()[0].device_kind), forward_flops(config, size)
+    rows, notes, targets = [], [], []
+    for name, function, inputs, flops in (
+        (BACKBONE, encode, frames[:, -1], part.backbone),
+        (CLIP, segment, frames, clip_flops(config, size)),
+    ):
+        forward = Forward(model, inputs, function)
+        rivals = {}
+        if with_torch:
+            rivals = torch_sides(config, to_tensors(nnx.state(model)), inputs)
+        side, tolerance = Side(forward), TOLERANCE[config.dtype]
+        found = race(name, side, rivals, turns=turns, tolerance=tolerance)
+        rows += table_rows(found, Work(batch_size * flops, batch_size, peak))
+        notes.append(forward.compilation.told(name, batch_size * flops))
+        if best := found.best_rival():
+            notes.append(f"{name}: sides agree to {found.difference:.1e} of the largest number.")
+        if best and function is encode:
+            told = f"s of the backbone, in those of the best rival ({best})"
+            targets = [Target(told, found.ratio(name, best), BACKBONE_RATIO, at_least=False)]
+    return Findings(
+        title=(
+            f"Forward pass, {batch_size} x {size[0]}x{size[1]}, {config.backbone}, "
+            f"T={config.head.num_memory}, {config.dtype}, on {jax.devices()[0].device_kind}; "
+            '"times ours" within the backbone and within the clip'
+        ),
+        columns=columns(),
+        rows=rows,
+        targets=targets,
+        notes=[*notes, effect_of_bfloat16(model, frames), load_note()],
     )
-    of_clip = comparison.compare(CLIP, Side(clip), peers.clip, turns=turns, tolerance=tolerance)
-    precision = compare_precisions(model, frames)
-    return _report(config, case, (backbone, clip), (of_backbone, of_clip), precision)
+
+
+def random_model(config: ModelConfig, seed: int) -> TMANet:
+    """Random convolutions that keep the size of what passes through them; identity batch norms."""
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
+    for name, shape in expected_shapes(config).items():
+        if len(shape) == 4:
+            fan_out = shape[0] * shape[2] * shape[3]
+            tensors[name] = rng.normal(0, (2 / fan_out) ** 0.5, shape).astype(np.float32)
+        else:
+            is_one = name.endswith((".weight", ".running_var"))
+            tensors[name] = np.full(shape, is_one, expected_dtype(name))
+            if name.endswith(".bn3.weight"):
+                tensors[name] *= RESIDUAL_GAIN
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    return nnx.merge(graphdef, with_tensors(state, tensors))
 
 
 def encode(network: TMANet, frames_BxHxWx3: jax.Array) -> jax.Array:
@@ -163,64 +193,107 @@ class Forward:
             ).lower(self._weights, self._frames)
         )
 
-    def __call__(self) -> np.ndarray:
-        """Runs it to its end; its result in float32, NHWC."""
-        return np.asarray(self.compilation.program(self._weights, self._frames), np.float32)
+    def __call__(self) -> tuple[np.ndarray]:
+        """Runs it to its end; its result, NHWC."""
+        return (np.asarray(self.compilation.program(self._weights, self._frames)),)
 
 
-def compare_precisions(model: TMANet, frames_BxSxHxWx3: np.ndarray) -> Precision:
-    """The logits of the network's weights in both compute types."""
+def effect_of_bfloat16(model: TMANet, frames_BxSxHxWx3: np.ndarray) -> str:
+    """What it changes in the logits, against float32 with the same weights, as a sentence."""
     tensors = to_tensors(nnx.state(model))
 
     def logits(dtype: str) -> np.ndarray:
         config = dataclasses.replace(model.config, dtype=dtype)
         graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
         program = jax.jit(lambda state, frames: segment(nnx.merge(graphdef, state), frames))
-        return np.asarray(program(with_tensors(state, tensors), frames_BxSxHxWx3))
+        return np.asarray(program(with_tensors(state, tensors), frames_BxSxHxWx3), np.float32)
 
     exact, rounded = logits("float32"), logits("bfloat16")
     error = np.sqrt(np.square(rounded - exact).mean() / np.square(exact).mean())
-    return Precision(float(error), float((rounded.argmax(-1) == exact.argmax(-1)).mean()))
-
-
-def _report(
-    config: ModelConfig,
-    case: Case,
-    ours: tuple[Forward, Forward],
-    found: tuple[Comparison, Comparison],
-    precision: Precision,
-) -> Report:
-    height, width = case.size
-    peak = peak_flops(jax.devices()[0].device_kind)
-    flops = (
-        case.batch_size * forward_flops(config, case.size).backbone,
-        case.batch_size * clip_flops(config, case.size),
+    agreement = (rounded.argmax(-1) == exact.argmax(-1)).mean()
+    return (
+        f"bfloat16 against float32, same weights: logits differ by {error:.2%} (RMS), the arg-max "
+        f"agrees at {agreement:.2%} of the positions."
     )
-    rows, notes = [], []
-    for side, each, operations in zip(ours, found, flops, strict=True):
-        rows += comparison.table_rows(each, Work(operations, case.batch_size, peak))
-        notes.append(side.compilation.told(each.ours, operations))
-    if found[0].best_peer() is not None:
-        notes.append(
-            f"Features agree to {found[0].difference:.1e} of the largest, logits to "
-            f"{found[1].difference:.1e}."
+
+
+class TorchVariant(NamedTuple):
+    """A way to run the same network in PyTorch.
+
+    Attributes:
+        compiler: "eager"; "inductor", `torch.compile` with frozen weights, which needs a C++
+            compiler on a CPU; or "traced" (`torch_run.compiled`).
+        read: the memory read.
+        is_folded: whether batch norm becomes part of the convolutions.
+        channels_last: memory format of weights and activations.
+        autocast: bfloat16 if the settings ask for it.
+    """
+
+    compiler: Literal["eager", "inductor", "traced"] = "eager"
+    read: Literal["whole", "chunks", "fused"] = "fused"
+    is_folded: bool = True
+    channels_last: bool = True
+    autocast: bool = True
+
+
+TORCH_VARIANTS: Mapping[str, TorchVariant] = {
+    "the original's way": TorchVariant("eager", "whole", False, False, False),
+    "channels last, SDPA": TorchVariant(),
+    "channels last, SDPA, compiled": TorchVariant("inductor"),
+}
+TRACED = TorchVariant("traced", "chunks", channels_last=False)
+"""The fastest on a CPU; of no use elsewhere."""
+
+
+def torch_sides(config: ModelConfig, tensors: Tensors, frames: np.ndarray) -> dict[str, Side]:
+    """Every variant with these weights, on these uint8 frames BxHxWx3, or clips BxSxHxWx3.
+
+    The networks are made when they are first called, so that one that cannot work fails alone.
+
+    Raises:
+        UserError: torch cannot use the device that JAX uses.
+    """
+    from benchmarks import torch_run
+
+    torch_run.use_all_cores()
+    variants = dict(TORCH_VARIANTS)
+    if torch_run.device_of_jax().type == "cpu":
+        variants["traced, frozen, oneDNN"] = TRACED
+    kind = "clip" if frames.ndim == 5 else "backbone"
+    make = functools.partial(_torch_forward, config, tensors, frames)
+    return {
+        f"torch, {kind}, {name}": Side(
+            made_late(functools.partial(make, variant)), torch_run.peak_bytes
         )
-    return Report(
-        title=(
-            f"Forward pass, {case.batch_size} x {height}x{width}, {config.backbone}, "
-            f"T={config.head.num_memory}, {config.dtype}, on {jax.devices()[0].device_kind}; "
-            '"times ours" within the backbone and within the clip'
-        ),
-        columns=comparison.COLUMNS,
-        rows=rows,
-        targets=_targets(found[0]),
-        notes=[*notes, str(precision), comparison.load_note()],
+        for name, variant in variants.items()
+    }
+
+
+def _torch_forward(
+    config: ModelConfig, tensors: Tensors, frames: np.ndarray, variant: TorchVariant
+) -> Callable[[], tuple[np.ndarray]]:
+    import torch
+
+    from benchmarks import torch_network, torch_run
+
+    device, is_clip = torch_run.device_of_jax(), frames.ndim == 5
+    model = torch_network.loaded(config, tensors, torch_network.READS[variant.read])
+    if variant.is_folded:
+        torch_network.fold_batch_norm(model)
+    torch_run.place(model, device, channels_last=variant.channels_last)
+    on_device = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
+    module = model if is_clip else torch_network.Stage4(model)
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, variant.autocast and config.dtype == "bfloat16"
     )
 
+    def run(forward: Callable[..., Any]) -> tuple[np.ndarray]:
+        with torch.inference_mode(), autocast:
+            inputs = torch_run.normalized(on_device, channels_last=variant.channels_last)
+            return (forward(inputs).float().movedim(1, -1).cpu().numpy(),)
 
-def _targets(backbone: Comparison) -> list[Target]:
-    best = backbone.best_peer()
-    if best is None:
-        return []
-    name = f"s of the backbone, in those of the best peer ({best})"
-    return [Target(name, backbone.ours_in_times_of(best), BACKBONE_RATIO, at_least=False)]
+    if variant.compiler == "eager":
+        return functools.partial(run, module)
+    if variant.compiler == "inductor":
+        return functools.partial(run, torch.compile(module, options={"freezing": True}))
+    return functools.partial(run, torch_run.compiled(module, torch_run.normalized(on_device)))

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import command
-from benchmarks.comparison import load_note
-from benchmarks.harness import Report, Target, publish
+from benchmarks.findings import Findings, Target, load_note, publish
 from tmanet_jax.errors import UserError
 
 SECOND_START_SECONDS = 10
@@ -37,7 +36,7 @@ def _run(options: argparse.Namespace) -> None:
     run = [sys.executable, "run.py", f"--config={options.config}", *options.others]
     with tempfile.TemporaryDirectory(prefix="starts-") as directory:
         seconds = measure(run, Path(directory))
-    publish(report(" ".join([options.config, *options.others]), seconds), options.json)
+    publish(findings_of(" ".join([options.config, *options.others]), seconds), options.json)
 
 
 def measure(command: Sequence[str], directory: Path) -> list[float]:
@@ -84,9 +83,9 @@ def _seconds_to_first_step(
                 process.kill()
 
 
-def report(name: str, seconds: Sequence[float]) -> Report:
+def findings_of(name: str, seconds: Sequence[float]) -> Findings:
     """A row a start."""
-    return Report(
+    return Findings(
         title=f"Seconds to the end of the first training step, {name}",
         columns=("", "s"),
         rows=[(start, f"{each:.1f}") for start, each in zip(STARTS, seconds, strict=True)],

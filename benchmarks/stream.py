@@ -1,17 +1,20 @@
-"""Frames a second of a video: streaming against T + 1 backbone passes, and against a peer.
+"""Frames a second of a video: streaming against T + 1 backbone passes, and against PyTorch.
 
     python -m benchmarks stream --config=configs/cityscapes.py [--size=256x512] [--torch]
 
 All sides are given the same weights and frames, and must agree before any time is taken.
+
+The original sends all T + 1 frames of a clip through the backbone for each frame of the video and
+holds the whole matrix of scores. Kept keys and values need one backbone pass a frame: PyTorch does
+both, so that one comparison is of programs and not of algorithms.
 """
 
 import argparse
 import collections
 import dataclasses
-import resource
-import sys
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+import itertools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,30 +22,30 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import command
+from benchmarks.chips import peak_flops
+from benchmarks.findings import Findings, Target, load_note, publish
+from benchmarks.flops import stream_flops
 from benchmarks.harness import (
-    Report,
-    Target,
-    Turn,
-    median_cpu,
-    median_ratio,
+    Race,
+    Side,
+    Work,
+    columns,
     median_wall,
-    publish,
+    race,
+    table_rows,
     take_turns,
 )
+from benchmarks.inference import random_model
 from tmanet_jax import protocol
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
-from tmanet_jax.settings import Settings
-from tmanet_jax.weights.names import (
-    Tensors,
-    expected_dtype,
-    expected_shapes,
-    to_tensors,
-    with_tensors,
-)
+from tmanet_jax.weights.names import to_tensors
+
+if TYPE_CHECKING:
+    from benchmarks import torch_network
 
 SPEED_UP_OF_MEMORY = {2: 2.5, 4: 3.8}
 """By T: how many times the frames a second of T + 1 passes streaming is to reach."""
@@ -56,34 +59,114 @@ DEFAULT_SIZE = (256, 512)
 GPU_FRAMES_PER_SECOND = 100
 """To be reached at 1024x2048, T=2, in bfloat16, by one stream on one H200."""
 
-RESIDUAL_GAIN = 0.25
-"""Of the bottlenecks' last batch norms; with 1 the sums of a deep network would explode."""
-
 STREAMING, WHOLE_CLIP = "JAX, streaming", "JAX, T + 1 passes"
-PEER_WHOLE_CLIP, PEER_CACHED = "peer, T + 1 passes", "peer, cached"
-
-
-class Segmented(NamedTuple):
-    """What a side says of a frame."""
-
-    labels_HxW: np.ndarray
-    """uint8"""
-    logits_hxwxC: np.ndarray
-    """At stride 8."""
+TORCH_WHOLE_CLIP, TORCH_CACHED = "torch, T + 1 passes", "torch, cached"
 
 
 class VideoSide(Protocol):
     """One way to segment a video, frame by frame, from its first one."""
 
-    def step(self, frame_HxWx3: np.ndarray) -> Segmented:
-        """Segments the next frame, uint8 RGB; all work is done when it returns."""
+    def step(self, frame_HxWx3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labels HxW and logits hxwxC of the next frame, uint8 RGB; all work is done."""
 
     def state_bytes(self) -> int:
         """Size of what is kept from frame to frame."""
 
 
-Peer = Callable[[Tensors, ModelConfig, tuple[int, int]], tuple[VideoSide, VideoSide]]
-"""Weights, configuration and frame size -> another program's T + 1 passes, and its cached way."""
+def add_command(commands: command.Subparsers) -> None:
+    """`stream`."""
+    parser = command.add(commands, "stream", __doc__, _run)
+    command.add_options(parser, "torch", "size", "batch", "turns", "json")
+
+
+def _run(options: argparse.Namespace) -> None:
+    settings, size = command.settings_of(options), options.size or DEFAULT_SIZE
+    model = random_model(settings.model, settings.seed)
+    sides: dict[str, VideoSide] = {STREAMING: Streaming(model, size), WHOLE_CLIP: WholeClip(model)}
+    if options.torch:
+        sides |= torch_sides(model, size)
+    findings = measure(settings.model, size, sides, turns=options.turns)
+    if options.batch:
+        note = together(model, size, options.batch, options.turns)
+        findings = dataclasses.replace(findings, notes=[*findings.notes, note])
+    publish(findings, options.json)
+
+
+def measure(
+    config: ModelConfig, size: tuple[int, int], sides: dict[str, VideoSide], *, turns: int
+) -> Findings:
+    """Runs all sides in turns over the same random frames.
+
+    Args:
+        config: of the network of all sides.
+        size: height and width of the frames.
+        sides: ways to segment a video, this project's first.
+        turns: frames that count.
+
+    Raises:
+        UserError: two sides say different things of a frame.
+    """
+    num_frames = config.head.num_memory + 2
+    frames = np.random.default_rng(0).integers(0, 256, (num_frames, *size, 3), np.uint8)
+    racing = {name: Side(_through(side, frames)) for name, side in sides.items()}
+    ours = next(iter(racing))
+    found = race(
+        ours,
+        racing.pop(ours),
+        racing,
+        turns=turns,
+        tolerance=TOLERANCE[config.dtype],
+        checks=num_frames,
+    )
+    work = Work(stream_flops(config, size), 1, peak_flops(jax.devices()[0].device_kind))
+    states = "; ".join(f"{name} {side.state_bytes() / 1e6:.1f}" for name, side in sides.items())
+    return Findings(
+        title=f"Segmentation of a video, {size[0]}x{size[1]}, {config.backbone}, "
+        f"T={config.head.num_memory}, {config.dtype}",
+        columns=columns("frames"),
+        rows=table_rows(found, work),
+        targets=_targets(config, size, found),
+        notes=(
+            f"Medians of {turns} turns; ratios turn by turn. Random weights. TFLOP/s: of "
+            "streaming's operations.",
+            f"Logits of all sides agree to {found.difference:.1e} of the largest on {num_frames} "
+            "frames.",
+            f"MB kept from frame to frame: {states}.",
+            load_note(),
+        ),
+    )
+
+
+def _through(side: VideoSide, frames: np.ndarray) -> Callable[[], Sequence[np.ndarray]]:
+    """Each call gives the logits of a frame; after all of them the last one again and again."""
+    upcoming = itertools.chain(frames, itertools.repeat(frames[-1]))
+    return lambda: side.step(next(upcoming))[1:]
+
+
+def _targets(config: ModelConfig, size: tuple[int, int], found: Race) -> list[Target]:
+    num_memory, targets = config.head.num_memory, []
+    published = (size, num_memory, config.dtype) == ((1024, 2048), 2, "bfloat16")
+    if jax.default_backend() == "gpu" and published:
+        name = f"frames/s of {found.ours}"
+        targets.append(Target(name, 1 / found.seconds, GPU_FRAMES_PER_SECOND))
+    of_passes = SPEED_UP_OF_MEMORY.get(num_memory)
+    asked = {WHOLE_CLIP: of_passes, TORCH_WHOLE_CLIP: of_passes, TORCH_CACHED: 1.0}
+    for name, speed_up in asked.items():
+        if name in found.taken and speed_up:
+            text = f"frames/s of {found.ours}, times those of {name}"
+            targets.append(Target(text, found.ratio(name, found.ours), speed_up))
+    return targets
+
+
+def together(model: TMANet, size: tuple[int, int], num_streams: int, turns: int) -> str:
+    """Frames of so many videos at a time through one program, as a sentence."""
+    side = Streaming(model, size, num_streams)
+    frame_HxWx3 = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    seconds = median_wall(take_turns({"": lambda: side.step(frame_HxWx3)}, turns=turns)[""])
+    return (
+        f"{num_streams} videos at a time: {num_streams / seconds:.3g} frames/s together, "
+        f"{1 / seconds:.3g} of each; state {side.state_bytes() / 1e6:.1f} MB."
+    )
 
 
 class Streaming:
@@ -100,14 +183,14 @@ class Streaming:
         self._state = self._stream.start(num_streams, size)
         self._num_streams = num_streams
 
-    def step(self, frame_HxWx3: np.ndarray) -> Segmented:
+    def step(self, frame_HxWx3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Segments the next frame."""
         frames_NxHxWx3 = np.broadcast_to(frame_HxWx3, (self._num_streams, *frame_HxWx3.shape))
         self._state, output = self._stream.step(
             self._state, frames_NxHxWx3, np.zeros(self._num_streams, np.bool_)
         )
-        labels_BxHxW, logits_NxhxwxC = jax.device_get(output)
-        return Segmented(labels_BxHxW[0], logits_NxhxwxC[0])
+        labels_NxHxW, logits_NxhxwxC = jax.device_get(output)
+        return labels_NxHxW[0], logits_NxhxwxC[0]
 
     def state_bytes(self) -> int:
         """Of the rings of keys and values."""
@@ -119,8 +202,8 @@ class WholeClip:
 
     def __init__(self, model: TMANet):
         graphdef, self._weights = nnx.split(model)
-        length = model.config.head.num_memory + 1
-        self._clip: collections.deque[np.ndarray] = collections.deque(maxlen=length)
+        self._length = model.config.head.num_memory + 1
+        self._clip: collections.deque[np.ndarray] = collections.deque(maxlen=self._length)
 
         @jax.jit
         def segment(weights: nnx.State, frames_SxHxWx3: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -134,198 +217,116 @@ class WholeClip:
 
         self._segment = segment
 
-    def step(self, frame_HxWx3: np.ndarray) -> Segmented:
+    def step(self, frame_HxWx3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Segments the next frame."""
-        missing = (self._clip.maxlen or 0) if not self._clip else 1
-        self._clip.extend([frame_HxWx3] * missing)
-        return Segmented(*jax.device_get(self._segment(self._weights, np.stack(self._clip))))
+        self._clip.extend([frame_HxWx3] * (1 if self._clip else self._length))
+        labels_HxW, logits_hxwxC = jax.device_get(
+            self._segment(self._weights, np.stack(self._clip))
+        )
+        return labels_HxW, logits_hxwxC
 
     def state_bytes(self) -> int:
         """Of the frames that are kept."""
         return sum(frame.nbytes for frame in self._clip)
 
 
-def add_command(commands: command.Subparsers) -> None:
-    """`stream`."""
-    parser = command.add(commands, "stream", __doc__, _run)
-    command.add_options(parser, "torch", "size", "batch", "turns", "json")
-
-
-def _run(options: argparse.Namespace) -> None:
-    settings = command.settings_of(options)
-    peer: Peer | None = None
-    if options.torch:
-        from benchmarks.torch_video import video_sides
-
-        peer = video_sides
-    report = measure(
-        settings,
-        size=options.size or DEFAULT_SIZE,
-        turns=options.turns,
-        num_streams=options.batch or 1,
-        peer=peer,
-    )
-    publish(report, options.json)
-
-
-def measure(
-    settings: Settings,
-    *,
-    size: tuple[int, int],
-    turns: int,
-    num_streams: int = 1,
-    peer: Peer | None = None,
-) -> Report:
-    """Runs all sides in turns over the same frames; more streams at a time are measured after them.
-
-    Args:
-        settings: its network, with random weights, on which speed does not depend.
-        size: height and width of the frames.
-        turns: frames that count.
-        num_streams: videos that are segmented at a time, in one more measurement.
-        peer: another program of the same network.
+def torch_sides(model: TMANet, size: tuple[int, int]) -> dict[str, VideoSide]:
+    """PyTorch's two ways with this network's weights, for frames of this size, ready to run.
 
     Raises:
-        UserError: two sides say different things of a frame.
+        UserError: JAX runs on an accelerator; both ways are made for a CPU.
     """
-    model = random_model(settings.model, settings.seed)
-    sides: dict[str, VideoSide] = {STREAMING: Streaming(model, size), WHOLE_CLIP: WholeClip(model)}
-    if peer is not None:
-        tensors = to_tensors(nnx.state(model))
-        sides[PEER_WHOLE_CLIP], sides[PEER_CACHED] = peer(tensors, settings.model, size)
-    report = measure_sides(settings.model, size, sides, turns=turns)
-    if num_streams == 1:
-        return report
-    note = _measure_streams(model, size, num_streams, turns)
-    return dataclasses.replace(report, notes=[*report.notes, note])
+    from benchmarks import torch_network, torch_run
 
-
-def _measure_streams(model: TMANet, size: tuple[int, int], num_streams: int, turns: int) -> str:
-    """Frames of so many videos at a time through one program."""
-    side = Streaming(model, size, num_streams)
-    frame_HxWx3 = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    seconds = median_wall(take_turns({"": lambda: side.step(frame_HxWx3)}, turns=turns)[""])
-    return (
-        f"{num_streams} videos at a time: {num_streams / seconds:.3g} frames/s together, "
-        f"{1 / seconds:.3g} of each; state {side.state_bytes() / 1e6:.1f} MB."
-    )
-
-
-def measure_sides(
-    config: ModelConfig, size: tuple[int, int], sides: Mapping[str, VideoSide], *, turns: int
-) -> Report:
-    """Checks that the sides agree, then lets them take turns with one more frame each.
-
-    Raises:
-        UserError: two sides say different things of a frame.
-    """
-    shape = (config.head.num_memory + 2, *size, 3)
-    frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    difference = check_agreement(sides, frames, TOLERANCE[config.dtype])
-    calls = {name: lambda side=side: side.step(frames[-1]) for name, side in sides.items()}
-    taken = take_turns(calls, turns=turns, warm_up=0)  # the check has compiled everything
-    return _report(config, size, sides, taken, difference)
-
-
-def random_model(config: ModelConfig, seed: int) -> TMANet:
-    """Random convolutions that keep the size of what passes through them; identity batch norms."""
-    rng = np.random.default_rng(seed)
-    tensors: Tensors = {}
-    for name, shape in expected_shapes(config).items():
-        if len(shape) == 4:
-            fan_out = shape[0] * shape[2] * shape[3]
-            tensors[name] = rng.normal(0, (2 / fan_out) ** 0.5, shape).astype(np.float32)
-        else:
-            is_one = name.endswith((".weight", ".running_var"))
-            tensors[name] = np.full(shape, is_one, expected_dtype(name))
-            if name.endswith(".bn3.weight"):
-                tensors[name] *= RESIDUAL_GAIN
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
-    return nnx.merge(graphdef, with_tensors(state, tensors))
-
-
-def check_agreement(
-    sides: Mapping[str, VideoSide], frames: np.ndarray, tolerance: float = TOLERANCE["float32"]
-) -> float:
-    """The largest difference between the logits of two sides, relative to the largest logit.
-
-    Raises:
-        UserError: it is above the tolerance.
-    """
-    largest = 0.0
-    for frame_HxWx3 in frames:
-        reference, *others = [side.step(frame_HxWx3).logits_hxwxC for side in sides.values()]
-        for name, logits in zip(list(sides)[1:], others, strict=True):
-            difference = float(np.abs(logits - reference).max() / np.abs(reference).max())
-            if not difference <= tolerance:
-                raise UserError(
-                    f"{name!r} computes something else than {next(iter(sides))!r}: their logits "
-                    f"differ by {difference:.1e} of the largest. No time was taken."
-                )
-            largest = max(largest, difference)
-    return largest
-
-
-def _report(
-    config: ModelConfig,
-    size: tuple[int, int],
-    sides: Mapping[str, VideoSide],
-    taken: Mapping[str, list[Turn]],
-    difference: float,
-) -> Report:
-    wall = {name: [turn.wall for turn in turns] for name, turns in taken.items()}
-    speed_up = {name: median_ratio(wall[name], wall[STREAMING]) for name in sides}
-    cpu = {
-        name: median_ratio([turn.cpu for turn in turns], [turn.cpu for turn in taken[STREAMING]])
-        for name, turns in taken.items()
-    }
-    rows = [
-        (
-            name,
-            f"{1 / median_wall(taken[name]):.3g}",
-            f"{median_wall(taken[name]):.3g}",
-            f"{median_cpu(taken[name]):.3g}",
-            f"{speed_up[name]:.2f}",
-            f"{cpu[name]:.2f}",
-            f"{side.state_bytes() / 1e6:.1f}",
+    if jax.default_backend() != "cpu":
+        raise UserError(
+            "benchmarks stream --torch compares on a CPU alone (JAX_PLATFORMS=cpu): leave --torch "
+            "out."
         )
-        for name, side in sides.items()
-    ]
-    num_memory = config.head.num_memory
-    targets = []
-    published = (size, num_memory, config.dtype) == ((1024, 2048), 2, "bfloat16")
-    if jax.default_backend() == "gpu" and published:
-        speed = 1 / median_wall(taken[STREAMING])
-        targets.append(Target(f"frames/s of {STREAMING}", speed, GPU_FRAMES_PER_SECOND))
-    for name in (WHOLE_CLIP, PEER_WHOLE_CLIP):
-        if name in sides and num_memory in SPEED_UP_OF_MEMORY:
-            text = f"frames/s of {STREAMING}, times those of {name}"
-            targets.append(Target(text, speed_up[name], SPEED_UP_OF_MEMORY[num_memory]))
-    if PEER_CACHED in sides:
-        text = f"frames/s of {STREAMING}, times those of {PEER_CACHED}"
-        targets.append(Target(text, speed_up[PEER_CACHED], 1.0))
-    return Report(
-        title=f"Segmentation of a video, {size[0]}x{size[1]}, {config.backbone}, "
-        f"T={num_memory}, {config.dtype}",
-        columns=(
-            "",
-            "frames/s",
-            "s a frame",
-            "CPU s a frame",
-            "times streaming's s",
-            "times streaming's CPU s",
-            "state, MB",
-        ),
-        rows=rows,
-        targets=targets,
-        notes=(
-            f"Medians of {len(taken[STREAMING])} turns; ratios turn by turn. Random weights.",
-            f"Logits of all sides agree to {difference:.1e} of the largest on {num_memory + 2} "
-            f"frames. Peak memory of all sides together: {_peak_megabytes():.0f} MB.",
-        ),
-    )
+    torch_run.use_all_cores()
+    network = torch_network.loaded(model.config, to_tensors(nnx.state(model)))
+    torch_network.fold_batch_norm(network)
+    return {
+        TORCH_WHOLE_CLIP: TorchWholeClip(network, size),
+        TORCH_CACHED: TorchCached(network, size),
+    }
 
 
-def _peak_megabytes() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+class TorchWholeClip:
+    """The whole clip through the network for each frame of a video."""
+
+    def __init__(self, model: "torch_network.TMANet", size: tuple[int, int]):
+        import torch
+
+        from benchmarks import torch_run
+
+        self._model = model
+        self._length = model.config.head.num_memory + 1
+        self._logits = torch_run.compiled(model, torch.zeros(1, self._length, 3, *size))
+        self._clip = collections.deque[Any](maxlen=self._length)
+
+    def step(self, frame_HxWx3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segments the next frame."""
+        import torch
+
+        from benchmarks import torch_run
+
+        frame_3xHxW = torch_run.normalized(torch.from_numpy(frame_HxWx3))
+        self._clip.extend([frame_3xHxW] * (1 if self._clip else self._length))
+        with torch.inference_mode():
+            logits_1xCxhxw = self._logits(torch.stack(list(self._clip))[None])
+            return _segmented(self._model, logits_1xCxhxw, frame_HxWx3)
+
+    def state_bytes(self) -> int:
+        """Of the frames that are kept."""
+        return sum(frame.nbytes for frame in self._clip)
+
+
+class TorchCached:
+    """One backbone pass a frame; keys and values wait until their position needs them."""
+
+    def __init__(self, model: "torch_network.TMANet", size: tuple[int, int]):
+        import torch
+
+        from benchmarks import torch_network, torch_run
+
+        self._model = model
+        example = torch.zeros(1, 3, *size)
+        self._encode = torch_run.compiled(torch_network.Encode(model), example)
+        with torch.inference_mode():
+            classify = torch_network.Classify(model)
+            self._classify = torch_run.compiled(classify, *self._encode(example))
+        num_memory = model.config.head.num_memory
+        self._rings = [
+            collections.deque[Any](maxlen=num_memory - position) for position in range(num_memory)
+        ]
+
+    def step(self, frame_HxWx3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segments the next frame."""
+        import torch
+
+        from benchmarks import torch_run
+
+        with torch.inference_mode():
+            frame_1x3xHxW = torch_run.normalized(torch.from_numpy(frame_HxWx3))[None]
+            query, *newest = self._encode(frame_1x3xHxW)
+            for ring, frame in zip(self._rings, newest, strict=True):
+                if not ring:
+                    ring.extend([frame] * (ring.maxlen or 0))
+            logits_1xCxhxw = self._classify(query, *(ring[0] for ring in self._rings))
+            for ring, frame in zip(self._rings, newest, strict=True):
+                ring.append(frame)
+            return _segmented(self._model, logits_1xCxhxw, frame_HxWx3)
+
+    def state_bytes(self) -> int:
+        """Of the keys and values that are kept."""
+        return sum(key.nbytes + value.nbytes for ring in self._rings for key, value in ring)
+
+
+def _segmented(
+    model: "torch_network.TMANet", logits_1xCxhxw: Any, frame_HxWx3: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    height, width, _ = frame_HxWx3.shape
+    full_1xCxHxW = model.full_logits(logits_1xCxhxw, (height, width))
+    labels_HxW = full_1xCxHxW[0].argmax(dim=0).byte().numpy()
+    return labels_HxW, logits_1xCxhxw[0].permute(1, 2, 0).numpy()

@@ -5,33 +5,54 @@
 It is the step that training uses, on one batch of random frames and labels, with random weights.
 On a CPU the crops are smaller than the configuration's, so that it ends within minutes; `--full` or
 `--size` and `--batch` choose others.
+
+PyTorch does in a step what the original does: the frames of a clip through the backbone one after
+the other (query first), both heads, logits up-sampled to the labels, cross-entropy, SGD. Frames
+come as uint8 and are normalised on the device, as here. Source:
+`mmseg/models/segmentors/encoder_decoder.py`, `decode_heads/decode_head.py`; torch's SGD.
 """
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks import command, comparison
+from benchmarks import command
 from benchmarks.chips import peak_flops
-from benchmarks.comparison import Comparison, Side, Work
-from benchmarks.compilation import Compilation, compile_twice
+from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import training_flops
-from benchmarks.harness import Report, Target, median_wall, publish
-from benchmarks.stream import random_model
+from benchmarks.harness import (
+    Compilation,
+    Race,
+    Side,
+    Work,
+    columns,
+    compile_twice,
+    made_late,
+    race,
+    table_rows,
+)
+from benchmarks.inference import random_model
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.data.samples import empty_batch
 from tmanet_jax.errors import counted
+from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
 from tmanet_jax.train.recipe import initial_state
 from tmanet_jax.train.step import TrainState, compile_train_step
 from tmanet_jax.weights.names import Tensors, to_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmarks.torch_network import TMANet
 
 OURS = "JAX, this project"
 
@@ -47,21 +68,6 @@ PUBLISHED_STEP_TFLOP = 40.1
 GPU_SECONDS, GPU_TFLOPS, GPU_SPEED_UP = 0.127, 0.4 * 790, 1.2
 CPU_RATIO = 1.1
 
-Peer = Callable[[Settings, Tensors, Batch], Mapping[str, Side]]
-"""Settings, weights and batch -> another program's ways; a call is a step, and returns its loss."""
-
-
-class Case(NamedTuple):
-    """What is measured.
-
-    Attributes:
-        size: height and width of the crops.
-        batch_size: clips.
-    """
-
-    size: tuple[int, int]
-    batch_size: int
-
 
 def add_command(commands: command.Subparsers) -> None:
     """`train`."""
@@ -71,69 +77,49 @@ def add_command(commands: command.Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     settings = command.settings_of(options)
-    peer: Peer | None = None
-    if options.torch:
-        from benchmarks.torch_train import train_sides
-
-        peer = train_sides
-    case = case_of(settings, size=options.size, batch_size=options.batch, is_full=options.full)
-    publish(measure(settings, case, turns=options.turns, peer=peer), options.json)
+    size, batch_size = sizes_of(settings, is_full=options.full)
+    settings = with_sizes(settings, options.size or size, options.batch or batch_size)
+    publish(measure(settings, turns=options.turns, with_torch=options.torch), options.json)
 
 
-def case_of(
-    settings: Settings, *, size: tuple[int, int] | None, batch_size: int | None, is_full: bool
-) -> Case:
-    """What is asked for; otherwise the configuration's own, or on a CPU less."""
-    is_small = jax.default_backend() == "cpu" and not is_full
-    own_size, own_batch = settings.data.augmentation.crop_size, settings.batch_size
-    if is_small:
-        own_size = (min(own_size[0], CPU_SIZE[0]), min(own_size[1], CPU_SIZE[1]))
-        own_batch = min(own_batch, CPU_BATCH)
-    return Case(size or own_size, batch_size or own_batch)
+def sizes_of(settings: Settings, *, is_full: bool) -> tuple[tuple[int, int], int]:
+    """Height and width of the configuration's crops, and its batch; on a CPU less."""
+    (height, width), batch_size = settings.data.augmentation.crop_size, settings.batch_size
+    if jax.default_backend() == "cpu" and not is_full:
+        height, width = min(height, CPU_SIZE[0]), min(width, CPU_SIZE[1])
+        batch_size = min(batch_size, CPU_BATCH)
+    return (height, width), batch_size
 
 
-def measure(settings: Settings, case: Case, *, turns: int, peer: Peer | None = None) -> Report:
-    """Takes the time of training steps, this project's and the peer's in turns.
+def with_sizes(settings: Settings, size: tuple[int, int], batch_size: int) -> Settings:
+    """The settings with other crops and another batch."""
+    augmentation = dataclasses.replace(settings.data.augmentation, crop_size=size)
+    data = dataclasses.replace(settings.data, augmentation=augmentation)
+    return dataclasses.replace(settings, batch_size=batch_size, data=data)
 
-    Nothing is dropped from the activations where there is a peer, so that losses can be compared.
+
+def measure(settings: Settings, *, turns: int, with_torch: bool = False) -> Findings:
+    """Takes the time of training steps, this project's and PyTorch's in turns.
+
+    Nothing is dropped from the activations beside PyTorch, so that losses can be compared.
 
     Args:
-        settings: network, loss and optimiser.
-        case: sizes.
+        settings: network, loss and optimiser, crops and batch.
         turns: counted steps of each side.
-        peer: another program of the same step.
+        with_torch: whether PyTorch runs beside it.
 
     Raises:
-        UserError: the devices do not divide the batch, or a peer computes another loss.
+        UserError: the devices do not divide the batch, or a side computes another loss.
     """
-    settings = with_case(settings, case)
-    if peer is not None:
+    if with_torch:
         head = dataclasses.replace(settings.model.head, dropout=0.0)
-        settings = dataclasses.replace(
-            settings, model=dataclasses.replace(settings.model, head=head)
-        )
-    step = TrainSide(settings, case)
-    peers = {} if peer is None else peer(settings, step.tensors, step.batch)
+        model = dataclasses.replace(settings.model, head=head)
+        settings = dataclasses.replace(settings, model=model)
+    step = TrainSide(settings)
+    rivals = torch_sides(settings, step.tensors, step.batch) if with_torch else {}
     tolerance = TOLERANCE[settings.model.dtype]
-    return measure_step(settings, case, step, peers, turns=turns, tolerance=tolerance)
-
-
-def measure_step(
-    settings: Settings,
-    case: Case,
-    step: "TrainSide",
-    peers: Mapping[str, Side],
-    *,
-    turns: int,
-    tolerance: float,
-) -> Report:
-    """Checks that the first losses agree, then lets this project's step and the peers take turns.
-
-    Raises:
-        UserError: a peer computes another loss.
-    """
-    found = comparison.compare(OURS, step.side(), peers, turns=turns, tolerance=tolerance)
-    return _report(settings, case, step, found)
+    found = race(OURS, Side(step.step), rivals, turns=turns, tolerance=tolerance)
+    return findings_of(settings, step.compilation, found)
 
 
 class TrainSide:
@@ -145,15 +131,15 @@ class TrainSide:
         compilation: of the step.
     """
 
-    def __init__(self, settings: Settings, case: Case):
+    def __init__(self, settings: Settings):
         mesh = make_mesh(config=settings.mesh)
-        check_batch_size(case.batch_size, mesh, settings.accumulate)
+        check_batch_size(settings.batch_size, mesh, settings.accumulate)
         model = random_model(settings.model, settings.seed)
         # Copies: the first step gives the buffers of the state away.
         self.tensors: Tensors = {
             name: np.array(tensor) for name, tensor in to_tensors(nnx.state(model)).items()
         }
-        self.batch = random_batch(settings, case)
+        self.batch = random_batch(settings)
         recipe, state = initial_state(settings, model, class_weights=None)
         self._state: TrainState = jax.device_put(state, replicated(mesh))
         self._on_device = put_batch(self.batch, mesh)
@@ -161,83 +147,193 @@ class TrainSide:
             lambda: compile_train_step(recipe, mesh).lower(self._state, self._on_device)
         )
 
-    def step(self) -> np.ndarray:
+    def step(self) -> tuple[np.ndarray]:
         """One step to its end; returns the loss before it."""
         self._state, metrics = self.compilation.program(self._state, self._on_device)
         jax.block_until_ready(self._state)
-        return np.asarray(metrics.losses.total)[None]
-
-    def side(self) -> Side:
-        """To be compared."""
-        return Side(self.step)
+        return (np.asarray(metrics.losses.total),)
 
 
-def with_case(settings: Settings, case: Case) -> Settings:
-    """The settings with other sizes."""
-    augmentation = dataclasses.replace(settings.data.augmentation, crop_size=case.size)
-    data = dataclasses.replace(settings.data, augmentation=augmentation)
-    return dataclasses.replace(settings, batch_size=case.batch_size, data=data)
-
-
-def random_batch(settings: Settings, case: Case) -> Batch:
+def random_batch(settings: Settings) -> Batch:
     """Random pixels; random labels, one in twenty of them ignored."""
     rng = np.random.default_rng(settings.seed)
-    head = settings.model.head
-    batch = empty_batch(case.batch_size, head.num_memory + 1, case.size)
+    head, size = settings.model.head, settings.data.augmentation.crop_size
+    batch = empty_batch(settings.batch_size, head.num_memory + 1, size)
     batch.frames[...] = rng.integers(0, 256, batch.frames.shape, np.uint8)
     batch.labels[...] = rng.integers(0, head.num_classes, batch.labels.shape, np.uint8)
     batch.labels[rng.random(batch.labels.shape) < 0.05] = IGNORE
-    batch.sizes[...] = case.size
-    batch.indices[...] = np.arange(case.batch_size)
+    batch.sizes[...] = size
+    batch.indices[...] = np.arange(settings.batch_size)
     return batch
 
 
-def _report(settings: Settings, case: Case, step: TrainSide, found: Comparison) -> Report:
-    model = settings.model
+def findings_of(settings: Settings, compilation: Compilation, found: Race) -> Findings:
+    """The table of a race of steps, and how it does on the targets."""
+    model, batch_size = settings.model, settings.batch_size
+    height, width = settings.data.augmentation.crop_size
     devices = jax.devices()
     peak = peak_flops(devices[0].device_kind)
-    flops = training_flops(model, case.size, case.batch_size)
-    work = Work(flops, case.batch_size, None if peak is None else peak * len(devices))
-    height, width = case.size
+    flops = training_flops(model, (height, width), batch_size)
+    work = Work(flops, batch_size, None if peak is None else peak * len(devices))
     notes = [
-        step.compilation.told("A step", flops),
+        compilation.told("A step", flops),
         "Memory: where the device counts it, the most that was ever held; on a CPU what a step "
         "adds to weights, optimiser state and batch.",
-        comparison.load_note(),
+        load_note(),
     ]
-    if found.taken.keys() - {found.ours}:
+    if found.best_rival():
         notes.insert(
             0,
-            f"Losses of the first step agree to {found.difference:.1e}. No dropout. Peers' memory "
-            "after their first step.",
+            f"Losses of the first step agree to {found.difference:.1e}. No dropout. PyTorch's "
+            "memory after its first step.",
         )
-    return Report(
+    return Findings(
         title=(
-            f"Training step, {counted(case.batch_size, 'clip')} of T={model.head.num_memory}, "
+            f"Training step, {counted(batch_size, 'clip')} of T={model.head.num_memory}, "
             f"{height}x{width}, {model.backbone}, {model.dtype}"
             f"{', rematerialised' if model.remat else ''}, on {len(devices)} "
             f"{devices[0].device_kind}"
         ),
-        columns=comparison.COLUMNS,
-        rows=comparison.table_rows(found, work),
-        targets=_targets(found, work),
+        columns=columns(),
+        rows=table_rows(found, work),
+        targets=_targets(found, flops),
         notes=notes,
     )
 
 
-def _targets(found: Comparison, work: Work) -> list[Target]:
+def _targets(found: Race, flops: float) -> list[Target]:
     on_gpu = jax.default_backend() == "gpu"
-    best, targets = found.best_peer(), []
-    seconds = median_wall(found.taken[found.ours])
-    if on_gpu and abs(work.flops / 1e12 - PUBLISHED_STEP_TFLOP) < 1:
+    best, targets = found.best_rival(), []
+    if on_gpu and abs(flops / 1e12 - PUBLISHED_STEP_TFLOP) < 1:
         targets += [
-            Target("s a step", seconds, GPU_SECONDS, at_least=False),
-            Target("TFLOP/s by formula", work.flops / seconds / 1e12, GPU_TFLOPS),
+            Target("s a step", found.seconds, GPU_SECONDS, at_least=False),
+            Target("TFLOP/s by formula", flops / found.seconds / 1e12, GPU_TFLOPS),
         ]
     if best is not None and on_gpu:
-        name = f"steps/s, times those of the best peer ({best})"
-        targets.append(Target(name, found.times_ours(best), GPU_SPEED_UP))
+        name = f"steps/s, times those of the best rival ({best})"
+        targets.append(Target(name, found.ratio(best, found.ours), GPU_SPEED_UP))
     elif best is not None:
-        name = f"s a step, in those of the best peer ({best})"
-        targets.append(Target(name, found.ours_in_times_of(best), CPU_RATIO, at_least=False))
+        name = f"s a step, in those of the best rival ({best})"
+        targets.append(Target(name, found.ratio(found.ours, best), CPU_RATIO, at_least=False))
     return targets
+
+
+class TorchVariant(NamedTuple):
+    """A way to run the same network in PyTorch.
+
+    Attributes:
+        read: the memory read.
+        channels_last: memory format of weights and activations.
+        is_compiled: by `torch.compile`, which needs a C++ compiler on a CPU.
+        autocast: convolutions and products in bfloat16 if the settings ask for it.
+    """
+
+    read: Literal["whole", "fused"] = "whole"
+    channels_last: bool = True
+    is_compiled: bool = False
+    autocast: bool = True
+
+
+TORCH_VARIANTS: Mapping[str, TorchVariant] = {
+    "torch, the original's way": TorchVariant(channels_last=False, autocast=False),
+    "torch, channels last": TorchVariant(),
+    "torch, channels last, SDPA": TorchVariant("fused"),
+    "torch, channels last, compiled": TorchVariant(is_compiled=True),
+    "torch, channels last, SDPA, compiled": TorchVariant("fused", is_compiled=True),
+}
+"""The first keeps to float32 whatever the settings ask for, as the original does."""
+
+
+def torch_sides(settings: Settings, tensors: Tensors, batch: Batch) -> dict[str, Side]:
+    """Every variant with these weights; each call is one step on the batch.
+
+    Raises:
+        UserError: torch cannot use the device that JAX uses.
+    """
+    import torch
+
+    from benchmarks import torch_run
+
+    device = torch_run.device_of_jax()
+    torch_run.use_all_cores()
+    frames, labels = (torch.from_numpy(array).to(device) for array in (batch.frames, batch.labels))
+
+    def make(variant: TorchVariant) -> Callable[[], tuple[np.ndarray]]:
+        step = torch_step(settings, tensors, variant).step
+        return lambda: (np.array(step(frames, labels)),)
+
+    return {
+        name: Side(made_late(functools.partial(make, variant)), torch_run.peak_bytes)
+        for name, variant in TORCH_VARIANTS.items()
+    }
+
+
+class TorchStep(NamedTuple):
+    """A network in PyTorch, and a step that changes it.
+
+    Attributes:
+        model: the network.
+        step: uint8 frames BxSxHxWx3 and labels BxHxW -> the loss before the update, which waits
+            for the device.
+    """
+
+    model: "TMANet"
+    step: "Callable[[Tensor, Tensor], float]"
+
+
+def torch_step(settings: Settings, tensors: Tensors, variant: TorchVariant) -> TorchStep:
+    """The network with these weights, and its optimiser."""
+    import torch
+
+    from benchmarks import torch_network, torch_run
+
+    device = torch_run.device_of_jax()
+    model = torch_network.loaded(settings.model, tensors, torch_network.READS[variant.read])
+    torch_run.place(model.train(), device, channels_last=variant.channels_last)
+    forward = torch.compile(model.both_logits) if variant.is_compiled else model.both_logits
+    schedule, align_corners = settings.optimizer, settings.model.align_corners
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        fused=device.type == "cuda" or None,
+    )
+    autocast = torch.autocast(
+        device.type, torch.bfloat16, variant.autocast and settings.model.dtype == "bfloat16"
+    )
+
+    def step(frames_BxSxHxWx3: "Tensor", labels_BxHxW: "Tensor") -> float:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            frames = torch_run.normalized(frames_BxSxHxWx3, channels_last=variant.channels_last)
+            logits = forward(frames)
+        main, aux = (
+            torch_cross_entropy(each.float(), labels_BxHxW.long(), settings.loss, align_corners)
+            for each in (logits.main, logits.aux)
+        )
+        loss = main + settings.loss.aux_weight * aux
+        loss.backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return loss.item()
+
+    return TorchStep(model, step)
+
+
+def torch_cross_entropy(
+    logits_BxCxhxw: "Tensor", labels_BxHxW: "Tensor", config: LossConfig, align_corners: bool
+) -> "Tensor":
+    """Logits up-sampled to the labels; the mean over all pixels, ignored ones counting as 0."""
+    from torch.nn import functional
+
+    logits_BxCxHxW = functional.interpolate(
+        logits_BxCxhxw, labels_BxHxW.shape[1:], mode="bilinear", align_corners=align_corners
+    )
+    loss_BxHxW = functional.cross_entropy(
+        logits_BxCxHxW, labels_BxHxW, ignore_index=IGNORE, reduction="none"
+    )
+    if config.average == "all":
+        return loss_BxHxW.mean()
+    return loss_BxHxW.sum() / (labels_BxHxW != IGNORE).sum().clamp(min=1)

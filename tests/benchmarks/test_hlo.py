@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.hlo import Collective, Program
+from benchmarks.hlo import Collective, Hlo
 
 LOOPS = """\
 HloModule jit__lambda, is_scheduled=true, replica_count=1, num_partitions=16
@@ -50,25 +50,25 @@ def entry(*instructions: str) -> str:
 
 
 def only(text: str) -> Collective:
-    (one,) = Program(text).collectives()
+    (one,) = Hlo(text).collectives()
     return one
 
 
 def test_a_loop_runs_its_collectives_as_often_as_it_turns() -> None:
-    all_reduce, all_gather = Program(LOOPS).collectives()
+    all_reduce, all_gather = Hlo(LOOPS).collectives()
     assert all_gather == Collective("all-gather", 2, 19, 19 * 8 * 64 * 4, ("f32",))
     num_bytes = 4 * 64 * 4 + 3 * 32 * 2
     assert all_reduce == Collective("all-reduce", 16, 1, num_bytes, ("bf16", "f32"))
 
 
 def test_a_loop_of_unknown_length_counts_once_and_says_so() -> None:
-    all_gather = Program(LOOPS.replace("direction=LT", "direction=NE")).collectives()[1]
+    all_gather = Hlo(LOOPS.replace("direction=LT", "direction=NE")).collectives()[1]
     assert (all_gather.count, all_gather.in_unknown_loops) == (1, 1)
 
 
 def test_the_compilers_own_trip_count_comes_first() -> None:
     told = ', backend_config={"known_trip_count":{"n":"7"}}'
-    all_gather = Program(LOOPS.replace("body=%body.1", f"body=%body.1{told}")).collectives()[1]
+    all_gather = Hlo(LOOPS.replace("body=%body.1", f"body=%body.1{told}")).collectives()[1]
     assert all_gather.count == 7
 
 
@@ -118,9 +118,9 @@ def test_a_fusion_of_an_all_reduce_and_a_slice_is_a_reduce_scatter() -> None:
 
 
 def test_a_program_without_collectives_has_none() -> None:
-    assert Program(entry("ROOT %r = f32[4]{0} negate(%x)")).collectives() == ()
+    assert Hlo(entry("ROOT %r = f32[4]{0} negate(%x)")).collectives() == ()
     with pytest.raises(ValueError, match="ENTRY"):
-        Program("module @jit_f attributes {}")
+        Hlo("module @jit_f attributes {}")
 
 
 def test_traffic_is_that_of_main_memory_alone() -> None:
@@ -132,13 +132,13 @@ def test_traffic_is_that_of_main_memory_alone() -> None:
         "%far = f32[4]{0:S(1)} copy-done(%c)",
         "%part = f32[1]{0:S(1)} slice(%x), slice={[0:1]}",  # reads 4 of the 16
     )
-    assert Program(text).memory_traffic() == 16 + 32 + 16 + 4
+    assert Hlo(text).memory_traffic() == 16 + 32 + 16 + 4
 
 
 def test_traffic_counts_loops_and_leaves_the_inside_of_fusions_out() -> None:
     # The loop reads f32[4,64] 19 times and gathers it into on-chip memory; then an all-reduce reads
     # and writes it.
-    assert Program(LOOPS).memory_traffic() == (19 + 2) * 4 * 64 * 4
+    assert Hlo(LOOPS).memory_traffic() == (19 + 2) * 4 * 64 * 4
     fused = """\
 %fused.1 (p: f32[4]) -> f32[4] {
   %p = f32[4]{0} parameter(0)
@@ -148,4 +148,4 @@ def test_traffic_counts_loops_and_leaves_the_inside_of_fusions_out() -> None:
 
 """
     lines = ["%x = f32[4]{0} parameter(0)", "%f = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused.1"]
-    assert Program(fused + entry(*lines)).memory_traffic() == 32
+    assert Hlo(fused + entry(*lines)).memory_traffic() == 32

@@ -1,125 +1,92 @@
-"""The measurements that are programs of their own: curves, starts, and everything on a GPU."""
+"""Suites: what fails takes nothing with it, what ended is not repeated, and words are options."""
 
 import json
-import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from flax.traverse_util import flatten_dict
 
-from benchmarks import cpu, curves, gpu, line_chart, start, suite
+from benchmarks import suites
 from benchmarks.__main__ import main, parser_of_all
-from benchmarks.curves import Measured
-from benchmarks.line_chart import Chart
-from benchmarks.suite import Run
+from benchmarks.findings import Findings, Target
+from benchmarks.suites import CPU, GPU, TPU, Run
 from configs import demo
 from tests import processes
 from tmanet_jax.errors import UserError
 
-REPORT = json.dumps(
-    {"targets": [{"name": "s", "value": 0.5, "target": 1.0, "at_least": False, "met": True}]}
-)
-WRITES = f"import sys; print('told'); open(sys.argv[1].split('=')[1], 'w').write('''{REPORT}''')"
+FINDINGS = Findings("", ["a"], [["b"]], [Target("s", 0.5, 1.0, at_least=False)]).to_json()
+WRITES = f"import sys; print('told'); open(sys.argv[1].split('=')[1], 'w').write({FINDINGS!r})"
 
 
-@pytest.mark.parametrize("largest", [0.013, 0.2, 1.0, 1.9, 7, 99, 1234])
-def test_axes_end_at_the_first_round_number_that_holds_everything(largest):
-    found = line_chart.ticks(largest)
-    assert found[0] == 0
-    assert found[-1] >= largest > found[-2]
-    assert 3 <= len(found) - 1 <= 6
-
-
-def test_curves_are_drawn_where_their_points_are():
-    rising = [(1.0, 1.0), (4.0, 4.0)]
-    empty = line_chart.draw(Chart("", "", "", {"": [(4.0, 4.0)]}))
-    drawn = line_chart.draw(Chart("", "", "", {"": rising}))
-    rows, columns = np.nonzero((drawn != empty).any(-1))
-    assert np.corrcoef(rows, columns)[0, 1] < -0.99
-
-
-def test_the_picture_of_curves_holds_time_and_where_it_is_known_memory():
-    known = [Measured(t, side, 0.1 * side, 10.0, side**2) for t in (1, 2) for side in (64, 128)]
-    unknown = [point._replace(megabytes=float("nan")) for point in known]
-    both, seconds = curves.picture(known), curves.picture(unknown)
-    assert both.shape[1] == 2 * seconds.shape[1]
-
-
-def test_curves_refuse_what_is_no_list_of_numbers(capsys):
-    assert main(["curves", "--sides=97,big"]) == 2
-    assert "--sides is '97,big'" in capsys.readouterr().err
-
-
-def test_what_failed_takes_nothing_with_it_and_what_ended_is_not_repeated(tmp_path):
+def test_what_failed_takes_nothing_with_it_and_what_ended_is_not_repeated(tmp_path: Path) -> None:
     runs = [
         Run("works", ("-c", WRITES)),
         Run("breaks", ("-c", "import sys; sys.exit('out of memory')")),
         Run("hangs", ("-c", "import time; time.sleep(60)"), timeout=0.2, writes_json=False),
     ]
-    suite.perform(runs, tmp_path)
+    suites.perform(runs, tmp_path, runs)
     told = (tmp_path / "README.md").read_text()
     assert "| works | s | 0.5 | at most 1 | yes |" in told
     assert "FAILED: out of memory" in told
     assert "FAILED: took more than 0 s" in told
     marks = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.log")}
-    suite.perform(runs, tmp_path)
+    suites.perform(runs, tmp_path, runs)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.log")} == marks
-    (tmp_path / "breaks.log").unlink()
-    suite.perform(runs, tmp_path)
-    assert "FAILED: out of memory" in (tmp_path / "README.md").read_text()
 
 
-def test_measurements_are_chosen_by_name():
-    assert [run.name for run in suite.chosen(gpu.RUNS, "start,curves")] == ["start", "curves"]
+def test_measurements_are_chosen_by_name() -> None:
+    assert [run.name for run in suites.chosen(GPU, "start,curves")] == ["start", "curves"]
     with pytest.raises(UserError, match="'nothing' is no measurement"):
-        suite.chosen(gpu.RUNS, "nothing")
-    for runs in (cpu.RUNS, gpu.RUNS):
+        suites.chosen(GPU, "nothing")
+    for runs in (CPU, GPU, TPU):
         assert len({run.name for run in runs}) == len(runs)
 
 
-@pytest.mark.parametrize("arguments", [run.arguments for run in (*cpu.RUNS, *gpu.RUNS)])
-def test_the_command_lines_are_those_of_a_command(arguments):
+@pytest.mark.parametrize("arguments", [run.arguments for run in (*CPU, *GPU, *TPU)])
+def test_the_command_lines_are_those_of_a_command(arguments: tuple[str, ...]) -> None:
     fields = [word for word in arguments[1:] if not word.startswith("--workdir=")]
     if arguments[0] == "-m":
         options, fields = parser_of_all().parse_known_args(arguments[2:])
         assert (processes.PROJECT / options.config).is_file()
-    known = dict(flattened(demo.get_config())) | {"config": None}
-    for word in fields:
-        assert word.split("=")[0].removeprefix("--").removeprefix("config.") in known
+    known = {"config", *flatten_dict({"config": demo.get_config().to_dict()}, sep=".")}
+    assert {word.split("=")[0].removeprefix("--") for word in fields} <= known
 
 
-def flattened(config, prefix=""):
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from flattened(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+def test_the_table_of_tpus_is_of_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / f"{TPU[0].name}.json").write_text(FINDINGS)
+    table = suites.table(TPU, tmp_path)
+    assert table.count("| a |\n| --- |\n| b |\n") == 1
+    (tmp_path / f"{TPU[1].name}.json").write_text("{")
+    with pytest.raises(UserError, match=TPU[1].name):
+        suites.table(TPU, tmp_path)
 
 
-TRAINS = """
-import os, sys, time
-from pathlib import Path
-from tmanet_jax.train.logs import RunLog
-workdir = Path(sys.argv[-1].split("=")[1])
-workdir.mkdir()
-with RunLog(workdir, 0) as log:
-    log.message("introduction")
-    time.sleep(0.2)
-    (Path(os.environ["JAX_COMPILATION_CACHE_DIR"])).mkdir(exist_ok=True)
-    log.scalars(1, {"train/loss": 2.5})
-    time.sleep(600)
-"""
+def test_the_table_in_docs_is_of_the_files_beside_it() -> None:
+    folder = processes.PROJECT / "docs" / "compile"
+    assert (folder / "table.md").read_text() == suites.table(TPU, folder)
+    assert {path.stem for path in folder.glob("*.json")} <= {run.name for run in TPU}
+    for path in folder.glob("*.json"):
+        assert json.loads(path.read_text())["rows"]
 
 
-def test_both_starts_are_timed_to_the_log_of_the_first_step_and_share_a_cache(tmp_path):
-    seconds = start.measure([sys.executable, "-c", TRAINS], tmp_path)
-    assert len(seconds) == len(start.STARTS)
-    assert all(0.2 < each < 100 for each in seconds)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "cache", "unused"]
-    assert "second start" in str(start.report("made up", seconds))
-
-
-def test_a_run_that_ends_before_its_first_step_is_told(tmp_path):
-    command = [sys.executable, "-c", "import sys; sys.exit('There are no records')"]
-    with pytest.raises(UserError, match=r"ended before its first step: There are no records"):
-        start.measure(command, tmp_path)
+def test_commands_are_listed_and_wrong_words_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "attention" in capsys.readouterr().out
+    for words, told in (
+        (["train"], "--config"),
+        (["train", "--config=configs/demo.py", "--size=4x512"], "'4x512' is not height x width"),
+        (["stream", "--config=configs/demo.py", "--batch=0"], "'0' is no whole number from 1"),
+        (["curves", "--sides=97,big"], "'big' is no whole number"),
+        (["memory", "--bogus"], "--bogus"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2
+        assert told in capsys.readouterr().err
+    for words, told in (
+        (["train", "--config=configs/nothing.py"], "configs/nothing.py"),
+        (["train", "--config=configs/demo.py", "--config.batch_size=many"], "batch_size"),
+        (["train", "--config=configs/demo.py", "--bogus=1"], "bogus"),
+    ):
+        assert main(words) == 2
+        assert told in capsys.readouterr().err

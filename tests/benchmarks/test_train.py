@@ -1,158 +1,131 @@
-"""The benchmarks of training and of the forward pass, on the smallest networks."""
+"""The benchmark of training, on the smallest network; its step in PyTorch is this project's."""
 
 import dataclasses
 import json
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from benchmarks import comparison, inference, train
-from benchmarks.chips import peak_flops
-from benchmarks.comparison import Comparison, Side, Work
-from benchmarks.compilation import compile_twice
-from benchmarks.harness import Turn
-from benchmarks.train import Case
+from benchmarks import train
+from benchmarks.harness import Side, race
+from benchmarks.inference import random_model
 from configs import cityscapes, demo
 from tests.made.small_networks import SMALL
 from tmanet_jax import settings
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbones import ResNetConfig
+from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
+from tmanet_jax.settings import Settings
+from tmanet_jax.train.recipe import initial_state
+from tmanet_jax.train.step import compile_train_step
+from tmanet_jax.weights.names import Tensors, to_tensors
 
-TINY = dataclasses.replace(
-    SMALL,
-    backbone=ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 1)),
-    head=dataclasses.replace(SMALL.head, num_memory=1),
-)
-CASE = Case((16, 24), 2)
-CACHE_DIR = "jax_compilation_cache_dir"
-
-
-@pytest.fixture(scope="module")
-def run():
-    return dataclasses.replace(settings.from_config(demo.get_config()), model=TINY)
+BACKBONE = ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 1))
+NUM_STEPS = 2
 
 
-def constant(number: float) -> Side:
-    return Side(lambda: np.array([number]), lambda call: 5_000_000)
-
-
-def test_peers_that_agree_are_measured_and_one_that_fails_is_a_row():
-    def fail():
-        raise RuntimeError("no compiler\nat all")
-
-    peers = {"close": constant(1.0005), "broken": Side(fail)}
-    found = comparison.compare("ours", constant(1), peers, turns=3, tolerance=1e-3)
-    assert list(found.taken) == ["ours", "close"]
-    assert found.best_peer() == "close"
-    assert found.difference == pytest.approx(5e-4)
-    rows = comparison.table_rows(found, Work(1e12, 2, None))
-    assert [row[0] for row in rows] == ["ours", "close", "broken"]
-    assert all(len(row) == len(comparison.COLUMNS) for row in rows)
-    assert rows[0][-2] == "5"
-    assert rows[2][1] == "FAILED: RuntimeError: no compiler"
-
-
-@pytest.mark.parametrize("number", [1.002, np.nan])
-def test_a_peer_that_computes_something_else_is_refused(number):
-    with pytest.raises(UserError, match="'other' computes something else than 'ours'"):
-        comparison.compare(
-            "ours", constant(1), {"other": constant(number)}, turns=1, tolerance=1e-3
-        )
-
-
-def test_ratios_and_shares_are_those_of_the_medians():
-    taken = {
-        "ours": [Turn(2.0, 1), Turn(4.0, 1), Turn(3.0, 1)],
-        "slow": [Turn(9.0, 1)] * 3,
-        "fast": [Turn(6.0, 1)] * 3,
-    }
-    found = Comparison(taken, dict.fromkeys(taken), {}, 0.0)
-    assert found.best_peer() == "fast"
-    assert found.times_ours("fast") == 2
-    assert found.ours_in_times_of("fast") == 0.5
-    ours = comparison.table_rows(found, Work(6e12, 12, 4e12))[0]
-    assert ours[1:3] == ("3", "2.5 to 3.5")
-    assert ours[5:9] == ("4", "2", "50.0%", "-")
-
-
-def test_the_memory_of_a_call_is_what_it_adds_at_its_highest():
-    size = 80_000_000
-    peak = comparison.host_peak_bytes(lambda: np.ones(size, np.uint8).sum())
-    assert peak is not None
-    assert 0.95 * size < peak < 1.5 * size
-    assert (comparison.host_peak_bytes(lambda: None) or 0) < 0.2 * size
-
-
-def test_a_program_is_compiled_once_and_then_read_from_the_cache():
-    before = getattr(jax.config, CACHE_DIR)
-    matrix = jnp.ones((64, 64))
-    done = compile_twice(lambda: jax.jit(lambda x: x @ x).lower(matrix))
-    np.testing.assert_array_equal(done.program(matrix), np.full((64, 64), 64))
-    assert done.flops == pytest.approx(2 * 64**3, rel=0.01)
-    assert "1.000 times" in done.told("A product", 2 * 64**3)
-    assert getattr(jax.config, CACHE_DIR) == before
-
-
-@pytest.mark.parametrize(
-    ("kind", "flops"),
-    [
-        ("NVIDIA H100 80GB HBM3", 989e12),
-        ("NVIDIA H200", 989e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
-        ("NVIDIA L4", 121e12),
-        ("NVIDIA L40S", None),
-        ("TPU v5 lite", 197e12),
-        ("TPU v5", 459e12),
-        ("cpu", None),
-    ],
-)
-def test_peaks_are_known_by_the_devices_name(kind, flops):
-    assert peak_flops(kind) == flops
+def small_settings(size: tuple[int, int], **model) -> Settings:
+    head = dataclasses.replace(SMALL.head, dropout=0.0)
+    run = train.with_sizes(settings.from_config(demo.get_config()), size, 2)
+    network = dataclasses.replace(SMALL, backbone=BACKBONE, head=head, **model)
+    optimizer = dataclasses.replace(run.optimizer, warmup_steps=0, learning_rate=0.01)
+    return dataclasses.replace(run, model=network, optimizer=optimizer)
 
 
 def test_a_cpu_takes_less_than_the_configurations_sizes_unless_asked():
     run = settings.from_config(cityscapes.get_config())
-    nothing: dict[str, Any] = {"size": None, "batch_size": None, "is_full": False}
-    assert train.case_of(run, **nothing) == Case((257, 257), 2)
-    assert train.case_of(run, **nothing | {"is_full": True}) == Case((769, 769), 8)
-    asked = train.case_of(run, **nothing | {"size": (64, 32), "batch_size": 3})
-    assert asked == Case((64, 32), 3)
-    assert inference.case_of(run, **nothing) == Case((256, 512), 1)
-    assert inference.case_of(run, **nothing | {"is_full": True}) == Case((769, 769), 1)
+    assert train.sizes_of(run, is_full=False) == ((257, 257), 2)
+    assert train.sizes_of(run, is_full=True) == ((769, 769), 8)
 
 
-def test_random_batches_have_every_class_and_ignored_pixels(run):
-    batch = train.random_batch(run, CASE)
-    assert batch.frames.shape == (2, 2, 16, 24, 3)
-    assert set(np.unique(batch.labels)) == {*range(TINY.head.num_classes), IGNORE}
+def test_random_batches_have_every_class_and_ignored_pixels():
+    batch = train.random_batch(small_settings((16, 24)))
+    assert batch.frames.shape == (2, 3, 16, 24, 3)
+    assert set(np.unique(batch.labels)) == {*range(SMALL.head.num_classes), IGNORE}
 
 
-def test_the_step_that_is_measured_trains(run):
-    step = train.TrainSide(train.with_case(run, CASE), CASE)
+def test_the_step_that_is_measured_trains():
+    run = small_settings((16, 24))
+    step = train.TrainSide(run)
     first, *_, last = (step.step()[0] for _ in range(6))
     assert last < first
-    loss = np.array([1.0])
-    report = train.measure_step(
-        run, CASE, step, {"peer": Side(lambda: loss * first)}, turns=2, tolerance=np.inf
-    )
-    values = json.loads(report.to_json())
-    assert [row[0] for row in values["rows"]] == [train.OURS, "peer"]
+    rivals = {"rival": Side(lambda: (first,))}
+    found = race(train.OURS, Side(step.step), rivals, turns=2, tolerance=np.inf)
+    values = json.loads(train.findings_of(run, step.compilation, found).to_json())
+    assert [row[0] for row in values["rows"]] == [train.OURS, "rival"]
     assert [target["target"] for target in values["targets"]] == [1.1]
-    assert "2 clips of T=1, 16x24, ResNet-18, float32" in values["title"]
+    assert "2 clips of T=2, 16x24, ResNet-18, float32" in values["title"]
 
 
-def test_the_forward_passes_are_the_networks(run):
-    def peer(config, tensors, frames):
-        assert frames.shape == (2, 2, 16, 24, 3)
-        assert config == TINY
-        return inference.PeerSides({}, {})
+def steps_here(run: Settings, batch) -> tuple[Tensors, list[tuple[float, float]], Tensors]:
+    """The weights before; loss and gradients' norm of each step; the weights after the first."""
+    mesh = make_mesh()
+    model = random_model(run.model, run.seed)
+    before = {name: tensor.copy() for name, tensor in to_tensors(nnx.state(model)).items()}
+    recipe, state = initial_state(run, model, None)
+    state = jax.device_put(state, replicated(mesh))
+    step_fn = compile_train_step(recipe, mesh)
+    scalars, after = [], {}
+    for step in range(NUM_STEPS):
+        state, metrics = step_fn(state, put_batch(batch, mesh))
+        scalars.append((float(metrics.losses.total), float(metrics.grad_norm)))
+        if step == 0:
+            after = to_tensors(nnx.state(nnx.merge(recipe.graphdef, *state.network)))
+    return before, scalars, after
 
-    report = inference.measure(run, CASE, turns=2, peer=peer)
-    names = [row[0] for row in report.rows]
-    assert names == [inference.BACKBONE, inference.CLIP]
-    (told,) = (note for note in report.notes if note.startswith("bfloat16 against float32"))
-    assert "arg-max agrees at" in told
+
+@pytest.mark.torch
+@pytest.mark.parametrize("memory_gradient", [True, False])
+def test_losses_gradients_statistics_and_weights_in_torch_are_those_of_this_project(
+    memory_gradient,
+):
+    import torch
+
+    run = small_settings((41, 57), memory_gradient=memory_gradient)
+    batch = train.random_batch(run)
+    before, scalars, after = steps_here(run, batch)
+    for variant in train.TORCH_VARIANTS.values():
+        if variant.is_compiled:
+            continue
+        model, step = train.torch_step(run, before, variant)
+        frames, labels = torch.from_numpy(batch.frames), torch.from_numpy(batch.labels)
+        loss = step(frames, labels)
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        np.testing.assert_allclose((loss, norm), scalars[0], rtol=1e-4)
+        for name, found in model.state_dict().items():
+            np.testing.assert_allclose(
+                found.numpy(), after[name], rtol=1e-3, atol=2e-4, err_msg=name
+            )
+        np.testing.assert_allclose(step(frames, labels), scalars[1][0], rtol=1e-3)
+
+
+@pytest.mark.torch
+def test_ignored_pixels_count_as_nothing_or_not_at_all():
+    import torch
+
+    labels = torch.tensor([[[0, 255], [255, 255]]])
+    config = settings.from_config(demo.get_config()).loss
+    every, valid = (
+        train.torch_cross_entropy(
+            torch.zeros(1, 4, 2, 2), labels, dataclasses.replace(config, average=average), True
+        )
+        for average in ("all", "valid")
+    )
+    np.testing.assert_allclose([every, valid], [np.log(4) / 4, np.log(4)], rtol=1e-6)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_an_accelerator_is_not_compared_with_a_torch_that_cannot_use_it(monkeypatch, backend):
+    import torch
+
+    from benchmarks import torch_run
+
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: backend == "tpu")
+    with pytest.raises(UserError, match=f"JAX runs on a {backend}, this torch"):
+        torch_run.device_of_jax()

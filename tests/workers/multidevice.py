@@ -72,7 +72,7 @@ def results(run: settings.Settings, mesh: Mesh) -> dict[str, object]:
         "statistics": statistics.tolist(),
         "confusion": evaluation.confusion_CxC.tolist(),
         "flops": costs["flops"],
-        "collectives": [dataclasses.asdict(one) for one in hlo.Program(text).collectives()],
+        "collectives": [dataclasses.asdict(one) for one in hlo.Hlo(text).collectives()],
     }
 
 

@@ -1,17 +1,16 @@
-"""TMANet in PyTorch, as strong as a user would write it today: the other side of a benchmark.
+"""TMANet in PyTorch, as strong as a user would write it today: the other side of measurements.
 
 Written from the paper and from the original's names, so that `load_state_dict` takes the original's
-weights and those that `tmanet_jax.weights` writes, strictly. `torch_video` runs it over a video,
-`torch_images` over single clips, and `torch_train` trains it.
+weights and those that `tmanet_jax.weights` writes, strictly.
 
-Needs requirements-torch.txt; nothing outside this folder imports torch at the top of a module.
+Needs requirements-torch.txt: the measurements import this module when they are told `--torch`.
 
 Source: Wang et al. 2021 (arXiv 2102.08643), `mmseg/models/decode_heads/tma_head.py`.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +27,14 @@ from tmanet_jax.models.backbones import (
 )
 from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.weights.names import Tensors
+
+QUERY_CHUNK = 512
+"""Query positions whose scores the chunked way holds at one time: the fastest of what was tried.
+
+2048 queries, 4096 keys, 2 cores, CPU ms: the whole matrix 175, chunks 145,
+`scaled_dot_product_attention` 187 with values split into heads, 161 with keys padded to their size.
+"""
 
 
 class KeyValue(NamedTuple):
@@ -222,13 +229,13 @@ class TMANet(nn.Module):
 
     Args:
         config: its shape.
-        read: how the memory is read; by default as the original does.
+        read: how the memory is read.
     """
 
-    def __init__(self, config: ModelConfig, read: ReadMemory | None = None):
+    def __init__(self, config: ModelConfig, read: ReadMemory):
         super().__init__()
         self.config = config
-        self.read = read or read_memory
+        self.read = read
         assert isinstance(config.backbone, ResNetConfig) and isinstance(config.head, TMAHeadConfig)
         channels = config.backbone.stage_channels
         self.backbone = ResNet(config.backbone)
@@ -328,6 +335,59 @@ def _branches(in_channels: int, channels: int, num_memory: int) -> nn.ModuleList
         nn.ModuleList(ConvModule(width, channels, kernel_size) for _ in range(num_memory))
         for width, kernel_size in ((in_channels, 1), (channels, 3))
     )
+
+
+READS: Mapping[str, ReadMemory] = {
+    "whole": read_memory,
+    "chunks": functools.partial(read_memory, query_chunk=QUERY_CHUNK),
+    "fused": read_memory_fused,
+}
+"""Ways to read the memory; the first is the original's."""
+
+
+class Stage4(nn.Module):
+    """The backbone alone."""
+
+    def __init__(self, model: TMANet):
+        super().__init__()
+        self.backbone = model.backbone
+
+    def forward(self, frames_Bx3xHxW: Tensor) -> Tensor:
+        """Stage-4 features."""
+        return self.backbone(frames_Bx3xHxW).stage4
+
+
+class Encode(nn.Module):
+    """A new frame of a video: `TMANet.encode`."""
+
+    def __init__(self, model: TMANet):
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, frame_Bx3xHxW: Tensor) -> tuple[KeyValue, ...]:
+        """As the query, and as each position of the memory."""
+        query, memory = self.model.encode(frame_Bx3xHxW)
+        return (query, *memory)
+
+
+class Classify(nn.Module):
+    """The rest of the network for a new frame whose memory is kept."""
+
+    def __init__(self, model: TMANet):
+        super().__init__()
+        self.decode_head = model.decode_head.eval()
+
+    def forward(self, query: KeyValue, *memory: KeyValue) -> Tensor:
+        """Logits BxCxhxw."""
+        frames = [KeyValue(*frame) for frame in memory]
+        return self.decode_head.classify(KeyValue(*query), frames, READS["chunks"])
+
+
+def loaded(config: ModelConfig, tensors: Tensors, read: ReadMemory = read_memory) -> TMANet:
+    """The network with copies of these weights."""
+    model = TMANet(config, read)
+    model.load_state_dict({name: torch.from_numpy(t.copy()) for name, t in tensors.items()})
+    return model
 
 
 def fold_batch_norm(model: TMANet) -> None:

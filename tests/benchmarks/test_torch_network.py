@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import stream
+from benchmarks import inference
 from tests.made.small_networks import BACKBONE, SMALL, build
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.layers import resize_bilinear
@@ -29,10 +29,10 @@ def torch():
 
 
 @pytest.fixture
-def peer(torch):
-    from benchmarks import torch_peer  # it imports torch
+def torch_network(torch):
+    from benchmarks import torch_network  # it imports torch
 
-    return torch_peer
+    return torch_network
 
 
 def with_memory(num_memory: int, backbone: ResNetConfig = BACKBONE, **head) -> ModelConfig:
@@ -47,7 +47,7 @@ def with_memory(num_memory: int, backbone: ResNetConfig = BACKBONE, **head) -> M
 def random_model(config: ModelConfig, seed: int) -> TMANet:
     """Batch norm's gains, shifts and running statistics are random too."""
     rng = np.random.default_rng(seed)
-    tensors = to_tensors(nnx.state(stream.random_model(config, seed)))
+    tensors = to_tensors(nnx.state(inference.random_model(config, seed)))
     for name, tensor in tensors.items():
         if tensor.ndim == 1:
             low = 0.5 if name.endswith(("weight", "running_var")) else -0.5
@@ -55,10 +55,10 @@ def random_model(config: ModelConfig, seed: int) -> TMANet:
     return build(config, tensors)
 
 
-def loaded(torch, peer, path, model: TMANet):
+def loaded(torch, torch_network, path, model: TMANet):
     """The same network in PyTorch, by way of a `.pth` file."""
     load.save(path, model)
-    network = peer.TMANet(model.config)
+    network = torch_network.TMANet(model.config, torch_network.read_memory)
     network.load_state_dict(torch.load(path, weights_only=True)["state_dict"], strict=True)
     return network
 
@@ -90,9 +90,9 @@ PLAIN_BASIC = ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 
     ],
     ids=["T=2", "T=4", "no memory, basic blocks, plain stem"],
 )
-def test_it_is_this_projects_network(torch, peer, tmp_path, config, size):
+def test_it_is_this_projects_network(torch, torch_network, tmp_path, config, size):
     model = random_model(config, seed=3)
-    network = loaded(torch, peer, tmp_path / "model.pth", model)
+    network = loaded(torch, torch_network, tmp_path / "model.pth", model)
     frames = clips(config.head.num_memory, size)
     expected = nnx.jit(lambda model, frames: model(frames).main)(model, jnp.asarray(frames))
     full = resize_bilinear(expected, size, align_corners=config.align_corners)
@@ -100,31 +100,12 @@ def test_it_is_this_projects_network(torch, peer, tmp_path, config, size):
         logits = network(to_torch(torch, frames))
         assert_close(logits, expected)
         assert_close(network.full_logits(logits, size), full)
-        peer.fold_batch_norm(network)
+        torch_network.fold_batch_norm(network)
         assert_close(network(to_torch(torch, frames)), expected)
 
 
-@pytest.mark.parametrize("num_memory", [2, 4])
-def test_kept_keys_and_values_give_what_the_whole_clip_gives(torch, num_memory):
-    from benchmarks.torch_video import video_sides
-
-    size = (41, 64)
-    model = random_model(with_memory(num_memory), seed=4)
-    original, cached = video_sides(to_tensors(nnx.state(model)), model.config, size)
-    frames = np.random.default_rng(2).integers(0, 256, (num_memory + 2, *size, 3), np.uint8)
-    for frame in frames:
-        expected, found = original.step(frame), cached.step(frame)
-        largest = np.abs(expected.logits_hxwxC).max()
-        np.testing.assert_allclose(
-            found.logits_hxwxC, expected.logits_hxwxC, rtol=0, atol=1e-5 * largest
-        )
-        assert found.labels_HxW.shape == size
-    kept = num_memory * (num_memory + 1) // 2 * 6 * 8 * (3 + 6) * 4
-    assert cached.state_bytes() == kept
-
-
-def test_weights_that_lack_a_tensor_are_refused(torch, peer):
-    network = peer.TMANet(SMALL)
+def test_weights_that_lack_a_tensor_are_refused(torch, torch_network):
+    network = torch_network.TMANet(SMALL, torch_network.read_memory)
     tensors = network.state_dict()
     del tensors["decode_head.memory_key_conv.1.0.bn.running_var"]
     with pytest.raises(RuntimeError, match=r"memory_key_conv\.1\.0\.bn\.running_var"):

@@ -1,0 +1,36 @@
+"""Two starts of a program are timed to its first step."""
+
+import sys
+
+import pytest
+
+from benchmarks import start
+from tmanet_jax.errors import UserError
+
+TRAINS = """
+import os, sys, time
+from pathlib import Path
+from tmanet_jax.train.logs import RunLog
+workdir = Path(sys.argv[-1].split("=")[1])
+workdir.mkdir()
+with RunLog(workdir, 0) as log:
+    log.message("introduction")
+    time.sleep(0.2)
+    (Path(os.environ["JAX_COMPILATION_CACHE_DIR"])).mkdir(exist_ok=True)
+    log.scalars(1, {"train/loss": 2.5})
+    time.sleep(600)
+"""
+
+
+def test_both_starts_are_timed_to_the_log_of_the_first_step_and_share_a_cache(tmp_path):
+    seconds = start.measure([sys.executable, "-c", TRAINS], tmp_path)
+    assert len(seconds) == len(start.STARTS)
+    assert all(0.2 < each < 100 for each in seconds)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "cache", "unused"]
+    assert "second start" in str(start.findings_of("made up", seconds))
+
+
+def test_a_run_that_ends_before_its_first_step_is_told(tmp_path):
+    command = [sys.executable, "-c", "import sys; sys.exit('There are no records')"]
+    with pytest.raises(UserError, match=r"ended before its first step: There are no records"):
+        start.measure(command, tmp_path)
