@@ -34,7 +34,7 @@ from absl import app, flags
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
-from data_prep.demo import ensure_records
+from data_prep.street.demo import ensure_records
 from tmanet_jax import settings
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
 from tmanet_jax.compilation_cache import use_compilation_cache

@@ -29,7 +29,7 @@ from PIL import Image
 from benchmarks import command
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.harness import Turn, median_cpu, median_ratio, take_turns
-from data_prep.demo import ensure_records
+from data_prep.street.demo import ensure_records
 from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data import augment, samples
 from tmanet_jax.data.augment import Box, PhotometricDraw, draw_clip_photometry

@@ -9,19 +9,18 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from data_prep.alignment import MAX_DIFFERENCE, difference, thumbnail
-from data_prep.camvid_source import CamvidSource
-from data_prep.camvid_splits import RawVideo, parse_name
-from data_prep.extraction import (
+from data_prep.camvid_source import CamvidSource, RawVideo, parse_name
+from data_prep.extraction import Watch, extract_frames
+from data_prep.numbering import (
+    MAX_DIFFERENCE,
     Numbering,
-    Watch,
-    extract_frames,
+    difference,
     number_frames,
     read_numbering,
+    thumbnail,
 )
-from data_prep.pictures import read_frame
 from data_prep.records.writer import WrongSourceError
-from data_prep.source_tree import SourceFile, UnpackedFile
+from data_prep.source import SourceFile, UnpackedFile, read_frame
 from data_prep.writing import write_whole
 from tmanet_jax.errors import UserError
 
@@ -126,8 +125,9 @@ def _provide(
                 _remove(file.path for file in extracted.values())
                 files = given
             write_whole(note, numbering.to_json())
-        lacking = {number: targets[number] for number in targets.keys() - files.keys()}
-        extract_frames(path, numbering, lacking, watch)
+        first = numbering.first_number
+        lacking = filter(numbering.gives, targets.keys() - files.keys())
+        extract_frames(path, {number - first: targets[number] for number in lacking}, watch)
         files |= _extracted(directory, video)
     elif wanted and not files:
         raise WrongSourceError(_nothing_found(source, directory, video))

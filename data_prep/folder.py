@@ -37,65 +37,113 @@ A run needs to be told the number of classes:
 """
 
 import argparse
+import csv
+import hashlib
+import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
-from data_prep.clip_files import FilesClip
-from data_prep.folder_classes import Classes, FolderLabels, read_classes
-from data_prep.folder_videos import extracted_frames
+from tqdm import tqdm
+
+from data_prep import command
+from data_prep.data_set import DataSet, FoundSplit, LabelledVideo, Options, Query, Unusable
+from data_prep.extraction import Watch, extract_frames
 from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, in_order_of_time, notes_on_numbers
+from data_prep.labels import Classes, ClassLabels
 from data_prep.naming import frame_numbers
-from data_prep.pictures import is_turned_by_exif
-from data_prep.preparation import (
-    Options,
-    add_arguments,
-    check_missing,
-    find_memory,
-    plan_clip,
-    run,
-)
-from data_prep.records.writer import PlannedClip, SplitPlan, WrongSourceError
-from data_prep.source_tree import SourceFile, SourceTree
-from tmanet_jax.errors import UserError, ends_with_message
+from data_prep.records.writer import WrongSourceError
+from data_prep.source import SourceFile, SourceTree, UnpackedFile, is_turned_by_exif
+from tmanet_jax.data.classes import INVALID, ClassSet, Colour
+from tmanet_jax.errors import ends_with_message
 from tmanet_jax.video.frames import PICTURE_SUFFIXES
 
+_CLASSES = "classes.csv"
+_COLUMNS = ["name", "red", "green", "blue"]
+_IGNORED = "ignored"
 
-def find_clips(
-    tree: SourceTree,
-    classes: Classes,
-    frames_dir: Path,
-    options: Options,
-    splits: Sequence[str],
-) -> Mapping[str, SplitPlan]:
-    """Finds the clips of some splits, and extracts the frames of videos that they need.
+
+class Folder(DataSet):
+    """Frames, labels and classes of one's own.
 
     Args:
-        tree: the data set.
-        classes: its classes.
+        tree: where they lie.
+        classes: what labels hold.
         frames_dir: where the frames of videos are written to.
-        options: how clips are made.
-        splits: their names.
-
-    Raises:
-        UserError: there are none, or labels without a frame.
     """
-    plans = {}
-    for split in splits:
-        videos = [
-            _find_video(tree, f"{split}/{video}", classes, frames_dir, options)
-            for video in tree.folders(f"labels/{split}")
-        ]
-        clips = [clip for video in videos for clip in _clips_of_video(video, options)]
-        if not clips:
+
+    def __init__(self, tree: SourceTree, classes: Classes, frames_dir: Path) -> None:
+        super().__init__(tree)
+        self.classes = classes.class_set
+        self._classes = classes
+        self._frames_dir = frames_dir
+
+    @classmethod
+    def of_options(cls, options: argparse.Namespace) -> Self:
+        """Opens the folder that a command line names, and reads its classes."""
+        tree = SourceTree(options.source)
+        classes = read_classes(tree, options.name or options.source.resolve().name)
+        return cls(tree, classes, Path(options.out, "frames"))
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """What the data set is called."""
+        parser.add_argument("--name", help="of the data set (the source's)")
+
+    def find(self, splits: Sequence[str], options: Options) -> Mapping[str, FoundSplit]:
+        """Finds the videos of some splits, and extracts the frames of video files that they need.
+
+        Raises:
+            WrongSourceError: a split has no labels, or files are named wrongly.
+            UserError: a video cannot be read.
+        """
+        return {split: self._split(split, options) for split in splits}
+
+    def _split(self, split: str, options: Options) -> FoundSplit:
+        names = self.tree.folders(f"labels/{split}")
+        videos = [self._video(f"{split}/{name}", options) for name in names]
+        if not any(video.labels for video in videos):
             raise WrongSourceError(
-                f"There are no labels in {tree.root}: expected labels/{split}/VIDEO/NUMBER.png, "
-                f"e.g. labels/{split}/drive/000123.png. --splits=... names other splits."
+                f"There are no labels in {self.tree.root}: expected labels/{split}/VIDEO/NUMBER.png"
+                f", e.g. labels/{split}/drive/000123.png. --splits=... names other splits."
             )
         notes = [*notes_on_numbers(split, videos), *_notes_on_turned(split, videos)]
-        plans[split] = SplitPlan(clips, labelled=True, notes=notes)
-    return plans
+        return FoundSplit([_labelled(video) for video in videos], notes=notes)
+
+    def _video(self, name: str, options: Options) -> NumberedVideo:
+        pictures = [_pictures(self.tree, f"{kind}/{name}") for kind in ("frames", "labels")]
+        number_of = frame_numbers({stem for files in pictures for stem in map(_stem, files)})
+        frames, labels = (_by_number(files, number_of) for files in pictures)
+        split, _, video = name.rpartition("/")
+        of_stem = {Path(n).stem: file for n, file in self.tree.files(f"frames/{split}").items()}
+        if not frames and video in of_stem:
+            wanted = {n - offset for n in labels for offset in (0, *options.memory_offsets)}
+            frames = _frames_of_video(of_stem[video], self._frames_dir / split, wanted)
+        of_classes = {n: ClassLabels(f, self._classes, _CLASSES) for n, f in labels.items()}
+        return in_order_of_time(NumberedVideo(name, frames, of_classes))
+
+
+def _labelled(video: NumberedVideo) -> LabelledVideo:
+    queries = [_query(number, video) for number in video.labels]
+    return LabelledVideo(video.name, video.frames, queries)
+
+
+def _query(number: int, video: NumberedVideo) -> Query | Unusable:
+    labels, frame = video.labels[number], video.frames.get(number)
+    stem = Path(labels.file.name).stem
+    clip_id = f"{video.name.rpartition('/')[2]}_{stem}"
+    if not labels.file.name.lower().endswith(".png"):
+        reason = f"The labels {labels.file} are no PNG: other formats change values on the way."
+        return Unusable(clip_id, "", reason)
+    if frame is None:
+        reason = (
+            f"The labels {labels.file} have no frame: expected frames/{video.name}/{stem}.png or "
+            f".jpg. Numbers in {video}."
+        )
+        is_before_the_first = number + 1 == min(video.frames, default=None)
+        return Unusable(clip_id, "", f"{reason} {SHIFT_ADVICE}" if is_before_the_first else reason)
+    return Query(clip_id, number, frame, labels)
 
 
 def _notes_on_turned(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
@@ -112,57 +160,6 @@ def _notes_on_turned(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
         f"{turned[0]}. They are taken as viewers show them: labels that were drawn on the pixels "
         "as they are stored do not lie on them. If so, remove the orientation from the frames."
     ]
-
-
-def _find_video(
-    tree: SourceTree, name: str, classes: Classes, frames_dir: Path, options: Options
-) -> NumberedVideo:
-    pictures = [_pictures(tree, f"{kind}/{name}") for kind in ("frames", "labels")]
-    number_of = frame_numbers({stem for files in pictures for stem in map(_stem, files)})
-    frames, labels = (_by_number(files, number_of) for files in pictures)
-    split, _, video = name.rpartition("/")
-    files = {
-        Path(file_name).stem: file for file_name, file in tree.files(f"frames/{split}").items()
-    }
-    if not frames and video in files:
-        wanted = {number - offset for number in labels for offset in (0, *options.memory_offsets)}
-        frames = extracted_frames(files[video], frames_dir / split, wanted)
-    of_classes = {number: FolderLabels(file, classes) for number, file in labels.items()}
-    return in_order_of_time(NumberedVideo(name, frames, of_classes))
-
-
-def _clips_of_video(video: NumberedVideo, options: Options) -> Iterator[PlannedClip]:
-    existing = sorted(video.frames)
-    for number, labels in video.labels.items():
-        clip_id = f"{video.name.rpartition('/')[2]}_{Path(labels.file.name).stem}"
-        find = partial(_find_clip, clip_id, number, video, existing, options)
-        yield plan_clip(clip_id, "", options, find)
-
-
-def _find_clip(
-    clip_id: str, number: int, video: NumberedVideo, existing: Sequence[int], options: Options
-) -> FilesClip:
-    frames, labels = video.frames, video.labels[number]
-    if not labels.file.name.lower().endswith(".png"):
-        raise UserError(
-            f"The labels {labels.file} are no PNG: other formats change values on the way."
-        )
-    if number not in frames:
-        raise UserError(
-            f"The labels {labels.file} have no frame: expected frames/{video.name}/"
-            f"{Path(labels.file.name).stem}.png or .jpg. Numbers in {video}."
-            + (f" {SHIFT_ADVICE}" if [number + 1] == list(existing[:1]) else "")
-        )
-    memory = find_memory(number, existing, options)
-    missing = [f"frame {absent} of {video.name}" for absent in memory.missing]
-    check_missing(clip_id, missing, options)
-    return FilesClip(
-        id=clip_id,
-        query=frames[number],
-        memory=tuple(frames[taken] for taken in memory.numbers),
-        stand_ins=len(missing),
-        labels=labels,
-    )
 
 
 def _pictures(tree: SourceTree, folder: str) -> list[SourceFile]:
@@ -197,22 +194,106 @@ def _by_number(
     return pictures
 
 
+def _frames_of_video(
+    video: SourceFile, directory: Path, wanted: Collection[int]
+) -> Mapping[int, SourceFile]:
+    """Some frames of a video, counted from 0, each written as PNG unless it is there already.
+
+    Args:
+        video: the file.
+        directory: where a folder of the frames is made, of a name that changes with the video.
+        wanted: the frames' numbers.
+
+    Returns:
+        The files of those that the video has, whole.
+
+    Raises:
+        UserError: the video cannot be read, or lies in a zip file; or a frame cannot be written.
+    """
+    if not isinstance(video, UnpackedFile):
+        raise WrongSourceError(f"The video {video} lies in a zip file: unpack it.")
+    made_of = hashlib.sha256(f"{video.path.resolve()} {video.fingerprint}".encode()).hexdigest()
+    folder = directory / f"{video.path.stem}-{made_of[:8]}"
+    files = {number: folder / f"{number:06d}.png" for number in wanted if number >= 0}
+    left = {number: path for number, path in files.items() if not path.exists()}
+    if left:
+        with tqdm(unit="frame", desc=f"Reading {video.name}", leave=False) as progress:
+            extract_frames(video.path, left, Watch(on_frame=progress.update))
+    return {number: UnpackedFile(path) for number, path in files.items() if path.exists()}
+
+
+def read_classes(tree: SourceTree, name: str) -> Classes:
+    """Reads the table of classes.
+
+    Args:
+        tree: where it lies, as classes.csv.
+        name: of the data set.
+
+    Raises:
+        WrongSourceError: it is missing or wrong; names the line.
+    """
+    file = tree.files("").get(_CLASSES)
+    if file is None:
+        raise WrongSourceError(
+            f"There is no {tree.root / _CLASSES}: expected a line 'name,red,green,blue', then one "
+            "line a class, such as 'road,128,64,128'."
+        )
+    rows = list(_read_rows(file))
+    ignored = [colour for class_name, colour in rows if class_name == _IGNORED]
+    if ignored and rows[-1][0] != _IGNORED:
+        raise WrongSourceError(f"{file}: '{_IGNORED}' is no class and must be the last line.")
+    classes = [row for row in rows if row[0] != _IGNORED]
+    if not 2 <= len(classes) < INVALID:
+        raise WrongSourceError(
+            f"{file} has {len(classes)} classes: expected 2 to {INVALID - 1}, one a line."
+        )
+    names, palette_Cx3 = zip(*classes, strict=True)
+    return Classes(ClassSet(name, names, palette_Cx3), ignored[0] if ignored else None)
+
+
+def _read_rows(file: SourceFile) -> Iterator[tuple[str, Colour]]:
+    try:
+        lines = list(csv.reader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise WrongSourceError(f"{file} is no table: {error}.") from error
+    if not lines or [cell.strip() for cell in lines[0]] != _COLUMNS:
+        found = ",".join(lines[0]) if lines else "nothing"
+        raise WrongSourceError(
+            f"{file} begins with {found!r}: expected the line {','.join(_COLUMNS)!r}."
+        )
+    seen: dict[str | Colour, int] = {}
+    for number, line in enumerate(lines[1:], 2):
+        if not line:
+            continue
+        name, colour = _parse_line(file, number, line)
+        for value in (name, colour):
+            if value in seen:
+                raise WrongSourceError(
+                    f"{file}, line {number}: {value!r} is in line {seen[value]} already; names and "
+                    "colours must differ."
+                )
+            seen[value] = number
+        yield name, colour
+
+
+def _parse_line(file: SourceFile, number: int, line: list[str]) -> tuple[str, Colour]:
+    try:
+        name, *values = (cell.strip() for cell in line)
+        red, green, blue = (int(value) for value in values)
+        if not name or not all(0 <= value <= 255 for value in (red, green, blue)):
+            raise ValueError
+    except ValueError:
+        raise WrongSourceError(
+            f"{file}, line {number} is {','.join(line)!r}: expected a name and three numbers from "
+            "0 to 255, such as 'road,128,64,128'."
+        ) from None
+    return _IGNORED if name.lower() == _IGNORED else name, (red, green, blue)
+
+
 @ends_with_message
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.folder",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add_arguments(parser, splits="train,val")
-    add("--name", help="of the data set (the source's)")
-    options = parser.parse_args(arguments)
-    tree = SourceTree(options.source)
-    classes = read_classes(tree, options.name or options.source.resolve().name)
-    frames_dir = Path(options.out, "frames")
-    return run(options, classes.class_set, partial(find_clips, tree, classes, frames_dir))
+    return command.main(Folder, "data_prep.folder", __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_prep.folder_classes import FolderLabels
-from data_prep.label_pictures import LabelPicture
-from data_prep.pictures import read_frame
-from data_prep.preparation import named
-from data_prep.source_tree import SourceFile
+from data_prep.data_set import named
+from data_prep.labels import LabelFile, LabelPicture
+from data_prep.source import SourceFile, read_frame
 from tmanet_jax.errors import UserError
 
 _FIRST_TIME = 10**9
@@ -44,7 +42,7 @@ class NumberedVideo:
 
     name: str
     frames: Mapping[int, SourceFile]
-    labels: Mapping[int, FolderLabels]
+    labels: Mapping[int, LabelFile]
     is_timed: bool = False
 
     def __str__(self) -> str:
@@ -113,7 +111,7 @@ def _fitting_better(videos: Sequence[NumberedVideo], shift: int) -> tuple[int, i
     return sum(ratio > _BETTER for ratio in ratios), len(ratios)
 
 
-def _edges_of_other(labels: FolderLabels, frame: SourceFile, other: SourceFile) -> float | None:
+def _edges_of_other(labels: LabelFile, frame: SourceFile, other: SourceFile) -> float | None:
     """How much stronger another frame's edges are along the labels'; None if that is not known."""
     try:
         labels_HxW = labels.train_ids(LabelPicture.read(labels.file))

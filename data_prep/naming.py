@@ -1,9 +1,8 @@
-"""How video data sets name the frames of a video, and which frames a memory takes."""
+"""How video data sets name the frames of a video."""
 
-import bisect
 import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ _FRAME_NAME = re.compile(
         (?P<after>(_leftImg8bit)?(\.\w+)?)""",
     re.VERBOSE,
 )
-
 
 _TIME = re.compile(
     r"""(?<!\d)
@@ -103,29 +101,3 @@ def _last_number(stem: str) -> int:
     if decimal := re.search(r"(\d{10,}\.\d+)$", stem):
         return int(Decimal(decimal[1]) * _SECOND)
     return int(re.split(r"\D", stem)[-1])
-
-
-def memory_numbers(
-    query: int, offsets: Iterable[int], existing: Sequence[int], largest_gap: int | None = None
-) -> list[int]:
-    """Numbers of the frames that serve as memory, given which frames of the video exist.
-
-    A frame that does not exist is replaced by the nearest earlier one that does; one from before
-    the video begins, by the video's first frame. So a memory holds what a network would have that
-    sees the video frame by frame.
-
-    Args:
-        query: the query frame's number.
-        offsets: how many frames before the query each memory frame should lie.
-        existing: the numbers that exist, in ascending order; the query need not be among them.
-        largest_gap: where more than this many frames lie from one frame to the next, another video
-            begins.
-    """
-    video = [*existing[: bisect.bisect_left(existing, query)], query]
-    if largest_gap is not None:
-        begin = len(video) - 1
-        while begin and video[begin] - video[begin - 1] <= largest_gap:
-            begin -= 1
-        video = video[begin:]
-    places = (bisect.bisect_right(video, query - offset) - 1 for offset in offsets)
-    return [video[max(place, 0)] for place in places]

@@ -29,18 +29,20 @@ import pathlib
 import shutil
 import sys
 
+import cv2
+import numpy as np
 from tqdm import tqdm
 
 from data_prep.stopping import stops_with
-from data_prep.street.contact_sheet import contact_sheet
+from data_prep.street.render import SnippetFrames
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
-from data_prep.street.snippet import SnippetFrames
 from data_prep.writing import encoded, write_whole
-from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.records_info import RENDERED_CITIES
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError, ends_with_message
+from tmanet_jax.pictures import joined
 
 SMALLEST_SIZE = (64, 128)
 LARGEST_SIZE = (4096, 8192)
@@ -48,6 +50,9 @@ _MOST_SNIPPETS = 1_000_000  # their numbers have six digits
 _MOST_WORKERS = 256
 _FORMAT_VERSION = 1
 _KINDS = ("leftImg8bit", "leftImg8bit_sequence", "gtFine", "gtFine_sequence")
+_SHEET_SIZE = (256, 512)
+_SHEET_SNIPPETS = ((41, False), (22, True), (31, False), (45, True))  # number, degraded
+_SHEET_MEMORY = (4, 1)  # how many frames before the annotated one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,6 +306,19 @@ def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]
         for index, name in _annotated(root, split).items():
             groups["degraded" if is_degraded(index, share) else "clean"].append(name)
     return groups
+
+
+def contact_sheet(seed: int) -> np.ndarray:
+    """Draws a row a snippet: two memory frames, the annotated frame, its labels; uint8 BGR."""
+    rows = []
+    for index, is_degraded in _SHEET_SNIPPETS:
+        frames = SnippetFrames("test", index, _SHEET_SIZE, seed, is_degraded)
+        memory = [frames.draw(ANNOTATED_FRAME - distance).image_HxWx3 for distance in _SHEET_MEMORY]
+        annotated = frames.draw(ANNOTATED_FRAME)
+        train_ids_HxW = CITYSCAPES_TRAIN_ID_OF_LABEL_ID[annotated.labels_HxW]
+        labels_HxWx3 = CITYSCAPES.paint(train_ids_HxW)[..., ::-1]
+        rows.append(joined([*memory, annotated.image_HxWx3, labels_HxWx3], axis=1))
+    return cv2.resize(joined(rows, axis=0), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
 def parse_size(text: str) -> tuple[int, int]:

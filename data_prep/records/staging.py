@@ -1,4 +1,4 @@
-"""Where records are written before they take the place of older ones.
+"""Where records are written before they take the place of older ones, and whether they may.
 
     OUT/.unfinished-records/clip_records/VERSION/SHARD         whole shards, under their final names
                                          shards/SHARD.json     what each holds, and what it is of
@@ -14,14 +14,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tmanet_jax.data import strict_json
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import lock, why_not_written
-from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION
-from tmanet_jax.data.records_info import SplitInfo
+from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, has_records, read_info
+from tmanet_jax.data.records_info import RecordsInfo, SplitInfo
 from tmanet_jax.errors import UserError
 
 _UNFINISHED = ".unfinished-"
@@ -238,3 +239,56 @@ def _write_through(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_replaceable(
+    out: Path, classes: ClassSet, memory_range: int, frame_stride: int, splits: Collection[str]
+) -> None:
+    """Raises UserError if `out` holds records of other splits, classes or options than these."""
+    there = _records_in(out)
+    if there is None:
+        return
+    if lost := there.splits.keys() - set(splits):
+        every = ",".join([*there.splits, *(name for name in splits if name not in there.splits)])
+        raise UserError(
+            f"{out} holds {', '.join(there.splits)}, and records are replaced as a whole: "
+            f"{', '.join(sorted(lost))} would be lost. Prepare all of them, --splits={every} (what "
+            "is there and has not changed is not done again), choose another --out, or say "
+            "--replace."
+        )
+    if there.classes.names != classes.names:
+        raise _lost(out, f"of {there.classes.name}, whose classes are not those of {classes.name}")
+    if (there.memory_range, there.frame_stride) != (memory_range, frame_stride):
+        raise _lost(
+            out,
+            f"made with --memory-range={there.memory_range} --frame-stride={there.frame_stride}, "
+            f"not {memory_range} and {frame_stride}",
+        )
+
+
+def check_clips_stay(out: Path, ids: Collection[str]) -> None:
+    """Raises UserError if most clips of the records in `out` are none of these."""
+    there = _records_in(out)
+    if there is None:
+        return
+    found = [clip_id for split in there.splits.values() for clip_id in split.ids]
+    lost = [clip_id for clip_id in found if clip_id not in ids]
+    if 2 * len(lost) > len(found):
+        raise _lost(
+            out, f"of {len(found)} clips, of which the source lacks {len(lost)}, {lost[0]} first"
+        )
+
+
+def _records_in(out: Path) -> RecordsInfo | None:
+    """What is known of records; None if there are none that anybody could use."""
+    try:
+        return read_info(out) if has_records(out) else None
+    except UserError:
+        return None
+
+
+def _lost(out: Path, records: str) -> UserError:
+    return UserError(
+        f"{out} holds records {records}: they would be lost. Choose another --out, or say "
+        "--replace."
+    )

@@ -18,8 +18,13 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_prep.records.parallel import computed_ahead
-from data_prep.records.replacement import check_clips_stay, check_replaceable
-from data_prep.records.staging import StagedShard, Staging, staging
+from data_prep.records.staging import (
+    StagedShard,
+    Staging,
+    check_clips_stay,
+    check_replaceable,
+    staging,
+)
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.codec import encode_frame, encode_labels
 from tmanet_jax.data.records import (

@@ -1,4 +1,4 @@
-"""Draws a street's frames and their exact label maps at any size.
+"""Draws the frames of a snippet and their exact label maps at any size.
 
 Things are painted over the background from far to near.  What would be too small for its class to
 be told at this resolution is not drawn at all, so that picture and labels agree.
@@ -6,6 +6,7 @@ be told at this resolution is not drawn at all, so that picture and labels agree
 
 import functools
 import math
+import zlib
 
 import cv2
 import numpy as np
@@ -21,7 +22,9 @@ from data_prep.street.background import (
     Background,
     Frame,
 )
-from data_prep.street.scene import Camera, Car, Person, Plant, Pole, Street, Thing
+from data_prep.street.degradations import degrade
+from data_prep.street.layout import draw_street
+from data_prep.street.scene import ANNOTATED_FRAME, Camera, Car, Person, Plant, Pole, Street, Thing
 
 # Sizes at which things begin to be drawn: pixels of an image 256 wide, as shares of its width.
 _LEAST_SHARES: dict[type[Thing], float] = {
@@ -267,3 +270,32 @@ def _nearest_level(sprite: textures.Sprite, shown_height: float) -> np.ndarray:
         if level_HxWx4.shape[0] >= shown_height:
             return level_HxWx4
     return sprite.levels_HxWx4[0]
+
+
+class SnippetFrames:
+    """Renders the frames of a snippet; the annotated one is degraded if it is to be.
+
+    Args:
+        split: names the split, which the random numbers depend on.
+        index: number of the snippet in its split.
+        size: height and width in pixels.
+        seed: of the data set.
+        is_degraded: whether to degrade the annotated frame.
+    """
+
+    def __init__(
+        self, split: str, index: int, size: tuple[int, int], seed: int, is_degraded: bool
+    ) -> None:
+        key = (seed, zlib.crc32(split.encode()), index)
+        self._fault_seed = (*key, 3)
+        self._is_degraded = is_degraded
+        street = draw_street(np.random.default_rng((*key, 2)))
+        self._renderer = SnippetRenderer(street, size, key)
+
+    def draw(self, frame: int) -> Frame:
+        """The image and the exact labels of a frame."""
+        picture = self._renderer.draw(frame)
+        if not (self._is_degraded and frame == ANNOTATED_FRAME):
+            return picture
+        image = degrade(np.random.default_rng(self._fault_seed), picture.image_HxWx3)
+        return Frame(image, picture.labels_HxW)

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.pictures import read_frame
-from data_prep.source_tree import SourceTree
+from data_prep.source import SourceTree, read_frame
 from tmanet_jax.data.jpeg import warning_of
 from tmanet_jax.video.frames import open_frames
 

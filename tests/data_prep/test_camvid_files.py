@@ -5,11 +5,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from data_prep.camvid_labels import CamvidLabels, find_label_format
-from data_prep.camvid_source import find_source
-from data_prep.camvid_splits import SEQ05, SEQ16, UNUSED, parse_name, split_names
-from data_prep.label_pictures import LabelPicture
-from data_prep.source_tree import UnpackedFile
+from data_prep.camvid import CamvidLabels, find_label_format
+from data_prep.camvid_source import SEQ05, SEQ16, UNUSED, find_source, parse_name, split_names
+from data_prep.labels import LabelPicture
+from data_prep.source import SourceTree, UnpackedFile
 from tests.made.small_camvid import label_colours, label_indices, write_png
 from tmanet_jax.data.classes import CAMVID, palette_png
 from tmanet_jax.errors import UserError
@@ -172,7 +171,7 @@ LABEL = "LabeledApproved_full/Seq05VD_f00030_L.png"
 
 
 def find(root):
-    return find_source(root, ignored=root / "out/frames")
+    return find_source(SourceTree(root), ignored=root / "out/frames")
 
 
 def test_files_are_known_by_their_names_wherever_they_lie(tmp_path):

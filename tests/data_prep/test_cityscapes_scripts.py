@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep import cityscapes, synthetic
-from data_prep.preparation import Options
+from data_prep import synthetic
+from data_prep.cityscapes import Cityscapes
+from data_prep.command import prepare
+from data_prep.data_set import Options
+from data_prep.source import SourceTree
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_CATEGORIES, IGNORE
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.scoring.clips import SegmentedClip
@@ -37,7 +40,12 @@ def test_classes_and_categories_score_as_the_server_scores_them(
 ) -> None:
     street = tmp_path / "street"
     synthetic.render_dataset(street, size=(64, 128), val=3, before=0, after=0, progress=False)
-    cityscapes.prepare(street, tmp_path / "records", Options(memory_range=0), splits=("val",))
+    prepare(
+        Cityscapes(SourceTree(street)),
+        tmp_path / "records",
+        Options(memory_range=0),
+        splits=("val",),
+    )
     source = open_clips(tmp_path / "records", "val")
     submission = Submission.begin(tmp_path / "results", source)
     clips = [source.read(index, ()) for index in range(len(source))]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.label_pictures import LabelPicture
-from data_prep.source_tree import UnpackedFile
+from data_prep.labels import LabelPicture
+from data_prep.source import UnpackedFile
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from data_prep.folder import find_clips
-from data_prep.folder_classes import read_classes
-from data_prep.preparation import Options
-from data_prep.source_tree import SourceTree
+from data_prep.clips import find_clips
+from data_prep.data_set import Options
+from data_prep.folder import Folder, read_classes
+from data_prep.source import SourceTree
 from tests.made.small_camvid import write_png
 from tmanet_jax.errors import UserError
 
@@ -34,8 +34,8 @@ def notes(tmp_path, numbers, shown_by, frames=frame_of, labels=square_at, **opti
     for number in numbers:
         write_png(tmp_path / f"labels/train/drive/{number:06d}.png", labels(number + shown_by))
     tree = SourceTree(tmp_path)
-    classes = read_classes(tree, "mine")
-    return find_clips(tree, classes, tmp_path, Options(**options), ["train"])["train"].notes
+    mine = Folder(tree, read_classes(tree, "mine"), tmp_path)
+    return find_clips(mine, ["train"], Options(**options))["train"].notes
 
 
 def test_numbers_are_told_and_right_ones_raise_no_doubt(tmp_path):

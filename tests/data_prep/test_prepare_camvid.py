@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import camvid, camvid_splits, extraction
-from data_prep.camvid_splits import SEQ01, SEQ05, SEQ16
-from data_prep.pictures import read_frame
-from data_prep.source_tree import UnpackedFile
+from data_prep import camvid, camvid_source, extraction, numbering
+from data_prep.camvid_source import SEQ01, SEQ05, SEQ16
+from data_prep.source import UnpackedFile, read_frame
 from tests import processes
 from tests.made.small_camvid import (
     FIRST_NUMBERS,
@@ -42,7 +41,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_splits(monkeypatch):
-    monkeypatch.setattr(camvid_splits, "_SPLITS", SPLITS)
+    monkeypatch.setattr(camvid_source, "_SPLITS", SPLITS)
 
 
 @pytest.fixture
@@ -101,7 +100,7 @@ def test_each_clip_holds_its_still_its_labels_and_the_frames_before_it(source, c
 
 def test_the_format_of_the_published_videos(tmp_path, monkeypatch):
     """DVCPRO HD in MXF at the published size; stills 6 and 10 are the frames of index 7 and 11."""
-    monkeypatch.setattr(camvid_splits, "_SPLITS", {"test": ((SEQ05, range(6, 11, 4)),)})
+    monkeypatch.setattr(camvid_source, "_SPLITS", {"test": ((SEQ05, range(6, 11, 4)),)})
     source, size = tmp_path / "source", (720, 960)
     reddish = np.array([40, 0, 0], np.uint8)
     frames = [numbered(index, size) + reddish for index in range(12)]
@@ -132,7 +131,7 @@ def test_only_the_frames_that_are_needed_are_written_and_none_is_negative(source
     }
     assert frame_files(source) == sorted(f"{name}.png" for name in needed)
     for name in frame_files(source):  # defect 3: the first decoded frame is number -1 in two videos
-        video, number = camvid_splits.parse_name(name.removesuffix(".png"))
+        video, number = camvid_source.parse_name(name.removesuffix(".png"))
         frame = read_png(source.parent / "out" / "frames" / name)
         assert number_of(frame) == shown(video, number)
 
@@ -276,7 +275,7 @@ def test_foreign_frames_of_another_numbering_are_refused(source, capsys):
 def test_a_query_at_the_start_of_a_video_has_stand_ins(source, monkeypatch, capsys):
     """Defect 10: frames before the first are no files."""
     name = SEQ05.frame_name(2)
-    monkeypatch.setattr(camvid_splits, "_SPLITS", {"test": ((SEQ05, range(2, 3)),)})
+    monkeypatch.setattr(camvid_source, "_SPLITS", {"test": ((SEQ05, range(2, 3)),)})
     write_png(still_path(source, name), numbered(shown(SEQ05, 2)))
     write_png(labels_path(source, name), read_png(labels_path(source, SEQ05.frame_name(10))))
     assert prepare(source, "--splits=test") == 0
@@ -403,7 +402,7 @@ def test_records_are_verified_against_stills_labels_and_frames(source, capsys):
 def test_a_later_run_decodes_only_what_lacks(source, monkeypatch):
     prepare(source, "--splits=val")
     (source.parent / "out" / "frames" / "0016E5_00019.png").unlink()
-    monkeypatch.setattr(extraction, "align", None)  # the note tells the numbers
+    monkeypatch.setattr(numbering, "align", None)  # the note tells the numbers
     assert prepare(source, "--splits=val") == 0
     assert "0016E5_00019.png" in frame_files(source)
     shutil.rmtree(source / "videos")
@@ -442,16 +441,16 @@ def test_a_torn_note_is_named(source, capsys):
         message = capsys.readouterr().err
         assert "0016E5.MXF.json cannot be read" in message and words in message
     path.write_text(json.dumps(note | {"broken": {"1": "torn"}}))
-    noted = extraction.read_numbering(path)
+    noted = numbering.read_numbering(path)
     assert noted is not None and noted.broken == {1: "torn"}
 
 
 EXTRACTION = """
 import functools, itertools, os, signal, sys, threading
-from data_prep import camvid, camvid_frames, camvid_splits, extraction
+from data_prep import camvid, camvid_frames, camvid_source, extraction
 from tests.made.small_camvid import SPLITS
 
-camvid_splits._SPLITS = SPLITS
+camvid_source._SPLITS = SPLITS
 told_to_stop = threading.Event()
 camvid_frames.Watch = functools.partial(extraction.Watch, stop=told_to_stop)
 write, count = extraction.write_frame, itertools.count()
@@ -495,5 +494,5 @@ def test_a_killed_extraction_goes_on_and_damages_nothing(source, signalled, monk
     assert len(frame_files(source)) == 24
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     for name in frame_files(source):
-        video, number = camvid_splits.parse_name(name.removesuffix(".png"))
+        video, number = camvid_source.parse_name(name.removesuffix(".png"))
         assert number_of(read_png(frames_dir / name)) == shown(video, number)

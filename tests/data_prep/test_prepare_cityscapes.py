@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import cityscapes
-from data_prep.label_pictures import LabelPicture
-from data_prep.preparation import Options
-from data_prep.source_tree import UnpackedFile
+from data_prep import cityscapes, command
+from data_prep.cityscapes import Cityscapes
+from data_prep.data_set import Options
+from data_prep.labels import LabelPicture
+from data_prep.source import SourceTree, UnpackedFile
 from tests.made.small_cityscapes import (
     NAMES,
     SIZE,
@@ -33,9 +34,8 @@ def source(tmp_path):
 
 def prepare(source, splits=("train",), every_frame=False, **options):
     out = source.parent / "out"
-    return cityscapes.prepare(
-        source, out, Options(**options), splits=splits, every_frame=every_frame
-    )
+    tree = Cityscapes(SourceTree(source), every_frame)
+    return command.prepare(tree, out, Options(**options), splits=splits)
 
 
 def prepared(source, split="train", **options):

@@ -13,8 +13,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from configs import default
-from data_prep import folder, folder_videos
-from data_prep.label_pictures import png_chunk
+from data_prep import folder
+from data_prep.labels import png_chunk
 from tests.made import tiny_runs
 from tests.made.small_camvid import write_png
 from tests.made.small_videos import number_of, numbered, write_video
@@ -164,7 +164,7 @@ def test_a_video_file_may_stand_for_a_folder_of_frames(source, name, monkeypatch
     assert shown == [[0, 0, 1], [3, 4, 5], [6, 7, 8]]
     written = {path.name for path in (source.parent / "out/frames/train").glob("*/*.png")}
     assert written == {f"{number:06d}.png" for number in (0, 1, 3, 4, 5, 6, 7, 8)}
-    monkeypatch.setattr(folder_videos, "Watch", None)  # nothing is decoded again
+    monkeypatch.setattr(folder, "extract_frames", None)  # nothing is decoded again
     assert prepare(source, "--verify") == 0
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data_prep import synthetic
-from data_prep.street.snippet import SnippetFrames
+from data_prep.street.render import SnippetFrames
 from tests import processes
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.errors import UserError

@@ -20,13 +20,14 @@ import numpy as np
 from absl.testing import flagsaver
 
 import run
-from data_prep import cityscapes, folder
-from data_prep.folder_classes import Classes, FolderLabels
-from data_prep.label_pictures import LabelPicture
-from data_prep.pictures import read_frame
-from data_prep.preparation import Options
+from data_prep import folder
+from data_prep.cityscapes import Cityscapes
+from data_prep.clips import find_clips
+from data_prep.data_set import Options
+from data_prep.folder import Folder, read_classes
+from data_prep.labels import Classes, ClassLabels, LabelPicture
 from data_prep.records.writer import SplitPlan, write_records
-from data_prep.source_tree import SourceTree, UnpackedFile
+from data_prep.source import SourceTree, UnpackedFile, read_frame
 from tests.made import small_cityscapes, tiny_runs
 from tests.made.small_cityscapes import noise, write_png
 from tests.made.small_clips import NoiseClip
@@ -128,7 +129,7 @@ def read_pictures(path: Path) -> Found:
     files = {file.stem: UnpackedFile(file) for file in path.glob("*.png")}
     found = {"frame": read_frame(files.pop("frame"))}
     for name, file in files.items():
-        labels = FolderLabels(file, Classes(CLASSES, None))
+        labels = ClassLabels(file, Classes(CLASSES))
         found[name] = labels.train_ids(LabelPicture.read(file))
     read_frame(UnpackedFile(path / "frame.jpg"))  # it has no checksum
     return found
@@ -144,9 +145,8 @@ def write_folder(path: Path) -> None:
 
 def read_folder(path: Path) -> Found:
     tree = SourceTree(path)
-    classes = folder.read_classes(tree, "mine")
-    options = Options(memory_range=1)
-    plans = folder.find_clips(tree, classes, path / "extracted", options, ["train"])
+    mine = Folder(tree, read_classes(tree, "mine"), path / "extracted")
+    plans = find_clips(mine, ["train"], Options(memory_range=1))
     clips = [clip.load() for clip in plans["train"].clips]
     return {clip.id: clip.frames_SxHxWx3 for clip in clips}
 
@@ -167,7 +167,7 @@ def write_groups(path: Path) -> None:
 
 
 def read_groups(path: Path) -> Found:
-    cityscapes.find_clips(path, Options(), ["train"], every_frame=False)
+    find_clips(Cityscapes(SourceTree(path)), ["train"], Options())
     return {}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.camvid_splits import SEQ01, SEQ05, SEQ06, SEQ16, UNUSED, RawVideo
+from data_prep.camvid_source import SEQ01, SEQ05, SEQ06, SEQ16, UNUSED, RawVideo
 from tests.made.small_videos import SIZE, numbered, write_video
 
 SPLITS = {

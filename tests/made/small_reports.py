@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from data_prep.street.snippet import SnippetFrames
+from data_prep.street.render import SnippetFrames
 from tmanet_jax.data.classes import (
     CITYSCAPES,
     CITYSCAPES_TRAIN_ID_OF_LABEL_ID,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.records.writer import SplitPlan, write_records
-from data_prep.street.snippet import SnippetFrames
+from data_prep.street.render import SnippetFrames
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.data.records import Clip, ClipSource, open_clips
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from orbax import checkpoint as ocp
 
 from configs import demo
-from data_prep.demo import ensure_records
+from data_prep.street.demo import ensure_records
 from tests import processes
 
 NUM_TRAIN, NUM_EVAL = 6, 5

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.naming import memory_numbers, parse_frame_name
+from data_prep.clips import memory_numbers
+from data_prep.naming import parse_frame_name
 from tests.parity.goldens import Case
 from tmanet_jax.data.augment import draw_memory_offsets
 from tmanet_jax.data.classes import (

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import cityscapes, synthetic
-from data_prep.preparation import Options
+from data_prep import synthetic
+from data_prep.cityscapes import Cityscapes
+from data_prep.command import prepare
+from data_prep.data_set import Options
+from data_prep.source import SourceTree
 from tests.made import tiny_runs
 from tests.made.small_networks import untrained
 from tests.made.small_streets import write_videos
@@ -55,7 +58,12 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Street:
     synthetic.render_dataset(
         source, size=SIZE, val=NUM_VAL, test=NUM_TEST, before=2, after=0, workers=1, progress=False
     )
-    cityscapes.prepare(source, root / "records", Options(memory_range=2), splits=("val", "test"))
+    prepare(
+        Cityscapes(SourceTree(source)),
+        root / "records",
+        Options(memory_range=2),
+        splits=("val", "test"),
+    )
     run = settings.from_config(tiny_runs.config(root / "records", eval__mode="whole"))
     load.save(root / "tmanet.safetensors", untrained(run.model))
     init = settings.InitConfig(checkpoint=str(root / "tmanet.safetensors"))

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.camvid_labels import CamvidLabels, find_label_format
-from data_prep.cityscapes_labels import LabelsFile
-from data_prep.clip_files import LabelFile
-from data_prep.folder_classes import Classes, FolderLabels
-from data_prep.label_pictures import LabelPicture
-from data_prep.source_tree import UnpackedFile
+from data_prep.camvid import CamvidLabels, find_label_format
+from data_prep.cityscapes import CityscapesLabels
+from data_prep.labels import Classes, ClassLabels, LabelFile, LabelPicture
+from data_prep.source import UnpackedFile
 from tests.made.small_camvid import label_colours, label_indices, write_png
 from tmanet_jax.data.classes import (
     CITYSCAPES,
@@ -53,9 +51,9 @@ def read(path, content, kind):
     path.write_bytes(content)
     file = UnpackedFile(path)
     labels: dict[str, LabelFile] = {
-        "folder": FolderLabels(file, CLASSES),
-        "labelIds": LabelsFile(file, False),
-        "labelTrainIds": LabelsFile(file, True),
+        "folder": ClassLabels(file, CLASSES),
+        "labelIds": CityscapesLabels(file, False),
+        "labelTrainIds": CityscapesLabels(file, True),
         "indices12": CamvidLabels(file, "indices12"),
     }
     return labels[kind].train_ids(LabelPicture.read(file))
@@ -139,7 +137,7 @@ def test_a_mask_of_two_classes_is_read_by_its_index(tmp_path):
     ):
         path.write_bytes(content)
         file = UnpackedFile(path)
-        labels_HxW = FolderLabels(file, two).train_ids(LabelPicture.read(file))
+        labels_HxW = ClassLabels(file, two).train_ids(LabelPicture.read(file))
         np.testing.assert_array_equal(labels_HxW, picked(0, 1))
 
 

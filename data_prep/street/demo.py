@@ -3,8 +3,11 @@
 import tempfile
 from pathlib import Path
 
-from data_prep import cityscapes, synthetic
-from data_prep.preparation import Options
+from data_prep import synthetic
+from data_prep.cityscapes import Cityscapes
+from data_prep.command import prepare
+from data_prep.data_set import Options
+from data_prep.source import SourceTree
 from tmanet_jax.data.records import has_records, open_clips
 from tmanet_jax.errors import UserError
 
@@ -47,7 +50,7 @@ def ensure_records(
             degraded_train=DEGRADED,
             degraded_val=DEGRADED,
         )
-        cityscapes.prepare(Path(street), data_dir, Options(memory_range=memory_range))
+        prepare(Cityscapes(SourceTree(street)), data_dir, Options(memory_range=memory_range))
 
 
 def _check_records(

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from data_prep.source_tree import SourceTree
+from data_prep.source import SourceTree
 from tmanet_jax.errors import UserError
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from data_prep.alignment import MAX_DIFFERENCE, align, thumbnail
-from data_prep.street.snippet import SnippetFrames
+from data_prep.numbering import MAX_DIFFERENCE, align, thumbnail
+from data_prep.street.render import SnippetFrames
 from tests.made.small_videos import write_video
 from tmanet_jax.video.read import open_video
 

@@ -1,0 +1,255 @@
+"""The command of a preparation: its options, the work with its progress bar, and the summary."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data_prep.clips import find_clips
+from data_prep.data_set import DataSet, Options, Unusable
+from data_prep.records.staging import check_replaceable
+from data_prep.records.writer import SplitPlan, Start, write_records
+from data_prep.stopping import stops_with
+from data_prep.verification import verify
+from tmanet_jax.data.records import read_info
+from tmanet_jax.data.records_info import RecordsInfo, label_doubts
+from tmanet_jax.errors import UserError
+
+
+def main(
+    data_set: type[DataSet], name: str, doc: str | None, arguments: Sequence[str] | None
+) -> int:
+    """Prepares or verifies, as a command line asks; returns the exit status.
+
+    Args:
+        data_set: which preparation it is.
+        name: of its module, such as 'data_prep.folder'.
+        doc: the help.
+        arguments: those after the program's name.
+
+    Raises:
+        UserError: see `prepare` and `verify`.
+        Stopped: it was interrupted.
+    """
+    asked = _parser(data_set, name, doc).parse_args(arguments)
+    goes_on = "" if asked.verify else " The same command goes on from here."
+    with stops_with(f"Stopped.{goes_on}"):
+        opened = data_set.of_options(asked)
+        if asked.verify:
+            return _verify(opened, asked)
+        options = Options(
+            data_set.default_memory_range if asked.memory_range is None else asked.memory_range,
+            1 if asked.frame_stride is None else asked.frame_stride,
+            asked.missing,
+            asked.on_error,
+        )
+        splits = _split_names(asked.splits) if asked.splits else data_set.default_splits
+        if not asked.replace:  # finding clips can take long: CamVid's videos are decoded
+            kept = options.memory_range, options.frame_stride
+            check_replaceable(Path(asked.out), opened.classes, *kept, splits)
+        summary = prepare(opened, asked.out, options, splits=splits, replace=asked.replace)
+    print(f"Wrote to {asked.out}: {summary}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a preparation did.
+
+    Attributes:
+        info: the description of the records.
+        num_bytes: their size.
+    """
+
+    info: RecordsInfo
+    num_bytes: int
+
+    @property
+    def clips(self) -> int:
+        """Number of clips written."""
+        return sum(len(split.ids) for split in self.info.splits.values())
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in them."""
+        return self.clips * (self.info.memory_range + 1)
+
+    @property
+    def stand_ins(self) -> int:
+        """How many of the frames stand in for frames that are missing."""
+        return sum(sum(split.stand_ins) for split in self.info.splits.values())
+
+    @property
+    def clips_with_stand_ins(self) -> int:
+        """How many clips have such frames."""
+        return sum(1 for split in self.info.splits.values() for count in split.stand_ins if count)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.clips} clips, {self.frames} frames ({self.stand_ins} of them standing in for "
+            f"missing ones, in {self.clips_with_stand_ins} clips), {self.num_bytes / 1e6:.1f} MB"
+        ]
+        parts += self._frequencies()
+        for name, split in self.info.splits.items():
+            parts += label_doubts(name, split, self.info.classes, trains=name.startswith("train"))
+        for name, split in self.info.splits.items():
+            if split.skipped:
+                parts.append(f"\nSkipped {len(split.skipped)} clips of {name}:")
+                parts += [f"  {clip.id}: {clip.reason}" for clip in split.skipped]
+        return "\n".join(parts)
+
+    def _frequencies(self) -> list[str]:
+        """How much of each split's pixels each class has: the lines of a table."""
+        splits = {name: split for name, split in self.info.splits.items() if split.labelled}
+        if not splits:
+            return []
+        names = [*self.info.classes.names, "(ignored)"]
+        width = max(map(len, names))
+        lines = [f"\n{'share of pixels':{width}}" + "".join(f"{name:>10}" for name in splits)]
+        pixels = [np.array([*s.class_pixels, s.ignored_pixels]) for s in splits.values()]
+        for index, name in enumerate(names):
+            shares = (f"{pixels_C[index] / pixels_C.sum():10.3%}" for pixels_C in pixels)
+            lines.append(f"{name:{width}}" + "".join(shares))
+        return lines
+
+
+def prepare(
+    data_set: DataSet,
+    out: str | os.PathLike[str],
+    options: Options = Options(),  # noqa: B008 (it is frozen)
+    *,
+    splits: Sequence[str] | None = None,
+    replace: bool = False,
+) -> Summary:
+    """Writes records on all cores, with a progress bar; goes on where an earlier call stopped.
+
+    Args:
+        data_set: what they are made of.
+        out: the data directory; records that it holds are replaced, unless something is wrong.
+        options: how clips are made.
+        splits: their names; the data set's default ones if none are given. Empty ones are left out.
+        replace: whether records of another data set, or of other options, may be replaced.
+
+    Raises:
+        UserError: something is missing, torn, of another size or out of range. Whole shards stay,
+            for the next call; records that were there stay.
+    """
+    plans = find_clips(data_set, data_set.default_splits if splits is None else splits, options)
+    for name, plan in plans.items():
+        print(*plan.notes, sep="\n", end="\n" if plan.notes else "")
+        _check_memory(name, plan, options)
+    num_clips = sum(len(plan.clips) for plan in plans.values())
+    with tqdm(total=num_clips, unit="clip", desc="Preparing", disable=None) as progress:
+
+        def begin(start: Start) -> None:
+            if start.outdated:
+                progress.write(
+                    f"{start.outdated} shards of an unfinished preparation are of other files or "
+                    "options: they are removed.",
+                    file=sys.stderr,
+                )
+            if start.clips:
+                progress.write(
+                    f"{start.clips} clips ({start.shards} shards) are there already.",
+                    file=sys.stderr,
+                )
+            progress.initial = progress.n = start.clips
+            progress.refresh()
+
+        written = write_records(
+            out,
+            data_set.classes,
+            options.memory_range,
+            plans,
+            progress.update,
+            frame_stride=options.frame_stride,
+            skip_unreadable=options.on_error == "skip",
+            replace=replace,
+            on_start=begin,
+        )
+    return Summary(written.info, written.num_bytes)
+
+
+def _check_memory(split: str, plan: SplitPlan, options: Options) -> None:
+    """Raises UserError if all memory of a split stands in for other frames."""
+    readable = [clip for clip in plan.clips if not isinstance(clip, Unusable)]
+    lacking = sum(clip.stand_ins == options.memory_range for clip in readable)
+    if options.memory_range and readable and lacking == len(readable):
+        raise UserError(
+            f"Split {split!r}: not one of its {lacking} clips has a frame of its memory, so that "
+            "the query itself or some other frame would stand in for all. Put the frames before "
+            "the labelled ones there; if they lie further apart, say --frame-stride=N; if there "
+            "are none, --memory-range=0."
+        )
+
+
+def _parser(data_set: type[DataSet], name: str, doc: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data_set.add_options(parser)
+    add = parser.add_argument
+    add("--source", type=Path, required=True, help="directory that holds all of the above")
+    add("--out", required=True, help="data directory to write the records to")
+    splits = ",".join(data_set.default_splits)
+    add("--splits", help=f"which splits, separated by commas ({splits})")
+    add(
+        "--memory-range",
+        type=int,
+        help=f"number of frames kept before each query ({data_set.default_memory_range})",
+    )
+    add("--frame-stride", type=int, help="frames of the video from one of them to the next (1)")
+    add(
+        "--missing",
+        choices=("stand-in", "error"),
+        default="stand-in",
+        help="what to do where a frame before the query is missing: take the nearest earlier one, "
+        "or the video's first (stand-in), or stop",
+    )
+    add(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do about a clip that cannot be read: stop, or skip it and say so at the end",
+    )
+    add("--replace", action="store_true", help="also records of another data set or other options")
+    add("--verify", action="store_true", help="compare the records with their source; writes none")
+    return parser
+
+
+def _split_names(text: str) -> list[str]:
+    """The names in e.g. 'train, val'."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch(r"\w[\w-]{0,63}", name):
+            raise UserError(
+                f"--splits={text!r} has a split {name!r}: expected names of letters, digits, _ and "
+                "-, such as train,val."
+            )
+    return names
+
+
+def _verify(data_set: DataSet, asked: argparse.Namespace) -> int:
+    """Compares records with their source, with the options that they were made with."""
+    info = read_info(asked.out)
+    for name in ("memory_range", "frame_stride"):
+        wanted, found = getattr(asked, name), getattr(info, name)
+        if wanted not in (None, found):
+            raise UserError(
+                f"The records at {asked.out} have {name.replace('_', ' ')} {found}, not {wanted}."
+            )
+    splits = _split_names(asked.splits) if asked.splits else list(info.splits)
+    options = Options(info.memory_range, info.frame_stride, on_error="skip")
+    compared = verify(asked.out, find_clips(data_set, splits, options))
+    for difference in compared.differences:
+        print(difference)
+    print(f"Compared {asked.out} with its source: {compared}")
+    return 2 if compared.differences else 0
