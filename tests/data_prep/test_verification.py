@@ -195,9 +195,9 @@ def test_the_summary_has_a_table_of_class_frequencies(source, capsys):
 SMALL_SHARDS = """
 import sys
 from data_prep import cityscapes
-from tmanet_jax.data import record_writer
+from data_prep.records import writer
 
-record_writer.CLIPS_PER_SHARD = 1
+writer.CLIPS_PER_SHARD = 1
 sys.exit(cityscapes.main(sys.argv[1:]))
 """
 

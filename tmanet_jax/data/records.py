@@ -2,7 +2,7 @@
 
 A record holds one annotated frame (the query), the R frames before it, and the labels, encoded by
 `codec`. R is the *memory range*: a network with T <= R memory frames reads any T of them. Records
-lie in ArrayRecord files that a TFDS builder (`record_writer`) describes:
+lie in ArrayRecord files that a TFDS builder (`data_prep.records.writer`) describes:
 
     DATA_DIR/clip_records/2.0.0/clip_records-train.array_record-00000-of-00093
                                 dataset_info.json  features.json  metadata.json
