@@ -20,10 +20,10 @@ ORDER = """
     tmanet_jax.checkpoints
     tmanet_jax.weights
     tmanet_jax.setting_ranges tmanet_jax.settings tmanet_jax.workdir tmanet_jax.inputs
+    tmanet_jax.inference.windows tmanet_jax.inference.stream tmanet_jax.export
     tmanet_jax.inference
     tmanet_jax.scoring
     tmanet_jax.train
-    tmanet_jax.export
     tmanet_jax.__init__
 """
 """The rooms that use the network: each imports itself and what stands above it."""

@@ -1,6 +1,7 @@
 """Exports are loaded and compared by what writes them; here, what they are and what is refused."""
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import jax
 import numpy as np
 import pytest
 
+import tmanet_jax
 from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
+from tmanet_jax.export import engine
 from tmanet_jax.export import folder as export_folder
 from tmanet_jax.export import network as runner
 from tmanet_jax.export.command import main
@@ -149,3 +152,32 @@ def test_the_command_exports_a_file_of_weights(
     assert main([*words[:3], "--size=32"]) == 2
     assert main([*words[1:], f"--checkpoint={tmp_path / 'missing.safetensors'}"]) == 2
     assert main([*words, "--streams=0"]) == 2
+
+
+@pytest.mark.parametrize("protocol", [Protocol(scale=0.75), SLIDE], ids=str)
+def test_an_engine_segments_a_video_as_jax_does(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "DIRECTORY", tmp_path / "exports")
+    weights = write_weights(tmp_path / "tmanet.safetensors", protocol=protocol)
+    frames = list(np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3), np.uint8))
+    expected = list(tmanet_jax.Segmenter.load(weights).stream(frames))
+    segmenter = tmanet_jax.Segmenter.load(weights, engine="onnxruntime")
+    for result, of_jax in zip(segmenter.stream(frames), expected, strict=True):
+        np.testing.assert_allclose(result.probabilities, of_jax.probabilities, atol=1e-4)
+        np.testing.assert_array_equal(result.labels, of_jax.labels)
+    (folder,) = (tmp_path / "exports").iterdir()
+    written = (folder / "export.json").stat().st_mtime_ns
+    assert len(list(segmenter.stream(frames))) == 5
+    assert (folder / "export.json").stat().st_mtime_ns == written
+
+
+def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = write_weights(tmp_path / "tmanet.safetensors")
+    with pytest.raises(UserError, match="choose one of"):
+        tmanet_jax.Segmenter.load(weights, engine="tensorrt")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="computes in float32: choose openvino"):
+        tmanet_jax.Segmenter.load(weights, engine="onnxruntime", dtype="bfloat16")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs openvino and onnx: pip install -r requirements-ex"):
+        tmanet_jax.Segmenter.load(weights, engine="openvino")

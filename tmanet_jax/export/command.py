@@ -1,7 +1,6 @@
 """The command line of exports."""
 
 import argparse
-import dataclasses
 import re
 from pathlib import Path
 from typing import get_args
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     agreement = export_network(
         loaded.model,
         loaded.classes,
-        dataclasses.replace(protocol, mode=options.mode or protocol.mode),
+        protocol.but(mode=options.mode, scale=1.0),
         options.output,
         format=options.format,
         size=size,

@@ -91,7 +91,7 @@ def export_network(
     """
     if format not in _FILES:
         raise UserError(f"format is {format!r}: choose one of {', '.join(_FILES)}.")
-    _check_installed(format)
+    check_installed(format)
     written = program_of(model, protocol, program, streams, size)
     with _in_place(output) as folder:
         _write_program(written, format, folder)
@@ -104,7 +104,8 @@ def export_network(
     return agreement
 
 
-def _check_installed(format: Format) -> None:
+def check_installed(format: Format) -> None:
+    """Raises UserError where a format's engine, or what writes for it, is missing."""
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(

@@ -1,6 +1,7 @@
 """Runs an exported network with numpy and the engine that it was exported for, and nothing else."""
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,8 +85,14 @@ def openvino_library() -> Any:
 
 def _openvino(folder: Path, file: str, precision: str) -> Run:
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
+    core = openvino_library().Core()
+    if precision == "bfloat16" and "BF16" not in core.get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    ):
+        logging.getLogger(__name__).warning("This CPU has no bfloat16: float32 is computed.")
+        hint = "f32"
     options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino_library().Core().compile_model(folder / file, "CPU", options)
+    compiled = core.compile_model(folder / file, "CPU", options)
     request = compiled.create_infer_request()
 
     def run(given: Arrays) -> Arrays:

@@ -61,17 +61,16 @@ def program_of(
 
     Args:
         model: with its parameters.
-        protocol: how frames are segmented; its scale is left to who resizes the frames.
+        protocol: how frames are segmented; who has the frames resizes them before.
         kind: the streaming step, or the whole clip.
         streams: B.
-        size: height and width of the frames.
+        size: height and width of the frames, and of the labels, before they are resized.
 
     Raises:
-        UserError: no frame is so small.
+        UserError: no frame is so small, or the protocol's scale leaves nothing of it.
     """
     if streams < 1 or min(size) < 1:
         raise UserError(f"{streams} streams of {size[0]}x{size[1]} pixels: both must be above 0.")
-    protocol = dataclasses.replace(protocol, scale=1.0)
     if kind == "clip":
         return _clip(model, dataclasses.replace(protocol, memory_stride=1), streams, size)
     return _step(FrameStream(model, protocol), streams, size)
@@ -85,7 +84,7 @@ def _step(stream: FrameStream, streams: int, size: tuple[int, int]) -> Program:
     assert len(set(names)) == len(names), names
     assert not any(np.asarray(array).any() for _, array in paths), "a state that starts elsewhere"
     inputs = {
-        "frames": jax.ShapeDtypeStruct((streams, *size, 3), jnp.uint8),
+        "frames": jax.ShapeDtypeStruct((streams, *stream.protocol.size_of(size), 3), jnp.uint8),
         "reset": jax.ShapeDtypeStruct((streams,), jnp.bool_),
     } | {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -116,7 +115,9 @@ def _clip(model: TMANet, protocol: Protocol, clips: int, size: tuple[int, int]) 
     stream = FrameStream(model, protocol)
     step, weights = stream.pure_step(size)
     length = stream.reach + 1
-    inputs = {"frames": jax.ShapeDtypeStruct((clips, length, *size, 3), jnp.uint8)}
+    inputs = {
+        "frames": jax.ShapeDtypeStruct((clips, length, *protocol.size_of(size), 3), jnp.uint8)
+    }
 
     def function(weights: Any, given: Arrays) -> Arrays:
         state = stream.start(clips, size)

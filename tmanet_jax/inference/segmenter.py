@@ -21,7 +21,8 @@ import numpy as np
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.stream import FrameStream, StreamOutput, StreamState
+from tmanet_jax.export.engine import Engine, EngineStream
+from tmanet_jax.inference.stream import FrameStream, StreamOutput
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
@@ -40,6 +41,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "dtype": (None, "float32", "bfloat16"),
     "precision": get_args(Precision),
     "attention": get_args(Attention),
+    "engine": get_args(Engine),
 }
 
 _Item = TypeVar("_Item")
@@ -93,11 +95,29 @@ class Segmenter:
         model: the network.
         classes: what it tells apart.
         protocol: how frames are segmented.
+        engine: what computes: jax on any device, or "onnxruntime" or "openvino" on a CPU, which get
+            an export of the network for each size of frames (requirements-export.txt).
+        dtype: of another engine, "float32" or "bfloat16"; jax computes in the model's own.
+
+    Raises:
+        UserError: the engine is not installed, or does not compute in this type.
     """
 
-    def __init__(self, model: TMANet, classes: ClassSet, protocol: Protocol | None = None):
+    def __init__(
+        self,
+        model: TMANet,
+        classes: ClassSet,
+        protocol: Protocol | None = None,
+        engine: Engine = "jax",
+        dtype: str = "float32",
+    ):
         self.classes = classes
-        self._stream = FrameStream(model, protocol or Protocol())
+        protocol = protocol or Protocol()
+        self._stream: FrameStream | EngineStream
+        if engine == "jax":
+            self._stream = FrameStream(model, protocol)
+        else:
+            self._stream = EngineStream(model, classes, protocol, engine, dtype)
 
     @property
     def protocol(self) -> Protocol:
@@ -119,6 +139,7 @@ class Segmenter:
         precision: Precision = "default",
         attention: Attention = "auto",
         otherwise: Protocol = _WHOLE,
+        engine: Engine = "jax",
     ) -> "Segmenter":
         """Reads a file of weights; frames are segmented as its network was scored.
 
@@ -136,6 +157,7 @@ class Segmenter:
             precision: of float32 products on GPUs and TPUs, "default", "high" or "highest".
             attention: which way reads the memory, "auto" or "chunked".
             otherwise: how frames are segmented where the file does not say.
+            engine: what computes; see `Segmenter`.
 
         Raises:
             UserError: the file cannot be read, or an option has a value that it cannot have.
@@ -148,9 +170,11 @@ class Segmenter:
             "precision": precision,
             "attention": attention,
         }
-        for name, value in options.items():
+        for name, value in (*options.items(), ("engine", engine)):
             if value not in _CHOICES[name]:
                 raise UserError(f"{name} is {value!r}: choose one of {list(_CHOICES[name])}.")
+        if engine != "jax":
+            options |= {"dtype": "float32", "attention": "chunked"}
         loaded = load.load_model(path, **options)
         protocol = (loaded.protocol or otherwise).but(
             mode=mode,
@@ -159,7 +183,7 @@ class Segmenter:
             scale=scale,
             memory_stride=memory_stride,
         )
-        return cls(loaded.model, loaded.classes, protocol)
+        return cls(loaded.model, loaded.classes, protocol, engine, dtype or "float32")
 
     def stream(
         self, source: FrameSource, *, wanted: Callable[[int], bool] | None = None
@@ -194,7 +218,7 @@ class Segmenter:
 
     def _compute(self, needed: "Iterator[_Needed]") -> "Iterator[_Step]":
         """Sends frames to the device, without waiting for it."""
-        state: StreamState | None = None
+        state: Any = None
         for one in needed:
             output = None
             if one.frame.pixels_HxWx3 is not None:
