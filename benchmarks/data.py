@@ -36,7 +36,7 @@ from tmanet_jax.data.augment import Box, PhotometricDraw, draw_clip_photometry
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import train_batches
-from tmanet_jax.data.records import Clip, ClipSource, open_clips
+from tmanet_jax.data.records import Clip, ClipRecords, open_clips
 from tmanet_jax.data.samples import Lap, Sampling
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.settings import Settings
@@ -120,7 +120,7 @@ class Ways:
         laps: CPU seconds of each by stage, all turns together.
     """
 
-    def __init__(self, source: ClipSource, sampling: Sampling, directory: Path, seed: int) -> None:
+    def __init__(self, source: ClipRecords, sampling: Sampling, directory: Path, seed: int) -> None:
         num_clips = min(len(source), MOST_CLIPS)
         offsets = range(sampling.memory_range, 0, -1)
         pngs = [write_pngs(source.read(index, offsets), directory) for index in range(num_clips)]
@@ -161,7 +161,7 @@ class Ways:
 
 
 def make_from_record(
-    source: ClipSource, index: int, rng: np.random.Generator, sampling: Sampling, laps: Laps
+    source: ClipRecords, index: int, rng: np.random.Generator, sampling: Sampling, laps: Laps
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes a training clip as the pipeline does: padded frames and labels."""
     laps.start()
@@ -193,7 +193,7 @@ def _rounds(
     return make_round
 
 
-def _pipeline(settings: Settings, source: ClipSource, num_workers: int) -> Turn:
+def _pipeline(settings: Settings, source: ClipRecords, num_workers: int) -> Turn:
     """What a clip takes when grain prepares batches, worker processes included."""
     with train_batches(
         source,
@@ -223,7 +223,7 @@ def _cpu_of_all_processes() -> float:
 
 def _findings(
     settings: Settings,
-    source: ClipSource,
+    source: ClipRecords,
     ways: Ways,
     pipeline: Mapping[int, Turn],
 ) -> Findings:

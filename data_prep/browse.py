@@ -26,7 +26,7 @@ from data_prep.synthetic import parse_size
 from data_prep.writing import encoded, write_whole
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.records import ClipSource, open_clips
+from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.data.samples import ClipDraw, Sampling, draw_clip, empty_batch, make_clip
 from tmanet_jax.data.strict_json import decode, parse
 from tmanet_jax.errors import UserError, ends_with_message
@@ -73,16 +73,16 @@ class ClipPicture:
 
 
 def show_clip(
-    source: ClipSource, index: int, sampling: Sampling, rng: np.random.Generator
+    records: ClipRecords, index: int, sampling: Sampling, rng: np.random.Generator
 ) -> ClipPicture:
     """Reads a clip, draws an augmentation and paints both.
 
     Raises:
         UserError: the record is damaged.
     """
-    classes = source.info.classes
-    memory_range = source.info.memory_range
-    record = source.read_encoded(index)
+    classes = records.info.classes
+    memory_range = records.info.memory_range
+    record = records.read_encoded(index)
     clip = record.decode(range(memory_range, 0, -1))
     draw = draw_clip(rng, clip.labels_HxW, sampling)
     batch = empty_batch(1, sampling.num_memory + 1, sampling.augmentation.crop_size)
@@ -136,11 +136,11 @@ class RunClips:
     """What a run trains on.
 
     Attributes:
-        records: its data directory.
+        data_dir: its data directory.
         sampling: how it makes training clips of them.
     """
 
-    records: Path
+    data_dir: Path
     sampling: Sampling
 
     @classmethod
@@ -152,7 +152,7 @@ class RunClips:
             config = said["config"]
             num_memory, memory_range = config["model.num_memory"], config["data.memory_range"]
             fields = {f.name: config[f"data.{f.name}"] for f in dataclasses.fields(Augmentation)}
-            records = Path(said["data_dir"])
+            data_dir = Path(said["data_dir"])
         except (OSError, TypeError, KeyError) as error:
             raise UserError(
                 f"{path} does not say how a run trains ({error!r}): expected the workdir of a run "
@@ -160,11 +160,11 @@ class RunClips:
             ) from error
         augmentation = decode(Augmentation, fields, str(path))
         memory_range = num_memory if memory_range is None else memory_range
-        return cls(records, Sampling(augmentation, num_memory, memory_range))
+        return cls(data_dir, Sampling(augmentation, num_memory, memory_range))
 
 
 def browse(
-    records: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     *,
     split: str = "train",
@@ -177,7 +177,7 @@ def browse(
     """Writes a contact sheet of a few clips.
 
     Args:
-        records: the data directory; None: the run's.
+        data_dir: the data directory; None: the run's.
         out: the file, .png or .html.
         split: which clips.
         num_clips: how many of them; all if there are fewer. Which, is drawn.
@@ -189,10 +189,10 @@ def browse(
     Raises:
         UserError: the records cannot be read, the file not written, or an option is wrong.
     """
-    if records is None:
+    if data_dir is None:
         if run is None:
             raise UserError("Which clips? Say --records=DIR, or --workdir=DIR of a run.")
-        records = run.records
+        data_dir = run.data_dir
     out = Path(out)
     if out.suffix not in (".png", ".html"):
         raise UserError(f"{out} ends in neither .png nor .html: which shall it be?")
@@ -202,29 +202,29 @@ def browse(
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
     if crop_size is not None and min(crop_size) < 1:
         raise UserError(f"A crop of {crop_size[0]}x{crop_size[1]} pixels holds none.")
-    source = open_clips(records, split)
-    sampling = _default_sampling(source) if run is None else run.sampling
+    records = open_clips(data_dir, split)
+    sampling = _default_sampling(records) if run is None else run.sampling
     if crop_size is not None:
         augmentation = dataclasses.replace(sampling.augmentation, crop_size=crop_size)
         sampling = dataclasses.replace(sampling, augmentation=augmentation)
     if num_memory is not None:
         sampling = dataclasses.replace(sampling, num_memory=num_memory)
-    source.check_memory(sampling.num_memory, sampling.memory_range)
+    records.check_memory(sampling.num_memory, sampling.memory_range)
     rng = np.random.default_rng(seed)
-    indices = np.sort(rng.choice(len(source), min(num_clips, len(source)), replace=False))
-    clips = [show_clip(source, int(index), sampling, rng) for index in indices]
-    classes = source.info.classes
+    indices = np.sort(rng.choice(len(records), min(num_clips, len(records)), replace=False))
+    clips = [show_clip(records, int(index), sampling, rng) for index in indices]
+    classes = records.info.classes
     if out.suffix == ".png":
         content = encoded(".png", contact_sheet(clips, classes)[..., ::-1])
     else:
-        title = f"{len(clips)} of {len(source)} clips of {split}, {records}"
+        title = f"{len(clips)} of {len(records)} clips of {split}, {data_dir}"
         content = page(clips, classes, title).encode()
     write_whole(out, content)
 
 
-def _default_sampling(source: ClipSource) -> Sampling:
-    memory_range = source.info.memory_range
-    side = max(int(source.read_encoded(0).size.height * _CROP_SHARE), 1)
+def _default_sampling(records: ClipRecords) -> Sampling:
+    memory_range = records.info.memory_range
+    side = max(int(records.read_encoded(0).size.height * _CROP_SHARE), 1)
     return Sampling(Augmentation((side, side)), min(_MEMORY, memory_range), memory_range)
 
 

@@ -108,8 +108,10 @@ def clips_of(video: LabelledVideo, options: Options) -> Iterator[PlannedClip]:
     """The clips of a video; raises UserError for one that cannot be made, unless it is skipped."""
     existing = sorted(video.frames)
     for query in video.queries:
-        clip = query
-        if isinstance(query, Query):
+        clip: FilesClip | Unusable
+        if isinstance(query, Unusable):
+            clip = query
+        else:
             clip = _with_memory(query, video, existing, options)
         if isinstance(clip, Unusable) and options.on_error == "stop":
             raise UserError(clip.reason)

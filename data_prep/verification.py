@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data_prep.records.parallel import computed_ahead
 from data_prep.records.writer import PlannedClip, SplitPlan
-from tmanet_jax.data.records import ClipSource, open_clips
+from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.errors import UserError
 
 
@@ -51,15 +51,15 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
     Raises:
         UserError: there are no records, or not of these splits.
     """
-    sources = {split: open_clips(out, split) for split in plans}
+    opened = {split: open_clips(out, split) for split in plans}
     differences: list[str] = []
     pairs: list[_Pair] = []
     for split, plan in plans.items():
         planned = {clip.id: clip for clip in plan.clips}
-        differences += _differing_ids(sources[split], planned, plan.labelled)
+        differences += _differing_ids(opened[split], planned, plan.labelled)
         pairs += [
-            _Pair(sources[split], index, planned[clip_id])
-            for index, clip_id in enumerate(sources[split].ids)
+            _Pair(opened[split], index, planned[clip_id])
+            for index, clip_id in enumerate(opened[split].ids)
             if clip_id in planned
         ]
     checksum = hashlib.sha256()
@@ -73,15 +73,15 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
             progress.update()
     return Verification(
         clips=len(pairs),
-        frames=sum(pair.source.info.memory_range + 1 for pair in pairs),
-        skipped=sum(len(source.skipped) for source in sources.values()),
+        frames=sum(pair.records.info.memory_range + 1 for pair in pairs),
+        skipped=sum(len(records.skipped) for records in opened.values()),
         checksum=checksum.hexdigest()[:16],
         differences=tuple(differences),
     )
 
 
 class _Pair(NamedTuple):
-    source: ClipSource
+    records: ClipRecords
     record: int
     clip: PlannedClip
 
@@ -92,10 +92,10 @@ class _Comparison(NamedTuple):
 
 
 def _differing_ids(
-    source: ClipSource, planned: Mapping[str, PlannedClip], labelled: bool
+    records: ClipRecords, planned: Mapping[str, PlannedClip], labelled: bool
 ) -> list[str]:
-    where = f"Split {source.split!r} of {source.data_dir}"
-    known = {*source.ids, *(clip.id for clip in source.skipped)}
+    where = f"Split {records.split!r} of {records.data_dir}"
+    known = {*records.ids, *(clip.id for clip in records.skipped)}
     differences = [
         f"{where} has no clip {clip_id}, the source has."
         for clip_id in planned
@@ -103,20 +103,20 @@ def _differing_ids(
     ]
     differences += [
         f"{where} has a clip {clip_id}, the source has none."
-        for clip_id in source.ids
+        for clip_id in records.ids
         if clip_id not in planned
     ]
-    if source.labelled != labelled:
-        has, lacks = ("records", "source") if source.labelled else ("source", "records")
+    if records.labelled != labelled:
+        has, lacks = ("records", "source") if records.labelled else ("source", "records")
         differences.append(f"{where}: the {has} have labels, the {lacks} have none.")
     return differences
 
 
 def _compare(pair: _Pair) -> _Comparison:
     """Compares one record, decoded, with its files."""
-    offsets = range(pair.source.info.memory_range, 0, -1)
+    offsets = range(pair.records.info.memory_range, 0, -1)
     try:
-        record = pair.source.read_encoded(pair.record)
+        record = pair.records.read_encoded(pair.record)
         clip = record.decode(offsets)
     except UserError as error:
         return _Comparison([str(error)], b"")
@@ -129,7 +129,10 @@ def _compare(pair: _Pair) -> _Comparison:
         return _Comparison([f"{where} cannot be compared with its source: {error}"], checksum)
     of_sources = [*expected.frames_SxHxWx3, expected.labels_HxW]
     names = [
-        *(f"frame {offset * pair.source.info.frame_stride} before the query" for offset in offsets),
+        *(
+            f"frame {offset * pair.records.info.frame_stride} before the query"
+            for offset in offsets
+        ),
         "query",
         "labels",
     ]

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.records import ClipSource, open_clips
+from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import InitConfig, Settings
@@ -27,7 +27,7 @@ def open_split(
     memory_range: int,
     num_memory: int | None = None,
     unlabelled_ok: bool = False,
-) -> ClipSource:
+) -> ClipRecords:
     """The clips of a split, checked against the network.
 
     Args:
@@ -40,15 +40,15 @@ def open_split(
     Raises:
         UserError: no such records, or ones that this network cannot use.
     """
-    source = open_clips(settings.data.dir, split)
-    num_classes = source.info.classes.num_classes
+    records = open_clips(settings.data.dir, split)
+    num_classes = records.info.classes.num_classes
     if num_classes != settings.model.head.num_classes:
         raise UserError(
             f"The records in {settings.data.dir} have {counted(num_classes, 'class')}, "
             f"config.model.num_classes is {settings.model.head.num_classes}: set it to "
             f"{num_classes}, or choose another config.data.dir."
         )
-    if not (source.labelled or unlabelled_ok):
+    if not (records.labelled or unlabelled_ok):
         raise UserError(
             f"The split {split!r} in {settings.data.dir} has no labels: it can neither train nor "
             "be scored; choose another config.data.train_split or config.data.eval_split, or let "
@@ -56,8 +56,8 @@ def open_split(
         )
     if num_memory is None:
         num_memory = settings.model.head.num_memory
-    source.check_memory(num_memory, memory_range)
-    return source
+    records.check_memory(num_memory, memory_range)
+    return records
 
 
 def random_model(settings: Settings) -> TMANet:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import lock, write_whole
-from tmanet_jax.data.records import ClipSource
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel import distributed
 from tmanet_jax.protocol import Protocol
@@ -52,11 +52,11 @@ def make_workdir(workdir: Path) -> None:
         ) from error
 
 
-def check_processes_agree(source: ClipSource, workdir: Path | None) -> None:
+def check_processes_agree(records: ClipRecords, workdir: Path | None) -> None:
     """The processes of a run share the clips, whose records may lie anywhere, and the workdir.
 
     Args:
-        source: of the clips.
+        records: of the clips.
         workdir: made already; None: not all processes use it.
 
     Raises:
@@ -64,7 +64,7 @@ def check_processes_agree(source: ClipSource, workdir: Path | None) -> None:
     """
     if distributed.count() == 1:
         return
-    distributed.check_same("clips", [source.clip_id(index) for index in range(len(source))])
+    distributed.check_same("clips", [records.clip_id(index) for index in range(len(records))])
     if workdir is None:
         return
     start_id = distributed.exchange("start", uuid.uuid4().hex)[0]
@@ -140,7 +140,7 @@ class RunDescription:
 
     @classmethod
     def of(
-        cls, config: Mapping[str, Any], source: ClipSource, protocol: Protocol
+        cls, config: Mapping[str, Any], records: ClipRecords, protocol: Protocol
     ) -> "RunDescription":
         """That of this process, with the clips that it trains on."""
         versions = {name: metadata.version(name) for name in _PACKAGES}
@@ -149,8 +149,8 @@ class RunDescription:
             command=shlex.join(sys.argv),
             versions={"python": platform.python_version(), **versions},
             commit=_commit(),
-            data_dir=str(source.data_dir.absolute()),
-            classes=source.info.classes,
+            data_dir=str(records.data_dir.absolute()),
+            classes=records.info.classes,
             protocol=protocol,
         )
 

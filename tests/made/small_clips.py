@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.records.writer import SplitPlan, write_records
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.records import Clip, ClipSource, open_clips
+from tmanet_jax.data.records import Clip, ClipRecords, open_clips
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class NoiseClip:
         return Clip(self.id, self.group, frames_SxHxWx3, labels_HxW)
 
 
-def write_noise(out: Path, num_clips: int, split: str = "train") -> ClipSource:
+def write_noise(out: Path, num_clips: int, split: str = "train") -> ClipRecords:
     clips = [NoiseClip(number) for number in range(num_clips)]
     write_records(out, CITYSCAPES, 3, {split: SplitPlan(clips, labelled=True)})
     return open_clips(out, split)
 
 
-def damage(source: ClipSource, shard: int = 0) -> Path:
+def damage(records: ClipRecords, shard: int = 0) -> Path:
     """Overwrites the middle of a shard, as a bad disk would."""
-    path = sorted(source.data_dir.glob("clip_records/*.*.*/*array_record*"))[shard]
+    path = sorted(records.data_dir.glob("clip_records/*.*.*/*array_record*"))[shard]
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 100] = bytes(100)

@@ -7,7 +7,7 @@ from pathlib import Path
 from data_prep.records.writer import SplitPlan, write_records
 from data_prep.street.render import SnippetFrames
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
-from tmanet_jax.data.records import Clip, ClipSource, open_clips
+from tmanet_jax.data.records import Clip, ClipRecords, open_clips
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StreetFrame:
         return Clip(self.id, self.group, picture.image_HxWx3[None], labels_HxW)
 
 
-def write_videos(out: Path, frames_of_snippet: Mapping[int, range]) -> ClipSource:
+def write_videos(out: Path, frames_of_snippet: Mapping[int, range]) -> ClipRecords:
     """Records of the split `val`."""
     frames = [
         StreetFrame(snippet, number)

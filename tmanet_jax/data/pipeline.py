@@ -17,7 +17,7 @@ from absl import flags
 
 from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data.augment import Augmentation
-from tmanet_jax.data.records import Clip, ClipSource, EncodedClip
+from tmanet_jax.data.records import Clip, ClipRecords, EncodedClip
 from tmanet_jax.data.samples import (
     Batch,
     ClipDraw,
@@ -76,11 +76,11 @@ class _DrawnClip:
 
 @dataclass(frozen=True)
 class _DrawClip(grain.transforms.RandomMap):
-    source: ClipSource
+    records: ClipRecords
     sampling: Sampling
 
     def random_map(self, index: int, rng: np.random.Generator) -> _DrawnClip:
-        clip = self.source.read_encoded(index)
+        clip = self.records.read_encoded(index)
         labels_HxW = clip.decode_labels()
         return _DrawnClip(index, clip, labels_HxW, draw_clip(rng, labels_HxW, self.sampling))
 
@@ -101,15 +101,15 @@ class _MakeBatch:
 
 @dataclass(frozen=True)
 class _LoadWholeClip(grain.transforms.Map):
-    source: ClipSource
+    records: ClipRecords
     num_memory: int
 
     def map(self, index: int) -> Clip:
-        return self.source.read(index, range(self.num_memory, 0, -1))
+        return self.records.read(index, range(self.num_memory, 0, -1))
 
 
 def train_batches(
-    source: ClipSource,
+    records: ClipRecords,
     augmentation: Augmentation,
     *,
     num_memory: int,
@@ -125,7 +125,7 @@ def train_batches(
     """Endless batches of augmented clips, every epoch in another order.
 
     Args:
-        source: the clips.
+        records: the clips.
         augmentation: how they are augmented.
         num_memory: number of memory frames T of each clip; S = T + 1.
         memory_range: they are drawn, anew each time, from this many frames before the query.
@@ -143,8 +143,8 @@ def train_batches(
         UserError: the clips have no labels or too few memory frames, or the batch cannot be
             divided; while iterating, a record is damaged or a worker process has died.
     """
-    source.check_memory(num_memory, memory_range)
-    source.check_labelled()
+    records.check_memory(num_memory, memory_range)
+    records.check_labelled()
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
             f"A batch of {batch_size} clips cannot be divided among {process_count} processes: "
@@ -157,11 +157,11 @@ def train_batches(
     sampling = Sampling(augmentation, num_memory, memory_range)
     first_part = start_step * process_count + process_index
     batches = (
-        grain.MapDataset.source(range(len(source)))
+        grain.MapDataset.source(range(len(records)))
         .seed(seed)
         .shuffle()
         .repeat()
-        .random_map(_DrawClip(source, sampling))
+        .random_map(_DrawClip(records, sampling))
         # An endless stream has no remainder; grain would round its length up, beyond an index.
         .batch(
             batch_size // process_count,
@@ -175,12 +175,12 @@ def train_batches(
 
 
 def eval_clips(
-    source: ClipSource, *, num_memory: int, process_index: int = 0, process_count: int = 1
+    records: ClipRecords, *, num_memory: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Clip]:
     """Whole clips in the order of the records, with the newest memory frames.
 
     Args:
-        source: the clips.
+        records: the clips.
         num_memory: number of memory frames T of each clip; S = T + 1.
         process_index: clips process_index, process_index + process_count, ... are wanted.
         process_count: among how many processes the clips are divided; each clip goes to one.
@@ -188,10 +188,10 @@ def eval_clips(
     Raises:
         UserError: the records have too few memory frames; while iterating, a record is damaged.
     """
-    source.check_memory(num_memory, num_memory)
+    records.check_memory(num_memory, num_memory)
     clips = (
-        grain.MapDataset.source(range(len(source)))
-        .map(_LoadWholeClip(source, num_memory))[process_index::process_count]
+        grain.MapDataset.source(range(len(records)))
+        .map(_LoadWholeClip(records, num_memory))[process_index::process_count]
         .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
     )
     return iter(clips)

@@ -159,7 +159,7 @@ class EncodedClip:
             raise _damaged(self.where, self.id, error) from error
 
 
-class ClipSource:
+class ClipRecords:
     """The clips of one split. Made by `open_clips`; picklable, so that workers can be spawned."""
 
     def __init__(self, data_dir: Path, split: str, info: RecordsInfo, data_source: Any) -> None:
@@ -172,7 +172,7 @@ class ClipSource:
     def __len__(self) -> int:
         return len(self._split_info.ids)
 
-    def __reduce__(self) -> tuple[Callable[..., "ClipSource"], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[Callable[..., "ClipRecords"], tuple[Path, str]]:
         return open_clips, (self.data_dir, self.split)
 
     @property
@@ -318,7 +318,7 @@ def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
     return _open_directory(Path(data_dir))[0]
 
 
-def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
+def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipRecords:
     """Opens the records of one split.
 
     Raises:
@@ -334,7 +334,7 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipSource:
     undecoded = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
-    return ClipSource(data_dir, split, info, undecoded)
+    return ClipRecords(data_dir, split, info, undecoded)
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tmanet_jax.data.classes import IGNORE, void_class
-from tmanet_jax.data.records import Clip, ClipSource
+from tmanet_jax.data.records import Clip, ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.tmanet import TMANet
@@ -33,7 +33,7 @@ def frame_stream(model: TMANet, config: EvalConfig) -> FrameStream:
 
 
 def evaluate_videos(
-    stream: FrameStream, source: ClipSource, *, num_shown: int, as_published: bool = False
+    stream: FrameStream, records: ClipRecords, *, num_shown: int, as_published: bool = False
 ) -> tuple[Evaluation, TemporalScores]:
     """Scores the network on every frame of every video of a split, with one pass a frame.
 
@@ -42,27 +42,27 @@ def evaluate_videos(
 
     Args:
         stream: the network.
-        source: the videos.
+        records: the videos.
         num_shown: frames to keep for pictures.
         as_published: see `VideoConsistency`.
 
     Raises:
         UserError: there are no videos, or one with frames of several sizes.
     """
-    classes = source.info.classes
+    classes = records.info.classes
     void = void_class(classes)
     total = TemporalTotal(
         classes.num_classes,
         void=(IGNORE,) if void is None else (IGNORE, void),
         as_published=as_published,
     )
-    videos = find_videos(source)
-    scored = _Scored(source, num_shown)
+    videos = find_videos(records)
+    scored = _Scored(records, num_shown)
     with tqdm(
-        total=len(source), desc="videos", unit="frame", leave=False, disable=None
+        total=len(records), desc="videos", unit="frame", leave=False, disable=None
     ) as progress:
         for video in videos:
-            segmented = segment_video(stream, clips_of(source, video, num_memory=0))
+            segmented = segment_video(stream, clips_of(records, video, num_memory=0))
             total.add_video(_followed(segmented, video, scored, progress))
     return scored.evaluation(), total.result()
 
@@ -96,9 +96,9 @@ def segment_video(stream: FrameStream, clips: Iterable[Clip]) -> Iterator[Segmen
 class _Scored:
     """The frames' scores, and some frames to show."""
 
-    def __init__(self, source: ClipSource, num_shown: int):
-        self._tally = Tally.of_split(source)
-        self._wanted = evenly_spread(range(len(source)), num_shown)
+    def __init__(self, records: ClipRecords, num_shown: int):
+        self._tally = Tally.of_split(records)
+        self._wanted = evenly_spread(range(len(records)), num_shown)
         self._shown: list[SegmentedClip] = []
 
     def add(self, index: int, segmented: SegmentedClip) -> None:

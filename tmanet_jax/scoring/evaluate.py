@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.pipeline import eval_clips
-from tmanet_jax.data.records import ClipSource
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.parallel import distributed
 from tmanet_jax.scoring.clips import ClipSegmenter, SegmentedClip
 from tmanet_jax.scoring.metrics import Scores, merged, scores, scores_without
@@ -101,13 +101,13 @@ class Tally:
         self._mean_iou_N = np.zeros(len(clip_ids))
 
     @classmethod
-    def of_split(cls, source: ClipSource) -> "Tally":
+    def of_split(cls, records: ClipRecords) -> "Tally":
         """For the clips of a split."""
-        indices = range(len(source))
+        indices = range(len(records))
         return cls(
-            source.info.classes,
-            [source.clip_id(index) for index in indices],
-            [source.group(index) for index in indices],
+            records.info.classes,
+            [records.clip_id(index) for index in indices],
+            [records.group(index) for index in indices],
         )
 
     def add(self, index: int, confusion_CxC: np.ndarray) -> None:
@@ -130,7 +130,7 @@ class Tally:
 
 def evaluate(
     segmenter: ClipSegmenter,
-    source: ClipSource,
+    records: ClipRecords,
     on_clip: Callable[[SegmentedClip], None] = lambda segmented: None,
 ) -> Evaluation:
     """Scores the network on every clip of a split.
@@ -140,14 +140,14 @@ def evaluate(
 
     Args:
         segmenter: the network.
-        source: the split; its clips have labels.
+        records: the split; its clips have labels.
         on_clip: called with each clip of this process.
     """
-    tally = Tally.of_split(source)
+    tally = Tally.of_split(records)
     shown: list[SegmentedClip] = []
-    mine = range(jax.process_index(), len(source), jax.process_count())
+    mine = range(jax.process_index(), len(records), jax.process_count())
     wanted = evenly_spread(mine, segmenter.config.num_overlays)
-    for index, segmented in zip(mine, segment_split(segmenter, source), strict=True):
+    for index, segmented in zip(mine, segment_split(segmenter, records), strict=True):
         tally.add(index, segmented.confusion_CxC)
         if index in wanted:
             shown.append(segmented)
@@ -156,16 +156,16 @@ def evaluate(
 
 
 def segment_split(
-    segmenter: ClipSegmenter, source: ClipSource, title: str = "evaluate"
+    segmenter: ClipSegmenter, records: ClipRecords, title: str = "evaluate"
 ) -> "tqdm[SegmentedClip]":
     """Segments this process's clips of a split, with a progress bar."""
     index, count = jax.process_index(), jax.process_count()
     clips = eval_clips(
-        source, num_memory=segmenter.num_memory, process_index=index, process_count=count
+        records, num_memory=segmenter.num_memory, process_index=index, process_count=count
     )
     return tqdm(
         segmenter.segment(clips),
-        total=len(range(index, len(source), count)),
+        total=len(range(index, len(records), count)),
         desc=title,
         unit="clip",
         leave=False,

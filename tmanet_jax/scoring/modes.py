@@ -42,17 +42,17 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
         UserError: bad input, or nothing to score.
     """
     settings = scored_as_before(model_settings(settings), workdir)
-    source = open_split(
+    records = open_split(
         settings,
         settings.data.eval_split,
         memory_range=settings.model.head.num_memory,
         unlabelled_ok=submit is not None,
     )
     player_clips = _player_clips(settings)
-    submission = None if submit is None else Submission.begin(submit, source)
-    trained = load_trained(settings, workdir, source.info.classes)
+    submission = None if submit is None else Submission.begin(submit, records)
+    trained = load_trained(settings, workdir, records.info.classes)
     make_workdir(workdir)
-    check_processes_agree(source, None if settings.init.checkpoint else workdir)
+    check_processes_agree(records, None if settings.init.checkpoint else workdir)
     program = compile_segmenter(
         trained.graphdef,
         settings.model.head.num_memory,
@@ -60,16 +60,16 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
         local_mesh(settings.mesh),
     )
     segmenter = program.with_weights(*trained.weights)
-    if not source.labelled:
+    if not records.labelled:
         assert submission is not None
-        for segmented in segment_split(segmenter, source, title="segment"):
+        for segmented in segment_split(segmenter, records, title="segment"):
             submission.add(segmented)
     else:
-        for doubt in source.label_doubts(trains=False):
+        for doubt in records.label_doubts(trains=False):
             distributed.tell(doubt)
-        evaluation = evaluate(segmenter, source, *([] if submission is None else [submission.add]))
+        evaluation = evaluate(segmenter, records, *([] if submission is None else [submission.add]))
         if distributed.is_first():
-            report = report_of(evaluation, segmenter, source, trained.step)
+            report = report_of(evaluation, segmenter, records, trained.step)
             report = dataclasses.replace(
                 report,
                 weights=settings.init.checkpoint,
@@ -92,24 +92,24 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     if distributed.count() > 1:
         raise UserError("Videos are scored by one process: start mode consistency in one alone.")
     settings = scored_as_before(model_settings(settings), workdir)
-    source = open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
-    first = find_videos(source)[0]
-    trained = load_trained(settings, workdir, source.info.classes)
+    records = open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
+    first = find_videos(records)[0]
+    trained = load_trained(settings, workdir, records.info.classes)
     network = to_default_device(trained.weights)
     stream = frame_stream(nnx.merge(trained.graphdef, *network), settings.evaluation)
     make_workdir(workdir / CONSISTENCY_DIR)
     evaluation, temporal = evaluate_videos(
         stream,
-        source,
+        records,
         num_shown=settings.evaluation.num_overlays,
         as_published=settings.evaluation.vspw_published,
     )
-    clips = clips_of(source, first, num_memory=0)
+    clips = clips_of(records, first, num_memory=0)
     report = Report(
         evaluation=evaluation,
         how=settings.evaluation,
         step=trained.step,
-        split=source.split,
+        split=records.split,
         weights=settings.init.checkpoint,
         player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
         temporal=temporal,
@@ -127,12 +127,12 @@ def _player_clips(settings: Settings) -> Iterable[Clip]:
     if not video_dir:
         return ()
     of_videos = dataclasses.replace(settings.data, dir=video_dir)
-    source = open_split(
+    records = open_split(
         dataclasses.replace(settings, data=of_videos),
         settings.data.eval_split,
         memory_range=0,
         num_memory=0,
         unlabelled_ok=True,
     )
-    clips = clips_of(source, find_videos(source)[0], num_memory)
+    clips = clips_of(records, find_videos(records)[0], num_memory)
     return itertools.islice(clips, MAX_PLAYER_FRAMES)

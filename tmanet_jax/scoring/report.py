@@ -16,7 +16,7 @@ import numpy as np
 
 from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.data.records import ClipSource
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.charts import confusion_picture
@@ -59,14 +59,14 @@ class Report:
 
 
 def report_of(
-    evaluation: Evaluation, segmenter: ClipSegmenter, source: ClipSource, step: int
+    evaluation: Evaluation, segmenter: ClipSegmenter, records: ClipRecords, step: int
 ) -> Report:
     """With the worst clips, which are segmented once more.
 
     Args:
         evaluation: of the split.
         segmenter: the network.
-        source: the split.
+        records: the split.
         step: of the weights.
     """
     worst = evaluation.worst(segmenter.config.num_worst)
@@ -75,8 +75,8 @@ def report_of(
         evaluation=evaluation,
         how=segmenter.config,
         step=step,
-        split=source.split,
-        worst=list(segmenter.segment(source.read(index, offsets) for index in worst)),
+        split=records.split,
+        worst=list(segmenter.segment(records.read(index, offsets) for index in worst)),
     )
 
 

@@ -18,7 +18,7 @@ from tmanet_jax.data.classes import (
     train_ids_to_label_ids,
 )
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.data.records import ClipSource
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.scoring.clips import SegmentedClip
 
@@ -38,14 +38,14 @@ class Submission:
     num_clips: int
 
     @classmethod
-    def begin(cls, directory: Path, source: ClipSource) -> "Submission":
+    def begin(cls, directory: Path, records: ClipRecords) -> "Submission":
         """Makes the directory for the predictions of a split.
 
         Raises:
             UserError: it cannot be written, or holds pictures that are none of the split's.
         """
-        classes = source.info.classes
-        names = {result_name(source.clip_id(i), classes) for i in range(len(source))}
+        classes = records.info.classes
+        names = {result_name(records.clip_id(i), classes) for i in range(len(records))}
         try:
             directory.mkdir(parents=True, exist_ok=True)
             strangers = sorted({path.name for path in directory.glob("*.png")} - names)
@@ -54,9 +54,10 @@ class Submission:
         if strangers:
             raise UserError(
                 f"{directory} holds {strangers[0]}, which is no result of the split "
-                f"{source.split!r}: a server would refuse it. Choose another --submit, or empty it."
+                f"{records.split!r}: a server would refuse it. Choose another --submit, or empty "
+                "it."
             )
-        return cls(directory, classes, len(source))
+        return cls(directory, classes, len(records))
 
     def add(self, segmented: SegmentedClip) -> None:
         """Writes the prediction of a clip; the file appears whole or not at all.

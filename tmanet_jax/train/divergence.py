@@ -9,7 +9,7 @@ import optax
 
 from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.data.records import ClipSource
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.step import StepMetrics, TrainState
@@ -19,7 +19,7 @@ class LossWatch:
     """Looks at each step's loss two steps later, so that the device never waits for the host.
 
     Args:
-        source: names the clips of a bad batch.
+        records: names the clips of a bad batch.
         checkpoints: says what is safe when a run must stop.
         schedule: learning rate of a step.
         log: takes the curves.
@@ -30,13 +30,13 @@ class LossWatch:
 
     def __init__(
         self,
-        source: ClipSource,
+        records: ClipRecords,
         checkpoints: Checkpoints,
         schedule: optax.Schedule,
         log: RunLog,
         max_skipped: int,
     ):
-        self._source = source
+        self._records = records
         self._checkpoints = checkpoints
         self._schedule = schedule
         self._log = log
@@ -129,7 +129,7 @@ class LossWatch:
             return
         if self._skipped_since is None:
             self._skipped_since = step
-        clip_ids = ", ".join(self._source.clip_id(int(index)) for index in indices)
+        clip_ids = ", ".join(self._records.clip_id(int(index)) for index in indices)
         found = (
             f"Step {step + 1}: the loss is {loss} and the gradient's norm {grad_norm}, with "
             f"the clips {clip_ids}."

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tmanet_jax.checkpoints.store import DataStream
-from tmanet_jax.data.records import ClipSource
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import open_split
 from tmanet_jax.models.tmanet import TMANet
@@ -21,8 +21,8 @@ _FRAMES_MEASURED = 15
 class Splits(NamedTuple):
     """The clips of a run: those that train it, and those that are scored."""
 
-    train: ClipSource
-    scored: ClipSource
+    train: ClipRecords
+    scored: ClipRecords
 
     def label_doubts(self) -> list[str]:
         """What is doubtful about the labels of both."""
@@ -44,13 +44,13 @@ def open_splits(settings: Settings) -> Splits:
     return splits
 
 
-def _check_crop(settings: Settings, source: ClipSource) -> None:
+def _check_crop(settings: Settings, records: ClipRecords) -> None:
     """A crop beyond the largest resized frame would be padding in every clip.
 
     Raises:
         UserError: it is.
     """
-    frame = source.read_encoded(0).size
+    frame = records.read_encoded(0).size
     augmentation = settings.data.augmentation
     largest = [int(length * augmentation.ratio_range[1]) for length in frame]
     if any(c > side for c, side in zip(augmentation.crop_size, largest, strict=True)):
@@ -61,43 +61,43 @@ def _check_crop(settings: Settings, source: ClipSource) -> None:
         )
 
 
-def with_training_data(settings: Settings, source: ClipSource) -> Settings:
+def with_training_data(settings: Settings, records: ClipRecords) -> Settings:
     """The settings with what the training split says of how its network is to be used."""
     protocol = dataclasses.replace(
         settings.evaluation.protocol,
-        memory_stride=source.info.frame_stride,
-        train_height=_usual_height(source),
+        memory_stride=records.info.frame_stride,
+        train_height=_usual_height(records),
     )
     evaluation = dataclasses.replace(settings.evaluation, protocol=protocol)
     return dataclasses.replace(settings, evaluation=evaluation)
 
 
-def _usual_height(source: ClipSource) -> int:
+def _usual_height(records: ClipRecords) -> int:
     """The median height of a few frames, spread evenly over the split."""
-    some = evenly_spread(range(len(source)), _FRAMES_MEASURED)
-    return int(np.median([source.read_encoded(index).size.height for index in some]))
+    some = evenly_spread(range(len(records)), _FRAMES_MEASURED)
+    return int(np.median([records.read_encoded(index).size.height for index in some]))
 
 
-def data_stream(settings: Settings, source: ClipSource) -> DataStream:
+def data_stream(settings: Settings, records: ClipRecords) -> DataStream:
     """What decides the batches of a run."""
     return DataStream(
         seed=settings.seed,
         batch_size=settings.batch_size,
-        num_clips=len(source),
+        num_clips=len(records),
         memory_range=settings.data.memory_range,
         augmentation=settings.data.augmentation,
-        records=source.fingerprint(),
+        records=records.fingerprint(),
     )
 
 
-def class_weights(source: ClipSource, power: float) -> tuple[float, ...] | None:
+def class_weights(records: ClipRecords, power: float) -> tuple[float, ...] | None:
     """Frequency ** -power for each class, scaled so that the mean over labelled pixels is 1.
 
     A class that never occurs weighs 0. With power 0 there are no weights.
     """
     if power == 0:
         return None
-    pixels_C = np.array(source.class_pixels)
+    pixels_C = np.array(records.class_pixels)
     frequency_C = pixels_C / pixels_C.sum()
     present_C = frequency_C > 0
     weights_C = np.where(present_C, np.where(present_C, frequency_C, 1.0) ** -power, 0.0)
