@@ -45,7 +45,7 @@ class Toy(DataSet):
 
 
 def _by_number(files):
-    return {int(re.sub(r"\D", "", name)): file for name, file in files.items()}
+    return dict(sorted((int(re.sub(r"\D", "", name)), file) for name, file in files.items()))
 
 
 def _query(clip_id, number, frame, mask):
