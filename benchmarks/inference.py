@@ -159,17 +159,12 @@ def random_model(config: ModelConfig, seed: int) -> TMANet:
 
 def encode(network: TMANet, frames_BxHxWx3: jax.Array) -> jax.Array:
     """uint8 frames -> stage-4 features."""
-    return network.encode(_normalized(frames_BxHxWx3[:, None])[:, 0]).stage4
+    return network.encode(normalize(frames_BxHxWx3[:, None])[:, 0]).stage4
 
 
 def segment(network: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
     """uint8 clips -> logits at stride 8."""
-    return network(_normalized(frames_BxSxHxWx3)).main
-
-
-def _normalized(frames_BxSxHxWx3: jax.Array) -> jax.Array:
-    batch_size, _, height, width, _ = frames_BxSxHxWx3.shape
-    return normalize(frames_BxSxHxWx3, jnp.tile(jnp.array([height, width]), (batch_size, 1)))
+    return network(normalize(frames_BxSxHxWx3)).main
 
 
 class Forward:

@@ -210,8 +210,7 @@ class WholeClip:
             network: TMANet = nnx.merge(graphdef, weights)
             _, height, width, _ = frames_SxHxWx3.shape
             size = (height, width)
-            clip = normalize(frames_SxHxWx3[None], jnp.array([size]))
-            logits_1xhxwxC = network(clip).main
+            logits_1xhxwxC = network(normalize(frames_SxHxWx3[None])).main
             full = resize_bilinear(logits_1xhxwxC, size, align_corners=network.config.align_corners)
             return full.argmax(-1).astype(jnp.uint8)[0], logits_1xhxwxC[0]
 
