@@ -41,77 +41,71 @@ class Run(NamedTuple):
     writes_json: bool = True
 
 
-def _benchmark(name: str, kind: str, config: str, *options: str) -> Run:
-    """One of this folder, with one of the configurations."""
-    return Run(name, ("-m", "benchmarks", kind, f"--config=configs/{config}.py", *options))
+def _benchmark(name: str, words: str) -> Run:
+    """One of this folder."""
+    return Run(name, ("-m", "benchmarks", *words.split()))
 
 
-def _program(config: str, topology: str, *options: str, kind: str = "train") -> Run:
+def _program(config: str, topology: str, options: str = "", kind: str = "train") -> Run:
     """Compiled for TPU chips: 10 to 20 CPU minutes."""
-    special = [option.split(".")[-1].replace("=", "-") for option in options if "mesh" in option]
-    name = "-".join([config, kind, topology.replace(":", "-"), *special])
-    options = (f"--topology={topology}", f"--program={kind}", *options)
-    return _benchmark(name, "compile", config, _BFLOAT16, *options)._replace(timeout=None)
+    name = f"{config}-{kind}-{topology.replace(':', '-')}"
+    if "mesh.space=2" in options:
+        name += "-space-2"
+    words = f"{_BFLOAT16} --topology={topology} --program={kind} {options}"
+    run = _benchmark(name, f"compile --config=configs/{config}.py {words}")
+    return run._replace(timeout=None)
 
 
 _BFLOAT16 = "--config.model.dtype=bfloat16"
+_CITYSCAPES, _CAMVID = "--config=configs/cityscapes.py", "--config=configs/camvid.py"
+_TRAIN, _STREAM = f"train {_CITYSCAPES} {_BFLOAT16}", f"stream {_CITYSCAPES} {_BFLOAT16}"
+_INFERENCE, _FRAME = f"inference {_CITYSCAPES} {_BFLOAT16} --torch", "--size=1024x2048"
 _ONE_CLIP, _LARGER = "--clips-per-chip=1", "--larger=v5e:8x8,v5e:16x16"
-_SHARED = ("--config.batch_size=8", "--config.mesh.space=2")
-_WHOLE_FRAME = "--size=1024x2048"
+_SHARED = "--config.batch_size=8 --config.mesh.space=2"
+_OTHER_CHIPS = ("v5p:2x2x4", "v6e:4x4", "v4:2x2x4")
 
 CPU = (
-    _benchmark("train", "train", "cityscapes", "--torch", "--turns=5"),
-    _benchmark("inference", "inference", "cityscapes", "--torch"),
-    _benchmark("attention", "attention", "cityscapes", "--torch", "--turns=5"),
-    _benchmark("start", "start", "demo"),
-    _benchmark("stream_2", "stream", "cityscapes", "--torch", "--turns=7"),
-    _benchmark("stream_4", "stream", "camvid", "--torch", "--turns=7"),
-    _benchmark("curves", "curves", "demo", "--out={out}/curves.png"),
-    _benchmark("data", "data", "benchmark"),
-    _benchmark("train_full_clip", "train", "cityscapes", "--full", "--batch=1", "--turns=3"),
+    _benchmark("train", f"train {_CITYSCAPES} --torch --turns=5"),
+    _benchmark("inference", f"inference {_CITYSCAPES} --torch"),
+    _benchmark("attention", f"attention {_CITYSCAPES} --torch --turns=5"),
+    _benchmark("start", "start"),
+    _benchmark("stream_2", f"stream {_CITYSCAPES} --torch --turns=7"),
+    _benchmark("stream_4", f"stream {_CAMVID} --torch --turns=7"),
+    _benchmark("curves", "curves --out={out}/curves.png"),
+    _benchmark("data", "data"),
+    _benchmark("train_full_clip", f"train {_CITYSCAPES} --full --batch=1 --turns=3"),
 )
 
 GPU = (
-    _benchmark("train_cityscapes", "train", "cityscapes", _BFLOAT16, "--torch"),
-    _benchmark("train_camvid", "train", "camvid", _BFLOAT16, "--torch"),
-    _benchmark("attention", "attention", "cityscapes", _BFLOAT16, "--torch"),
-    _benchmark("train_cityscapes_float32", "train", "cityscapes", "--torch", "--turns=5"),
+    _benchmark("train_cityscapes", f"{_TRAIN} --torch"),
+    _benchmark("train_camvid", f"train {_CAMVID} {_BFLOAT16} --torch"),
+    _benchmark("attention", f"attention {_CITYSCAPES} {_BFLOAT16} --torch"),
+    _benchmark("train_cityscapes_float32", f"train {_CITYSCAPES} --torch --turns=5"),
     *(
-        _benchmark(
-            f"train_batch_{size}", "train", "cityscapes", _BFLOAT16, f"--batch={size}", "--turns=5"
-        )
+        _benchmark(f"train_batch_{size}", f"{_TRAIN} --batch={size} --turns=5")
         for size in (16, 24, 32, 48, 64)
     ),
     *(
         _benchmark(
             f"train_remat_batch_{size}",
-            *("train", "cityscapes", _BFLOAT16, "--config.model.remat=True"),
-            *(f"--batch={size}", "--turns=5"),
+            f"{_TRAIN} --config.model.remat=True --batch={size} --turns=5",
         )
         for size in (8, 32, 64)
     ),
     *(
-        _benchmark(
-            f"train_whole_frame_batch_{size}",
-            *("train", "cityscapes", _BFLOAT16, _WHOLE_FRAME, f"--batch={size}", "--turns=5"),
-        )
+        _benchmark(f"train_whole_frame_batch_{size}", f"{_TRAIN} {_FRAME} --batch={size} --turns=5")
         for size in (1, 2, 4)
     ),
-    _benchmark("inference_window", "inference", "cityscapes", _BFLOAT16, "--torch"),
-    _benchmark(
-        "inference_whole_frame", "inference", "cityscapes", _BFLOAT16, _WHOLE_FRAME, "--torch"
-    ),
-    _benchmark("stream_bfloat16", "stream", "cityscapes", _BFLOAT16, _WHOLE_FRAME, "--turns=50"),
-    _benchmark("stream_float32", "stream", "cityscapes", _WHOLE_FRAME, "--turns=20"),
+    _benchmark("inference_window", _INFERENCE),
+    _benchmark("inference_whole_frame", f"{_INFERENCE} {_FRAME}"),
+    _benchmark("stream_bfloat16", f"{_STREAM} {_FRAME} --turns=50"),
+    _benchmark("stream_float32", f"stream {_CITYSCAPES} {_FRAME} --turns=20"),
     *(
-        _benchmark(
-            f"stream_batch_{size}",
-            *("stream", "cityscapes", _BFLOAT16, _WHOLE_FRAME, f"--batch={size}", "--turns=20"),
-        )
+        _benchmark(f"stream_batch_{size}", f"{_STREAM} {_FRAME} --batch={size} --turns=20")
         for size in (2, 4, 8, 16)
     ),
-    _benchmark("curves", "curves", "cityscapes", "--sides=257,513,769", "--out={out}/curves.png"),
-    _benchmark("start", "start", "demo"),
+    _benchmark("curves", f"curves {_CITYSCAPES} --sides=257,513,769 --out={{out}}/curves.png"),
+    _benchmark("start", "start"),
     *(
         Run(
             f"demo_{dtype}",
@@ -124,68 +118,56 @@ GPU = (
         )
         for dtype in ("float32", "bfloat16")
     ),
-    Run(
+    _benchmark(
         "demo_both",
-        (
-            *("-m", "benchmarks", "baseline", "--out={out}/runs"),
-            "--workdirs={out}/runs/demo_float32,{out}/runs/demo_bfloat16",
-        ),
-        writes_json=False,
-    ),
+        "baseline --out={out}/runs --workdirs={out}/runs/demo_float32,{out}/runs/demo_bfloat16",
+    )._replace(writes_json=False),
 )
 """In the order of their worth, should the machine be wanted back."""
 
 TPU = (
-    _program("cityscapes", "v5e:4x4", _ONE_CLIP, _LARGER),
-    _program("cityscapes", "v5e:4x4", *_SHARED),
-    _program("camvid", "v5e:4x4", _ONE_CLIP, _LARGER),
-    *(_program("cityscapes", chips, _ONE_CLIP) for chips in ("v5p:2x2x4", "v6e:4x4", "v4:2x2x4")),
+    _program("cityscapes", "v5e:4x4", f"{_ONE_CLIP} {_LARGER}"),
+    _program("cityscapes", "v5e:4x4", _SHARED),
+    _program("camvid", "v5e:4x4", f"{_ONE_CLIP} {_LARGER}"),
+    *(_program("cityscapes", chips, _ONE_CLIP) for chips in _OTHER_CHIPS),
     *(_program("cityscapes", "v5e:1x1", kind=kind) for kind in ("eval", "stream")),
-    *(_program("camvid", chips, _ONE_CLIP) for chips in ("v5p:2x2x4", "v6e:4x4", "v4:2x2x4")),
-    _program("camvid", "v5e:4x4", *_SHARED),
-    *(
-        _program("camvid", "v5e:1x1", "--frame-size=720x960", kind=kind)
-        for kind in ("eval", "stream")
-    ),
+    *(_program("camvid", chips, _ONE_CLIP) for chips in _OTHER_CHIPS),
+    _program("camvid", "v5e:4x4", _SHARED),
+    *(_program("camvid", "v5e:1x1", "--frame-size=720x960", kind) for kind in ("eval", "stream")),
 )
 """The published runs, the most important ones first."""
+
+HELP = {
+    "cpu": """Every measurement of docs/performance.md on a CPU, in half an hour.
+
+    pip install -r requirements-torch.txt
+    python -m benchmarks cpu --out=docs/cpu
+
+Nothing else should run on the machine. Started again, it goes on. The summary is OUT/README.md.""",
+    "gpu": """Every measurement of docs/performance.md that needs a GPU.
+
+    pip install "jax[cuda12]==0.10.2" && pip install -r requirements-torch.txt
+    python -m benchmarks gpu --out=docs/gpu
+
+Started again, it goes on. The summary is OUT/README.md.""",
+    "tpu": """The published runs, compiled for TPU chips that are not at hand.
+
+    pip install -r requirements-tpu.txt
+    python -m benchmarks tpu --out=docs/compile
+
+10 to 20 CPU minutes each; started again, it goes on. The table is OUT/table.md.""",
+}
 
 
 def add_command(commands: command.Subparsers) -> None:
     """`cpu`, `gpu` and `tpu`."""
-    for name, runs, document in (
-        ("cpu", CPU, CPU_HELP),
-        ("gpu", GPU, GPU_HELP),
-        ("tpu", TPU, TPU_HELP),
-    ):
-        parser = command.add(commands, name, document, functools.partial(_run, name, runs))
+    for name, runs in (("cpu", CPU), ("gpu", GPU), ("tpu", TPU)):
+        parser = command.add(commands, name, HELP[name], functools.partial(_run, name, runs))
         default = Path("docs/compile" if name == "tpu" else f"docs/{name}")
         parser.add_argument("--out", type=Path, default=default, help="folder of the results")
         parser.add_argument("--only", help=f"some of: {', '.join(run.name for run in runs)}")
         if name == "gpu":
             parser.add_argument("--cpu", action="store_true", help="go on without one, for hours")
-
-
-CPU_HELP = """Every measurement of docs/performance.md on a CPU, in half an hour.
-
-    pip install -r requirements-torch.txt
-    python -m benchmarks cpu --out=docs/cpu
-
-Nothing else should run on the machine. Started again, it goes on. The summary is OUT/README.md."""
-
-GPU_HELP = """Every measurement of docs/performance.md that needs a GPU.
-
-    pip install "jax[cuda12]==0.10.2" && pip install -r requirements-torch.txt
-    python -m benchmarks gpu --out=docs/gpu
-
-Started again, it goes on. The summary is OUT/README.md."""
-
-TPU_HELP = """The published runs, compiled for TPU chips that are not at hand.
-
-    pip install -r requirements-tpu.txt
-    python -m benchmarks tpu --out=docs/compile
-
-10 to 20 CPU minutes each; started again, it goes on. The table is OUT/table.md."""
 
 
 def _run(name: str, runs: Sequence[Run], options: argparse.Namespace) -> None:
