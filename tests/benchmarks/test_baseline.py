@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.baseline import Row, compare
 from tests.made.small_reports import report_of, street
 from tmanet_jax.errors import UserError
-from tmanet_jax.scoring.compare import Row, compare
 from tmanet_jax.scoring.report import write_report
 
 
