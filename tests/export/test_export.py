@@ -181,3 +181,21 @@ def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs openvino and onnx: pip install -r requirements-ex"):
         tmanet_jax.Segmenter.load(weights, engine="openvino")
+
+
+def test_openvino_in_8_bits_is_near(model, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = list(rng.integers(0, 256, (6, *SIZE, 3), np.uint8))
+    output = tmp_path / "network"
+    agreement = export(model, output, format="openvino", calibration=frames)
+    assert 1e-4 < agreement.largest_difference < 0.2 * agreement.largest_logit
+    assert json.loads((output / "export.json").read_text())["precision"] == "int8"
+    assert b"FakeQuantize" in (output / "program.xml").read_bytes()
+    names = {path.name for path in output.iterdir()}
+    assert names == {"README.md", "export.json", "network.py", "program.bin", "program.xml"}
+
+
+def test_8_bits_are_refused_elsewhere(model, tmp_path: Path) -> None:
+    frames = [np.zeros((*SIZE, 3), np.uint8)]
+    with pytest.raises(UserError, match="8 bits are for format openvino"):
+        export(model, tmp_path / "network", calibration=frames)

@@ -6,9 +6,11 @@ import importlib.metadata
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import why_not_written
@@ -16,8 +18,9 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.export import network as runner
 from tmanet_jax.export.onnx_file import onnx_of, stored_shape
 from tmanet_jax.export.program import Kind, Program, program_of
+from tmanet_jax.export.quantise import quantise
 from tmanet_jax.export.stablehlo import stablehlo_of
-from tmanet_jax.export.verify import Agreement, verified
+from tmanet_jax.export.verify import Agreement, compared, verified
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
@@ -49,7 +52,7 @@ colours the classes, and holds the shapes of all that goes in and out. Normalisi
 arg-max are inside. The network's frames are segmented so:
 {protocol}; resize them before to the size above.
 
-Verified after writing: {agreement}.
+The program is in {precision}. Verified after writing: {agreement}.
 """
 
 _STREAM_EXAMPLE = """\
@@ -72,6 +75,7 @@ def export_network(
     size: tuple[int, int],
     program: Kind = "stream",
     streams: int = 1,
+    calibration: Sequence[np.ndarray] = (),
 ) -> Agreement:
     """Writes a network for an engine, and checks what was written in a process of its own.
 
@@ -84,6 +88,8 @@ def export_network(
         size: height and width of the frames.
         program: the streaming step, or the whole clip.
         streams: B, streams that go on together, or clips at a time.
+        calibration: frames of a video, HxWx3 uint8, with which a program for OpenVINO is rounded to
+            8 bits; none: it stays in float32.
 
     Raises:
         UserError: the engine is not installed, the folder is there already or cannot be written,
@@ -92,6 +98,8 @@ def export_network(
     if format not in _FILES:
         raise UserError(f"format is {format!r}: choose one of {', '.join(_FILES)}.")
     check_installed(format)
+    if calibration:
+        _check_quantised(format, program)
     written = program_of(model, protocol, program, streams, size)
     with _in_place(output) as folder:
         _write_program(written, format, folder)
@@ -99,6 +107,10 @@ def export_network(
         about = _about(written, format, classes, protocol)
         _write_json(folder / "export.json", about)
         agreement = verified(written, folder)
+        if calibration:
+            quantise(folder, calibration)
+            agreement = compared(written, folder)
+            about |= {"precision": "int8"}
         _write_json(folder / "export.json", about | {"verified": dataclasses.asdict(agreement)})
         (folder / "README.md").write_text(_readme(written, about, agreement))
     return agreement
@@ -112,6 +124,13 @@ def check_installed(format: Format) -> None:
             f"Format {format} needs {' and '.join(missing)}: pip install -r "
             "requirements-export.txt."
         )
+
+
+def _check_quantised(format: Format, program: Kind) -> None:
+    if format != "openvino" or program != "stream":
+        raise UserError("8 bits are for format openvino and program stream: drop --calibrate.")
+    if importlib.util.find_spec("nncf") is None:
+        raise UserError("8 bits need nncf: pip install -r requirements-export.txt.")
 
 
 @contextlib.contextmanager
@@ -160,6 +179,7 @@ def _about(
     return {
         "format": format,
         "file": _FILES[format],
+        "precision": "float32",
         "program": program.kind,
         "frames": program.inputs["frames"].shape,
         "labels": program.outputs["labels"].shape,
@@ -200,5 +220,6 @@ def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> st
         frames=tuple(about["frames"]),
         labels=tuple(about["labels"]),
         protocol=about["words"],
+        precision=about["precision"],
         agreement=agreement,
     )

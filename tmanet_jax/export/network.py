@@ -46,6 +46,13 @@ class Network:
             frames: BxHxWx3 uint8 RGB; of the program "clip" BxSxHxWx3, the newest frame last.
             reset: B truth values: which streams forget their past before this frame.
         """
+        outputs = self._run(self.inputs(frames, reset))
+        self._state = {name: outputs[f"new_{name}"] for name in self._state}
+        self.logits = outputs["logits"]
+        return outputs["labels"]
+
+    def inputs(self, frames: np.ndarray, reset: Any = None) -> Arrays:
+        """What goes into the program with these frames."""
         expected = tuple(self.about["frames"])
         if frames.shape != expected or frames.dtype != np.uint8:
             raise ValueError(
@@ -55,10 +62,7 @@ class Network:
         given = {"frames": np.ascontiguousarray(frames)} | self._state
         if self.about["program"] == "stream":
             given["reset"] = np.zeros(len(frames), bool) if reset is None else np.array(reset, bool)
-        outputs = self._run(given)
-        self._state = {name: outputs[f"new_{name}"] for name in self._state}
-        self.logits = outputs["logits"]
-        return outputs["labels"]
+        return given
 
 
 def _onnxruntime(folder: Path, file: str, precision: str) -> Run:

@@ -73,11 +73,23 @@ def verified(program: Program, folder: Path) -> Agreement:
     Raises:
         UserError: it cannot be run, or its numbers are not the network's.
     """
+    agreement = compared(program, folder)
+    if not agreement.is_good:
+        raise UserError(f"The export is not the network: {agreement}. Nothing was kept.")
+    return agreement
+
+
+def compared(program: Program, folder: Path) -> Agreement:
+    """The same of an export that rounds: how far it is from the network.
+
+    Raises:
+        UserError: it cannot be run.
+    """
     calls, resets = _video(program)
     video, result = folder / "video.npz", folder / "result.npz"
     try:
         np.savez(video, frames=calls, resets=resets)
-        command = [sys.executable, "-I", "-c", _RUN, str(folder), str(video), str(result)]
+        command = [sys.executable, "-I", "-B", "-c", _RUN, str(folder), str(video), str(result)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
@@ -86,10 +98,7 @@ def verified(program: Program, folder: Path) -> Agreement:
     finally:
         video.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
-    agreement = _compared(program, calls, resets, found)
-    if not agreement.is_good:
-        raise UserError(f"The export is not the network: {agreement}. Nothing was kept.")
-    return agreement
+    return _compared(program, calls, resets, found)
 
 
 def _video(program: Program) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 from tqdm import tqdm
 
 from tmanet_jax.errors import Stopped, UserError, counted
+from tmanet_jax.export.engine import Engine
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.outputs import (
     Manifest,
@@ -55,6 +56,7 @@ class Prediction:
         formats: what is written there.
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
         sound: of the video, "keep" it or "none".
+        engine: what computes; see `Segmenter`.
     """
 
     settings: Settings
@@ -64,6 +66,7 @@ class Prediction:
     formats: tuple[Format, ...]
     on_error: OnError
     sound: SoundChoice
+    engine: Engine = "jax"
 
 
 def prediction_of(
@@ -78,6 +81,7 @@ def prediction_of(
     sound: str,
     memory_stride: int | None,
     scale: str | None,
+    engine: str = "jax",
 ) -> Prediction:
     """What a command line asks for; frames are segmented as the weights were scored.
 
@@ -86,7 +90,7 @@ def prediction_of(
     """
     if not source or not output:
         raise UserError("Say what to segment and where to: --input=drive.mp4 --output=out.")
-    _check_choices(formats, on_error, sound)
+    _check_choices(formats, on_error, sound, engine)
     if Path(output).suffix.lower() in (*_VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
         raise UserError(
             f"--output is a folder, and {output} is a file's name: --output={Path(output).stem} "
@@ -104,16 +108,18 @@ def prediction_of(
         formats=tuple(name for name in get_args(Format) if name in formats),
         on_error="stop" if on_error == "stop" else "keep",
         sound="none" if sound == "none" else "keep",
+        engine=next(name for name in get_args(Engine) if name == engine),
     )
 
 
-def _check_choices(formats: list[str], on_error: str, sound: str) -> None:
+def _check_choices(formats: list[str], on_error: str, sound: str, engine: str) -> None:
     if not formats or any(name not in get_args(Format) for name in formats):
         choices = ", ".join(get_args(Format))
         raise UserError(f"--format is {','.join(formats)!r}: choose one or several of {choices}.")
     for option, value, kind in (
         ("--on-error", on_error, OnError),
         ("--sound", sound, SoundChoice),
+        ("--engine", engine, Engine),
     ):
         if value not in get_args(kind):
             raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
@@ -144,7 +150,7 @@ def predict(prediction: Prediction) -> None:
         with _told_if_unwritable(prediction.output):
             prediction.output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_in(prediction.output, "--output"))
-        how = f"{segmenter.protocol}, {_computation(run)}"
+        how = f"{segmenter.protocol}, {_computation(prediction)}"
         manifest = _manifest_of(prediction, Manifest(input_print, weights_print, how))
         tqdm.write(run.evaluation.compared_with(segmenter.protocol))
         writers = _open_outputs(prediction, manifest, frames, segmenter, seen)
@@ -173,12 +179,16 @@ def _load(prediction: Prediction) -> Segmenter:
         precision=run.model.precision,
         attention=run.model.attention,
         otherwise=run.evaluation.protocol,
+        engine=prediction.engine,
         **run.evaluation.told_fields(),
     )
 
 
-def _computation(run: Settings) -> str:
-    return f"{run.model.dtype}, precision {run.model.precision}, attention {run.model.attention}"
+def _computation(prediction: Prediction) -> str:
+    model = prediction.settings.model
+    if prediction.engine != "jax":
+        return f"{model.dtype}, engine {prediction.engine}"
+    return f"{model.dtype}, precision {model.precision}, attention {model.attention}"
 
 
 def _manifest_of(prediction: Prediction, wanted: Manifest) -> Manifest:
