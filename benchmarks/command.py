@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from absl import flags
-from ml_collections import config_flags
-
-from tmanet_jax import settings
+from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
+from tmanet_jax.command_line import parse_count
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel.sharding import check_devices
@@ -60,13 +58,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def parse_count(text: str) -> int:
-    """A whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
-
-
 def parse_counts(text: str) -> list[int]:
     """As in 1,2,4: in their order."""
     return sorted(map(parse_count, text.split(",")))
@@ -75,7 +66,11 @@ def parse_counts(text: str) -> list[int]:
 COMMON: Mapping[str, Mapping[str, Any]] = {
     "torch": {"action": "store_true", "help": "PyTorch beside it (requirements-torch.txt)"},
     "size": {"type": parse_size, "metavar": "HxW", "help": "height x width of frames or crops"},
-    "batch": {"type": parse_count, "metavar": "N", "help": "clips or videos at a time"},
+    "batch": {
+        "type": parse_count,
+        "metavar": "N",
+        "help": "clips or videos at a time",
+    },
     "full": {"action": "store_true", "help": "the configuration's sizes on a CPU, too"},
     "turns": {
         "type": parse_count,
@@ -113,17 +108,9 @@ def read_settings(config: str, fields: list[str]) -> Settings:
     Raises:
         UserError: the file, a field or its value is wrong.
     """
-    arguments = ["benchmarks", f"--config={config}", *fields]
-    values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
-    try:
-        unknown = values(arguments)[1:]
-        holder.value.lock()  # the first use reports a file that could not be loaded
-    except Exception as error:  # a configuration is a program: it can fail in any way
+    configured = command_line.read_config(config, fields)
+    if configured.others:
         raise UserError(
-            f"The command line or its configuration is wrong: {error}. Fields and their types: "
-            "configs/default.py."
-        ) from error
-    if unknown:
-        raise UserError(f"{unknown[0]!r} is no option: python -m benchmarks COMMAND --help.")
-    return settings.from_config(holder.value, config_flags.get_override_values(values["config"]))
+            f"{configured.others[0]!r} is no option: python -m benchmarks COMMAND --help."
+        )
+    return configured.settings

@@ -35,6 +35,7 @@ from benchmarks.chips import (
 from benchmarks.findings import Findings, publish
 from benchmarks.hlo import Collective, Hlo
 from benchmarks.programs import LOWER, Program
+from tmanet_jax.command_line import parse_count
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.parallel.sharding import DATA_AXIS
 
@@ -98,7 +99,7 @@ def add_command(commands: command.Subparsers) -> None:
     )
     parser.add_argument(
         "--clips-per-chip",
-        type=command.parse_count,
+        type=parse_count,
         metavar="N",
         help="the batch that has so many on each",
     )

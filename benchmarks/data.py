@@ -80,7 +80,7 @@ def measure(settings: Settings) -> Findings:
     """
     source = open_clips(settings.data.dir, settings.data.train_split)
     sampling = Sampling(
-        settings.data.augmentation, settings.model.head.num_memory, settings.data.memory_range
+        settings.data.augmentation, settings.model.head.num_memory, settings.memory_range
     )
     source.check_memory(sampling.num_memory, sampling.memory_range)
     source.check_labelled()
@@ -199,7 +199,7 @@ def _pipeline(settings: Settings, source: ClipRecords, num_workers: int) -> Turn
         source,
         settings.data.augmentation,
         num_memory=settings.model.head.num_memory,
-        memory_range=settings.data.memory_range,
+        memory_range=settings.memory_range,
         batch_size=settings.batch_size,
         seed=settings.seed,
         num_workers=num_workers,

@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks import command
 from benchmarks.baseline import train
 from benchmarks.findings import markdown
+from tmanet_jax.command_line import parse_count
 from tmanet_jax.scoring.report import METRICS_FILE
 
 MEMORIES = (0, 1, 2, 4)
@@ -26,7 +27,7 @@ def add_command(commands: command.Subparsers) -> None:
     """`memory`."""
     parser = command.add(commands, "memory", __doc__, _run)
     parser.add_argument(
-        "--seeds", type=command.parse_count, default=3, help="runs for each T; default %(default)s"
+        "--seeds", type=parse_count, default=3, help="runs for each T; default %(default)s"
     )
 
 

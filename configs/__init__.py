@@ -1,1 +1,1 @@
-"""Configurations: default.py holds every field, the others only what differs."""
+"""Configurations: each states only what differs from the defaults, which stand beside their use."""

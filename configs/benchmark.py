@@ -2,7 +2,8 @@
 
     python -m benchmarks data --config=configs/benchmark.py
 
-The clips are rendered at the first start; nothing else differs from `configs/cityscapes.py`.
+Needs nothing: the clips are rendered at the first start, in some minutes, and no score is expected.
+Otherwise it is `configs/cityscapes.py`.
 """
 
 from ml_collections import ConfigDict

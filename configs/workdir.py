@@ -6,32 +6,31 @@ is short for `--config=configs/workdir.py:runs/demo`. Fields on the command line
 the run's. A field that was added since has its default.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import default
+from tmanet_jax.errors import UserError
+from tmanet_jax.run_file import read_run_file
 
 
 def get_config(workdir: str) -> ConfigDict:
     """The run's configuration.
 
     Raises:
-        OSError: there is none, or it is damaged or of another version.
+        UserError: there is none, or it is damaged or of another version.
     """
-    path = Path(workdir) / "config.json"
+    run = read_run_file(Path(workdir))
+    if run is None:
+        raise UserError(f"There is no run in {workdir}: it has no config.json.")
     config = default.get_config()
+    values = {name: _with_tuples(value) for name, value in run.config.items() if value is not None}
     try:
-        fields = json.loads(path.read_bytes())["config"]
-        values = {name: _with_tuples(value) for name, value in fields.items() if value is not None}
         config.update_from_flattened_dict(values)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise OSError(
-            f"{path} is damaged or of another version ({error}); give the --config that the run "
-            "was started with"
-        ) from error
+        raise run.damaged(error) from error
     return config
 
 

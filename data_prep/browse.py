@@ -28,9 +28,10 @@ from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.data.samples import ClipDraw, Sampling, draw_clip, empty_batch, make_clip
-from tmanet_jax.data.strict_json import decode, parse
+from tmanet_jax.data.strict_json import decode
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.pictures import blend, joined, legend, under_caption
+from tmanet_jax.run_file import read_run_file
 
 _PANEL_HEIGHT = 192  # pixels
 _CROP_SHARE = 0.75  # of the frame's height, as 769 of 1024
@@ -146,19 +147,17 @@ class RunClips:
     @classmethod
     def of_workdir(cls, workdir: Path) -> "RunClips":
         """As its `config.json` says; raises UserError if it says nothing that can be used."""
-        path = workdir / "config.json"
+        run = read_run_file(workdir)
+        if run is None:
+            raise UserError(f"{workdir} is not the workdir of a run that has begun.")
+        config = run.config
         try:
-            said = parse(path.read_bytes(), str(path))
-            config = said["config"]
             num_memory, memory_range = config["model.num_memory"], config["data.memory_range"]
             fields = {f.name: config[f"data.{f.name}"] for f in dataclasses.fields(Augmentation)}
-            data_dir = Path(said["data_dir"])
-        except (OSError, TypeError, KeyError) as error:
-            raise UserError(
-                f"{path} does not say how a run trains ({error!r}): expected the workdir of a run "
-                "that has begun."
-            ) from error
-        augmentation = decode(Augmentation, fields, str(path))
+            data_dir = Path(run.said["data_dir"])
+        except (TypeError, KeyError) as error:
+            raise run.damaged(repr(error)) from error
+        augmentation = decode(Augmentation, fields, str(run.path))
         memory_range = num_memory if memory_range is None else memory_range
         return cls(data_dir, Sampling(augmentation, num_memory, memory_range))
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from unittest import mock
 
 import jax
-from absl import app
-from absl.testing import flagsaver
 from jax._src import compilation_cache, compiler
 
 import run
@@ -43,11 +41,9 @@ def as_before() -> Iterator[None]:
 
     Those cannot be given back.
     """
-    app.define_help_flags()  # once in a process: they must be among the flags that are kept
     options = {name: getattr(jax.config, name) for name in JAX_OPTIONS}
     levels = {name: logging.getLogger(name).level for name in ("absl", "asyncio")}
     with (
-        flagsaver.flagsaver(),
         mock.patch.object(run, "keep_freed_buffers"),
         mock.patch.object(compiler, "_cache_write", compiler._cache_write),
         mock.patch.object(sys, "unraisablehook", sys.unraisablehook),

@@ -10,16 +10,18 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 
 ORDER = """
-    tmanet_jax.errors tmanet_jax.allocator tmanet_jax.stop_signals tmanet_jax.compilation_cache
+    tmanet_jax.errors tmanet_jax.fields tmanet_jax.allocator tmanet_jax.stop_signals
+    tmanet_jax.compilation_cache
     tmanet_jax.data
-    tmanet_jax.pictures
+    tmanet_jax.run_file tmanet_jax.pictures
     tmanet_jax.video
     tmanet_jax.parallel
     tmanet_jax.models
     tmanet_jax.protocol
     tmanet_jax.checkpoints
     tmanet_jax.weights
-    tmanet_jax.setting_ranges tmanet_jax.settings tmanet_jax.workdir tmanet_jax.inputs
+    tmanet_jax.train.loggers tmanet_jax.train.optimizer
+    tmanet_jax.settings tmanet_jax.workdir tmanet_jax.command_line tmanet_jax.inputs
     tmanet_jax.inference.windows tmanet_jax.inference.stream tmanet_jax.export
     tmanet_jax.inference
     tmanet_jax.scoring
@@ -28,22 +30,30 @@ ORDER = """
 """
 """The rooms that use the network: each imports itself and what stands above it."""
 
-WITHOUT_NETWORK = {"tmanet_jax.errors", "tmanet_jax.allocator", "tmanet_jax.data"}
+WITHOUT_NETWORK = {
+    "tmanet_jax.errors",
+    "tmanet_jax.fields",
+    "tmanet_jax.allocator",
+    "tmanet_jax.data",
+}
 MAY_IMPORT = {
     room: {*ORDER.split()[: index + 1], "tmanet_jax.data.classes"}
     for index, room in enumerate(ORDER.split())
 } | {
     "tmanet_jax.models": {
         "tmanet_jax.data.classes",
+        "tmanet_jax.errors",
+        "tmanet_jax.fields",
         "tmanet_jax.models",
         "tmanet_jax.parallel",
     },
     "tmanet_jax.data.classes": WITHOUT_NETWORK,
-    "configs": {"configs"},
+    "configs": {"configs", "tmanet_jax.errors", "tmanet_jax.run_file", "tmanet_jax.settings"},
     "data_prep": {
         "data_prep",
         "tmanet_jax.data.classes",
         "tmanet_jax.pictures",
+        "tmanet_jax.run_file",
         "tmanet_jax.video",
         *WITHOUT_NETWORK,
     },

@@ -41,6 +41,8 @@ def test_the_published_hyper_parameters(name: str) -> None:
     config = load(name)
     assert (config.batch_size, config.num_steps) == (8, 80_000)
     assert config.optimizer.to_dict() == {
+        "name": "sgd",
+        "schedule": "poly",
         "learning_rate": 0.01,
         "min_learning_rate": 1e-4,
         "power": 0.9,

@@ -92,8 +92,8 @@ def swapped_concatenation(patch: pytest.MonkeyPatch) -> None:
 
 def loss_over_valid_pixels(patch: pytest.MonkeyPatch) -> None:
     cross_entropy = losses.cross_entropy
-    patch.setattr(
-        losses,
+    patch.setitem(
+        losses.LOSSES,
         "cross_entropy",
         lambda logits, labels, config: cross_entropy(
             logits, labels, dataclasses.replace(config, average="valid")

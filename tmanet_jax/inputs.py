@@ -11,8 +11,9 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.settings import InitConfig, Settings
+from tmanet_jax.settings import Settings
 from tmanet_jax.weights.load import (
+    InitConfig,
     LoadReport,
     load_checkpoint,
     load_pretrained_backbone,

@@ -1,32 +1,27 @@
 """How a network is used, and where its weights come from: what a file of weights says besides."""
 
 import dataclasses
-import math
 from typing import Any, Literal
 
-from tmanet_jax.data.augment import keep_ratio_size, scaled_size
+from tmanet_jax.data.augment import (
+    LEAST_RATIO,
+    LONGEST_SIDE,
+    MOST_RATIO,
+    keep_ratio_size,
+    scaled_size,
+)
 from tmanet_jax.data.codec import Size
 from tmanet_jax.errors import UserError
+from tmanet_jax.fields import PUBLISHED, Checked, field, part
 
 TALLER = 1.5
 """Frames more than so many times as high as those of training are resized to their height."""
 
-_LONGEST_SIDE = 2**14
 _LONGEST_MEMORY_STRIDE = 1000
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_whole, value))
-
-
-def _is_factor(value: object) -> bool:
-    if not isinstance(value, float | int) or isinstance(value, bool):
-        return False
-    return 0 < value < math.inf
+def _is_whole(value: object, most: int = 2**31 - 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
 
 
 def _spelt(size: tuple[int, int]) -> str:
@@ -34,15 +29,10 @@ def _spelt(size: tuple[int, int]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class Protocol(Checked):
     """How frames are segmented; weights carry the one that they were scored by.
 
     Attributes:
-        mode: "whole" (the frame at once) or "slide" (windows, each with a memory of its own).
-        crop_size: height and width of a window in pixels.
-        stride: from window to window, down and to the right, in pixels.
-        scale: what a frame is resized to before: a factor, or the (height, width) in pixels that it
-            is to fit, its ratio kept; None: `train_height` rows where it is `TALLER`.
         memory_stride: frames of a video from one memory frame to the next.
         train_height: height in pixels of the frames that the network was trained on, if known.
 
@@ -50,30 +40,46 @@ class Protocol:
         UserError: a value cannot be, or windows would leave gaps between them.
     """
 
-    mode: Literal["whole", "slide"] = "whole"
-    crop_size: tuple[int, int] = (769, 769)
-    stride: tuple[int, int] = (513, 513)
-    scale: float | tuple[int, int] | None = None
+    mode: Literal["whole", "slide"] = field(
+        "whole",
+        '"whole" (the frame at once) or "slide" (windows, each with a memory of its own)',
+        source=PUBLISHED,
+    )
+    crop_size: tuple[int, int] = field(
+        (769, 769),
+        "of a window",
+        unit="height, width in pixels",
+        low=1,
+        high=LONGEST_SIDE,
+        source=PUBLISHED,
+    )
+    stride: tuple[int, int] = field(
+        (513, 513),
+        "from window to window",
+        unit="down, right in pixels",
+        low=1,
+        high=LONGEST_SIDE,
+        source=PUBLISHED,
+    )
+    scale: float | tuple[int, int] | None = field(
+        None,
+        "what a frame is resized to before: a factor, or what it is to fit with its ratio kept; "
+        f"None: where it is more than {TALLER} times as high as the frames of training, to their "
+        "height. Results have the frame's own size",
+        unit="factor, or height, width in pixels",
+        above=0,
+    )
     memory_stride: int = 1
     train_height: int | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in ("whole", "slide"):
-            raise UserError(f"mode is {self.mode!r}: choose 'whole' or 'slide'.")
-        for name, size in (("crop_size", self.crop_size), ("stride", self.stride)):
-            if not _is_size(size):
-                raise UserError(f"{name} is {size!r}: it must be (height, width) in whole pixels.")
+        super().__post_init__()
         if any(s > c for s, c in zip(self.stride, self.crop_size, strict=True)):
             raise UserError(
                 f"stride is {self.stride}: windows of {self.crop_size} would leave gaps between "
                 "them; choose a smaller stride."
             )
-        if not (self.scale is None or _is_size(self.scale) or _is_factor(self.scale)):
-            raise UserError(
-                f"scale is {self.scale!r}: it must be a factor above 0, or (height, width) in "
-                "whole pixels."
-            )
-        if not (_is_whole(self.memory_stride) and self.memory_stride <= _LONGEST_MEMORY_STRIDE):
+        if not _is_whole(self.memory_stride, _LONGEST_MEMORY_STRIDE):
             raise UserError(
                 f"memory_stride is {self.memory_stride!r}: it must be a whole number from 1 to "
                 f"{_LONGEST_MEMORY_STRIDE}."
@@ -123,7 +129,7 @@ class Protocol:
             resized = Size(int(rows + 0.5), max(int(width * rows / height + 0.5), 1))
         else:
             resized = scaled_size(Size(*size), (self.scale or 1.0) * ratio)
-        if resized != size and not 1 <= min(resized) <= max(resized) <= _LONGEST_SIDE:
+        if resized != size and not 1 <= min(resized) <= max(resized) <= LONGEST_SIDE:
             raise UserError(
                 f"A frame of {_spelt(size)} pixels would be resized to {_spelt(resized)}: choose "
                 "another scale (config.eval.scale, --scale) or other config.eval.ratios."
@@ -138,35 +144,51 @@ class Protocol:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(Checked):
     """How whole frames are segmented for a score.
 
     Attributes:
         protocol: of the configuration; what weights say of themselves goes before it.
         told: fields of the protocol that the command line sets; they go before the weights'.
-        batch_size: clips at a time on each device.
-        windows_per_call: windows of a clip that the network sees at a time.
-        ratios: factors that frames are resized by, relative to the protocol's scale;
-            probabilities are averaged over them.
-        flip: segment each resized frame mirrored too.
-        every: training steps between evaluations.
-        num_overlays: clips whose pictures are kept, spread evenly over the split.
-        num_worst: clips of the lowest mIoU whose pictures are kept besides.
-        video_dir: records of videos for the report's player; empty: it shows scored clips.
-        vspw_published: compute VC_n as VSPW's script does, with its mistakes.
     """
 
-    protocol: Protocol = Protocol("slide")
+    protocol: Protocol = part(Protocol("slide"), flat=True)
     told: frozenset[str] = frozenset()
-    batch_size: int = 1
-    windows_per_call: int = 1
-    ratios: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    every: int = 8_000
-    num_overlays: int = 8
-    num_worst: int = 8
-    video_dir: str = ""
-    vspw_published: bool = False
+    batch_size: int = field(1, "clips at a time on each device", low=1)
+    windows_per_call: int = field(1, "windows of a clip that the network sees at a time", low=1)
+    ratios: tuple[float, ...] = field(
+        (1.0,),
+        "times the scale, one view each, over which probabilities are averaged (the original's "
+        "--aug-test: 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, with flip)",
+        low=LEAST_RATIO,
+        high=MOST_RATIO,
+        source=PUBLISHED,
+    )
+    flip: bool = field(False, "segment each resized frame mirrored too", source=PUBLISHED)
+    every: int = field(
+        8_000,
+        "between evaluations; also after the last",
+        unit="steps",
+        low=1,
+        source=PUBLISHED,
+    )
+    num_overlays: int = field(
+        8, "pictures of frame, label and prediction that are kept, spread over the split", low=0
+    )
+    num_worst: int = field(8, "pictures of the clips with the lowest mIoU; by mode eval", low=0)
+    video_dir: str = field(
+        "",
+        "records of videos (every frame a query) for the report's player; empty: it shows scored "
+        "clips",
+    )
+    vspw_published: bool = field(
+        False, "VC8 and VC16 as VSPW's script computes them, mistakes kept"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.ratios:
+            raise UserError("ratios must be one or more numbers, not ().")
 
     def __str__(self) -> str:
         ratios = ", ".join(f"{ratio:g}" for ratio in self.ratios)

@@ -1,360 +1,189 @@
-"""A run's settings as typed values, made of a configuration file's fields.
+"""A run's settings as typed values, and the configurations that they are made of.
 
-`configs/default.py` says what each field means, with its unit and source; here each is checked.
+A field is declared once, in a dataclass beside the code that uses it (`tmanet_jax.fields`);
+`Settings` puts them together.
 """
 
 import dataclasses
-from collections.abc import Collection
-from typing import Literal, TypeVar, get_args
+import difflib
+import textwrap
+from collections.abc import Collection, Iterable
+from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
-from tmanet_jax.data.augment import Augmentation
+from tmanet_jax.checkpoints.store import CheckpointConfig
+from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, ResNetConfig
-from tmanet_jax.models.heads import TMAHeadConfig
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.fields import PUBLISHED, Checked, declared_fields, field, leaves, part
 from tmanet_jax.models.losses import LossConfig
-from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import MeshConfig
-from tmanet_jax.protocol import EvalConfig, Protocol
-from tmanet_jax.setting_ranges import check_ranges
-
-Choice = TypeVar("Choice", bound=object)
-
-LEAST_RATIO, MOST_RATIO = 1 / 16, 16
-"""That a frame is resized by: beyond these it is no picture, or fills the memory."""
+from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.train.loggers import LogConfig
+from tmanet_jax.train.optimizer import OptimizerConfig
+from tmanet_jax.weights.load import InitConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where clips come from, and how training reads them.
+class Settings(Checked):
+    """Everything that a run is told; the defaults are the published Cityscapes run's."""
 
-    Attributes:
-        dir: directory of the clip records.
-        train_split: split that trains.
-        eval_split: split that is scored.
-        memory_range: frames before the query that training draws its memory frames from.
-        augmentation: of training.
-        num_workers: processes that prepare batches; 0 means threads of this one.
-        render: the street to render if there are no records, or None.
-    """
+    name: str = field("default", "names the default workdir, runs/NAME")
+    seed: int = field(
+        0, "of initial weights, shuffling, augmentation and dropout", low=0, high=2**63 - 1
+    )
+    batch_size: int = field(8, "over all devices", unit="clips a step", low=1, source=PUBLISHED)
+    num_steps: int = field(80_000, "updates", low=1, source=PUBLISHED)
+    max_skipped_steps: int = field(
+        0,
+        "steps of one start whose loss or gradient is not finite and that change nothing but the "
+        "counters of steps; the next one stops the run, and so does the first: 0",
+        low=0,
+    )
+    accumulate: int = field(
+        1, "parts of a batch that go through the network one after the other", low=1
+    )
+    mesh: MeshConfig = part(MeshConfig())
+    model: ModelConfig = part(ModelConfig())
+    init: InitConfig = part(InitConfig())
+    data: DataConfig = part(DataConfig())
+    optimizer: OptimizerConfig = part(OptimizerConfig())
+    loss: LossConfig = part(LossConfig())
+    evaluation: EvalConfig = part(EvalConfig(), name="eval")
+    checkpoint: CheckpointConfig = part(CheckpointConfig())
+    log: LogConfig = part(LogConfig())
+    profile: tuple[()] | tuple[int, int] = field(
+        (),
+        "a trace of these steps goes to WORKDIR/profile; (): none",
+        unit="the first and the last step of a trace, from 1",
+        low=1,
+    )
 
-    dir: str
-    train_split: str
-    eval_split: str
-    memory_range: int
-    augmentation: Augmentation
-    num_workers: int
-    render: "RenderConfig | None"
-
-
-@dataclasses.dataclass(frozen=True)
-class RenderConfig:
-    """A synthetic data set: pixels, clips of each split, frames before each annotated one."""
-
-    size: tuple[int, int]
-    num_train: int
-    num_eval: int
-    memory_range: int
-
-
-@dataclasses.dataclass(frozen=True)
-class InitConfig:
-    """Files of weights that a run begins with; empty means random weights.
-
-    Attributes:
-        pretrained: of the backbone alone.
-        checkpoint: of a whole TMANet; training makes new classifiers if it has other classes.
-        published: the backbone that the configuration's published score begins from, if any.
-        classes: "compare" the checkpoint's names of classes with the records', or "keep" its
-            classifiers whatever the names are.
-        align_corners: of a network that is scored or used, if the command line sets it; None: as
-            its file says.
-    """
-
-    pretrained: str = ""
-    checkpoint: str = ""
-    published: str = ""
-    classes: Literal["compare", "keep"] = "compare"
-    align_corners: bool | None = None
+    @property
+    def memory_range(self) -> int:
+        """Frames before the query that training draws its memory frames from."""
+        asked = self.data.memory_range
+        return self.model.head.num_memory if asked is None else asked
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """Hyper-parameters of SGD; the defaults are the published ones.
-
-    Attributes:
-        learning_rate: at iteration 0 (after the warm-up, if there is one).
-        min_learning_rate: at the end of the schedule.
-        power: exponent of the decay.
-        warmup_steps: iterations over which the rate rises linearly to the schedule's.
-        momentum: share of the last update's direction that is kept.
-        weight_decay: of every parameter, batch norm and biases included.
-    """
-
-    learning_rate: float = 0.01
-    min_learning_rate: float = 1e-4
-    power: float = 0.9
-    warmup_steps: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that a run is told.
-
-    Attributes:
-        seed: of initial weights, shuffling, augmentation and dropout.
-        batch_size: clips a step, over all devices.
-        num_steps: updates.
-        max_skipped_steps: steps of one start that may be skipped because they are not finite.
-        accumulate: parts of a batch that go through the network one after the other.
-        mesh: how the devices are divided.
-        model: shape of the network.
-        init: weights to begin with.
-        data: where clips come from.
-        optimizer: hyper-parameters of SGD.
-        loss: its parts and average; class weights are filled in from the records.
-        class_weight_power: class weights are frequency ** -power; 0 means none.
-        evaluation: how frames are segmented for a score.
-        checkpoint_every: steps between checkpoints.
-        checkpoints_kept: the newest ones; the best by mIoU is kept besides.
-        log_every: steps between lines of the log and points of the curves.
-        profile: first and last step, from 1, of a trace; None: none.
-    """
-
-    seed: int
-    batch_size: int
-    num_steps: int
-    max_skipped_steps: int
-    accumulate: int
-    mesh: MeshConfig
-    model: ModelConfig
-    init: InitConfig
-    data: DataConfig
-    optimizer: OptimizerConfig
-    loss: LossConfig
-    class_weight_power: float
-    evaluation: EvalConfig
-    checkpoint_every: int
-    checkpoints_kept: int
-    log_every: int
-    profile: tuple[int, int] | None
+def to_config(settings: Settings) -> ConfigDict:
+    """A configuration with every field, locked: a field that nobody declared cannot be set."""
+    values: dict[str, Any] = {}
+    for leaf in leaves(settings):
+        *groups, name = leaf.path.split(".")
+        group = values
+        for each in groups:
+            group = group.setdefault(each, {})
+        is_none = leaf.value is None
+        group[name] = placeholder(_type_of(leaf.field.kind)) if is_none else leaf.value
+    return ConfigDict(values).lock()
 
 
 def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
-    """Checks a configuration and gives it types.
+    """Checks a configuration and gives it types; a field that it lacks has its default.
 
     Args:
         config: as the files in `configs` make it.
         told: its fields that the command line sets, such as "eval.mode".
 
     Raises:
-        UserError: a field has a value that it cannot have; the message names it.
+        UserError: a field is unknown, or has a value that it cannot have; the message names it.
     """
-    check_ranges(config)
-    model = _model(config.model)
-    return Settings(
-        seed=config.seed,
-        batch_size=config.batch_size,
-        num_steps=config.num_steps,
-        max_skipped_steps=config.max_skipped_steps,
-        accumulate=config.accumulate,
-        mesh=MeshConfig(**config.mesh),
-        model=model,
-        init=_init(config, told),
-        data=_data(config, model.backbone.stride),
-        optimizer=OptimizerConfig(**config.optimizer),
-        loss=LossConfig(
-            aux_weight=config.loss.aux_weight,
-            average=_choice("loss.average", config.loss.average, ("all", "valid")),
-        ),
-        class_weight_power=config.loss.class_weight_power,
-        evaluation=_evaluation(config.eval, told),
-        checkpoint_every=config.checkpoint.every,
-        checkpoints_kept=config.checkpoint.keep,
-        log_every=config.log.every,
-        profile=_profile(config.profile, config.num_steps),
-    )
+    check_names(flatten_dict(config.to_dict(), sep="."))
+    settings: Settings = _made(Settings(), config, "config.")
+    _check_together(settings)
+    init, evaluation = settings.init, settings.evaluation
+    if "model.align_corners" in told:
+        init = dataclasses.replace(init, align_corners=settings.model.align_corners)
+    of_protocol = [item.name for item in declared_fields(evaluation.protocol)]
+    set_here = frozenset(name for name in of_protocol if f"eval.{name}" in told)
+    evaluation = dataclasses.replace(evaluation, told=set_here)
+    return dataclasses.replace(settings, init=init, evaluation=evaluation)
 
 
-def _model(config: ConfigDict) -> ModelConfig:
-    _choice("model.depth", config.depth, tuple(BLOCKS_OF_DEPTH))
-    if config.width < 2 or config.width % 2:
-        raise UserError(f"config.model.width must be an even number, not {config.width}.")
-    if config.blocks is not None and not _are_positive_ints(config.blocks, 4):
+def check_names(names: Iterable[str]) -> None:
+    """Raises UserError for a dotted name that is no field, with the nearest that is one."""
+    known = {leaf.path for leaf in leaves(Settings())}
+    groups = {path.rpartition(".")[0] for path in known}
+    for name in names:
+        if name in known | groups:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean config.{near[0]}?" if near else ""
         raise UserError(
-            f"config.model.blocks must be four positive whole numbers, not {config.blocks}."
+            f"config.{name} is no field of a configuration.{hint} All of them: "
+            "python run.py config --config=configs/default.py"
         )
+
+
+def described(settings: Settings) -> str:
+    """Every field: value, meaning, range or choices, default and source; `*` where it differs."""
+    usual = {leaf.path: leaf.value for leaf in leaves(Settings())}
+    lines, num_different = [], 0
+    for path, value, item in leaves(settings):
+        differs = value != usual[path]
+        num_different += differs
+        source = f" ({item.declared.source})" if item.declared.source else ""
+        said = f"{item.declared.meaning}; {item.expected()}; default {usual[path]!r}{source}"
+        lines.append(f"{' *'[differs]} config.{path} = {value!r}")
+        lines += textwrap.wrap(said, 96, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join([*lines, "", f"{num_different} of the fields (*) differ from their default."])
+
+
+def _made(default: Any, config: ConfigDict, where: str) -> Any:
+    """The dataclass with the values of a configuration; `where` it stands begins a message."""
+    values = {}
+    for item in declared_fields(default):
+        now = getattr(default, item.attribute)
+        if item.declared.is_flat:
+            values[item.attribute] = _made(now, config, where)
+        elif item.declared.is_part:
+            part_of = config.get(item.name, ConfigDict())
+            values[item.attribute] = _made(now, part_of, f"{where}{item.name}.")
+        else:
+            values[item.attribute] = config.get(item.name, now)
     try:
-        return _checked_model(config)
-    except ValueError as error:
-        raise UserError(f"config.model: {error}.") from error
+        return dataclasses.replace(default, **values)
+    except UserError as error:
+        raise UserError(f"{where}{error}") from error
 
 
-def _checked_model(config: ConfigDict) -> ModelConfig:
-    return ModelConfig(
-        backbone=ResNetConfig(
-            depth=config.depth,
-            deep_stem=config.deep_stem,
-            width=config.width,
-            blocks=config.blocks,
-        ),
-        head=TMAHeadConfig(
-            num_classes=config.num_classes,
-            num_memory=config.num_memory,
-            key_channels=config.key_channels,
-            value_channels=config.value_channels,
-            channels=config.head_channels,
-            aux_channels=config.aux_channels,
-            dropout=config.dropout,
-            tied_init=config.tied_init,
-            scale_scores=config.scale_scores,
-        ),
-        align_corners=config.align_corners,
-        memory_gradient=config.memory_gradient,
-        dtype=_choice("model.dtype", config.dtype, ("float32", "bfloat16")),
-        precision=_choice("model.precision", config.precision, get_args(Precision)),
-        attention=_choice("model.attention", config.attention, get_args(Attention)),
-        remat=config.remat,
-    )
+def _type_of(annotation: Any) -> type:
+    """What values on the command line are read as where the default is None."""
+    kinds = {
+        getattr(kind, "__origin__", kind)
+        for kind in getattr(annotation, "__args__", ())
+        if kind is not type(None)
+    }
+    return kinds.pop() if len(kinds) == 1 else object
 
 
-def _init(config: ConfigDict, told: Collection[str]) -> InitConfig:
-    init = config.init
-    if init.pretrained and init.checkpoint:
+def _check_together(settings: Settings) -> None:
+    """What a field can be beside another, or in a run alone.
+
+    Raises:
+        UserError: naming the fields.
+    """
+    data, num_memory, profile = settings.data, settings.model.head.num_memory, settings.profile
+    if settings.memory_range < num_memory:
         raise UserError(
-            "config.init.pretrained and config.init.checkpoint both set the backbone: choose one."
-        )
-    return InitConfig(
-        pretrained=init.pretrained,
-        checkpoint=init.checkpoint,
-        published=init.published,
-        classes=_choice("init.classes", init.classes, ("compare", "keep")),
-        align_corners=config.model.align_corners if "model.align_corners" in told else None,
-    )
-
-
-def _data(config: ConfigDict, stride: int) -> DataConfig:
-    data = config.data
-    if not data.dir:
-        raise UserError(
-            "config.data.dir is empty: say where the clip records are, as in "
-            "--config.data.dir=data/cityscapes."
-        )
-    num_memory = config.model.num_memory
-    memory_range = num_memory if data.memory_range is None else data.memory_range
-    if memory_range < num_memory:
-        raise UserError(
-            f"config.data.memory_range is {memory_range}: {num_memory} memory frames "
+            f"config.data.memory_range is {settings.memory_range}: {num_memory} memory frames "
             "(config.model.num_memory) cannot be drawn from so few."
         )
-    render = RenderConfig(
-        size=_size("data.render_size", data.render_size),
-        num_train=data.render_train,
-        num_eval=data.render_eval,
-        memory_range=data.render_memory_range,
-    )
-    return DataConfig(
-        dir=data.dir,
-        train_split=data.train_split,
-        eval_split=data.eval_split,
-        memory_range=memory_range,
-        augmentation=_augmentation(data, stride),
-        num_workers=data.num_workers,
-        render=render if data.render else None,
-    )
-
-
-def _augmentation(data: ConfigDict, stride: int) -> Augmentation:
-    crop_size = _size("data.crop_size", data.crop_size)
+    crop_size, stride = data.augmentation.crop_size, settings.model.backbone.stride
     if min(crop_size) < stride:
         raise UserError(
-            f"config.data.crop_size is {crop_size}: it must be at least {stride} pixels "
-            "each way, the backbone's stride."
+            f"config.data.crop_size is {crop_size}: it must be at least {stride} pixels each way, "
+            "the backbone's stride."
         )
-    ratios = data.ratio_range
-    if not (len(ratios) == 2 and all(isinstance(ratio, float | int) for ratio in ratios)):
-        raise UserError(f"config.data.ratio_range must be two numbers, not {ratios}.")
-    if not LEAST_RATIO <= ratios[0] <= ratios[1] <= MOST_RATIO:
+    if profile and profile[0] > min(profile[1], settings.num_steps):
         raise UserError(
-            f"config.data.ratio_range must be {LEAST_RATIO} <= low <= high <= {MOST_RATIO}, not "
-            f"{ratios}."
-        )
-    return Augmentation(
-        crop_size=crop_size,
-        ratio_range=(ratios[0], ratios[1]),
-        cat_max_ratio=data.cat_max_ratio,
-        flip_probability=data.flip_probability,
-        photometric=_choice("data.photometric", data.photometric, ("frame", "clip", "off")),
-    )
-
-
-_OF_PROTOCOL = ("mode", "crop_size", "stride", "scale")
-
-
-def _evaluation(config: ConfigDict, told: Collection[str]) -> EvalConfig:
-    try:
-        protocol = Protocol(**{name: config[name] for name in _OF_PROTOCOL})
-    except UserError as error:
-        raise UserError(f"config.eval.{error}") from error
-    return EvalConfig(
-        protocol=protocol,
-        told=frozenset(name for name in _OF_PROTOCOL if f"eval.{name}" in told),
-        batch_size=config.batch_size,
-        windows_per_call=config.windows_per_call,
-        ratios=_ratios(config.ratios),
-        flip=config.flip,
-        every=config.every,
-        num_overlays=config.num_overlays,
-        num_worst=config.num_worst,
-        video_dir=config.video_dir,
-        vspw_published=config.vspw_published,
-    )
-
-
-def _profile(steps: tuple[int, ...], num_steps: int) -> tuple[int, int] | None:
-    if not steps:
-        return None
-    if not (_are_positive_ints(steps, 2) and steps[0] <= steps[1]):
-        raise UserError(
-            f"config.profile must be the first and the last step of a trace, from 1, not {steps}: "
+            f"config.profile must be the first and the last step of a trace, from 1 to "
+            f"config.num_steps {settings.num_steps}, not {profile}: "
             '--config.profile="(11,15)".'
         )
-    if steps[0] > num_steps:
-        raise UserError(
-            f"config.profile begins at step {steps[0]}, beyond config.num_steps {num_steps}: "
-            "nothing would be traced; choose earlier steps."
-        )
-    return (steps[0], steps[1])
-
-
-def _ratios(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not values or not all(
-        isinstance(ratio, int | float) and LEAST_RATIO <= ratio <= MOST_RATIO for ratio in values
-    ):
-        raise UserError(
-            f"config.eval.ratios must be one or more numbers from {LEAST_RATIO} to {MOST_RATIO}, "
-            f"not {values}: "
-            "--config.eval.ratios='(0.75,1.0,1.25)'."
-        )
-    return tuple(float(ratio) for ratio in values)
-
-
-def _choice(field: str, value: Choice, choices: tuple[Choice, ...]) -> Choice:
-    if value not in choices:
-        raise UserError(f"config.{field} is {value!r}: choose one of {list(choices)}.")
-    return value
-
-
-def _size(field: str, value: tuple[int, ...]) -> tuple[int, int]:
-    if not _are_positive_ints(value, 2):
-        raise UserError(f"config.{field} must be (height, width) in whole pixels, not {value}.")
-    return (value[0], value[1])
-
-
-def _are_positive_ints(values: tuple[int, ...], count: int) -> bool:
-    return len(values) == count and all(isinstance(x, int) and x > 0 for x in values)
+    if settings.model.dtype == "float64":
+        raise UserError("config.model.dtype must be 'float32' or 'bfloat16', not 'float64'.")

@@ -1,6 +1,5 @@
 """The folder of a run: made, kept from other runs, and what it says of itself (`config.json`)."""
 
-import argparse
 import contextlib
 import dataclasses
 import datetime
@@ -29,8 +28,8 @@ from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel import distributed
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.run_file import CONFIG_FILE, read_run_file
 
-CONFIG_FILE = "config.json"
 LOCK_FILE = "run.lock"
 _PROJECT = Path(__file__).parents[1]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -174,22 +173,14 @@ def fields_of(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(flatten_dict(config.to_dict(), sep=".")))
 
 
-def read_fields(workdir: Path) -> dict[str, Any] | None:
-    """The configuration of the run in a workdir; None if it does not say.
+def read_fields(workdir: Path) -> Mapping[str, Any]:
+    """The configuration of the run in a workdir; empty if there is none.
 
     Raises:
         UserError: the file is damaged.
     """
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(path.read_bytes())["config"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({error!r}): move it away, and give the --config that the run was "
-            "started with."
-        ) from error
+    run = read_run_file(workdir)
+    return {} if run is None else run.config
 
 
 def read_protocol(workdir: Path) -> Protocol | None:
@@ -198,13 +189,10 @@ def read_protocol(workdir: Path) -> Protocol | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
+    run = read_run_file(workdir)
+    if run is None or "protocol" not in run.said:
         return None
-    described = strict_json.parse(path.read_bytes(), str(path))
-    if not isinstance(described, dict) or "protocol" not in described:
-        return None
-    return strict_json.decode(Protocol, described["protocol"], f"{path}, protocol")
+    return strict_json.decode(Protocol, run.said["protocol"], f"{run.path}, protocol")
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -216,34 +204,13 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def with_config_of_workdir(argv: list[str], config: Path) -> list[str]:
-    """A command line with the configuration that its workdir says, where it says none itself.
-
-    Args:
-        argv: the program and its words.
-        config: the configuration file that reads a workdir's.
-    """
-    parser = argparse.ArgumentParser(
-        prog="run.py", add_help=False, allow_abbrev=False, exit_on_error=False
-    )
-    for name in ("config", "workdir"):
-        parser.add_argument(f"--{name}", f"-{name}")
-    try:
-        known, _ = parser.parse_known_args(argv[1:])
-    except argparse.ArgumentError:  # absl says it better
-        return argv
-    if known.config or not known.workdir or not (Path(known.workdir) / CONFIG_FILE).is_file():
-        return argv
-    return [argv[0], f"--config={config}:{known.workdir}", *argv[1:]]
-
-
 def tell_contradictions(workdir: Path, config: ConfigDict) -> None:
     """Tells where a run is used otherwise than it was trained.
 
     Raises:
         UserError: what the workdir says is damaged.
     """
-    changed = differences(read_fields(workdir) or {}, fields_of(config))
+    changed = differences(read_fields(workdir), fields_of(config))
     if changed:
         distributed.tell(f"Unlike {workdir / CONFIG_FILE}: {'; '.join(changed)}.")
 

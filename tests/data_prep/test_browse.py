@@ -88,7 +88,7 @@ def test_a_workdir_that_says_something_else_is_told(records, tmp_path, capsys, f
     assert "config.json: " in capsys.readouterr().err
     (workdir / "config.json").write_text("[]")
     assert browse.main([f"--workdir={workdir}", f"--out={tmp_path / 'clips.png'}"]) == 2
-    assert "expected the workdir of a run" in capsys.readouterr().err
+    assert "config.json is damaged" in capsys.readouterr().err
 
 
 def test_ids_and_groups_are_text_not_html(tmp_path):

@@ -7,17 +7,14 @@ what it returns of the healthy one, name by name.
 
 import dataclasses
 import json
-import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from absl.testing import flagsaver
 
 import run
 from data_prep import folder
@@ -33,7 +30,7 @@ from tests.made.small_cityscapes import noise, write_png
 from tests.made.small_clips import NoiseClip
 from tests.made.small_videos import numbered, with_sound, write_video
 from tests.made.tiny_weights import write_weights
-from tmanet_jax import settings
+from tmanet_jax import command_line
 from tmanet_jax.checkpoints.damage import set_damaged_aside
 from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.classes import CITYSCAPES, ClassSet, palette_png
@@ -252,9 +249,7 @@ def words_of(path: Path) -> list[str]:
 
 def parse_run(path: Path) -> Found:
     words = ["run.py", *words_of(path)]
-    with flagsaver.flagsaver(), mock.patch.object(sys, "argv", words):
-        _, config = run._parse(words)
-        settings.from_config(config)
+    command_line.parse(words, run.MODES)
     return {}
 
 

@@ -17,9 +17,8 @@ from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.losses import LossConfig, Losses, pixel_accuracy, segmentation_loss
 from tmanet_jax.models.tmanet import Logits
-from tmanet_jax.settings import OptimizerConfig
 from tmanet_jax.train import step
-from tmanet_jax.train.optimizer import make_sgd, poly_schedule
+from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, init_state
 from tmanet_jax.weights.names import UPDATE_COUNT, Tensors, to_tensors
 
@@ -84,7 +83,7 @@ def _check_inputs(case: Case) -> None:
 def _check_learning_rates(case: Case) -> None:
     with jax.enable_x64(True):
         for num_steps, rates in at_least_one(case.facts["lr"]).items():
-            schedule = poly_schedule(_optimizer_config(case.facts["optimizer"]), int(num_steps))
+            schedule = make_schedule(_optimizer_config(case.facts["optimizer"]), int(num_steps))
             for iteration, rate in at_least_one(rates).items():
                 computed = schedule(int(iteration))
                 np.testing.assert_allclose(computed, rate, rtol=LEARNING_RATE_RELATIVE)
@@ -129,7 +128,7 @@ def _compiled_run(case: Case, dtype: str) -> Callable[[int], list[Step]]:
 
     def run(num_steps: int) -> list[Step]:
         state, steps = initial, []
-        schedule = poly_schedule(config, num_steps)
+        schedule = make_schedule(config, num_steps)
         for index in range(len(case.facts["seeds_img"])):
             batch = _batch(case, index, dtype)
             state, metrics = one_step(state, batch, jnp.asarray(num_steps))
@@ -142,7 +141,7 @@ def _compiled_run(case: Case, dtype: str) -> Callable[[int], list[Step]]:
 
 
 def _optimizer(config: OptimizerConfig, num_steps: Any) -> optax.GradientTransformation:
-    return optax.chain(_remember_gradients(), make_sgd(config, num_steps))
+    return optax.chain(_remember_gradients(), make_optimizer(config, num_steps))
 
 
 def _remember_gradients() -> optax.GradientTransformation:
@@ -260,11 +259,11 @@ def check_sgd(case: Case) -> None:
             weight_decay=_number_after("wd", case),
         )
         np.testing.assert_allclose(
-            [poly_schedule(config, int(num_steps))(it) for it in range(len(rates))],
+            [make_schedule(config, int(num_steps))(it) for it in range(len(rates))],
             rates,
             rtol=SGD_ABSOLUTE,
         )
-        optimizer = make_sgd(config, int(num_steps))
+        optimizer = make_optimizer(config, int(num_steps))
         params: Mapping[str, Any] = jax.tree.map(jnp.asarray, start)
         state = optimizer.init(params)
         for it in range(len(rates)):

@@ -66,7 +66,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Street:
     )
     run = settings.from_config(tiny_runs.config(root / "records", eval__mode="whole"))
     load.save(root / "tmanet.safetensors", untrained(run.model))
-    init = settings.InitConfig(checkpoint=str(root / "tmanet.safetensors"))
+    init = load.InitConfig(checkpoint=str(root / "tmanet.safetensors"))
     evaluation = dataclasses.replace(run.evaluation, num_worst=2, batch_size=2)
     return Street(source, dataclasses.replace(run, init=init, evaluation=evaluation))
 
@@ -177,7 +177,7 @@ def test_a_network_is_scored_as_it_was_unless_told_otherwise(
     load.save(path, model, protocol=protocol)
 
     def of_file(run: Settings) -> Settings:
-        return dataclasses.replace(run, init=settings.InitConfig(checkpoint=str(path)))
+        return dataclasses.replace(run, init=load.InitConfig(checkpoint=str(path)))
 
     evaluate_workdir(of_file(street.run), tmp_path / "weights")
     told = capsys.readouterr().out

@@ -18,8 +18,7 @@ from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.settings import OptimizerConfig
-from tmanet_jax.train.optimizer import make_sgd
+from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer
 from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, compile_train_step, init_state
 
 NETWORK = ModelConfig(
@@ -61,7 +60,7 @@ class Stepped:
 def step(batch: Batch, *, remat: bool = False, accumulate: int = 1) -> Stepped:
     """One step from the same weights."""
     mesh = make_mesh(jax.devices()[:1])
-    optimizer = make_sgd(OptimizerConfig(), num_steps=10)
+    optimizer = make_optimizer(OptimizerConfig(), num_steps=10)
     graphdef, state = init_state(untrained(dataclasses.replace(NETWORK, remat=remat)), optimizer)
     recipe = Recipe(graphdef, optimizer, LossConfig(), True, seed=0, accumulate=accumulate)
     on_device = put_batch(batch, mesh)

@@ -14,13 +14,12 @@ from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import TMAHead, TMAHeadConfig
 from tmanet_jax.models.losses import Losses
-from tmanet_jax.settings import InitConfig, OptimizerConfig
 from tmanet_jax.train.divergence import LossWatch
-from tmanet_jax.train.optimizer import make_sgd, poly_schedule
+from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from tmanet_jax.train.recipe import class_weights
 from tmanet_jax.train.resume import beginning
 from tmanet_jax.train.step import StepMetrics, TrainState, if_finite
-from tmanet_jax.weights.load import LoadReport
+from tmanet_jax.weights.load import InitConfig, LoadReport
 
 
 def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(tmp_path: Path) -> None:
@@ -37,8 +36,8 @@ def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one(tmp_path: Path) -
 
 
 def test_the_warm_up_rises_to_the_schedule_and_leaves_it() -> None:
-    plain = poly_schedule(OptimizerConfig(), 100)
-    warm = poly_schedule(OptimizerConfig(warmup_steps=10), 100)
+    plain = make_schedule(OptimizerConfig(), 100)
+    warm = make_schedule(OptimizerConfig(warmup_steps=10), 100)
     factors = [float(warm(step) / plain(step)) for step in range(12)]
     np.testing.assert_allclose(factors, [*np.arange(1, 11) / 10, 1, 1], rtol=1e-6)
 
@@ -141,7 +140,7 @@ def test_a_step_that_is_not_finite_changes_counters_alone(
     loss: float, grad_norm: float, is_finite: bool
 ) -> None:
     """The step's counter and the schedule's: the learning rate follows the step."""
-    optimizer = make_sgd(OptimizerConfig(), num_steps=10)
+    optimizer = make_optimizer(OptimizerConfig(), num_steps=10)
     weights = {"kernel": jnp.ones(3)}
 
     def state(value: float, step: int) -> TrainState:

@@ -19,8 +19,16 @@ import numpy as np
 from tmanet_jax.data import kernels
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
+from tmanet_jax.errors import UserError
+from tmanet_jax.fields import PUBLISHED, Checked, field
 
 CROP_TRIES = 10
+
+LONGEST_SIDE = 2**14
+"""Of a frame or crop in pixels; a mistyped number ends here instead of filling the memory."""
+
+LEAST_RATIO, MOST_RATIO = 1 / 16, 16
+"""That a frame is resized by: beyond these it is no picture, or fills the memory."""
 
 _EXACT_COUNT = 2**23  # pixels; OpenCV's histograms are float32, which counts to 2**24
 
@@ -30,22 +38,42 @@ same, or nothing."""
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """How training clips are augmented.
+class Augmentation(Checked):
+    """How training clips are augmented."""
 
-    Attributes:
-        crop_size: (height, width) of the network's input in pixels.
-        ratio_range: bounds of the factor that a clip is resized by.
-        cat_max_ratio: a crop in which one class has this share, or more, is drawn again.
-        flip_probability: probability of mirroring left and right.
-        photometric: whose colours are distorted together.
-    """
+    crop_size: tuple[int, int] = field(
+        (769, 769),
+        "of the network's input",
+        unit="height, width in pixels",
+        low=1,
+        high=LONGEST_SIDE,
+        source=PUBLISHED,
+    )
+    ratio_range: tuple[float, float] = field(
+        (0.5, 2.0),
+        "least and greatest factor that a clip is resized by",
+        low=LEAST_RATIO,
+        high=MOST_RATIO,
+        source=PUBLISHED,
+    )
+    cat_max_ratio: float = field(
+        0.75,
+        "share of one class from which a crop is drawn again",
+        low=0,
+        high=1,
+        source=PUBLISHED,
+    )
+    flip_probability: float = field(
+        0.5, "of mirroring left and right", low=0, high=1, source=PUBLISHED
+    )
+    photometric: PhotometricMode = field(
+        "frame", "what colours are distorted together", source=PUBLISHED
+    )
 
-    crop_size: tuple[int, int]
-    ratio_range: tuple[float, float] = (0.5, 2.0)
-    cat_max_ratio: float = 0.75
-    flip_probability: float = 0.5
-    photometric: PhotometricMode = "frame"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ratio_range[0] > self.ratio_range[1]:
+            raise UserError(f"ratio_range is {self.ratio_range}: the least factor comes first.")
 
 
 class Box(NamedTuple):

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from tmanet_jax.errors import UserError
+from tmanet_jax.fields import PUBLISHED, Checked, field
 from tmanet_jax.models.layers import ConvNorm, max_pool
-from tmanet_jax.models.ranges import MOST_CHANNELS, check_range
 
 BLOCKS_OF_DEPTH = {
     18: (2, 2, 2, 2),
@@ -88,29 +89,22 @@ class BackboneConfig(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class ResNetConfig(BackboneConfig):
-    """Shape of a ResNet.
+class ResNetConfig(Checked, BackboneConfig):
+    """Shape of a ResNet."""
 
-    Attributes:
-        depth: 18, 34, 50, 101 or 152.
-        deep_stem: three 3x3 convolutions (ResNetV1c) instead of one 7x7.
-        width: channels of the first stage's blocks; 64 is the published network.
-        blocks: blocks of each stage, in place of those that `depth` names.
-    """
-
-    depth: int = 50
-    deep_stem: bool = True
-    width: int = 64
-    blocks: tuple[int, int, int, int] | None = None
+    depth: int = field(50, "of the ResNet", choices=tuple(BLOCKS_OF_DEPTH), source=PUBLISHED)
+    deep_stem: bool = field(
+        True, "three 3x3 convolutions (ResNetV1c) instead of one 7x7", source=PUBLISHED
+    )
+    width: int = field(64, "channels of the first stage", low=2, high=512, source=PUBLISHED)
+    blocks: tuple[int, int, int, int] | None = field(
+        None, "blocks of each stage; None: those of the depth", low=1, high=64
+    )
 
     def __post_init__(self) -> None:
-        if self.depth not in BLOCKS_OF_DEPTH:
-            raise ValueError(f"depth is one of {sorted(BLOCKS_OF_DEPTH)}, not {self.depth}")
-        check_range("width", self.width, 2, MOST_CHANNELS // 32)
+        super().__post_init__()
         if self.width % 2:
-            raise ValueError(f"width is an even number of channels, not {self.width}")
-        for number in self.blocks or ():
-            check_range("blocks of a stage", number, 1, 64)
+            raise UserError(f"width must be an even number, not {self.width}.")
 
     @property
     def expansion(self) -> int:

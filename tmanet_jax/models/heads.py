@@ -18,13 +18,25 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from tmanet_jax.fields import PUBLISHED, Checked, field
 from tmanet_jax.models.backbones import Stages
 from tmanet_jax.models.layers import Conv, ConvNorm, Precision, channel_dropout
 from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.models.ranges import MOST_CHANNELS, check_range
 
 classifier_init = nnx.initializers.normal(0.01)
+
+_MOST_CHANNELS = 16_384
+"""Of any layer; a mistyped number ends here instead of filling the memory."""
+
+
+def _channels(default: int, meaning: str, name: str = "") -> Any:
+    return field(default, meaning, low=1, high=_MOST_CHANNELS, source=PUBLISHED, name=name)
+
+
+def _memory(default: int) -> Any:
+    meaning = "T: memory frames before the query; 0: no memory"
+    return field(default, meaning, low=0, high=64, source=PUBLISHED)
 
 
 class Head(Protocol):
@@ -58,27 +70,21 @@ class Head(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadConfig(abc.ABC):
-    """What chooses a head; each is a frozen dataclass with defaults, JSON's types alone.
+class HeadConfig(Checked, abc.ABC):
+    """What chooses a head; each is a frozen dataclass with defaults, JSON's types alone."""
 
-    Attributes:
-        num_classes: channels of the logits.
-        num_memory: T, memory frames before the query; 0 is a network without memory.
-        aux_channels: channels of the auxiliary head.
-        dropout: share of channels that training drops before each classifier.
-    """
-
-    num_classes: int = 19
-    num_memory: int = 0
-    aux_channels: int = 256
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_range("num_classes", self.num_classes, 1, 255)
-        check_range("num_memory", self.num_memory, 0, 64)
-        check_range("aux_channels", self.aux_channels, 1, MOST_CHANNELS)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is at least 0 and below 1, not {self.dropout}")
+    num_classes: int = field(
+        19, "channels of the logits, as many as the records have classes", low=1, high=255
+    )
+    num_memory: int = _memory(0)
+    aux_channels: int = _channels(256, "of the auxiliary head")
+    dropout: float = field(
+        0.1,
+        "share of channels that training drops before each classifier",
+        low=0,
+        below=1,
+        source=PUBLISHED,
+    )
 
     @abc.abstractmethod
     def build(
@@ -95,29 +101,20 @@ class HeadConfig(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class TMAHeadConfig(HeadConfig):
-    """Shape of the temporal memory attention head; the defaults are the published ones.
+    """Shape of the temporal memory attention head."""
 
-    Attributes:
-        num_memory: T, memory frames before the query.
-        key_channels: channels that are compared.
-        value_channels: channels that are read.
-        channels: channels of the 3x3 bottleneck before the classifier.
-        tied_init: the memory's encoders begin as copies of the query's, so that a position's key is
-            from the first step most like the keys of positions that look the same.
-        scale_scores: multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`).
-    """
-
-    num_memory: int = 2
-    key_channels: int = 64
-    value_channels: int = 256
-    channels: int = 512
-    tied_init: bool = False
-    scale_scores: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("key_channels", "value_channels", "channels"):
-            check_range(field, getattr(self, field), 1, MOST_CHANNELS)
+    num_memory: int = _memory(2)
+    key_channels: int = _channels(64, "channels that are compared")
+    value_channels: int = _channels(256, "channels that are read")
+    channels: int = _channels(512, "of the bottleneck before the classifier", name="head_channels")
+    tied_init: bool = field(
+        False,
+        "memory encoders begin as copies of the query's, so that from the first step a position's "
+        "key is most like the keys of positions that look the same (the original: no)",
+    )
+    scale_scores: bool = field(
+        False, "multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`)"
+    )
 
     def build(
         self, stage_channels: tuple[int, int, int, int], *, dtype: DTypeLike, rngs: nnx.Rngs

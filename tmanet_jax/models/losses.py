@@ -1,33 +1,40 @@
-"""Cross-entropy and pixel accuracy, as the original computes them.
+"""The losses, and pixel accuracy, as the original computes them.
 
 Source: `mmseg/models/losses/cross_entropy_loss.py`, `accuracy.py`, and `decode_head.losses`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.fields import PUBLISHED, Checked, field
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import Logits
 from tmanet_jax.parallel.sharding import spread_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Checked):
     """How the two heads' logits become one number.
 
     Attributes:
-        aux_weight: factor of the auxiliary head's loss.
-        average: "all" divides by every pixel, ignored ones included, as the original does; "valid"
-            divides by the pixels that have a label.
-        class_weights: factor of each class's pixels, or None for 1.
+        class_weights: factor of each class's pixels, or None for 1; made of the records.
     """
 
-    aux_weight: float = 0.4
-    average: Literal["all", "valid"] = "all"
+    name: str = field(
+        "cross_entropy", "of each head", choices=lambda: tuple(LOSSES), source=PUBLISHED
+    )
+    aux_weight: float = field(0.4, "factor of the auxiliary head's loss", low=0, source=PUBLISHED)
+    average: Literal["all", "valid"] = field(
+        "all",
+        'over "all" pixels, ignored ones included, or those with a "valid" label',
+        source=PUBLISHED,
+    )
+    class_weight_power: float = field(0.0, "class weights are frequency ** -power; 0: none", low=0)
     class_weights: tuple[float, ...] | None = None
 
 
@@ -52,8 +59,9 @@ def segmentation_loss(
     labels_BxHxW = spread_rows(labels_BxHxW)
     main_BxHxWxC = spread_rows(resize_bilinear(logits.main, size, align_corners=align_corners))
     aux_BxHxWxC = spread_rows(resize_bilinear(logits.aux, size, align_corners=align_corners))
-    main = cross_entropy(main_BxHxWxC, labels_BxHxW, config)
-    aux = config.aux_weight * cross_entropy(aux_BxHxWxC, labels_BxHxW, config)
+    loss = LOSSES[config.name]
+    main = loss(main_BxHxWxC, labels_BxHxW, config)
+    aux = config.aux_weight * loss(aux_BxHxWxC, labels_BxHxW, config)
     return Losses(main + aux, main, aux, pixel_accuracy(main_BxHxWxC, labels_BxHxW))
 
 
@@ -74,6 +82,13 @@ def cross_entropy(
         loss_BxHxW = loss_BxHxW * (one_hot_BxHxWxC @ weights_C)
     count = labels_BxHxW.size if config.average == "all" else jnp.maximum(valid_BxHxW.sum(), 1)
     return loss_BxHxW.sum() / count
+
+
+Loss = Callable[[jax.Array, jax.Array, LossConfig], jax.Array]
+"""Logits BxHxWxC and labels BxHxW, some of them `IGNORE` -> a scalar."""
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
+"""What `config.loss.name` chooses from; one of your own is an entry more."""
 
 
 def pixel_accuracy(logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from tmanet_jax.fields import PUBLISHED, Checked, field, part
 from tmanet_jax.models.backbones import BACKBONES, BackboneConfig, ResNetConfig, Stages
 from tmanet_jax.models.heads import HEADS, FCNHead, HeadConfig, TMAHeadConfig
 from tmanet_jax.models.layers import Precision
@@ -27,37 +28,37 @@ DTYPES = ("float32", "bfloat16", "float64")
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """Everything that decides the network's parameters and what it computes of them.
 
-    The fields of `OF_COMPUTATION` change rounding, time and memory of one and the same network.
-
-    Attributes:
-        backbone: which backbone, and its shape.
-        head: which head, its shape and that of the auxiliary head.
-        align_corners: how logits are up-sampled (Cityscapes' config: yes, CamVid's: no).
-        memory_gradient: whether training's gradients flow into the memory frames.
-        dtype: compute type, "float32" or "bfloat16"; parameters, statistics and logits stay
-            float32.
-        precision: of float32 products; those of query and key are "highest" in any case.
-        attention: which way reads the memory: "auto" the chip's own kernel where it fits,
-            "chunked" the one that runs anywhere; "fused" is an older name of "auto".
-        remat: the backward pass computes the inside of each backbone block again, instead of
-            keeping it: a third more work, a fraction of the memory.
+    The fields of `OF_COMPUTATION` change rounding, time and memory of one and the same network;
+    parameters, statistics and logits stay float32.
     """
 
-    backbone: BackboneConfig = dataclasses.field(default_factory=ResNetConfig)
-    head: HeadConfig = dataclasses.field(default_factory=TMAHeadConfig)
-    align_corners: bool = True
-    memory_gradient: bool = True
-    dtype: str = "float32"
-    precision: Precision = "default"
-    attention: Attention = "auto"
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
+    backbone: BackboneConfig = part(ResNetConfig(), flat=True)
+    head: HeadConfig = part(TMAHeadConfig(), flat=True)
+    align_corners: bool = field(
+        True, "of the logits' up-sampling (CamVid's configuration: no)", source=PUBLISHED
+    )
+    memory_gradient: bool = field(
+        True, "training's gradients flow into the memory frames", source=PUBLISHED
+    )
+    dtype: str = field("float32", "compute type", choices=DTYPES)
+    precision: Precision = field(
+        "default",
+        'of float32 products: "default" is the chip\'s fast way (TF32 on GPUs, one bfloat16 pass '
+        'on TPUs), "highest" is float32; on CPUs all are. Query and key are always "highest"',
+    )
+    attention: Attention = field(
+        "auto",
+        'what reads the memory: "auto" the chip\'s own kernel where it fits (bfloat16 on TPUs and '
+        'GPUs), "chunked" what runs anywhere; "fused" is an older name of "auto"',
+    )
+    remat: bool = field(
+        False,
+        "the backward pass computes the inside of backbone blocks again instead of keeping it: a "
+        "third more work, a fraction of the memory",
+    )
 
     def computed_as(self, other: "ModelConfig") -> "ModelConfig":
         """This network, computed as another is."""

@@ -21,6 +21,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tmanet_jax.errors import UserError, counted
+from tmanet_jax.fields import Checked, field
 
 DATA_AXIS = "data"
 """Mesh axis over which the clips of a batch are spread."""
@@ -30,14 +31,12 @@ SPACE_AXIS = "space"
 
 
 @dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """How the devices are divided.
+class MeshConfig(Checked):
+    """How the devices are divided."""
 
-    Attributes:
-        space: devices that share each image; the others divide the batch.
-    """
-
-    space: int = 1
+    space: int = field(
+        1, "devices that share each image, by rows; the others divide the batch", low=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

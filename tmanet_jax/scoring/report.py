@@ -19,13 +19,13 @@ from tmanet_jax.data.files import write_whole
 from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.run_file import CONFIG_FILE
 from tmanet_jax.scoring.charts import confusion_picture
 from tmanet_jax.scoring.clips import ClipSegmenter, SegmentedClip
 from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.scoring.metrics import Scores
 from tmanet_jax.scoring.report_page import Page, render_page
 from tmanet_jax.scoring.temporal import TemporalScores
-from tmanet_jax.workdir import CONFIG_FILE
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"

@@ -89,7 +89,7 @@ def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> Traine
             "--workdir, or set --config.init.checkpoint to a file of weights."
         )
     with contextlib.closing(
-        Checkpoints(workdir / CHECKPOINTS_DIR, keep=settings.checkpoints_kept, model=settings.model)
+        Checkpoints(workdir / CHECKPOINTS_DIR, keep=settings.checkpoint.keep, model=settings.model)
     ) as checkpoints:
         step = checkpoints.best_step()
         if settings.init.classes == "compare":

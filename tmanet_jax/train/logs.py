@@ -6,17 +6,17 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from tmanet_jax.parallel import distributed
 from tmanet_jax.scoring.evaluate import Evaluation
+from tmanet_jax.train.loggers import LOGGERS
 from tmanet_jax.workdir import RunDescription
 
 PROFILE_DIR = "profile"
@@ -26,15 +26,16 @@ _STEP_NAME = "train"
 class RunLog:
     """Log of one run; a context manager.
 
-    Writes `train.log` and `tensorboard/` in the workdir. Messages also go to the terminal, above
+    Writes `train.log` in the workdir, and to the loggers. Messages also go to the terminal, above
     the progress bar. Of several processes the first one writes, and the others do nothing here.
 
     Args:
         workdir: of the run.
-        first_step: where the run begins; curves of a stopped run beyond it are dropped.
+        first_step: where the run begins.
+        to: names of loggers.
     """
 
-    def __init__(self, workdir: Path, first_step: int):
+    def __init__(self, workdir: Path, first_step: int, to: Sequence[str] = ("tensorboard",)):
         self._logger = logging.getLogger(f"tmanet_jax.run.{workdir}")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
@@ -42,9 +43,7 @@ class RunLog:
         self._file = logging.FileHandler(workdir / "train.log") if writes else logging.NullHandler()
         self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._logger.addHandler(self._file)
-        self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step + 1, write_to_disk=writes
-        )
+        self._loggers = [LOGGERS[name](workdir, first_step) for name in to if writes]
 
     def message(self, text: str) -> None:
         """To the terminal and the file."""
@@ -52,15 +51,16 @@ class RunLog:
         self._logger.info(text)
 
     def description(self, description: RunDescription) -> None:
-        """What the run is: to the file and, with its configuration, to TensorBoard."""
+        """What the run is: to the file and, with its configuration, to the loggers."""
         self._logger.info("%s", description)
         content = json.dumps(description.to_json(), indent=2)
-        self._tensorboard.add_text("run", f"```json\n{content}\n```")
+        for logger in self._loggers:
+            logger.text("run", f"```json\n{content}\n```")
 
     def curves(self, step: int, values: Mapping[str, float]) -> None:
-        """To TensorBoard."""
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step)
+        """To the loggers."""
+        for logger in self._loggers:
+            logger.scalars(step, values)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """To the curves and, as one line, to the file."""
@@ -70,8 +70,9 @@ class RunLog:
         )
 
     def picture(self, step: int, name: str, picture_HxWx3: np.ndarray) -> None:
-        """RGB uint8, to TensorBoard."""
-        self._tensorboard.add_image(name, picture_HxWx3, step, dataformats="HWC")
+        """RGB uint8, to the loggers."""
+        for logger in self._loggers:
+            logger.picture(step, name, picture_HxWx3)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """The scores after a step, everywhere, and the clips to show."""
@@ -101,7 +102,8 @@ class RunLog:
     ) -> None:
         if error is not None:
             self._logger.error("stopped: %s: %s", type(error).__name__, error)
-        self._tensorboard.close()
+        for logger in self._loggers:
+            logger.close()
         self._logger.removeHandler(self._file)
         self._file.close()
 
@@ -245,14 +247,14 @@ class StepProfiler:
 
     Args:
         workdir: of the run.
-        steps: the first and the last one, counted from 1; None: nothing is traced.
+        steps: the first and the last one, counted from 1; (): nothing is traced.
         num_steps: of the run, at the latest the last one that is traced.
     """
 
-    def __init__(self, workdir: Path, steps: tuple[int, int] | None, num_steps: int):
+    def __init__(self, workdir: Path, steps: tuple[()] | tuple[int, int], num_steps: int):
         self._directory = workdir / PROFILE_DIR
-        wanted = steps if distributed.is_first() else None
-        self._steps = None if wanted is None else (wanted[0], min(wanted[1], num_steps))
+        wanted = steps if distributed.is_first() else ()
+        self._steps = (wanted[0], min(wanted[1], num_steps)) if wanted else None
         self._is_on = False
 
     @contextlib.contextmanager

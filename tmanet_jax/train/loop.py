@@ -29,7 +29,7 @@ from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.train.divergence import LossWatch
 from tmanet_jax.train.logs import Part, Progress, RunClock, RunLog, StepProfiler
-from tmanet_jax.train.optimizer import poly_schedule
+from tmanet_jax.train.optimizer import make_schedule
 from tmanet_jax.train.recipe import (
     Splits,
     class_weights,
@@ -76,18 +76,18 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
         stack.enter_context(alone_in(workdir, "--workdir"))
         checkpoints = Checkpoints(
             workdir / CHECKPOINTS_DIR,
-            keep=settings.checkpoints_kept,
+            keep=settings.checkpoint.keep,
             model=settings.model,
             stream=stream,
             about=description.to_json(),
         )
         stack.enter_context(contextlib.closing(checkpoints))
-        log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0))
+        log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0, settings.log.to))
         signals = stack.enter_context(StopSignals())
         told = introduction(model, splits, mesh, workdir)
         for message in (told, *checkpoints.set_aside, *splits.label_doubts(), *begins):
             log.message(str(message))
-        weights = class_weights(splits.train, settings.class_weight_power)
+        weights = class_weights(splits.train, settings.loss.class_weight_power)
         recipe, state = initial_state(settings, model, weights)
         segmenter = compile_segmenter(
             recipe.graphdef,
@@ -156,7 +156,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     watch = LossWatch(
         run.splits.train,
         run.checkpoints,
-        poly_schedule(settings.optimizer, settings.num_steps),
+        make_schedule(settings.optimizer, settings.num_steps),
         run.log,
         settings.max_skipped_steps,
     )
@@ -172,11 +172,11 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             state, batch, metrics = stepper.step(state, done)
             watch.add(step, batch, metrics)
             progress.step(done)
-            if done % settings.log_every == 0 or is_last:
+            if done % settings.log.every == 0 or is_last:
                 progress.point(done, watch.log_newest())
                 run.log.curves(done, run.clock.point())
             is_scored = _is_scored_after(done, settings)
-            if not (is_scored or done % settings.checkpoint_every == 0):
+            if not (is_scored or done % settings.checkpoint.every == 0):
                 continue
             if not watch.may_be_saved(state, done, is_last=is_last):
                 continue
@@ -200,7 +200,7 @@ class _Stepper:
             run.splits.train,
             settings.data.augmentation,
             num_memory=settings.model.head.num_memory,
-            memory_range=settings.data.memory_range,
+            memory_range=settings.memory_range,
             batch_size=settings.batch_size,
             seed=settings.seed,
             start_step=first,

@@ -12,7 +12,7 @@ from tmanet_jax.inputs import open_split
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.scoring.evaluate import evenly_spread
 from tmanet_jax.settings import Settings
-from tmanet_jax.train.optimizer import make_sgd
+from tmanet_jax.train.optimizer import make_optimizer
 from tmanet_jax.train.step import Recipe, TrainState, init_state
 
 _FRAMES_MEASURED = 15
@@ -37,7 +37,7 @@ def open_splits(settings: Settings) -> Splits:
     """
     data, num_memory = settings.data, settings.model.head.num_memory
     splits = Splits(
-        train=open_split(settings, data.train_split, memory_range=data.memory_range),
+        train=open_split(settings, data.train_split, memory_range=settings.memory_range),
         scored=open_split(settings, data.eval_split, memory_range=num_memory),
     )
     _check_crop(settings, splits.train)
@@ -84,7 +84,7 @@ def data_stream(settings: Settings, records: ClipRecords) -> DataStream:
         seed=settings.seed,
         batch_size=settings.batch_size,
         num_clips=len(records),
-        memory_range=settings.data.memory_range,
+        memory_range=settings.memory_range,
         augmentation=settings.data.augmentation,
         records=records.fingerprint(),
     )
@@ -109,7 +109,7 @@ def initial_state(
     settings: Settings, model: TMANet, class_weights: tuple[float, ...] | None
 ) -> tuple[Recipe, TrainState]:
     """The recipe of the run, and its state at step 0."""
-    optimizer = make_sgd(settings.optimizer, settings.num_steps)
+    optimizer = make_optimizer(settings.optimizer, settings.num_steps)
     graphdef, state = init_state(model, optimizer)
     recipe = Recipe(
         graphdef=graphdef,

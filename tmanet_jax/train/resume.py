@@ -15,10 +15,10 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import counted
 from tmanet_jax.inputs import load_weights, random_model
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.settings import InitConfig, OptimizerConfig, Settings
-from tmanet_jax.train.optimizer import poly_schedule
+from tmanet_jax.settings import Settings
+from tmanet_jax.train.optimizer import OptimizerConfig, make_schedule
 from tmanet_jax.train.recipe import Splits
-from tmanet_jax.weights.load import LoadReport
+from tmanet_jax.weights.load import InitConfig, LoadReport
 from tmanet_jax.workdir import differences
 
 
@@ -89,7 +89,7 @@ def going_on(
         )
     elif step < settings.num_steps and there:
         lines += _jump_of_rate(step, settings, there)
-    if settings.profile is not None and settings.profile[1] <= step:
+    if settings.profile and settings.profile[1] <= step:
         lines.append(f"config.profile {settings.profile} lies before step {step}: no trace.")
     return lines
 
@@ -100,8 +100,8 @@ def _jump_of_rate(step: int, settings: Settings, there: Mapping[str, Any]) -> li
         **{name: there[f"optimizer.{name}"] for name in names if f"optimizer.{name}" in there}
     )
     num_steps = there.get("num_steps", settings.num_steps)
-    old = float(poly_schedule(before, num_steps)(step))
-    new = float(poly_schedule(settings.optimizer, settings.num_steps)(step))
+    old = float(make_schedule(before, num_steps)(step))
+    new = float(make_schedule(settings.optimizer, settings.num_steps)(step))
     if abs(new - old) <= 1e-6 * old:
         return []
     ended = " (its schedule had ended)" if step >= num_steps else ""

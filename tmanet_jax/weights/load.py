@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
+from tmanet_jax.fields import Checked, field
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
@@ -44,6 +45,37 @@ LAST = "last.safetensors"
 """Beside it: those of its last step."""
 
 CLASSIFIERS = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig(Checked):
+    """Files of weights that a run begins with; empty means random weights.
+
+    Attributes:
+        align_corners: of a network that is scored or used, if the command line sets it; None: as
+            its file says.
+    """
+
+    pretrained: str = field("", "weights of the backbone alone, .safetensors or .pth")
+    checkpoint: str = field(
+        "",
+        "weights of a whole TMANet, to fine-tune or to evaluate; training makes new classifiers "
+        "for other classes",
+    )
+    published: str = field("", "backbone that the published score begins from, if there is one")
+    classes: Literal["compare", "keep"] = field(
+        "compare",
+        '"compare" the checkpoint\'s names of classes with the records\', or "keep" its '
+        "classifiers whatever the names are",
+    )
+    align_corners: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrained and self.checkpoint:
+            raise UserError(
+                "pretrained and config.init.checkpoint both set the backbone: choose one."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""Modes, their options and help, and what is told of words that are none of these."""
+
+import re
+
+import pytest
+
+from tests import in_process
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "foreign"),
+    [
+        ((), ("--config", "--workdir", "--distributed", "predict  "), ("--submit", "--input")),
+        (("predict",), ("--input", "--memory-stride"), ("--submit", "--distributed")),
+        (("eval", "--config=configs/demo.py"), ("--submit",), ("--memory-stride",)),
+    ],
+)
+def test_each_mode_has_help_of_its_own(
+    words: tuple[str, ...], own: tuple[str, ...], foreign: tuple[str, ...]
+) -> None:
+    done = in_process.called([*words, "--help"])
+    assert done.returncode == 0
+    assert all(option in done.stdout for option in own)
+    assert not any(option in done.stdout for option in foreign)
+
+
+def test_the_fields_of_a_configuration_are_printed_and_what_differs_is_marked() -> None:
+    done = in_process.called(["config", "--config=configs/camvid.py", "--config.seed=3"])
+    assert done.returncode == 0
+    said = re.sub(r"\s+", " ", done.stdout)
+    assert "* config.seed = 3 of initial weights" in said
+    assert "* config.data.crop_size = (640, 640) of the network's input; two whole numbers" in said
+    assert "(height, width in pixels); default (769, 769) (the original's Cityscapes" in said
+    assert " config.model.head_channels = 512 of the bottleneck" in said
+    assert "* config.model.head_channels" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.model.dept=18"], "Did you mean config.model.depth?"),
+        (["--config.mdel.depth", "18"], "Did you mean config.model.depth?"),
+        (["--submti=results"], "--submti is no option. Did you mean --submit?"),
+        (["eval", "--input=drive.mp4"], "--input goes with mode predict, not eval"),
+        (["--num-processes=many"], "--num-processes: invalid int value: 'many'"),
+        (["--start-timeout=0"], "'0' is no whole number from 1 on"),
+        (["predict", "--workdir"], "--workdir: expected one argument"),
+        (["config", "train"], "'config train' is no mode"),
+    ],
+)
+def test_a_word_that_is_no_option_is_told_with_the_nearest(words: list[str], message: str) -> None:
+    done = in_process.called(["--config=configs/demo.py", *words])
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -1,0 +1,219 @@
+"""A command line: its mode, the options of that mode, and its configuration."""
+
+import argparse
+import dataclasses
+import difflib
+import re
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from tmanet_jax import settings
+from tmanet_jax.errors import UserError
+from tmanet_jax.run_file import CONFIG_FILE
+from tmanet_jax.settings import Settings
+
+Options = Mapping[str, Mapping[str, Any]]
+"""By name, without dashes: what `argparse` is told of an option."""
+
+_COMMON: Options = {
+    "config": {"metavar": "FILE", "help": "the configuration; default: that of the workdir's run"},
+    "workdir": {
+        "metavar": "DIR",
+        "help": "checkpoints, logs, metrics and pictures; default runs/NAME",
+    },
+}
+_CONFIG_OF_WORKDIR = Path(__file__).parents[1] / "configs" / "workdir.py"
+
+
+class Configured(NamedTuple):
+    """A configuration file and the fields that a command line sets in it.
+
+    Attributes:
+        config: with these fields.
+        settings: made of it.
+        others: words of the command line that are no fields.
+    """
+
+    config: ConfigDict
+    settings: Settings
+    others: list[str]
+
+
+class Command(NamedTuple):
+    """What a command line says.
+
+    Attributes:
+        mode: its name.
+        options: of the mode, by name; those that are not given have their default.
+        config: the configuration.
+        settings: made of it.
+    """
+
+    mode: str
+    options: Mapping[str, Any]
+    config: ConfigDict
+    settings: Settings
+
+    @property
+    def workdir(self) -> Path:
+        """Of the run."""
+        return Path(self.options["workdir"] or f"runs/{self.settings.name}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What the first word of a command line chooses.
+
+    Attributes:
+        start: does it.
+        summary: one line for the help.
+        options: its own.
+        of_processes: further ones, which may differ between the processes of a run.
+        needs_records: whether it reads the data set.
+    """
+
+    start: Callable[[Command], object]
+    summary: str
+    options: Options = dataclasses.field(default_factory=dict)
+    of_processes: Options = dataclasses.field(default_factory=dict)
+    needs_records: bool = True
+
+    @property
+    def all_options(self) -> Options:
+        """Those that go with it."""
+        return {**_COMMON, **self.options, **self.of_processes}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"The command line is wrong: {message}.")
+
+
+def parse(argv: Sequence[str], modes: Mapping[str, Mode]) -> Command | None:
+    """What a command line says; None if it asked for help, which is printed.
+
+    Args:
+        argv: the program and its words.
+        modes: by name; the first need not be named.
+
+    Raises:
+        UserError: an unknown mode, option or field, or a wrong value.
+    """
+    words = [f"-{word}" if re.match("-[a-z]{2}", word) else word for word in argv[1:]]
+    if "--help" in words or "-h" in words:
+        _print_help(next((word for word in words if word in modes), next(iter(modes))), modes)
+        return None
+    given, others = _given(words, modes)
+    configured = read_config(_config_of(given), others)
+    unknown = [word for word in configured.others if word.startswith("-")]
+    mode = " ".join(configured.others) or next(iter(modes))
+    if not unknown and mode not in modes:
+        raise UserError(f"{reprlib.repr(mode)} is no mode: choose one of {', '.join(modes)}.")
+    for name in (*unknown, *given):
+        _check_option(name.lstrip("-").partition("=")[0], mode, modes)
+    defaults = {name: said.get("default") for name, said in modes[mode].all_options.items()}
+    return Command(mode, {**defaults, **given}, configured.config, configured.settings)
+
+
+def parse_count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _given(words: Sequence[str], modes: Mapping[str, Mode]) -> tuple[Mapping[str, Any], list[str]]:
+    """Values of the options of any mode that are there, and the other words."""
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    of_all: Options = {}
+    for mode in modes.values():
+        of_all = {**of_all, **mode.all_options}
+    for name, said in of_all.items():
+        but_default = {key: value for key, value in said.items() if key != "default"}
+        parser.add_argument(f"--{name}", dest=name, **but_default)
+    found, others = parser.parse_known_args(words)
+    return vars(found), others
+
+
+def read_config(path: str, words: Sequence[str]) -> Configured:
+    """Reads a configuration file.
+
+    Args:
+        path: of the file, perhaps with an argument behind a colon.
+        words: of a command line, some as in "--config.batch_size=2".
+
+    Raises:
+        UserError: the file, a field or its value is wrong.
+    """
+    fields = [re.match(r"--?(?:no)?config\.([^=]*)", word) for word in words]
+    settings.check_names(field[1] for field in fields if field)
+    arguments = ["run.py", f"--config={path}", *words]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
+    try:
+        _, *others = values(arguments, known_only=True)
+        config = holder.value.lock()  # the first use reports a file that could not be loaded
+        told = config_flags.get_override_values(values["config"])
+    except UserError:
+        raise
+    except Exception as error:  # a configuration is a program: it can fail in any way
+        reason = str(error).replace("\\n", " ").replace("\\'", "'")
+        if reason[:1] in ("'", '"') and reason.endswith(reason[0]):  # a KeyError quotes its text
+            reason = reason[1:-1]
+        raise UserError(
+            f"The command line or its configuration is wrong: {reason}. Fields and their types: "
+            "python run.py config --config=configs/default.py."
+        ) from error
+    return Configured(config, settings.from_config(config, told), others)
+
+
+def _config_of(given: Mapping[str, Any]) -> str:
+    if "config" in given:
+        return given["config"]
+    workdir = given.get("workdir")
+    if workdir and (Path(workdir) / CONFIG_FILE).is_file():
+        return f"{_CONFIG_OF_WORKDIR}:{workdir}"
+    raise UserError(
+        "Which configuration? For example --config=configs/demo.py, or the --workdir of a run "
+        f"that has begun (one with a {CONFIG_FILE})."
+    )
+
+
+def _check_option(name: str, mode: str, modes: Mapping[str, Mode]) -> None:
+    """Raises UserError if it does not go with the mode, naming the one that has it."""
+    if mode in modes and name in modes[mode].all_options:
+        return
+    having = [other for other, its in modes.items() if name in its.all_options]
+    if having:
+        raise UserError(
+            f"--{name} goes with mode {' and '.join(having)}, not {mode}: python run.py "
+            f"{having[0]} --{name}=..."
+        )
+    names = {name for its in modes.values() for name in its.all_options}
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean --{near[0]}?" if near else ""
+    raise UserError(f"--{name} is no option.{hint} All of them: python run.py [MODE] --help.")
+
+
+def _print_help(mode: str, modes: Mapping[str, Mode]) -> None:
+    default = next(iter(modes))
+    summaries = "\n".join(f"  {name:12} {its.summary}" for name, its in modes.items())
+    parser = argparse.ArgumentParser(
+        prog=f"python run.py {f'[{mode}]' if mode == default else mode}",
+        usage="%(prog)s --config=FILE [--config.FIELD=VALUE ...] [OPTION ...]",
+        description=f"{modes[mode].summary[:1].upper()}{modes[mode].summary[1:]}.",
+        epilog=f"modes (python run.py MODE --help):\n{summaries}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = parser.add_argument_group("several processes as one (docs/pods.md)")
+    for of, options in ((parser, _COMMON), (parser, modes[mode].options)):
+        for name, said in options.items():
+            of.add_argument(f"--{name}", **said)
+    for name, said in modes[mode].of_processes.items():
+        group.add_argument(f"--{name}", **said)
+    parser.print_help()
