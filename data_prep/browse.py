@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from data_prep.synthetic import parse_size
-from data_prep.writing import encoded, write_whole
+from data_prep.writing import encoded, write_file
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords, open_clips
@@ -218,7 +218,7 @@ def browse(
     else:
         title = f"{len(clips)} of {len(records)} clips of {split}, {data_dir}"
         content = page(clips, classes, title).encode()
-    write_whole(out, content)
+    write_file(out, content)
 
 
 def _default_sampling(records: ClipRecords) -> Sampling:

@@ -21,7 +21,7 @@ from data_prep.numbering import (
 )
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, UnpackedFile, read_frame
-from data_prep.writing import write_whole
+from data_prep.writing import write_file
 from tmanet_jax.errors import UserError
 
 _File = TypeVar("_File", bound=SourceFile)
@@ -124,7 +124,7 @@ def _provide(
             if noted is not None and noted.first_number != numbering.first_number:
                 _remove(file.path for file in extracted.values())
                 files = given
-            write_whole(note, numbering.to_json())
+            write_file(note, numbering.to_json())
         first = numbering.first_number
         lacking = filter(numbering.gives, targets.keys() - files.keys())
         extract_frames(path, {number - first: targets[number] for number in lacking}, watch)

@@ -23,7 +23,6 @@ import dataclasses
 import json
 import math
 import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
 import shutil
@@ -36,7 +35,7 @@ from tqdm import tqdm
 from data_prep.stopping import stops_with
 from data_prep.street.render import SnippetFrames
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
-from data_prep.writing import encoded, write_whole
+from data_prep.writing import encoded, write_file
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.records_info import RENDERED_CITIES
@@ -113,7 +112,7 @@ def write_snippet(snippet: Snippet) -> None:
         }
         content_of = {kind: encoded(".png", contents[kind]) for kind in {kind for _, kind in files}}
         for path, kind in files:
-            write_whole(path, content_of[kind])
+            write_file(path, content_of[kind])
 
 
 def _is_written(path: pathlib.Path) -> bool:
@@ -184,7 +183,7 @@ def render_dataset(
     with bar:
         for _ in _write_all(snippets, workers):
             bar.update()
-    write_whole(root / "groups.json", json.dumps(_groups(root, shares), indent=1).encode())
+    write_file(root / "groups.json", json.dumps(_groups(root, shares), indent=1).encode())
 
 
 def _write_all(snippets: list[Snippet], workers: int) -> collections.abc.Iterator[None]:
@@ -266,7 +265,7 @@ def _mark(
         if not replace:
             raise UserError(f"{root} holds {other}: choose another folder, or say --replace.")
         _remove(root)
-    write_whole(path, json.dumps(rendered_with).encode())
+    write_file(path, json.dumps(rendered_with).encode())
 
 
 def _rendered_with(path: pathlib.Path) -> object:
@@ -361,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
     if (out is None) == (picture is None):
         parser.error("give either --out or --picture")
     if picture is not None:
-        write_whole(pathlib.Path(picture), encoded(".png", contact_sheet(options["seed"])))
+        write_file(pathlib.Path(picture), encoded(".png", contact_sheet(options["seed"])))
     else:
         with stops_with("Stopped. The same command goes on from here."):
             render_dataset(out, **options)

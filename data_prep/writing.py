@@ -12,7 +12,7 @@ from tmanet_jax.errors import UserError
 
 def write_frame(path: Path, frame_HxWx3: np.ndarray) -> None:
     """Writes an RGB frame as PNG; raises UserError if it cannot be written."""
-    write_whole(path, encoded(".png", frame_HxWx3[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 1)))
+    write_file(path, encoded(".png", frame_HxWx3[..., ::-1], (cv2.IMWRITE_PNG_COMPRESSION, 1)))
 
 
 def encoded(kind: str, picture_HxW: np.ndarray, options: Sequence[int] = ()) -> bytes:
@@ -23,7 +23,7 @@ def encoded(kind: str, picture_HxW: np.ndarray, options: Sequence[int] = ()) -> 
     return content.tobytes()
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Writes a file and its folders; raises UserError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
