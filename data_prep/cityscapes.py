@@ -135,11 +135,9 @@ class Cityscapes(DataSet):
         self, tree: SourceTree, every_frame: bool = False, chosen_labels: str | None = None
     ) -> None:
         super().__init__(tree)
-        self._queries, self._labels = _QUERIES, chosen_labels or _LABELS
-        self._is_chosen = every_frame or chosen_labels is not None
         self._every_frame = every_frame
-        if every_frame:
-            self._queries, self._labels = _SEQUENCE, f"{_LABELS}_sequence"
+        self._queries = _SEQUENCE if every_frame else _QUERIES
+        self._labels = f"{_LABELS}_sequence" if every_frame else chosen_labels
 
     @classmethod
     def of_options(cls, options: argparse.Namespace) -> Self:
@@ -180,22 +178,9 @@ class Cityscapes(DataSet):
     ) -> Iterator[LabelledVideo]:
         tree, queries_in = self.tree, f"{self._queries}/{split}"
         cities = tree.folders(queries_in)
-        if not any(_frames(tree, f"{queries_in}/{city}") for city in cities):
-            raise UserError(
-                f"No frames found: expected {tree.root / queries_in}/CITY/NAME{_SUFFIX}, or a zip "
-                f"file in {tree.root} that holds them. Is {tree.root} the directory that the data "
-                f"set is in, and has it a split {split!r}?"
-            )
-        if options.memory_range and not tree.folders(f"{_SEQUENCE}/{split}"):
-            raise UserError(
-                f"{tree.root / _SEQUENCE / split} is missing: it holds the frames before each "
-                f"query. Put {_SEQUENCE} there, unpacked or as zip files, or ask for "
-                "--memory-range=0."
-            )
+        self._check_folders(split, cities, options)
         labelled = split != _UNLABELLED_SPLIT
-        labels_in = f"{self._labels}/{split}"
-        if not self._is_chosen:
-            labels_in = _labels_folder(tree, split)
+        labels_in = f"{self._labels}/{split}" if self._labels else _labels_folder(tree, split)
         for city in sorted({*cities, *(tree.folders(labels_in) if labelled else ())}):
             folder = _CityFolder(
                 queries=_frames(tree, f"{queries_in}/{city}"),
@@ -212,6 +197,22 @@ class Cityscapes(DataSet):
                 name_of = partial(_name_of, queries[0].id)
                 frames = numbered.get(snippet, {})
                 yield LabelledVideo(snippet, frames, queries, name_of, _LARGEST_GAP)
+
+    def _check_folders(self, split: str, cities: Sequence[str], options: Options) -> None:
+        """Raises UserError unless there are queries, and frames before them if they are needed."""
+        tree, queries_in = self.tree, f"{self._queries}/{split}"
+        if not any(_frames(tree, f"{queries_in}/{city}") for city in cities):
+            raise UserError(
+                f"No frames found: expected {tree.root / queries_in}/CITY/NAME{_SUFFIX}, or a zip "
+                f"file in {tree.root} that holds them. Is {tree.root} the directory that the data "
+                f"set is in, and has it a split {split!r}?"
+            )
+        if options.memory_range and not tree.folders(f"{_SEQUENCE}/{split}"):
+            raise UserError(
+                f"{tree.root / _SEQUENCE / split} is missing: it holds the frames before each "
+                f"query. Put {_SEQUENCE} there, unpacked or as zip files, or ask for "
+                "--memory-range=0."
+            )
 
 
 class _CityFolder(NamedTuple):
