@@ -24,22 +24,22 @@ import data_prep  # noqa: F401  # first: what is interrupted from here on says s
 
 # isort: split
 import dataclasses
-import logging
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from flax.traverse_util import flatten_dict
 
 from data_prep.street.demo import ensure_records
 from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
-from tmanet_jax.command_line import Command, Mode, Options
+from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.data.pipeline import DataConfig
-from tmanet_jax.errors import UserError, ends_with_message
+from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
+from tmanet_jax.export.engine import Engine
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
@@ -48,57 +48,47 @@ from tmanet_jax.settings import described
 from tmanet_jax.train.loop import train
 from tmanet_jax.workdir import fields_of, tell_contradictions
 
+_SECONDS = {"metavar": "SECONDS", "type": command_line.parse_count}
 _PROCESSES: Options = {
-    "distributed": {
-        "action": "store_true",
-        "default": False,
-        "help": "TPU pod, SLURM or Kubernetes tell which",
-    },
-    "coordinator": {"metavar": "HOST:PORT", "help": "of process 0, where all meet"},
-    "num-processes": {"type": int, "metavar": "N", "help": "with --coordinator: how many"},
-    "process-id": {"type": int, "metavar": "I", "help": "with --coordinator: which, from 0"},
-    "start-timeout": {
-        "type": command_line.parse_count,
-        "metavar": "SECONDS",
-        "help": f"for all to come; default {distributed.START_TIMEOUT_S}",
-    },
-    "peer-timeout": {
-        "type": command_line.parse_count,
-        "metavar": "SECONDS",
-        "help": "of silence after which a process is lost and the others end; default "
+    "distributed": option(
+        "TPU pod, SLURM or Kubernetes tell which", action="store_true", default=False
+    ),
+    "coordinator": option("of process 0, where all meet", metavar="HOST:PORT"),
+    "num-processes": option("with --coordinator: how many", metavar="N", type=int),
+    "process-id": option("with --coordinator: which, from 0", metavar="I", type=int),
+    "start-timeout": option(f"for all to come; default {distributed.START_TIMEOUT_S}", **_SECONDS),
+    "peer-timeout": option(
+        "of silence after which a process is lost and the others end; default "
         f"{distributed.PEER_TIMEOUT_S}",
-    },
+        **_SECONDS,
+    ),
 }
-_MEMORY_STRIDE: Options = {
-    "memory-stride": {
-        "type": int,
-        "metavar": "N",
-        "help": "frames from one memory frame to the next; default the weights'",
-    }
-}
-_SUBMIT: Options = {
-    "submit": {"metavar": "DIR", "help": "predictions in the format of the data set's server"}
+_SUBMIT = {"submit": option("predictions in the format of the data set's server", metavar="DIR")}
+_MEMORY_STRIDE = {
+    "memory-stride": option(
+        "frames from one memory frame to the next; default the weights'", metavar="N", type=int
+    )
 }
 _PREDICTION: Options = {
-    "input": {
-        "default": "",
-        "metavar": "SOURCE",
-        "help": "a video, its address (- for standard input), a picture, folder, glob or camera",
-    },
-    "output": {"default": "", "metavar": "DIR", "help": "folder of the results"},
-    "checkpoint": {"default": "", "metavar": "FILE", "help": "weights; default the workdir's"},
-    "format": {
-        "default": "video",
-        "metavar": "LIST",
-        "help": "any of video, png (overlays), labels, with commas; default video",
-    },
-    "on-error": {"default": "keep", "metavar": "WAY", "help": "at a broken frame: keep or stop"},
-    "sound": {"default": "keep", "metavar": "WAY", "help": "of the video: keep or none"},
+    "input": option(
+        "a video, its address (- for standard input), a picture, folder, glob or camera",
+        metavar="SOURCE",
+        default="",
+    ),
+    "output": option("folder of the results", metavar="DIR", default=""),
+    "checkpoint": option("weights; default the workdir's", metavar="FILE", default=""),
+    "format": option(
+        "any of video, png (overlays), labels, with commas; default video",
+        metavar="LIST",
+        default="video",
+    ),
+    "on-error": option("at a broken frame: keep or stop", metavar="WAY", default="keep"),
+    "sound": option("of the video: keep or none", metavar="WAY", default="keep"),
     **_MEMORY_STRIDE,
-    "scale": {
-        "metavar": "SCALE",
-        "help": "resize frames before, by a factor or to fit HEIGHTxWIDTH",
-    },
+    "scale": option("resize frames before, by a factor or to fit HEIGHTxWIDTH", metavar="SCALE"),
+    "engine": option(
+        f"what computes: {', '.join(get_args(Engine))}", metavar="NAME", default="jax"
+    ),
 }
 
 
@@ -130,6 +120,7 @@ def _predict(command: Command) -> None:
         sound=options["sound"],
         memory_stride=options["memory-stride"],
         scale=options["scale"],
+        engine=options["engine"],
     )
     predict(prediction)
 
@@ -157,7 +148,7 @@ def main(argv: list[str]) -> int:
     command = command_line.parse(argv, MODES)
     if command is None:
         return 0
-    _quieten_libraries()
+    quieten_libraries()
     if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
         keep_freed_buffers()
     use_compilation_cache()
@@ -205,22 +196,6 @@ def _ensure_demo_records(data: DataConfig) -> None:
             num_eval=data.render.num_eval,
             memory_range=data.render.memory_range,
         )
-
-
-def _quieten_libraries() -> None:
-    """When a checkpoint fails, Orbax logs what it raises besides, thread by thread.
-
-    tensorstore's threads then still tell the loop that Orbax closed, which nobody can handle.
-    """
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    usual = sys.unraisablehook
-
-    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            usual(unraisable)
-
-    sys.unraisablehook = hook
 
 
 if __name__ == "__main__":

@@ -30,6 +30,11 @@ _COMMON: Options = {
 _CONFIG_OF_WORKDIR = Path(__file__).parents[1] / "configs" / "workdir.py"
 
 
+def option(meaning: str, **said: Any) -> Mapping[str, Any]:
+    """What `argparse` is told of an option: what it means, and more."""
+    return {"help": meaning, **said}
+
+
 class Configured(NamedTuple):
     """A configuration file and the fields that a command line sets in it.
 

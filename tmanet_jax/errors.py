@@ -3,6 +3,7 @@
 import errno
 import functools
 import io
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -79,3 +80,19 @@ def tell_interrupts() -> None:
             usual(kind, error, trace)
 
     sys.excepthook = hook
+
+
+def quieten_libraries() -> None:
+    """When a checkpoint fails, Orbax logs what it raises besides, thread by thread.
+
+    tensorstore's threads then still tell the loop that Orbax closed, which nobody can handle.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            usual(unraisable)
+
+    sys.unraisablehook = hook
