@@ -145,6 +145,7 @@ MODES: Mapping[str, Mode] = {
 @ends_with_message
 def main(argv: list[str]) -> int:
     """Runs the command line; returns the exit status."""
+    sys.argv = argv  # what the run says of itself
     command = command_line.parse(argv, MODES)
     if command is None:
         return 0

@@ -5,7 +5,7 @@
 Needs nothing: the records (600 clips) are rendered, the weights random.
 
 Time: 4 to 5 minutes on two cores of a shared x86 machine, rendering and compilation included
-(measured, November 2026). Memory: 2 GB.
+(measured, November 2026).
 
 Expected: 63.1 to 65.5 mIoU on its `val` split, clean frames 73 and spoilt ones 54 (measured there;
 the README has the classes). There is no published score.
