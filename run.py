@@ -4,6 +4,7 @@
     python run.py eval|consistency --config=configs/demo.py [--workdir=DIR] [--submit=DIR]
     python run.py [MODE] --workdir=DIR
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
+    python run.py export --config=configs/demo.py --format=onnx --size=HxW --output=DIR
     python run.py config --config=configs/demo.py
     python run.py [MODE] --help
 
@@ -39,13 +40,16 @@ from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
+from tmanet_jax.export.command import export_weights
 from tmanet_jax.export.engine import Engine
+from tmanet_jax.export.folder import Format
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
 from tmanet_jax.settings import described
 from tmanet_jax.train.loop import train
+from tmanet_jax.weights import load
 from tmanet_jax.workdir import fields_of, tell_contradictions
 
 _SECONDS = {"metavar": "SECONDS", "type": command_line.parse_count}
@@ -90,6 +94,30 @@ _PREDICTION: Options = {
         f"what computes: {', '.join(get_args(Engine))}", metavar="NAME", default="jax"
     ),
 }
+_EXPORT: Options = {
+    "output": option("a folder that is made", metavar="DIR", default=""),
+    "checkpoint": _PREDICTION["checkpoint"],
+    "format": option(", ".join(get_args(Format)), metavar="NAME", default=""),
+    "size": option(
+        "height x width of the frames in pixels", metavar="HxW", type=command_line.parse_size
+    ),
+    "program": option(
+        "stream (from frame to frame) or clip (all at once); default stream",
+        metavar="NAME",
+        default="stream",
+    ),
+    "streams": option(
+        "videos, or clips, at a time; default 1",
+        metavar="N",
+        type=command_line.parse_count,
+        default=1,
+    ),
+    "calibrate": option(
+        "a video, folder or glob: OpenVINO in 8 bits, calibrated on its first frames",
+        metavar="SOURCE",
+        default="",
+    ),
+}
 
 
 def _train(command: Command) -> None:
@@ -125,6 +153,21 @@ def _predict(command: Command) -> None:
     predict(prediction)
 
 
+def _export(command: Command) -> None:
+    options = command.options
+    checkpoint = options["checkpoint"]
+    export_weights(
+        Path(checkpoint) if checkpoint else load.weights_of_run(command.workdir),
+        options["output"],
+        command.settings.evaluation,
+        format=options["format"],
+        size=options["size"],
+        program=options["program"],
+        streams=options["streams"],
+        calibrate=options["calibrate"],
+    )
+
+
 MODES: Mapping[str, Mode] = {
     "train": Mode(_train, "trains, and scores what it has trained", of_processes=_PROCESSES),
     "eval": Mode(_evaluate, "scores weights on a split of clips", _SUBMIT, of_processes=_PROCESSES),
@@ -133,6 +176,9 @@ MODES: Mapping[str, Mode] = {
     ),
     "consistency": Mode(
         _consistency, "scores weights on every frame of videos, and over time", _MEMORY_STRIDE
+    ),
+    "export": Mode(
+        _export, "writes weights as a program for another engine", _EXPORT, needs_records=False
     ),
     "config": Mode(
         lambda command: print(described(command.settings)),
@@ -158,7 +204,7 @@ def main(argv: list[str]) -> int:
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
             distributed.in_turn(lambda: _ensure_demo_records(command.settings.data))
-        if command.mode in ("eval", "consistency", "predict"):  # training asks its checkpoint
+        if command.mode not in ("train", "config"):  # training asks its checkpoint
             tell_contradictions(command.workdir, command.config)
         MODES[command.mode].start(command)
     return 0

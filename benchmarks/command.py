@@ -3,14 +3,13 @@
 import argparse
 import importlib.util
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
-from tmanet_jax.command_line import parse_count
+from tmanet_jax.command_line import parse_count, parse_size
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel.sharding import check_devices
@@ -46,16 +45,6 @@ def add_options(parser: argparse.ArgumentParser, *names: str, config: str | None
     )
     for name in names:
         parser.add_argument(f"--{name}", **COMMON[name])
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """As in 256x512."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None or min(int(match[1]), int(match[2])) < 8:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not height x width in pixels, from 8 on, as in 256x512"
-        )
-    return int(match[1]), int(match[2])
 
 
 def parse_counts(text: str) -> list[int]:

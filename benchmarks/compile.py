@@ -35,7 +35,7 @@ from benchmarks.chips import (
 from benchmarks.findings import Findings, publish
 from benchmarks.hlo import Collective, Hlo
 from benchmarks.programs import LOWER, Program
-from tmanet_jax.command_line import parse_count
+from tmanet_jax.command_line import parse_count, parse_size
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.parallel.sharding import DATA_AXIS
 
@@ -92,7 +92,7 @@ def add_command(commands: command.Subparsers) -> None:
     parser.add_argument("--program", default="train", choices=LOWER)
     parser.add_argument(
         "--frame-size",
-        type=command.parse_size,
+        type=parse_size,
         default=(1024, 2048),
         metavar="HxW",
         help="height x width of the frames of eval and stream; default 1024x2048",

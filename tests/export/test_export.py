@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tmanet_jax
+from tests import in_process
 from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config
@@ -21,7 +22,6 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.export import engine
 from tmanet_jax.export import folder as export_folder
 from tmanet_jax.export import network as runner
-from tmanet_jax.export.command import main
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.verify import NUM_FRAMES
 from tmanet_jax.inference.windows import segment_whole
@@ -141,17 +141,27 @@ def test_frames_of_another_size_are_refused(model, tmp_path: Path) -> None:
         network(np.zeros((1, 33, 50, 3), np.uint8))
 
 
-def test_the_command_exports_a_file_of_weights(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_exports_weights_and_predicts(tmp_path: Path) -> None:
     weights = write_weights(tmp_path / "tmanet.safetensors")
     output = tmp_path / "network"
-    words = [f"--checkpoint={weights}", "--format=onnx", f"--output={output}", "--size=32x64"]
-    assert main(words) == 0
-    assert capsys.readouterr().out.startswith(f"{output}: 12 frames in a process of their own")
-    assert main([*words[:3], "--size=32"]) == 2
-    assert main([*words[1:], f"--checkpoint={tmp_path / 'missing.safetensors'}"]) == 2
-    assert main([*words, "--streams=0"]) == 2
+    run = ["export", "--config=configs/demo.py", f"--checkpoint={weights}"]
+    words = [*run, "--format=onnx", f"--output={output}", "--size=32x64"]
+    done = in_process.called(words)
+    assert done.returncode == 0, done.stderr
+    assert f"{output}: 12 frames in a process of their own" in done.stdout
+    for wrong, told in (
+        ("--size=32", "'32' is not height x width"),
+        ("--streams=0", "'0' is no whole number from 1 on"),
+        ("--format=tflite", "--format is 'tflite': choose stablehlo or onnx or openvino"),
+        ("--program=frame", "--program is 'frame': choose stream or clip"),
+        (f"--checkpoint={tmp_path / 'missing.safetensors'}", "missing.safetensors"),
+        (f"--calibrate={tmp_path / 'missing.mp4'}", "missing.mp4"),
+        (f"--output={tmp_path}", "is there already"),
+    ):
+        done = in_process.called([*words, f"--output={tmp_path / 'other'}", wrong])
+        assert done.returncode == 2, wrong
+        assert told in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"tmanet.safetensors", "network"}
 
 
 @pytest.mark.parametrize("protocol", [Protocol(scale=0.75), SLIDE], ids=str)
@@ -170,6 +180,9 @@ def test_an_engine_segments_a_video_as_jax_does(
     written = (folder / "export.json").stat().st_mtime_ns
     assert len(list(segmenter.stream(frames))) == 5
     assert (folder / "export.json").stat().st_mtime_ns == written
+    (folder / "program.onnx").write_bytes((folder / "program.onnx").read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"is damaged .*: remove the folder"):
+        next(segmenter.stream(frames))
 
 
 def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

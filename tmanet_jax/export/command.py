@@ -1,77 +1,61 @@
-"""The command line of exports."""
+"""The mode `export` of run.py: weights as a program for another engine."""
 
-import argparse
-import re
 from pathlib import Path
 from typing import get_args
 
-from tmanet_jax.errors import UserError, ends_with_message
+from tmanet_jax.errors import UserError
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.program import Kind
-from tmanet_jax.export.quantise import CALIBRATION_FRAMES, calibration_frames
-from tmanet_jax.protocol import Protocol
+from tmanet_jax.export.quantise import calibration_frames
+from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.weights import load
 
 
-@ends_with_message
-def main(arguments: list[str] | None = None) -> int:
-    """Exports; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tmanet_jax.export",
-        description="Writes a trained network for another engine, and checks what was written.",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="PATH",
-        help="a file of weights, a run's workdir, or the folder of one of its checkpoints",
-    )
-    parser.add_argument("--format", required=True, choices=get_args(Format))
-    parser.add_argument(
-        "--size", required=True, metavar="HxW", help="height x width of the frames in pixels"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="a folder that is made")
-    parser.add_argument(
-        "--program",
-        default="stream",
-        choices=get_args(Kind),
-        help="the step from frame to frame, or the whole clip at once; default %(default)s",
-    )
-    parser.add_argument(
-        "--streams", default=1, type=int, help="videos, or clips, at a time; default %(default)s"
-    )
-    parser.add_argument(
-        "--mode",
-        choices=("whole", "slide"),
-        help="frames at once, or in windows; default: as the network was scored",
-    )
-    parser.add_argument(
-        "--calibrate",
-        metavar="SOURCE",
-        help="a video, folder or glob: OpenVINO in 8 bits, calibrated on its first "
-        f"{CALIBRATION_FRAMES} frames",
-    )
-    options = parser.parse_args(arguments)
-    size = _size(options.size)
-    loaded = load.load_model(options.checkpoint, dtype="float32", attention="chunked")
-    protocol = loaded.protocol or Protocol("whole")
+def export_weights(
+    checkpoint: Path,
+    output: str,
+    evaluation: EvalConfig,
+    *,
+    format: str,
+    size: tuple[int, int] | None,
+    program: str,
+    streams: int,
+    calibrate: str,
+) -> None:
+    """Writes and checks an export, and says how it agrees with the network.
+
+    Args:
+        checkpoint: a file of weights, a workdir, or a checkpoint in one.
+        output: a folder that is made.
+        evaluation: how frames are segmented where the weights do not say; not its scale, since an
+            export has one size of frames.
+        format: see `export_network`, as the following ones.
+        size: height and width of the frames.
+        program: the step or the whole clip.
+        streams: videos or clips at a time.
+        calibrate: a video, folder or glob for 8 bits; empty: float32.
+
+    Raises:
+        UserError: something is missing or wrong, or the export is not the network.
+    """
+    if not output or size is None:
+        raise UserError("Say where to and for which frames: --output=exported --size=256x512.")
+    for option, value, choices in (
+        ("--format", format, get_args(Format)),
+        ("--program", program, get_args(Kind)),
+    ):
+        if value not in choices:
+            raise UserError(f"{option} is {value!r}: choose {' or '.join(choices)}.")
+    loaded = load.load_model(checkpoint, dtype="float32", attention="chunked")
     agreement = export_network(
         loaded.model,
         loaded.classes,
-        protocol.but(mode=options.mode, scale=1.0),
-        options.output,
-        format=options.format,
+        evaluation.for_weights(loaded.protocol).protocol.but(scale=1.0),
+        Path(output),
+        format=next(name for name in get_args(Format) if name == format),
         size=size,
-        program=options.program,
-        streams=options.streams,
-        calibration=calibration_frames(options.calibrate, size) if options.calibrate else (),
+        program=next(name for name in get_args(Kind) if name == program),
+        streams=streams,
+        calibration=calibration_frames(calibrate, size) if calibrate else (),
     )
-    print(f"{options.output}: {agreement}.")
-    return 0
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if found is None:
-        raise UserError(f"--size={text}: HEIGHTxWIDTH in pixels was expected, as in 256x512.")
-    return int(found[1]), int(found[2])
+    print(f"{output}: {agreement}.")

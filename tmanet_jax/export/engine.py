@@ -78,7 +78,7 @@ class EngineStream:
             size: height and width of their frames in pixels.
 
         Raises:
-            UserError: the export cannot be written, or is not the network.
+            UserError: the export cannot be written, is not the network, or is damaged.
         """
         folder = DIRECTORY / self._key(batch_size, size)
         if not (folder / "export.json").is_file():
@@ -96,7 +96,13 @@ class EngineStream:
                 streams=batch_size,
             )
             _LOGGER.warning(f"{agreement}.")
-        return Network(folder, self._dtype)
+        try:
+            return Network(folder, self._dtype)
+        except Exception as error:  # whatever an engine, json or the system says of such files
+            raise UserError(
+                f"The export in {folder} is damaged ({str(error).splitlines()[0]}): remove the "
+                "folder, and it is written anew."
+            ) from error
 
     def step(
         self,

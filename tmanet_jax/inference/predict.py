@@ -102,7 +102,7 @@ def prediction_of(
     )
     return Prediction(
         settings=dataclasses.replace(settings, evaluation=evaluation),
-        checkpoint=Path(checkpoint) if checkpoint else _weights_of(workdir),
+        checkpoint=Path(checkpoint) if checkpoint else load.weights_of_run(workdir),
         source=int(source) if is_camera else source,
         output=Path(output),
         formats=tuple(name for name in get_args(Format) if name in formats),
@@ -123,12 +123,6 @@ def _check_choices(formats: list[str], on_error: str, sound: str, engine: str) -
     ):
         if value not in get_args(kind):
             raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
-
-
-def _weights_of(workdir: Path) -> Path:
-    """The file that a finished run left; of one that is not, the workdir: its best checkpoint."""
-    path = workdir / load.OF_WORKDIR
-    return workdir if (workdir / "checkpoints").is_dir() and not path.is_file() else path
 
 
 def predict(prediction: Prediction) -> None:

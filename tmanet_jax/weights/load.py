@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
@@ -43,6 +44,13 @@ OF_WORKDIR = "tmanet.safetensors"
 """The file that training leaves in a run's workdir: the weights of its best step."""
 LAST = "last.safetensors"
 """Beside it: those of its last step."""
+
+
+def weights_of_run(workdir: Path) -> Path:
+    """The file that a finished run left; of one that is not, the workdir: its best checkpoint."""
+    path = workdir / OF_WORKDIR
+    return workdir if (workdir / "checkpoints").is_dir() and not path.is_file() else path
+
 
 CLASSIFIERS = ("decode_head.conv_seg.", "auxiliary_head.conv_seg.")
 
