@@ -39,7 +39,7 @@ class Graph:
         self.constants: dict[str, np.ndarray] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._producers: dict[str, Node] = {}
-        self._known: dict[tuple[Any, ...], str] = {}
+        self._shared: dict[tuple[Any, ...] | None, str] = {}
         self._numbers = itertools.count()
 
     def input(self, port: Port) -> str:
@@ -50,13 +50,15 @@ class Graph:
     def constant(self, array: np.ndarray) -> str:
         """The name of a constant; small ones that are equal share it."""
         array = np.ascontiguousarray(array)
-        key = (array.dtype, array.shape, array.tobytes() if array.size <= 64 else id(array))
-        if key not in self._known:
-            name = f"constant_{next(self._numbers)}"
-            self.constants[name] = array
-            self.shapes[name] = array.shape
-            self._known[key] = name
-        return self._known[key]
+        key = (array.dtype, array.shape, array.tobytes()) if array.size <= 64 else None
+        if key in self._shared:
+            return self._shared[key]
+        name = f"constant_{next(self._numbers)}"
+        self.constants[name] = array
+        self.shapes[name] = array.shape
+        if key is not None:
+            self._shared[key] = name
+        return name
 
     def add(
         self, operator: str, inputs: Iterable[str], shape: Iterable[int], **attributes: Any
@@ -99,6 +101,7 @@ class Graph:
                 needed.update(node.inputs)
         self.nodes = kept[::-1]
         self.constants = {name: array for name, array in self.constants.items() if name in needed}
+        self._shared = {key: name for key, name in self._shared.items() if name in needed}
 
 
 def serialised(graph: Graph, inputs: list[Port], outputs: list[Port]) -> bytes:
