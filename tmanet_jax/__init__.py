@@ -5,20 +5,51 @@ In three lines, from a file of weights to any video:
     segmenter = tmanet_jax.Segmenter.load("tmanet.safetensors")
     for result in segmenter.stream("drive.mp4"):
         show(result.overlay)
+
+What stands in `__all__` is public; everything else may change.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tmanet_jax.data.records import open_clips
     from tmanet_jax.inference.segmenter import Segmenter
+    from tmanet_jax.models.tmanet import ModelConfig, TMANet
+    from tmanet_jax.scoring.evaluate import evaluate
+    from tmanet_jax.settings import Settings
+    from tmanet_jax.train.loop import train
+    from tmanet_jax.weights.load import load_model as load_weights
+    from tmanet_jax.weights.load import save as save_weights
 
-__all__ = ["Segmenter"]
+__all__ = [
+    "ModelConfig",
+    "Segmenter",
+    "Settings",
+    "TMANet",
+    "evaluate",
+    "load_weights",
+    "open_clips",
+    "save_weights",
+    "train",
+]
+
+_PLACES = {
+    "ModelConfig": "models.tmanet.ModelConfig",
+    "Segmenter": "inference.segmenter.Segmenter",
+    "Settings": "settings.Settings",
+    "TMANet": "models.tmanet.TMANet",
+    "evaluate": "scoring.evaluate.evaluate",
+    "load_weights": "weights.load.load_model",
+    "open_clips": "data.records.open_clips",
+    "save_weights": "weights.load.save",
+    "train": "train.loop.train",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`Segmenter` is imported when it is asked for: the data side starts without jax."""
-    if name == "Segmenter":
-        from tmanet_jax.inference.segmenter import Segmenter
-
-        return Segmenter
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Each is imported when it is asked for: the data side starts without jax."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, member = f"{__name__}.{_PLACES[name]}".rpartition(".")
+    return getattr(importlib.import_module(module), member)

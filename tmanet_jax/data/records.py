@@ -321,6 +321,13 @@ def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
 def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipRecords:
     """Opens the records of one split.
 
+    Args:
+        data_dir: directory of the clip records, as a preparation wrote it.
+        split: its name, such as "train" or "val".
+
+    Returns:
+        The clips, read one by one: frames_SxHxWx3 RGB uint8 and labels_HxW uint8 train ids.
+
     Raises:
         UserError: there are no records, or those of another version, or no such split.
     """

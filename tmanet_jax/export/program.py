@@ -106,7 +106,7 @@ def _probabilities(stream: FrameStream) -> Callable[[Arrays], jax.Array]:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    """A leaf's path in words: `.keys[0]` is keys_0."""
+    """A leaf's path in words: `.rings[0].key` is rings_0_key."""
     return re.sub(r"\W+", "_", jax.tree_util.keystr(path)).strip("_")
 
 

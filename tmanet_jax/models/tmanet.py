@@ -112,6 +112,10 @@ class TMANet(nnx.Module):
 
     A clip is `frames_BxSxHxWx3`: S = T + 1 normalised RGB frames in the order of time, the T
     memory frames first (oldest at 0), the query last.
+
+    Args:
+        config: its backbone and head, and how they are computed.
+        rngs: of the initial weights.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):

@@ -142,6 +142,12 @@ def evaluate(
         segmenter: the network.
         records: the split; its clips have labels.
         on_clip: called with each clip of this process.
+
+    Returns:
+        Pixels by (label, prediction), scores of them (fractions), and clips to show.
+
+    Raises:
+        UserError: the protocol's scale leaves nothing of a clip's frames.
     """
     tally = Tally.of_split(records)
     shown: list[SegmentedClip] = []

@@ -1,0 +1,31 @@
+"""What people build on: every public name imports and says what it takes, returns and raises."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import tmanet_jax
+
+
+@pytest.mark.parametrize("name", tmanet_jax.__all__)
+def test_every_public_name_imports_and_is_described(name: str) -> None:
+    member = getattr(tmanet_jax, name)
+    said = inspect.getdoc(member) or ""
+    assert said
+    undescribed = [given for given in inspect.signature(member).parameters if given not in said]
+    assert not undescribed
+
+
+def test_another_name_is_none() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Segmentor'"):
+        tmanet_jax.Segmentor  # noqa: B018
+
+
+def test_the_package_alone_imports_no_jax() -> None:
+    program = "import sys, tmanet_jax; print('jax' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "False"]
