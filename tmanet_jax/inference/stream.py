@@ -219,9 +219,9 @@ class FrameStream:
         def see_group(rings: Rings, some: tuple[jax.Array, jax.Array]) -> tuple[Rings, jax.Array]:
             origins_Gx2, index = some
             images_GxBxhxwx3 = cut_windows(images_BxHxWx3, origins_Gx2, crop)
-            images_MxHxWx3 = images_GxBxhxwx3.reshape(group * b, *crop, 3)
+            images_Mxhxwx3 = images_GxBxhxwx3.reshape(group * b, *crop, 3)
             places_M = index * group * b + jnp.arange(group * b)
-            return _see(model, images_MxHxWx3, rings, jnp.tile(age_B, group), places_M)
+            return _see(model, images_Mxhxwx3, rings, jnp.tile(age_B, group), places_M)
 
         rings, logits_KxMxhxwxC = lax.scan(
             see_group, state.rings, (origins_KxGx2, jnp.arange(num_groups))
@@ -245,8 +245,8 @@ class FrameStream:
             return logits.reshape(group, batch_size, *logits.shape[1:])
 
         logits_KxMxhxwxC = logits_NxhxwxC.reshape(num_groups, -1, *logits_NxhxwxC.shape[1:])
-        logits_BxhxwxC = mean_of_windows(full, logits_KxMxhxwxC, windows)
-        return resize_bilinear(logits_BxhxwxC, size, align_corners=align_corners)
+        logits_BxHxWxC = mean_of_windows(full, logits_KxMxhxwxC, windows)
+        return resize_bilinear(logits_BxHxWxC, size, align_corners=align_corners)
 
 
 def _see(
@@ -288,8 +288,8 @@ def _recall(
     """What came min(age, L) frames ago: Mx... At a stream's first frame that is the newest."""
     delay = len(ring_LxNx)
     slot_M = jnp.where(age_M < delay, 0, age_M % delay)
-    is_first_M = (age_M == 0).reshape(-1, *[1] * (newest_Mx.ndim - 1))
-    return jnp.where(is_first_M, newest_Mx, ring_LxNx[slot_M, places_M])
+    is_first_Mx = (age_M == 0).reshape(-1, *[1] * (newest_Mx.ndim - 1))
+    return jnp.where(is_first_Mx, newest_Mx, ring_LxNx[slot_M, places_M])
 
 
 def _remember(

@@ -181,7 +181,7 @@ def mean_of_windows(
             jnp.asarray(weights_KxG, logits.dtype),
         ),
     )
-    return sum_BxHxWxC / jnp.asarray(windows.coverage(), logits.dtype)[:, :, None]
+    return sum_BxHxWxC / jnp.asarray(windows.coverage(), logits.dtype)[None, :, :, None]
 
 
 def _add_windows(

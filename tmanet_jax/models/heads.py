@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 
 from tmanet_jax.fields import PUBLISHED, Checked, field
 from tmanet_jax.models.backbones import Stages
-from tmanet_jax.models.layers import Conv, ConvNorm, Precision, channel_dropout
+from tmanet_jax.models.layers import Conv, ConvNorm, Precision, at_least_float32, channel_dropout
 from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
 
@@ -291,7 +291,7 @@ def _logits(
     classifier: Conv, x_BxhxwxC: jax.Array, dropout: float, dropout_key: jax.Array | None
 ) -> jax.Array:
     logits = classifier(channel_dropout(x_BxhxwxC, dropout, dropout_key))
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return logits.astype(at_least_float32(logits.dtype))
 
 
 def _flatten_positions(frames_TxBxhxwxC: list[jax.Array]) -> jax.Array:

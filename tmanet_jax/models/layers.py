@@ -65,7 +65,7 @@ class Conv(nnx.Module):
         self.dtype = dtype
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.kernel_hwio = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_channels)) if use_bias else None
+        self.bias = nnx.Param(jnp.zeros(out_channels, jnp.float32)) if use_bias else None
 
     def __call__(self, x_NxHxWxC: jax.Array, *, train: bool = False) -> jax.Array:
         """NxHxWxC -> NxH'xW'xC' with H' = ceil(H / stride), in the compute dtype."""
@@ -87,7 +87,7 @@ class Conv(nnx.Module):
             )
         else:
             y = _direct(x_NxHxWxC, kernel_hwio, self.stride, self.dilation, self.precision)
-        return y if self.bias is None else y + self.bias[...].astype(self.dtype)
+        return y if self.bias is None else y + _last(self.bias[...], y)
 
     def _fewer_products_pay(self) -> bool:
         return (
@@ -155,6 +155,16 @@ _conv3x3_trained.defvjp(
 )
 
 
+def at_least_float32(dtype: DTypeLike) -> DTypeLike:
+    """The type, or float32 in place of 16 bits."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+def _last(x_C: jax.Array, like: jax.Array) -> jax.Array:
+    """Along the last axis of an array, with as many axes and in its type."""
+    return x_C.astype(like.dtype).reshape(*[1] * (like.ndim - 1), -1)
+
+
 class BatchNorm(nnx.Module):
     """Batch norm whose training statistics are taken for each temporal slot by itself.
 
@@ -167,9 +177,9 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, channels: int, *, scale_init: float = 1.0):
         self.scale = nnx.Param(jnp.full(channels, scale_init, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(channels))
-        self.mean = nnx.BatchStat(jnp.zeros(channels))
-        self.var = nnx.BatchStat(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
         self.num_updates = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def __call__(self, x_NxHxWxC: jax.Array, *, train: bool, slots: int = 1) -> jax.Array:
@@ -177,28 +187,29 @@ class BatchNorm(nnx.Module):
         if not train:
             gain_C = self.scale[...] * lax.rsqrt(self.var[...] + BATCH_NORM_EPSILON)
             shift_C = self.bias[...] - self.mean[...] * gain_C
-            return (x_NxHxWxC * gain_C + shift_C).astype(x_NxHxWxC.dtype)
+            y = x_NxHxWxC.astype(at_least_float32(x_NxHxWxC.dtype))
+            return (y * _last(gain_C, y) + _last(shift_C, y)).astype(x_NxHxWxC.dtype)
 
         n, h, w, c = x_NxHxWxC.shape
         x_BxSxHxWxC = x_NxHxWxC.reshape(n // slots, slots, h, w, c)
-        x_BxSxHxWxC = x_BxSxHxWxC.astype(jnp.promote_types(x_NxHxWxC.dtype, jnp.float32))
+        x_BxSxHxWxC = x_BxSxHxWxC.astype(at_least_float32(x_NxHxWxC.dtype))
         mean_SxC, var_SxC = _mean_and_variance(x_BxSxHxWxC, near_C=self.mean[...])
         self._update_running(mean_SxC, var_SxC, count=n // slots * h * w)
 
-        gain_SxC = self.scale[...] * lax.rsqrt(var_SxC + BATCH_NORM_EPSILON)
-        shift_SxC = self.bias[...] - mean_SxC * gain_SxC
-        y = x_BxSxHxWxC * gain_SxC[:, None, None] + shift_SxC[:, None, None]
+        gain_SxC = _last(self.scale[...], var_SxC) * lax.rsqrt(var_SxC + BATCH_NORM_EPSILON)
+        shift_SxC = _last(self.bias[...], mean_SxC) - mean_SxC * gain_SxC
+        y = x_BxSxHxWxC * gain_SxC[None, :, None, None] + shift_SxC[None, :, None, None]
         return y.reshape(n, h, w, c).astype(x_NxHxWxC.dtype)
 
     def _update_running(self, mean_SxC: jax.Array, var_SxC: jax.Array, count: int) -> None:
         unbiased_SxC = var_SxC * (count / max(count - 1, 1))
-        mean_C, var_C = self.mean[...], self.var[...]
+        mean_C, var_C = (x[...].astype(mean_SxC.dtype) for x in (self.mean, self.var))
         slots = mean_SxC.shape[0]
         for slot in range(slots):
             mean_C = _moved(mean_C, mean_SxC[slot])
             var_C = _moved(var_C, unbiased_SxC[slot])
-        self.mean[...] = lax.stop_gradient(mean_C)
-        self.var[...] = lax.stop_gradient(var_C)
+        self.mean[...] = lax.stop_gradient(mean_C).astype(self.mean[...].dtype)
+        self.var[...] = lax.stop_gradient(var_C).astype(self.var[...].dtype)
         self.num_updates[...] = self.num_updates[...] + slots
 
 
@@ -209,10 +220,10 @@ def _mean_and_variance(x_BxSxHxWxC: jax.Array, near_C: jax.Array) -> tuple[jax.A
     close to the mean, as the running mean is.
     """
     near_C = lax.stop_gradient(near_C)
-    deviation_BxSxHxWxC = x_BxSxHxWxC - near_C
+    deviation_BxSxHxWxC = x_BxSxHxWxC - _last(near_C, x_BxSxHxWxC)
     mean_SxC = deviation_BxSxHxWxC.mean((0, 2, 3))
     square_SxC = lax.square(deviation_BxSxHxWxC).mean((0, 2, 3))
-    return mean_SxC + near_C, jnp.maximum(square_SxC - lax.square(mean_SxC), 0.0)
+    return mean_SxC + _last(near_C, mean_SxC), jnp.maximum(square_SxC - lax.square(mean_SxC), 0.0)
 
 
 def _moved(running_C: jax.Array, observed_C: jax.Array) -> jax.Array:
@@ -288,7 +299,7 @@ def resize_bilinear(
 def _interpolation_matrix(
     in_size: int, out_size: int, align_corners: bool, dtype: DTypeLike
 ) -> jax.Array:
-    float_dtype = jnp.promote_types(dtype, jnp.float32)
+    float_dtype = at_least_float32(dtype)
     out_O = jnp.arange(out_size, dtype=float_dtype)
     if align_corners:
         scale = (in_size - 1) / (out_size - 1) if out_size > 1 else 0.0
@@ -297,7 +308,7 @@ def _interpolation_matrix(
         source_O = jnp.maximum((out_O + 0.5) * (in_size / out_size) - 0.5, 0.0)
     lower_O = jnp.minimum(jnp.floor(source_O).astype(jnp.int32), in_size - 1)
     upper_O = jnp.minimum(lower_O + 1, in_size - 1)
-    fraction_Ox1 = (source_O - lower_O)[:, None]
+    fraction_Ox1 = (source_O - lower_O.astype(float_dtype))[:, None]
     matrix_OxI = (1 - fraction_Ox1) * jax.nn.one_hot(lower_O, in_size, dtype=float_dtype)
     matrix_OxI += fraction_Ox1 * jax.nn.one_hot(upper_O, in_size, dtype=float_dtype)
     return matrix_OxI.astype(dtype)

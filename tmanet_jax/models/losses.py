@@ -80,8 +80,9 @@ def cross_entropy(
     if config.class_weights is not None:
         weights_C = jnp.asarray(config.class_weights, loss_BxHxW.dtype)
         loss_BxHxW = loss_BxHxW * (one_hot_BxHxWxC @ weights_C)
-    count = labels_BxHxW.size if config.average == "all" else jnp.maximum(valid_BxHxW.sum(), 1)
-    return loss_BxHxW.sum() / count
+    if config.average == "all":
+        return loss_BxHxW.sum() / labels_BxHxW.size
+    return loss_BxHxW.sum() / jnp.maximum(valid_BxHxW.sum(), 1).astype(loss_BxHxW.dtype)
 
 
 Loss = Callable[[jax.Array, jax.Array, LossConfig], jax.Array]
@@ -93,4 +94,4 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
 
 def pixel_accuracy(logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array) -> jax.Array:
     """Share of all pixels whose label is the arg-max; ignored pixels count as wrong."""
-    return (logits_BxHxWxC.argmax(-1) == labels_BxHxW).mean()
+    return (logits_BxHxWxC.argmax(-1) == labels_BxHxW.astype(jnp.int32)).mean()

@@ -27,7 +27,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 from jax.typing import DTypeLike
 
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.layers import Precision, at_least_float32
 
 QUERY_CHUNK = 128
 """Query positions whose scores `read_chunked` holds at one time.
@@ -185,8 +185,8 @@ def _dot(dimensions: str, a: jax.Array, b: jax.Array, precision: Precision) -> j
     )
 
 
-def _sum_dtype(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
+def _sum_dtype(x: jax.Array) -> DTypeLike:
+    return at_least_float32(x.dtype)
 
 
 def _to_chunks(x_BxNxC: jax.Array) -> jax.Array:

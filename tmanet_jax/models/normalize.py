@@ -22,14 +22,17 @@ def normalize(
             there is none.
         dtype: of the result.
     """
-    centred = frames_BxSxHxWx3.astype(dtype) - jnp.asarray(MEAN_RGB, dtype)
+    mean_1x1x1x1x3, std_1x1x1x1x3 = jnp.asarray([MEAN_RGB, STD_RGB], dtype)[
+        :, None, None, None, None
+    ]
+    centred = frames_BxSxHxWx3.astype(dtype) - mean_1x1x1x1x3
     # Given a divisor that is broadcast, XLA multiplies by its rounded reciprocal instead.
-    divisor = jnp.asarray(STD_RGB, dtype) + 0 * centred
+    divisor = std_1x1x1x1x3 + 0 * centred
     normalized = centred / divisor
     if sizes_Bx2 is None:
         return normalized
     _, _, height, width, _ = frames_BxSxHxWx3.shape
-    inside_BxH = jnp.arange(height) < sizes_Bx2[:, :1]
-    inside_BxW = jnp.arange(width) < sizes_Bx2[:, 1:]
+    inside_BxH = jnp.arange(height)[None] < sizes_Bx2[:, :1]
+    inside_BxW = jnp.arange(width)[None] < sizes_Bx2[:, 1:]
     inside_BxHxW = inside_BxH[:, :, None] & inside_BxW[:, None, :]
     return jnp.where(inside_BxHxW[:, None, :, :, None], normalized, jnp.zeros((), dtype))

@@ -1,0 +1,90 @@
+"""Names of arrays carry their shapes: checked against the arrays, while steps are traced."""
+
+import re
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from tests.made.small_networks import untrained
+from tests.models.seam_checks import noise
+from tests.models.test_tmanet import small_config
+from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.models.losses import LossConfig, segmentation_loss
+from tmanet_jax.models.normalize import normalize
+from tmanet_jax.protocol import Protocol
+
+SUFFIX = re.compile(r"\w+_((?:\d*[A-Za-z]|\d+)(?:x(?:\d*[A-Za-z]|\d+))*)(x?)")
+"""`_BxSxHxWx3` and `_C`; `2V` is twice V, and a last x stands for any further axes."""
+
+
+def misnamed(values: dict[str, Any]) -> list[str]:
+    """The arrays whose shape is not what their name says; a letter has one size."""
+    sizes: dict[str, float] = {}
+    wrong = []
+    for name, value in values.items():
+        match = SUFFIX.fullmatch(name)
+        if match is None or not hasattr(value, "shape"):
+            continue
+        axes = match[1].split("x")
+        fits = len(value.shape) >= len(axes) if match[2] else len(value.shape) == len(axes)
+        for axis, size in zip(axes, value.shape, strict=False):
+            factor, letter = re.fullmatch(r"(\d*)([A-Za-z]?)", axis).groups()  # type: ignore[union-attr]
+            expected = int(factor or 1) * sizes.setdefault(letter, size / int(factor or 1))
+            fits &= size == (expected if letter else int(factor))
+        if not fits:
+            wrong.append(f"{name} is {value.shape} beside {sizes}")
+    return wrong
+
+
+def misnamed_in(traced: Callable[[], object]) -> list[str]:
+    """The same of every variable that a function of the network has when it returns."""
+    wrong: list[str] = []
+    rooms = ("/tmanet_jax/models/", "/tmanet_jax/inference/")
+
+    def watch(frame: types.FrameType, event: str, _: object) -> None:
+        if event == "return" and any(room in frame.f_code.co_filename for room in rooms):
+            wrong.extend(f"{frame.f_code.co_name}: {x}" for x in misnamed(frame.f_locals))
+
+    sys.setprofile(watch)
+    try:
+        traced()
+    finally:
+        sys.setprofile(None)
+    return list(dict.fromkeys(wrong))
+
+
+def test_a_wrong_name_is_found() -> None:
+    array = jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)
+    assert misnamed({"x_BxTx4": array, "y_Bx3x2Cx": array, "sizes": array}) == []
+    for values in ({"x_BxT": array}, {"x_BxTx5": array}, {"x_BxBxC": array}):
+        assert len(misnamed(values)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_training_and_its_loss_name_shapes_as_they_are(dtype: str) -> None:
+    config = small_config(dtype=dtype)
+    graphdef, *states = nnx.split(untrained(config), nnx.Param, ...)
+    params, rest = states
+    batch = noise(config)
+
+    def loss(params: nnx.State) -> jax.Array:
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        frames = normalize(jnp.asarray(batch.frames), jnp.asarray(batch.sizes))
+        logits = model(frames, train=True, dropout_key=jax.random.key(0))
+        labels = jnp.asarray(batch.labels)
+        return segmentation_loss(logits, labels, LossConfig(), align_corners=True).total
+
+    assert misnamed_in(lambda: jax.eval_shape(jax.grad(loss), params)) == []
+
+
+@pytest.mark.parametrize("protocol", [Protocol(), Protocol("slide", (24, 32), (16, 24))], ids=str)
+def test_streaming_names_shapes_as_they_are(protocol: Protocol) -> None:
+    stream = FrameStream(untrained(small_config()), protocol)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    assert misnamed_in(lambda: stream.lower(2, (33, 49), sharding)) == []
