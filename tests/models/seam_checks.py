@@ -15,8 +15,7 @@ from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.settings import OptimizerConfig
-from tmanet_jax.train.optimizer import make_sgd
+from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer
 from tmanet_jax.train.step import Recipe, TrainState, compile_train_step, init_state
 from tmanet_jax.weights import load
 
@@ -24,7 +23,7 @@ from tmanet_jax.weights import load
 def check_trains_and_goes_on_from_a_checkpoint(config: ModelConfig, tmp_path: Path) -> None:
     """Four steps lower the loss of one batch; the saved state comes back bit by bit."""
     mesh = make_mesh(jax.devices()[:1])
-    optimizer = make_sgd(OptimizerConfig(), num_steps=10)
+    optimizer = make_optimizer(OptimizerConfig(), num_steps=10)
     graphdef, state = init_state(TMANet(config, rngs=nnx.Rngs(0)), optimizer)
     step = compile_train_step(Recipe(graphdef, optimizer, LossConfig(), True, seed=0), mesh)
     batch = put_batch(noise(config), mesh)
