@@ -203,6 +203,7 @@ def test_openvino_in_8_bits_is_near(model, tmp_path: Path) -> None:
     agreement = export(model, output, format="openvino", calibration=frames)
     assert 1e-4 < agreement.largest_difference < 0.2 * agreement.largest_logit
     assert json.loads((output / "export.json").read_text())["precision"] == "int8"
+    assert "int8. Compared with float32 after writing: 12" in (output / "README.md").read_text()
     assert b"FakeQuantize" in (output / "program.xml").read_bytes()
     names = {path.name for path in output.iterdir()}
     assert names == {"README.md", "export.json", "network.py", "program.bin", "program.xml"}

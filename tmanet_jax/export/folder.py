@@ -52,14 +52,17 @@ colours the classes, and holds the shapes of all that goes in and out. Normalisi
 arg-max are inside. The network's frames are segmented so:
 {protocol}; resize them before to the size above.
 
-The program is in {precision}. Verified after writing: {agreement}.
+The program is in {precision}. {verified} after writing: {agreement}.
 """
 
 _STREAM_EXAMPLE = """\
 labels = network(frames)  # the first frame{of_each}
 labels = network(frames)  # the next one; what is remembered of those before stays in `network`
 labels = network(frames, reset={reset})  # {resets} begins anew before this frame, as at a cut
-network.restart()  # {all_} anew"""
+network.restart()  # {all_} anew{bfloat16}"""
+
+_BFLOAT16 = """
+network = Network(precision="bfloat16")  # on a CPU whose products of this type are fast"""
 
 _CLIP_EXAMPLE = """\
 labels = network(frames)  # {length} frames of each clip, the newest last: its labels"""
@@ -211,6 +214,7 @@ def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> st
             reset=[True] + [False] * (b - 1),
             resets="the stream" if b == 1 else "the first stream",
             all_="the stream" if b == 1 else "all streams",
+            bfloat16=_BFLOAT16 if about["format"] == "openvino" else "",
         )
     return _README.format(
         classes=f"{len(about['classes'])} classes",
@@ -221,5 +225,6 @@ def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> st
         labels=tuple(about["labels"]),
         protocol=about["words"],
         precision=about["precision"],
+        verified="Verified" if about["precision"] == "float32" else "Compared with float32",
         agreement=agreement,
     )
