@@ -138,14 +138,11 @@ class Person(Thing):
 class Plate:
     """A traffic sign's face."""
 
-    outline: str  # one of PLATE_OUTLINES
+    outline: str  # round, triangle, diamond, square or octagon
     size: float  # metres
     rim: Colour
     face: Colour
     mark: Colour
-
-
-PLATE_OUTLINES = ("round", "triangle", "diamond", "square", "octagon")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -187,12 +187,10 @@ class TemporalScores:
     Attributes:
         vc_of_length: VC_n by n.
         mean_tc: mTC.
-        num_videos: videos.
     """
 
     vc_of_length: Mapping[int, float]
     mean_tc: float
-    num_videos: int
 
     def by_name(self) -> dict[str, float]:
         """The scores by the names that papers give them."""
@@ -225,7 +223,6 @@ class TemporalTotal:
         self._as_published = as_published
         self._shares_of_length: dict[int, list[float]] = {length: [] for length in lengths}
         self._tc_of_video: list[float] = []
-        self._num_videos = 0
 
     def add_video(self, frames: Iterable[SegmentedFrame]) -> None:
         """Adds a video; its frames are read once and not kept."""
@@ -237,14 +234,12 @@ class TemporalTotal:
         for length, counter in counters.items():
             self._shares_of_length[length] += counter.shares()
         self._tc_of_video.append(_mean(tc))
-        self._num_videos += 1
 
     def result(self) -> TemporalScores:
         """The scores of all videos so far."""
         return TemporalScores(
             {length: _mean(shares) for length, shares in self._shares_of_length.items()},
             _mean(self._tc_of_video),
-            self._num_videos,
         )
 
 
