@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import in_process, processes
+from tests import processes
 from tests.made import tiny_runs
 from tests.made.small_clips import damage
 from tmanet_jax.data.records import open_clips
@@ -28,8 +28,7 @@ def refused(data_dir: Path, workdir: Path, *arguments: str) -> str:
 
 def called(data_dir: Path, workdir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A run in this process."""
-    words = tiny_runs.command(data_dir, f"--workdir={workdir}", *arguments)[2:]
-    return in_process.called(words)
+    return tiny_runs.called(data_dir, f"--workdir={workdir}", *arguments)
 
 
 def message_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -112,44 +111,52 @@ def test_a_batch_that_the_devices_do_not_divide(data_dir: Path, tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_of_another_model_names_the_difference(data_dir: Path, tmp_path: Path) -> None:
-    assert called(data_dir, tmp_path).returncode == 0
-    message = refused(data_dir, tmp_path, "--config.model.num_memory=1")
+@pytest.fixture(scope="module")
+def begun(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a run of two steps."""
+    path = tmp_path_factory.mktemp("begun") / "run"
+    done = called(data_dir, path, "--config.num_steps=2", "--config.eval.every=2")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def workdir(begun: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(begun, tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_model_names_the_difference(data_dir: Path, workdir: Path) -> None:
+    message = refused(data_dir, workdir, "--config.model.num_memory=1")
     assert "head.num_memory is 2 there and 1" in message
-    message = refused(data_dir, tmp_path, "eval", "--config.model.width=8")
+    message = refused(data_dir, workdir, "eval", "--config.model.width=8")
     assert "backbone.width is 4 there and 8" in message
 
 
-def test_another_stream_of_batches_is_no_continuation(data_dir: Path, tmp_path: Path) -> None:
-    short = ("--config.num_steps=2", "--config.eval.every=2")
-    assert called(data_dir, tmp_path, *short).returncode == 0
-    message = refused(data_dir, tmp_path, "--config.seed=9", "--config.batch_size=1")
+def test_another_stream_of_batches_is_no_continuation(data_dir: Path, workdir: Path) -> None:
+    message = refused(data_dir, workdir, "--config.seed=9", "--config.batch_size=1")
     assert "seed is 0 there and 9" in message and "batch_size is 2 there and 1" in message
 
 
-def test_a_torn_checkpoint_names_itself(data_dir: Path, tmp_path: Path) -> None:
-    short = ("--config.num_steps=2", "--config.eval.every=2")
-    assert called(data_dir, tmp_path, *short).returncode == 0
-    for path in (tmp_path / "checkpoints" / "2" / "state").rglob("*"):
+def test_a_torn_checkpoint_names_itself(data_dir: Path, workdir: Path) -> None:
+    for path in (workdir / "checkpoints" / "2" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:10])
-    message = refused(data_dir, tmp_path)
-    assert f"None of the checkpoints in {tmp_path / 'checkpoints'} can be read" in message
+    message = refused(data_dir, workdir)
+    assert f"None of the checkpoints in {workdir / 'checkpoints'} can be read" in message
     assert "step 2: " in message and "move them away" in message
-    assert (tmp_path / "checkpoints" / "2").is_dir()
+    assert (workdir / "checkpoints" / "2").is_dir()
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
-    data_dir: Path, tmp_path: Path
+    data_dir: Path, workdir: Path
 ) -> None:
-    short = ("--config.num_steps=2", "--config.eval.every=2")
-    assert called(data_dir, tmp_path, *short).returncode == 0
     message = refused(
-        data_dir, tmp_path, "--config.num_steps=20", "--config.optimizer.learning_rate=1e35"
+        data_dir, workdir, "--config.num_steps=20", "--config.optimizer.learning_rate=1e35"
     )
     assert "Step " in message and "renderstadt_" in message
     assert "checkpoint is of step 2" in message
-    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    kept = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert kept == {"2"}
 
 

@@ -1,11 +1,16 @@
 """Every command of the README parses, names files that exist, and is the one that CI runs."""
 
+import contextlib
 import functools
+import io
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -68,14 +73,18 @@ def with_two_devices(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 @functools.cache
 def help_of(module: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", module, "--help"],
-        cwd=processes.PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
+    """What `python -m MODULE --help` prints."""
+    shown = io.StringIO()
+    with (
+        warnings.catch_warnings(action="ignore", category=RuntimeWarning),  # it is imported already
+        mock.patch.object(sys, "argv", [module, "--help"]),
+        mock.patch.object(sys, "excepthook", sys.excepthook),
+        contextlib.redirect_stdout(shown),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_module(module, run_name="__main__")
+    assert not end.value.code
+    return shown.getvalue()
 
 
 @pytest.mark.parametrize("command", MODULES)

@@ -14,7 +14,7 @@ from orbax import checkpoint as ocp
 
 from configs import demo
 from data_prep.street.demo import ensure_records
-from tests import processes
+from tests import in_process, processes
 
 NUM_TRAIN, NUM_EVAL = 6, 5
 WIDTH = 4
@@ -75,6 +75,11 @@ def config(data_dir: Path, **fields: object) -> ConfigDict:
     )
     values.data.dir = str(data_dir)
     return values
+
+
+def called(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`run.py` in this process, seconds sooner."""
+    return in_process.called(command(data_dir, *arguments)[2:])
 
 
 def run(data_dir: Path, *arguments: str, num_devices: int = 1) -> subprocess.CompletedProcess[str]:

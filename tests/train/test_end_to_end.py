@@ -1,15 +1,13 @@
-"""Render, prepare, train, be killed, go on, evaluate: with the real programs, in small."""
+"""Render, prepare, train, go on, evaluate: with the real programs, in small."""
 
 import json
 import shutil
-import signal
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import pytest
 
-from tests import processes
 from tests.made import tiny_runs
 from tmanet_jax.checkpoints.damage import steps_in
 from tmanet_jax.protocol import Protocol
@@ -77,7 +75,7 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
 
 def test_a_run_that_ended_is_only_scored_again(data_dir: Path, workdir: Path) -> None:
     before = json.loads((workdir / "metrics.json").read_text())
-    again = tiny_runs.run(data_dir, f"--workdir={workdir}")
+    again = tiny_runs.called(data_dir, f"--workdir={workdir}")
     assert again.returncode == 0, again.stderr
     assert "going on from step 8 of 8" in again.stdout
     assert json.loads((workdir / "metrics.json").read_text()) == before
@@ -91,7 +89,7 @@ def test_eval_scores_the_best_checkpoint(data_dir: Path, workdir: Path) -> None:
         if "eval/mIoU " in line
     }
     assert sorted(scored) == [4, 8]
-    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}")
+    done = tiny_runs.called(data_dir, "eval", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["step"] == max(scored, key=lambda step: scored[step])
@@ -113,39 +111,18 @@ def test_whole_frames_and_other_windows_score_too(
     data_dir: Path, workdir: Path, flags: list[str]
 ) -> None:
     results = workdir / "results"
-    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}", f"--submit={results}", *flags)
+    done = tiny_runs.called(data_dir, "eval", f"--workdir={workdir}", f"--submit={results}", *flags)
     assert done.returncode == 0, done.stderr
     assert len(list(results.glob("*_leftImg8bit.png"))) == tiny_runs.NUM_EVAL
     assert 0 < json.loads((workdir / "metrics.json").read_text())["mIoU"] < 1
 
 
-def test_killed_and_started_again_equals_never_stopped_bit_for_bit(
-    data_dir: Path, tmp_path: Path
-) -> None:
-    longer = ("--config.num_steps=40", "--config.eval.every=40", "--config.checkpoint.every=4")
-    straight = tiny_runs.run(data_dir, f"--workdir={tmp_path / 'straight'}", *longer)
-    assert straight.returncode == 0, straight.stderr
-
-    workdir = tmp_path / "killed"
-    with tiny_runs.started(data_dir, workdir, *longer, output=tmp_path / "output") as process:
-        processes.wait_until(lambda: bool(steps_in(workdir / "checkpoints")), process)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-
-    again = tiny_runs.run(data_dir, f"--workdir={workdir}", *longer)
-    assert again.returncode == 0, again.stderr
-    assert "going on from step" in again.stdout
-    tiny_runs.assert_same_state(workdir, tmp_path / "straight", 40)
-    metrics = [
-        json.loads((path / "metrics.json").read_text()) for path in (tmp_path / "straight", workdir)
-    ]
-    assert metrics[0] == metrics[1]
-
-
 def test_the_same_batches_and_losses_with_worker_processes(
     finished: Finished, tmp_path: Path
 ) -> None:
-    done = tiny_runs.run(finished.data_dir, f"--workdir={tmp_path}", "--config.data.num_workers=2")
+    done = tiny_runs.called(
+        finished.data_dir, f"--workdir={tmp_path}", "--config.data.num_workers=2"
+    )
     assert done.returncode == 0, done.stderr
     tiny_runs.assert_same_state(tmp_path, finished.workdir, 8)
 
@@ -153,7 +130,7 @@ def test_the_same_batches_and_losses_with_worker_processes(
 def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_of_the_network(
     finished: Finished, tmp_path: Path
 ) -> None:
-    done = tiny_runs.run(
+    done = tiny_runs.called(
         finished.data_dir,
         "eval",
         f"--workdir={tmp_path}",
@@ -169,7 +146,7 @@ def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_
 
 
 def test_training_begins_with_a_pretrained_backbone(finished: Finished, tmp_path: Path) -> None:
-    done = tiny_runs.run(
+    done = tiny_runs.called(
         finished.data_dir,
         f"--workdir={tmp_path}",
         f"--config.init.pretrained={finished.workdir / 'tmanet.safetensors'}",

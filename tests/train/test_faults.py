@@ -44,7 +44,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def finished(data_dir: Path, workdir: Path, *arguments: str) -> str:
     """What a run to the end printed."""
-    done = tiny_runs.run(data_dir, f"--workdir={workdir}", *arguments)
+    done = tiny_runs.called(data_dir, f"--workdir={workdir}", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -87,7 +87,7 @@ def test_stopped_and_torn_and_started_again_equals_never_disturbed_and_a_second_
     with tiny_runs.started(data_dir, workdir, *settings, output=output) as process:
         processes.wait_until(lambda: last_step(workdir) > 0, process)
         process.send_signal(signal.SIGSTOP)  # so that it is at work all the while
-        second = tiny_runs.run(data_dir, f"--workdir={workdir}", *settings)
+        second = tiny_runs.called(data_dir, f"--workdir={workdir}", *settings)
         assert second.returncode == 2
         assert f"process {process.pid} on {socket.gethostname()}" in second.stderr
         process.send_signal(signal.SIGCONT)

@@ -22,7 +22,7 @@ from tmanet_jax.train.step import compile_train_step
 
 NUM_STEPS = 3
 
-MESHES = ((1, 1), (8, 1), (8, 2), (8, 4), (8, 8))
+MESHES = ((1, 1), (8, 1), (8, 2), (8, 8))
 """Devices, and how many of them share an image."""
 
 
