@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 
 from benchmarks.flops import clip_flops, stream_flops, training_flops
-from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.windows import windows_of
 from tmanet_jax.inputs import blank_model

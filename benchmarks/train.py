@@ -39,8 +39,7 @@ from benchmarks.harness import (
 )
 from benchmarks.inference import random_model
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.data.pipeline import Batch
-from tmanet_jax.data.samples import empty_batch
+from tmanet_jax.data.samples import Batch, empty_batch
 from tmanet_jax.errors import counted
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh, put_batch, replicated

@@ -16,8 +16,9 @@ from data_prep.records.writer import SplitPlan, write_records
 from tests.made.small_clips import NoiseClip, damage, write_noise
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.pipeline import Batch, eval_clips, train_batches
+from tmanet_jax.data.pipeline import eval_clips, train_batches
 from tmanet_jax.data.records import open_clips
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError
 
 NUM_CLIPS = 7

@@ -19,7 +19,7 @@ from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
-from tmanet_jax.export import engine
+from tmanet_jax.export import engine, onnx_file
 from tmanet_jax.export import folder as export_folder
 from tmanet_jax.export import network as runner
 from tmanet_jax.export.folder import Format, export_network
@@ -98,7 +98,7 @@ def test_the_runner_imports_nothing_of_this_package() -> None:
 def test_an_export_that_differs_leaves_nothing(
     model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_folder, "onnx_of", _wrong(export_folder.onnx_of))
+    monkeypatch.setattr(export_folder, "onnx_of", _wrong(onnx_file.onnx_of))
     with pytest.raises(UserError, match=r"The export is not the network.*Nothing was kept"):
         export(model, tmp_path / "network")
     assert not list(tmp_path.iterdir())

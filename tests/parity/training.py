@@ -13,7 +13,7 @@ import optax
 
 from tests.parity.goldens import Case, at_least_one, clip_of, relative_l2
 from tests.parity.network import build, precision
-from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.losses import LossConfig, Losses, pixel_accuracy, segmentation_loss
 from tmanet_jax.models.tmanet import Logits

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from tests.made.small_clips import write_noise
-from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import TMAHead, TMAHeadConfig
 from tmanet_jax.models.losses import Losses

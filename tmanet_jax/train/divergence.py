@@ -8,8 +8,8 @@ import numpy as np
 import optax
 
 from tmanet_jax.checkpoints.store import Checkpoints
-from tmanet_jax.data.pipeline import Batch
 from tmanet_jax.data.records import ClipRecords
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.train.logs import RunLog
 from tmanet_jax.train.step import StepMetrics, TrainState

@@ -10,7 +10,8 @@ import jax
 from jax.sharding import Mesh
 
 from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints, check_path
-from tmanet_jax.data.pipeline import Batch, train_batches
+from tmanet_jax.data.pipeline import train_batches
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import Stopped
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (

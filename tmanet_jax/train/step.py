@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 
-from tmanet_jax.data.pipeline import Batch
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.losses import LossConfig, Losses, segmentation_loss
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
