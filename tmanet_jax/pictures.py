@@ -1,4 +1,4 @@
-"""Pictures for people: labels in the classes' colours over a frame, captions, a legend. RGB."""
+"""Pictures for people, RGB: labels over a frame, captions, a legend, a confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,11 @@ _MIN_PANEL_WIDTH = 512
 _CAPTION_HEIGHT = 28
 _LEGEND_COLUMNS = 10
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+_CELL = 44
+_MARGIN = 170
+_INK = (40, 40, 40)
+_FULL_RGB = np.array([8, 81, 156])
 
 
 def blend(frame_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet) -> np.ndarray:
@@ -74,3 +79,49 @@ def joined(pictures: Sequence[np.ndarray], axis: int, gap: int = 4) -> np.ndarra
     white = np.full(shape, 255, np.uint8)
     parts = [part for picture in pictures for part in (picture, white)]
     return np.concatenate(parts[:-1], axis=axis)
+
+
+def confusion(shares_CxC: np.ndarray, classes: ClassSet) -> np.ndarray:
+    """Labels in rows, predictions in columns; percent of the label's pixels. RGB uint8.
+
+    Args:
+        shares_CxC: of each label's pixels by prediction, from 0 to 1.
+        classes: their names.
+    """
+    size = _MARGIN + _CELL * classes.num_classes
+    picture = np.full((size, size, 3), 255, np.uint8)
+    for row in range(classes.num_classes):
+        for column in range(classes.num_classes):
+            _draw_cell(picture, row, column, shares_CxC[row, column])
+        _draw_names(picture, row, classes)
+    _write(picture, "labels (rows), predictions (columns),", (8, 20), 0.38)
+    _write(picture, "percent of a row", (8, 38), 0.38)
+    return picture
+
+
+def _draw_cell(picture: np.ndarray, row: int, column: int, share: float) -> None:
+    top, left = _MARGIN + row * _CELL, _MARGIN + column * _CELL
+    colour = np.round(255 + (0.04 + 0.96 * share) * (_FULL_RGB - 255)).astype(np.uint8)
+    picture[top + 1 : top + _CELL, left + 1 : left + _CELL] = colour
+    if share >= 0.005:
+        ink = (255, 255, 255) if share > 0.5 else _INK
+        _write(picture, f"{100 * share:.0f}", (left + 10, top + _CELL // 2 + 5), 0.45, ink)
+
+
+def _draw_names(picture: np.ndarray, index: int, classes: ClassSet) -> None:
+    name, place = classes.names[index], _MARGIN + index * _CELL
+    _write(picture, name, (8, place + _CELL // 2 + 5), 0.5)
+    upright = np.full((_CELL, _MARGIN - 48, 3), 255, np.uint8)
+    _write(upright, name, (4, _CELL // 2 + 5), 0.5)
+    turned = np.rot90(upright)
+    picture[_MARGIN - turned.shape[0] : _MARGIN, place : place + _CELL] = turned
+
+
+def _write(
+    picture: np.ndarray,
+    text: str,
+    place: tuple[int, int],
+    scale: float,
+    ink: tuple[int, int, int] = _INK,
+) -> None:
+    cv2.putText(picture, text, place, _FONT, scale, ink, 1, cv2.LINE_AA)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.baseline import Row, compare
-from tests.made.small_reports import report_of, street
+from tests.made.small_reports import assessment_of, street
 from tmanet_jax.errors import UserError
 from tmanet_jax.scoring.report import write_report
 
@@ -25,8 +25,8 @@ def workdirs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         confusion[0] = 0
         confusion[0, 1] = segmented.confusion_CxC[0].sum()
         worse.append(segmented._replace(confusion_CxC=confusion))
-    write_report(report_of(clips), first)
-    write_report(report_of(worse), second)
+    write_report(assessment_of(clips), first)
+    write_report(assessment_of(worse), second)
     return first, second
 
 
@@ -60,14 +60,14 @@ def test_the_command_prints_and_writes_the_table(
 def test_other_clips_and_missing_runs_are_refused(
     workdirs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_report(report_of(street(3, (64, 128))), tmp_path)
+    write_report(assessment_of(street(3, (64, 128))), tmp_path)
     with pytest.raises(UserError, match=r"number of clips is 2 in .* and 3 in"):
         compare(workdirs[0], tmp_path)
     others = [
         one._replace(clip=dataclasses.replace(one.clip, id=f"other_{one.clip.id}"))
         for one in street(2, (64, 128))
     ]
-    write_report(report_of(others), tmp_path)
+    write_report(assessment_of(others), tmp_path)
     with pytest.raises(UserError, match="are of different clips"):
         compare(workdirs[0], tmp_path)
     assert main(["baseline", f"--workdirs={workdirs[0]},{tmp_path / 'nowhere'}"]) == 2

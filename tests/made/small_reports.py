@@ -15,9 +15,8 @@ from tmanet_jax.data.classes import (
 from tmanet_jax.data.records import Clip
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import SegmentedClip
-from tmanet_jax.scoring.evaluate import Tally
+from tmanet_jax.scoring.evaluate import Assessment, Tally
 from tmanet_jax.scoring.metrics import confusion_of
-from tmanet_jax.scoring.report import Report
 
 NUM_FRAMES = 6
 
@@ -43,7 +42,7 @@ def _segmented(frames: SnippetFrames, number: int) -> SegmentedClip:
     return SegmentedClip(clip, predicted_HxW, confusion)
 
 
-def report_of(shown: Sequence[SegmentedClip], classes: ClassSet = CITYSCAPES) -> Report:
+def assessment_of(shown: Sequence[SegmentedClip], classes: ClassSet = CITYSCAPES) -> Assessment:
     """Two of the clips are the worst ones, all are played."""
     clips = [segmented.clip for segmented in shown]
     tally = Tally(classes, [clip.id for clip in clips], [clip.group for clip in clips])
@@ -51,4 +50,4 @@ def report_of(shown: Sequence[SegmentedClip], classes: ClassSet = CITYSCAPES) ->
         tally.add(index, segmented.confusion_CxC)
     evaluation = tally.evaluation(shown[:2])
     worst = [shown[index] for index in evaluation.worst(2)]
-    return Report(evaluation, EvalConfig(), step=8, split="val", worst=worst, player=shown)
+    return Assessment(evaluation, EvalConfig(), step=8, split="val", worst=worst, player=shown)

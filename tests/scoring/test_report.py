@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tests.made.small_reports import report_of
+from tests.made.small_reports import assessment_of
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, CITYSCAPES_CATEGORIES
 from tmanet_jax.data.records import Clip
 from tmanet_jax.protocol import EvalConfig, Protocol
@@ -26,7 +26,7 @@ def camvid_clip(number: int) -> SegmentedClip:
 
 
 def test_camvid_is_scored_with_void_and_without() -> None:
-    report = report_of([camvid_clip(number) for number in range(3)], CAMVID)
+    report = assessment_of([camvid_clip(number) for number in range(3)], CAMVID)
     found = json.loads(metrics_json(report))
     assert len(found["classes"]) == 12
     assert [*found["without_void"]["classes"]] == [*CAMVID.names[1:]]
@@ -42,7 +42,7 @@ def kept(workdir: Path) -> dict[str, str]:
 
 
 def test_what_other_settings_scored_is_kept_under_a_name_of_its_own(tmp_path: Path) -> None:
-    first = report_of([camvid_clip(number) for number in range(3)], CAMVID)
+    first = assessment_of([camvid_clip(number) for number in range(3)], CAMVID)
     assert "before" not in write_report(first, tmp_path)
     assert (
         "Frames were segmented so: slide 769x769 at 513x513"
@@ -82,7 +82,7 @@ def test_a_class_that_is_absent_keeps_its_row_and_a_group_takes_the_place_of_non
     )
     clip = dataclasses.replace(whole.clip, labels_HxW=labels, group="all")
     confusion = confusion_of(predicted, labels, CAMVID.num_classes)
-    report = report_of([SegmentedClip(clip, predicted, confusion)], CAMVID)
+    report = assessment_of([SegmentedClip(clip, predicted, confusion)], CAMVID)
     name = CAMVID.names[3]
     (row,) = (line for line in table(report).splitlines() if line.startswith(name))
     assert row.removeprefix(name).split() == ["-", "-", "-", "0.00"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.made.small_reports import NUM_FRAMES, report_of, street
+from tests.made.small_reports import NUM_FRAMES, assessment_of, street
 from tmanet_jax.scoring.report import write_report
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def browser() -> "Iterator[Chrome]":
 @pytest.fixture(scope="module")
 def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("report")
-    write_report(report_of(street()), workdir)
+    write_report(assessment_of(street()), workdir)
     return workdir / "report.html"
 
 
@@ -131,7 +131,7 @@ def test_keys_move_through_the_frames_and_the_choice_changes_what_is_compared(
 
 
 def test_without_frames_there_is_no_player(browser: "Chrome", tmp_path: Path) -> None:
-    report = report_of(street(1))
+    report = assessment_of(street(1))
     evaluation = dataclasses.replace(report.evaluation, shown=())
     write_report(dataclasses.replace(report, evaluation=evaluation, player=(), worst=()), tmp_path)
     browser.get((tmp_path / "report.html").as_uri())

@@ -11,9 +11,12 @@ from tqdm import tqdm
 from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.pipeline import eval_clips
 from tmanet_jax.data.records import ClipRecords
+from tmanet_jax.errors import counted
 from tmanet_jax.parallel import distributed
+from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import ClipSegmenter, SegmentedClip
 from tmanet_jax.scoring.metrics import Scores, merged, scores, scores_without
+from tmanet_jax.scoring.temporal import TemporalScores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +68,17 @@ class Evaluation:
         return {shown.clip.id: shown.picture(self.classes) for shown in self.shown}
 
     @property
-    def categories(self) -> Scores | None:
-        """Scores of the data set's categories, if it has some."""
-        categories = categories_of(self.classes)
-        if categories is None:
-            return None
-        return scores(merged(self.confusion_CxC, categories.category_of_class_C))
-
-    @property
-    def without_void(self) -> Scores | None:
-        """Scores of all classes but void (CamVid's 11), if the data set has one."""
-        void = void_class(self.classes)
-        return None if void is None else scores_without(self.confusion_CxC, void)
+    def other_scores(self) -> dict[str, tuple[Scores, tuple[str, ...]]]:
+        """What a data set scores besides its classes, each with the names of what is scored."""
+        found: dict[str, tuple[Scores, tuple[str, ...]]] = {}
+        categories, void = categories_of(self.classes), void_class(self.classes)
+        if categories is not None:
+            merged_KxK = merged(self.confusion_CxC, categories.category_of_class_C)
+            found["categories"] = scores(merged_KxK), categories.names
+        if void is not None:  # the other classes are CamVid's 11
+            names = self.classes.names[:void] + self.classes.names[void + 1 :]
+            found["without_void"] = scores_without(self.confusion_CxC, void), names
+        return found
 
     def worst(self, count: int) -> list[int]:
         """Indices of the clips with the lowest mIoU, the lowest first."""
@@ -159,6 +161,58 @@ def evaluate(
             shown.append(segmented)
         on_clip(segmented)
     return tally.evaluation(shown)
+
+
+@dataclasses.dataclass(frozen=True)
+class Assessment:
+    """An evaluation and what is told of it.
+
+    Attributes:
+        evaluation: the scores.
+        how: the clips were segmented.
+        step: of the weights.
+        split: that was scored.
+        weights: the file of them; empty: a checkpoint of the workdir.
+        worst: the clips with the lowest mIoU, the lowest first.
+        player: neighbouring frames for the page's player; empty: the evaluation's clips to show.
+        temporal: consistency over time, of an evaluation of videos.
+    """
+
+    evaluation: Evaluation
+    how: EvalConfig
+    step: int
+    split: str
+    weights: str = ""
+    worst: Sequence[SegmentedClip] = ()
+    player: Sequence[SegmentedClip] = ()
+    temporal: TemporalScores | None = None
+
+    @property
+    def title(self) -> str:
+        """What was scored, in words."""
+        return f"step {self.step}, {counted(self.evaluation.num_clips, 'clip')} of {self.split}"
+
+
+def assess(
+    evaluation: Evaluation, segmenter: ClipSegmenter, records: ClipRecords, step: int
+) -> Assessment:
+    """With the worst clips, which are segmented once more.
+
+    Args:
+        evaluation: of the split.
+        segmenter: the network.
+        records: the split.
+        step: of the weights.
+    """
+    worst = evaluation.worst(segmenter.config.num_worst)
+    offsets = range(segmenter.num_memory, 0, -1)
+    return Assessment(
+        evaluation=evaluation,
+        how=segmenter.config,
+        step=step,
+        split=records.split,
+        worst=list(segmenter.segment(records.read(index, offsets) for index in worst)),
+    )
 
 
 def segment_split(

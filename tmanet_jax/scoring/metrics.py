@@ -105,6 +105,12 @@ def scores_without(confusion_CxC: np.ndarray, left_out: int) -> Scores:
     )
 
 
+def row_shares(confusion_CxC: np.ndarray) -> np.ndarray:
+    """Each label's pixels by prediction, as shares of 1; 0 for a label that does not occur."""
+    labelled_Cx1 = confusion_CxC.sum(1, keepdims=True)
+    return confusion_CxC / np.maximum(labelled_Cx1, 1)
+
+
 def merged(confusion_CxC: np.ndarray, group_of_class_C: Sequence[int]) -> np.ndarray:
     """The confusion matrix KxK of groups of classes.
 

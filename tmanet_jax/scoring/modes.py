@@ -13,12 +13,17 @@ from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import local_mesh, to_default_device
 from tmanet_jax.scoring.clips import compile_segmenter
-from tmanet_jax.scoring.consistency import evaluate_videos, frame_stream, segment_video
-from tmanet_jax.scoring.evaluate import evaluate, segment_split
-from tmanet_jax.scoring.report import Report, report_of, write_report
+from tmanet_jax.scoring.evaluate import Assessment, assess, evaluate, segment_split
+from tmanet_jax.scoring.report import write_report
 from tmanet_jax.scoring.submission import Submission
 from tmanet_jax.scoring.trained_network import load_trained, model_settings, scored_as_before
-from tmanet_jax.scoring.videos import clips_of, find_videos
+from tmanet_jax.scoring.videos import (
+    clips_of,
+    evaluate_videos,
+    find_videos,
+    frame_stream,
+    segment_video,
+)
 from tmanet_jax.settings import Settings
 from tmanet_jax.workdir import check_processes_agree, make_workdir
 
@@ -69,13 +74,13 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
             distributed.tell(doubt)
         evaluation = evaluate(segmenter, records, *([] if submission is None else [submission.add]))
         if distributed.is_first():
-            report = report_of(evaluation, segmenter, records, trained.step)
-            report = dataclasses.replace(
-                report,
+            assessed = assess(evaluation, segmenter, records, trained.step)
+            assessed = dataclasses.replace(
+                assessed,
                 weights=settings.init.checkpoint,
                 player=list(segmenter.segment(player_clips)),
             )
-            distributed.tell(write_report(report, workdir))
+            distributed.tell(write_report(assessed, workdir))
     if submission is not None:
         distributed.tell(str(submission))
 
@@ -105,7 +110,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
         as_published=settings.evaluation.vspw_published,
     )
     clips = clips_of(records, first, num_memory=0)
-    report = Report(
+    assessed = Assessment(
         evaluation=evaluation,
         how=settings.evaluation,
         step=trained.step,
@@ -114,7 +119,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
         player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
         temporal=temporal,
     )
-    distributed.tell(write_report(report, workdir / CONSISTENCY_DIR))
+    distributed.tell(write_report(assessed, workdir / CONSISTENCY_DIR))
 
 
 def _player_clips(settings: Settings) -> Iterable[Clip]:

@@ -14,18 +14,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tmanet_jax.data.classes import ClassSet, categories_of, void_class
+from tmanet_jax import pictures
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import write_whole
-from tmanet_jax.data.records import ClipRecords
-from tmanet_jax.errors import UserError, counted
-from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.errors import UserError
 from tmanet_jax.run_file import CONFIG_FILE
-from tmanet_jax.scoring.charts import confusion_picture
-from tmanet_jax.scoring.clips import ClipSegmenter, SegmentedClip
-from tmanet_jax.scoring.evaluate import Evaluation
-from tmanet_jax.scoring.metrics import Scores
-from tmanet_jax.scoring.report_page import Page, render_page
-from tmanet_jax.scoring.temporal import TemporalScores
+from tmanet_jax.scoring.clips import SegmentedClip
+from tmanet_jax.scoring.evaluate import Assessment, Evaluation
+from tmanet_jax.scoring.metrics import Scores, row_shares
+from tmanet_jax.scoring.report_page import render_page
 
 METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
@@ -33,54 +30,7 @@ PICTURES_DIR = "predictions"
 WORST_DIR = "worst"
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What is reported.
-
-    Attributes:
-        evaluation: the scores.
-        how: the clips were segmented.
-        step: of the weights.
-        split: that was scored.
-        weights: the file of them; empty: a checkpoint of the workdir.
-        worst: the clips with the lowest mIoU, the lowest first.
-        player: neighbouring frames for the page's player; empty: the evaluation's clips to show.
-        temporal: consistency over time, of an evaluation of videos.
-    """
-
-    evaluation: Evaluation
-    how: EvalConfig
-    step: int
-    split: str
-    weights: str = ""
-    worst: Sequence[SegmentedClip] = ()
-    player: Sequence[SegmentedClip] = ()
-    temporal: TemporalScores | None = None
-
-
-def report_of(
-    evaluation: Evaluation, segmenter: ClipSegmenter, records: ClipRecords, step: int
-) -> Report:
-    """With the worst clips, which are segmented once more.
-
-    Args:
-        evaluation: of the split.
-        segmenter: the network.
-        records: the split.
-        step: of the weights.
-    """
-    worst = evaluation.worst(segmenter.config.num_worst)
-    offsets = range(segmenter.num_memory, 0, -1)
-    return Report(
-        evaluation=evaluation,
-        how=segmenter.config,
-        step=step,
-        split=records.split,
-        worst=list(segmenter.segment(records.read(index, offsets) for index in worst)),
-    )
-
-
-def write_report(report: Report, workdir: Path) -> str:
+def write_report(assessed: Assessment, workdir: Path) -> str:
     """Writes metrics, tables, pictures and the page; returns the table and where they are.
 
     Metrics and page of other weights, another split or other settings are kept under other names.
@@ -88,53 +38,40 @@ def write_report(report: Report, workdir: Path) -> str:
     Raises:
         UserError: the workdir cannot be written.
     """
-    evaluation = report.evaluation
+    evaluation = assessed.evaluation
     classes = evaluation.classes
     try:
-        kept = _keep_others(workdir, _identity(report))
-        about = _run_file(report, workdir)
-        write_whole(workdir / METRICS_FILE, (metrics_json(report, about) + "\n").encode())
+        kept = _keep_others(workdir, _identity(assessed))
+        about = _run_file(assessed, workdir)
+        write_whole(workdir / METRICS_FILE, (metrics_json(assessed, about) + "\n").encode())
         write_whole(workdir / "confusion.csv", confusion_csv(evaluation).encode())
         write_whole(workdir / "classes.csv", classes_csv(evaluation).encode())
-        confusion_png = _png(confusion_picture(evaluation.confusion_CxC, classes))
-        write_whole(workdir / "confusion.png", confusion_png)
-        _write_pictures(report.evaluation.shown, classes, workdir / PICTURES_DIR)
-        _write_pictures(report.worst, classes, workdir / WORST_DIR)
-        page = Page(
-            evaluation=evaluation,
-            title=_title(report),
-            how=f"{report.how}; the run is described in {about}" if about else str(report.how),
-            other_scores={name: part for name, (part, _) in other_scores(evaluation).items()},
-            worst=report.worst,
-            player=report.player or evaluation.shown,
-            temporal=report.temporal,
-        )
-        write_whole(workdir / PAGE_FILE, render_page(page).encode())
+        confusion_HxWx3 = pictures.confusion(row_shares(evaluation.confusion_CxC), classes)
+        write_whole(workdir / "confusion.png", _png(confusion_HxWx3))
+        _write_pictures(evaluation.shown, classes, workdir / PICTURES_DIR)
+        _write_pictures(assessed.worst, classes, workdir / WORST_DIR)
+        how = f"{assessed.how}; the run is described in {about}" if about else str(assessed.how)
+        write_whole(workdir / PAGE_FILE, render_page(assessed, how).encode())
     except OSError as error:
         raise UserError(f"The report in {workdir} cannot be written: {error}.") from error
     return (
-        f"{page.title} ({page.how}):\n\n{table(report)}\n\n"
+        f"{assessed.title} ({how}):\n\n{table(assessed)}\n\n"
         f"metrics:  {workdir / METRICS_FILE}\npictures: {workdir / PICTURES_DIR}/\n"
         f"report:   {workdir / PAGE_FILE}" + (f"\nbefore:   {kept}" if kept else "")
     )
 
 
-def _title(report: Report) -> str:
-    clips = counted(report.evaluation.num_clips, "clip")
-    return f"step {report.step}, {clips} of {report.split}"
-
-
 _IDENTITY = ("split", "step", "weights", "scored")
 
 
-def _identity(report: Report) -> dict[str, Any]:
+def _identity(assessed: Assessment) -> dict[str, Any]:
     """What was scored and how, as values of JSON; fields that stand in the metrics."""
     scored = {
-        **dataclasses.asdict(report.how.protocol),
-        "ratios": report.how.ratios,
-        "flip": report.how.flip,
+        **dataclasses.asdict(assessed.how.protocol),
+        "ratios": assessed.how.ratios,
+        "flip": assessed.how.flip,
     }
-    values = (report.split, report.step, report.weights, scored)
+    values = (assessed.split, assessed.step, assessed.weights, scored)
     return json.loads(json.dumps(dict(zip(_IDENTITY, values, strict=True))))
 
 
@@ -177,53 +114,41 @@ def _png(picture_HxWx3: np.ndarray) -> bytes:
     return png.tobytes()
 
 
-def _run_file(report: Report, workdir: Path) -> str | None:
+def _run_file(assessed: Assessment, workdir: Path) -> str | None:
     """Where, seen from the report, the run says what it is; a file of weights may be of any run."""
-    places = (CONFIG_FILE, f"../{CONFIG_FILE}") if not report.weights else ()
+    places = (CONFIG_FILE, f"../{CONFIG_FILE}") if not assessed.weights else ()
     return next((place for place in places if (workdir / place).is_file()), None)
 
 
-def metrics_json(report: Report, run_file: str | None = None) -> str:
+def metrics_json(assessed: Assessment, run_file: str | None = None) -> str:
     """All scores as fractions; one that no pixel defines is null.
 
     Args:
-        report: the scores.
+        assessed: the scores.
         run_file: where the run says what it is, if it does.
     """
-    evaluation = report.evaluation
+    evaluation = assessed.evaluation
     names = evaluation.classes.names
     values: dict[str, Any] = {
-        **_identity(report),
+        **_identity(assessed),
         "run": run_file,
         "clips": evaluation.num_clips,
         **_score_values(evaluation.overall, names),
         "groups": {name: _score_values(group, names) for name, group in evaluation.groups.items()},
     }
-    for name, (part, part_names) in other_scores(evaluation).items():
+    for name, (part, part_names) in evaluation.other_scores.items():
         values[name] = _score_values(part, part_names)
-    if report.temporal is not None:
+    if assessed.temporal is not None:
         values["temporal"] = {
-            name: _finite(value) for name, value in report.temporal.by_name().items()
+            name: _finite(value) for name, value in assessed.temporal.by_name().items()
         }
     values["confusion"] = evaluation.confusion_CxC.tolist()
     values["mIoU_of_clip"] = {
         clip_id: _finite(value)
         for clip_id, value in zip(evaluation.clip_ids, evaluation.mean_iou_N, strict=True)
     }
-    values["worst"] = [segmented.clip.id for segmented in report.worst]
+    values["worst"] = [segmented.clip.id for segmented in assessed.worst]
     return json.dumps(values, indent=2, allow_nan=False)
-
-
-def other_scores(evaluation: Evaluation) -> dict[str, tuple[Scores, tuple[str, ...]]]:
-    """What a data set scores besides its classes, each with the names of what is scored."""
-    found: dict[str, tuple[Scores, tuple[str, ...]]] = {}
-    categories, void = categories_of(evaluation.classes), void_class(evaluation.classes)
-    if evaluation.categories is not None and categories is not None:
-        found["categories"] = (evaluation.categories, categories.names)
-    if evaluation.without_void is not None and void is not None:
-        names = evaluation.classes.names
-        found["without_void"] = (evaluation.without_void, names[:void] + names[void + 1 :])
-    return found
 
 
 def _score_values(group: Scores, names: Sequence[str]) -> dict[str, Any]:
@@ -272,21 +197,21 @@ def _csv(rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def table(report: Report) -> str:
+def table(assessed: Assessment) -> str:
     """The scores as text, in percent: a row a class, then the means, a row a group."""
-    evaluation = report.evaluation
+    evaluation = assessed.evaluation
     overall = evaluation.overall
     lines = [f"{'class':<16}{'IoU':>8}{'Acc':>8}{'Dice':>8}{'pixels':>8}"]
     for index, name in enumerate(evaluation.classes.names):
         columns = (overall.iou_C, overall.accuracy_C, overall.dice_C, overall.frequency_C)
         lines.append(f"{name:<16}" + "".join(_percent(column[index]) for column in columns))
     lines += ["", f"{'':<16}{'mIoU':>8}{'mAcc':>8}{'mDice':>8}{'aAcc':>8}"]
-    others = [(name, part) for name, (part, _) in other_scores(evaluation).items()]
+    others = [(name, part) for name, (part, _) in evaluation.other_scores.items()]
     for name, group in [("all", overall), *others, *evaluation.groups.items()]:
         means = (group.mean_iou, group.mean_accuracy, group.mean_dice, group.all_accuracy)
         lines.append(f"{name:<16}" + "".join(map(_percent, means)))
-    if report.temporal is not None:
-        values = report.temporal.by_name()
+    if assessed.temporal is not None:
+        values = assessed.temporal.by_name()
         lines += ["", f"{'':<16}" + "".join(f"{name:>8}" for name in values)]
         lines.append(f"{'over time':<16}" + "".join(map(_percent, values.values())))
     return "\n".join(lines)

@@ -9,7 +9,6 @@ import json
 import math
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,70 +17,46 @@ import numpy as np
 from tmanet_jax.data.augment import resize_frame, resize_labels
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
-from tmanet_jax.scoring.charts import row_shares
 from tmanet_jax.scoring.clips import SegmentedClip
-from tmanet_jax.scoring.evaluate import Evaluation
-from tmanet_jax.scoring.metrics import Scores
-from tmanet_jax.scoring.temporal import TemporalScores
+from tmanet_jax.scoring.evaluate import Assessment, Evaluation
+from tmanet_jax.scoring.metrics import Scores, row_shares
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _MAX_WIDTH = 1024
 """Pixels; wider frames are shown smaller, so that the page stays small."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """What the page shows.
+def render_page(assessed: Assessment, how: str) -> str:
+    """The page as HTML.
 
-    Attributes:
-        evaluation: the scores.
-        title: what was evaluated.
+    Args:
+        assessed: what it shows.
         how: the clips were segmented, in words.
-        other_scores: what the data set scores besides its classes, by name.
-        worst: the clips with the lowest mIoU, the lowest first.
-        player: the player's frames.
-        temporal: consistency over time, or None.
     """
-
-    evaluation: Evaluation
-    title: str
-    how: str
-    other_scores: dict[str, Scores]
-    worst: Sequence[SegmentedClip]
-    player: Sequence[SegmentedClip]
-    temporal: TemporalScores | None
-
-
-def render_page(page: Page) -> str:
-    """The page as HTML."""
-    evaluation = page.evaluation
+    evaluation = assessed.evaluation
     classes = evaluation.classes
-    frames = [_player_frame(segmented, classes) for segmented in page.player]
+    others = [(name, part) for name, (part, _) in evaluation.other_scores.items()]
+    frames = [_player_frame(one, classes) for one in assessed.player or evaluation.shown]
     return string.Template(_TEMPLATE.read_text()).substitute(
-        title=html.escape(page.title),
-        how=html.escape(page.how),
-        cards=_cards(page),
-        means=_means(
-            [
-                ("all", evaluation.overall),
-                *page.other_scores.items(),
-                *evaluation.groups.items(),
-            ]
-        ),
+        title=html.escape(assessed.title),
+        how=html.escape(how),
+        cards=_cards(assessed),
+        means=_means([("all", evaluation.overall), *others, *evaluation.groups.items()]),
         classes=_classes(evaluation.overall, classes),
         confusion=_confusion(evaluation.confusion_CxC, classes),
-        worst=_worst(page.worst, evaluation),
+        worst=_worst(assessed.worst, evaluation),
         last=max(len(frames) - 1, 0),
         frames=json.dumps(frames).replace("<", "\\u003c"),  # no id can end the script
     )
 
 
-def _cards(page: Page) -> str:
-    overall = page.evaluation.overall
+def _cards(assessed: Assessment) -> str:
+    overall = assessed.evaluation.overall
     values = {"mIoU": overall.mean_iou, "mAcc": overall.mean_accuracy, "aAcc": overall.all_accuracy}
-    values |= {f"mIoU, {_spelt(name)}": part.mean_iou for name, part in page.other_scores.items()}
-    if page.temporal is not None:
-        values |= page.temporal.by_name()
+    for name, (part, _) in assessed.evaluation.other_scores.items():
+        values[f"mIoU, {_spelt(name)}"] = part.mean_iou
+    if assessed.temporal is not None:
+        values |= assessed.temporal.by_name()
     return "".join(
         f'<div class="card"><b>{_percent(value)}</b>{html.escape(name)}</div>'
         for name, value in values.items()

@@ -1,18 +1,28 @@
-"""Videos among clip records: runs of clips whose queries are neighbouring frames.
+"""Videos among clip records, segmented by streaming and scored: every frame, and over time.
 
-`data_prep.cityscapes` makes records with every frame as a query; their ids end in the frame's
-number, as in rasterburg_000003_000017.
+A video is a run of clips whose queries are neighbouring frames. `data_prep.cityscapes` makes
+records with every frame as a query; their ids end in the frame's number, as in
+rasterburg_000003_000017.
 """
 
 import collections
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
+from tmanet_jax.data.classes import IGNORE, void_class
 from tmanet_jax.data.records import Clip, ClipRecords
 from tmanet_jax.errors import UserError
+from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.protocol import EvalConfig
+from tmanet_jax.scoring.clips import SegmentedClip
+from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread
+from tmanet_jax.scoring.metrics import confusion_of
+from tmanet_jax.scoring.temporal import SegmentedFrame, TemporalScores, TemporalTotal
 
 _ID = re.compile(r"(?P<video>.*?)_?(?P<frame>\d+)")
 
@@ -73,3 +83,87 @@ def clips_of(records: ClipRecords, video: Video, num_memory: int) -> Iterator[Cl
         newest.append(clip.frames_SxHxWx3[-1])
         frames = [newest[0]] * (num_memory + 1 - len(newest)) + list(newest)
         yield Clip(clip.id, clip.group, np.stack(frames), clip.labels_HxW)
+
+
+def frame_stream(model: TMANet, config: EvalConfig) -> FrameStream:
+    """Streams as a run's evaluation settings say.
+
+    Raises:
+        UserError: the settings ask for several views; a stream has one.
+    """
+    if config.ratios != (1.0,) or config.flip:
+        raise UserError(
+            "Videos are segmented frame after frame in one view: leave config.eval.ratios at "
+            "(1.0,) and config.eval.flip at False."
+        )
+    return FrameStream(model, config.protocol)
+
+
+def evaluate_videos(
+    stream: FrameStream, records: ClipRecords, *, num_shown: int, as_published: bool = False
+) -> tuple[Evaluation, TemporalScores]:
+    """Scores the network on every frame of every video of a split, with one pass a frame.
+
+    The split's clips are neighbouring frames, each with labels; what memory the records hold is
+    not read.
+
+    Args:
+        stream: the network.
+        records: the videos.
+        num_shown: frames to keep for pictures.
+        as_published: see `VideoConsistency`.
+
+    Raises:
+        UserError: there are no videos, or one with frames of several sizes.
+    """
+    void = void_class(records.info.classes)
+    total = TemporalTotal(
+        records.info.classes.num_classes,
+        void=(IGNORE,) if void is None else (IGNORE, void),
+        as_published=as_published,
+    )
+    videos = find_videos(records)
+    tally, wanted = Tally.of_split(records), evenly_spread(range(len(records)), num_shown)
+    shown: list[SegmentedClip] = []
+    progress = tqdm(total=len(records), desc="videos", unit="frame", leave=False, disable=None)
+
+    def scored_frames(video: Video) -> Iterator[SegmentedFrame]:
+        segmented = segment_video(stream, clips_of(records, video, num_memory=0))
+        for index, one in zip(video.indices, segmented, strict=True):
+            tally.add(index, one.confusion_CxC)
+            if index in wanted:
+                shown.append(one)
+            progress.update()
+            frame_HxWx3, labels_HxW = one.clip.frames_SxHxWx3[-1], one.clip.labels_HxW
+            yield SegmentedFrame(frame_HxWx3, labels_HxW, one.predicted_HxW)
+
+    with progress:
+        for video in videos:
+            total.add_video(scored_frames(video))
+    return tally.evaluation(shown), total.result()
+
+
+def segment_video(stream: FrameStream, clips: Iterable[Clip]) -> Iterator[SegmentedClip]:
+    """Segments the frames of a video, the queries of some clips, one after the other.
+
+    Raises:
+        UserError: the frames are of several sizes.
+    """
+    num_classes = stream.model_config.head.num_classes
+    state, size, first = None, None, True
+    for clip in clips:
+        frame_HxWx3 = clip.frames_SxHxWx3[-1]
+        if state is None:
+            size = clip.labels_HxW.shape
+            state = stream.start(1, (size[0], size[1]))
+        if clip.labels_HxW.shape != size:
+            raise UserError(
+                f"The frame {clip.id} is of {clip.labels_HxW.shape} pixels, the frames before it "
+                f"of {size}: the frames of a video must have one size."
+            )
+        state, output = stream.step(state, frame_HxWx3[None], np.array([first]))
+        first = False
+        predicted_HxW = np.asarray(output.labels_BxHxW[0])
+        yield SegmentedClip(
+            clip, predicted_HxW, confusion_of(predicted_HxW, clip.labels_HxW, num_classes)
+        )

@@ -24,8 +24,8 @@ from tmanet_jax.parallel.sharding import (
     replicated,
 )
 from tmanet_jax.scoring.clips import SegmentedClip, SegmenterProgram, compile_segmenter
-from tmanet_jax.scoring.evaluate import Evaluation, evaluate
-from tmanet_jax.scoring.report import report_of, write_report
+from tmanet_jax.scoring.evaluate import Evaluation, assess, evaluate
+from tmanet_jax.scoring.report import write_report
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.train.divergence import LossWatch
@@ -280,7 +280,7 @@ def _leave_results(run: _Run, state: TrainState, evaluation: Evaluation) -> None
     if distributed.is_first():
         with run.clock.within(Part.EVALUATION):
             segmenter = run.segmenter.with_weights(*state.network)
-            report = report_of(evaluation, segmenter, run.splits.scored, int(state.step))
-            run.log.message(write_report(report, run.workdir))
+            assessed = assess(evaluation, segmenter, run.splits.scored, int(state.step))
+            run.log.message(write_report(assessed, run.workdir))
     run.log.message(str(run.clock))
     run.log.message(told)
