@@ -1,14 +1,18 @@
 """Every configuration builds its full-size network; the published numbers stand in it."""
 
 import importlib
+import math
+import re
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
+from tmanet_jax.fields import leaves
 from tmanet_jax.models.tmanet import TMANet
 
 NAMES = ("default", "cityscapes", "camvid", "demo", "benchmark")
@@ -84,3 +88,44 @@ def test_ratios_that_are_no_factors_are_refused(ratios: tuple[object, ...]) -> N
     config.eval.ratios = ratios
     with pytest.raises(UserError, match=r"config\.eval\.ratios"):
         settings.from_config(config)
+
+
+NUMBERS = [
+    leaf.path
+    for leaf in leaves(settings.Settings())
+    if re.search(r"\b(int|float)\b", str(leaf.field.kind))
+]
+TAKE_0 = """
+    data.cat_max_ratio data.flip_probability data.memory_range data.num_workers data.render_eval
+    data.render_memory_range data.render_train eval.num_overlays eval.num_worst loss.aux_weight
+    loss.class_weight_power max_skipped_steps model.dropout model.num_memory
+    optimizer.learning_rate optimizer.min_learning_rate optimizer.momentum optimizer.power
+    optimizer.warmup_steps optimizer.weight_decay seed
+"""
+TAKE_A_MILLIARD = """
+    checkpoint.every checkpoint.keep eval.every eval.num_overlays eval.num_worst log.every
+    max_skipped_steps num_steps optimizer.learning_rate optimizer.min_learning_rate
+    optimizer.warmup_steps seed
+"""
+TAKE_MORE = "optimizer.learning_rate optimizer.min_learning_rate"
+TAKEN = {0: TAKE_0.split(), 10**9: TAKE_A_MILLIARD.split(), 10**30: TAKE_MORE.split()}
+
+
+@pytest.mark.parametrize("value", [0, -1, 10**9, 10**30, math.nan, math.inf, 1e300])
+@pytest.mark.parametrize("path", NUMBERS)
+def test_every_number_has_a_range(path: str, value: float) -> None:
+    config = load("demo")
+    config.data.num_workers = 0
+    config.model.num_memory = 0
+    usual = flatten_dict(config.to_dict(), sep=".")[path]
+    several = {"model.blocks": 4, "profile": 2}.get(path, len(usual) if type(usual) is tuple else 0)
+    given = (value,) * several if several else value
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict({path: given})
+    if path in TAKEN.get(value, ()):
+        settings.from_config(config)
+        return
+    with pytest.raises(UserError) as error:
+        settings.from_config(config)
+    message = str(error.value)
+    assert path.split(".")[-1] in message and len(message) < 400

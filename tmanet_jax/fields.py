@@ -23,6 +23,8 @@ PUBLISHED = "the original's Cityscapes configuration"
 
 _MOST = 2**31 - 1
 """Of whole numbers: counts of steps have 32 bits."""
+MOST_AT_ONCE = 2**16
+"""Clips, windows or devices; a mistyped number ends here instead of filling the memory."""
 _DECLARED = "declared"
 _NUMBERS = {2: "two", 4: "four"}
 

@@ -12,7 +12,7 @@ from tmanet_jax.data.augment import (
 )
 from tmanet_jax.data.codec import Size
 from tmanet_jax.errors import UserError
-from tmanet_jax.fields import PUBLISHED, Checked, field, part
+from tmanet_jax.fields import MOST_AT_ONCE, PUBLISHED, Checked, field, part
 
 TALLER = 1.5
 """Frames more than so many times as high as those of training are resized to their height."""
@@ -68,6 +68,7 @@ class Protocol(Checked):
         "height. Results have the frame's own size",
         unit="factor, or height, width in pixels",
         above=0,
+        high=LONGEST_SIDE,
     )
     memory_stride: int = 1
     train_height: int | None = None
@@ -154,8 +155,10 @@ class EvalConfig(Checked):
 
     protocol: Protocol = part(Protocol("slide"), flat=True)
     told: frozenset[str] = frozenset()
-    batch_size: int = field(1, "clips at a time on each device", low=1)
-    windows_per_call: int = field(1, "windows of a clip that the network sees at a time", low=1)
+    batch_size: int = field(1, "clips at a time on each device", low=1, high=MOST_AT_ONCE)
+    windows_per_call: int = field(
+        1, "windows of a clip that the network sees at a time", low=1, high=MOST_AT_ONCE
+    )
     ratios: tuple[float, ...] = field(
         (1.0,),
         "times the scale, one view each, over which probabilities are averaged (the original's "

@@ -17,7 +17,7 @@ from ml_collections.config_dict import placeholder
 from tmanet_jax.checkpoints.store import CheckpointConfig
 from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError
-from tmanet_jax.fields import PUBLISHED, Checked, declared_fields, field, leaves, part
+from tmanet_jax.fields import MOST_AT_ONCE, PUBLISHED, Checked, declared_fields, field, leaves, part
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import MeshConfig
@@ -35,7 +35,9 @@ class Settings(Checked):
     seed: int = field(
         0, "of initial weights, shuffling, augmentation and dropout", low=0, high=2**63 - 1
     )
-    batch_size: int = field(8, "over all devices", unit="clips a step", low=1, source=PUBLISHED)
+    batch_size: int = field(
+        8, "over all devices", unit="clips a step", low=1, high=MOST_AT_ONCE, source=PUBLISHED
+    )
     num_steps: int = field(80_000, "updates", low=1, source=PUBLISHED)
     max_skipped_steps: int = field(
         0,
@@ -44,7 +46,10 @@ class Settings(Checked):
         low=0,
     )
     accumulate: int = field(
-        1, "parts of a batch that go through the network one after the other", low=1
+        1,
+        "parts of a batch that go through the network one after the other",
+        low=1,
+        high=MOST_AT_ONCE,
     )
     mesh: MeshConfig = part(MeshConfig())
     model: ModelConfig = part(ModelConfig())

@@ -47,8 +47,8 @@ class RenderConfig(Checked):
         high=LONGEST_SIDE,
         name="render_size",
     )
-    num_train: int = field(0, "clips to train on", low=0, name="render_train")
-    num_eval: int = field(0, "clips to score", low=0, name="render_eval")
+    num_train: int = field(0, "clips to train on", low=0, high=10**6, name="render_train")
+    num_eval: int = field(0, "clips to score", low=0, high=10**6, name="render_eval")
     memory_range: int = field(
         4,
         "frames before each query, for networks with T up to so many",

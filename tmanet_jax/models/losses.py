@@ -28,13 +28,17 @@ class LossConfig(Checked):
     name: str = field(
         "cross_entropy", "of each head", choices=lambda: tuple(LOSSES), source=PUBLISHED
     )
-    aux_weight: float = field(0.4, "factor of the auxiliary head's loss", low=0, source=PUBLISHED)
+    aux_weight: float = field(
+        0.4, "factor of the auxiliary head's loss", low=0, high=1000, source=PUBLISHED
+    )
     average: Literal["all", "valid"] = field(
         "all",
         'over "all" pixels, ignored ones included, or those with a "valid" label',
         source=PUBLISHED,
     )
-    class_weight_power: float = field(0.0, "class weights are frequency ** -power; 0: none", low=0)
+    class_weight_power: float = field(
+        0.0, "class weights are frequency ** -power; 0: none", low=0, high=4
+    )
     class_weights: tuple[float, ...] | None = None
 
 

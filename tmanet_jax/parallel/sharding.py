@@ -21,7 +21,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.fields import Checked, field
+from tmanet_jax.fields import MOST_AT_ONCE, Checked, field
 
 DATA_AXIS = "data"
 """Mesh axis over which the clips of a batch are spread."""
@@ -35,7 +35,10 @@ class MeshConfig(Checked):
     """How the devices are divided."""
 
     space: int = field(
-        1, "devices that share each image, by rows; the others divide the batch", low=1
+        1,
+        "devices that share each image, by rows; the others divide the batch",
+        low=1,
+        high=MOST_AT_ONCE,
     )
 
 

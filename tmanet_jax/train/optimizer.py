@@ -9,6 +9,9 @@ import optax
 
 from tmanet_jax.fields import PUBLISHED, Checked, field
 
+_MOST = 1e36
+"""Of a learning rate: float32 holds 3e38."""
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Checked):
@@ -19,10 +22,12 @@ class OptimizerConfig(Checked):
         "poly", "of the learning rate", choices=lambda: tuple(SCHEDULES), source=PUBLISHED
     )
     learning_rate: float = field(
-        0.01, "at step 0 (after the warm-up, if there is one)", low=0, source=PUBLISHED
+        0.01, "at step 0 (after the warm-up, if there is one)", low=0, high=_MOST, source=PUBLISHED
     )
-    min_learning_rate: float = field(1e-4, "at the end of the schedule", low=0, source=PUBLISHED)
-    power: float = field(0.9, "exponent of the decay", low=0, source=PUBLISHED)
+    min_learning_rate: float = field(
+        1e-4, "at the end of the schedule", low=0, high=_MOST, source=PUBLISHED
+    )
+    power: float = field(0.9, "exponent of the decay", low=0, high=100, source=PUBLISHED)
     warmup_steps: int = field(
         0, "over which the rate rises linearly to the schedule's", unit="steps", low=0
     )
@@ -30,7 +35,11 @@ class OptimizerConfig(Checked):
         0.9, "share of the last update's direction that is kept", low=0, high=1, source=PUBLISHED
     )
     weight_decay: float = field(
-        5e-4, "of every parameter, batch norm and biases included", low=0, source=PUBLISHED
+        5e-4,
+        "of every parameter, batch norm and biases included",
+        low=0,
+        high=100,
+        source=PUBLISHED,
     )
 
 
