@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.made.small_networks import initialised
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.inference import stream
@@ -160,7 +161,7 @@ def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
 
 
 def test_the_published_network_streams_as_it_segments_clips() -> None:
-    model = TMANet(ModelConfig(ResNetConfig(), TMAHeadConfig(num_memory=2)), rngs=nnx.Rngs(0))
+    model = initialised(ModelConfig(ResNetConfig(), TMAHeadConfig(num_memory=2)))
     assert_stream_is_clip(model, Protocol(), video(1, 4, (41, 57)), no_resets(1, 4))
 
 

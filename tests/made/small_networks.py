@@ -1,9 +1,14 @@
 """Networks of a few channels and random weights, for tests of weight files."""
 
+from typing import Any
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax._src import random  # where initialisers find it
+from jax.typing import DTypeLike
 
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import TMAHeadConfig
@@ -46,6 +51,17 @@ def build(config: ModelConfig, tensors: Tensors) -> TMANet:
     """The network of this configuration, with these tensors."""
     graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
     return nnx.merge(graphdef, with_tensors(state, tensors))
+
+
+def initialised(config: ModelConfig) -> TMANet:
+    """As a run begins, but drawn by numpy: jax compiles its draws anew for every shape."""
+    rng = np.random.default_rng(0)
+
+    def normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, **_: Any) -> jax.Array:
+        return jnp.asarray(rng.standard_normal(shape), dtype)
+
+    with mock.patch.object(random, "normal", normal):
+        return TMANet(config, rngs=nnx.Rngs(0))
 
 
 def untrained(config: ModelConfig) -> TMANet:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.made.small_networks import initialised
 from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
@@ -43,7 +44,7 @@ def apply(model: TMANet, clip: jax.Array, train: bool = False) -> Logits:
 
 def trained(config: ModelConfig) -> TMANet:
     """A network whose every parameter and statistic is off its initial value."""
-    model = TMANet(config, rngs=nnx.Rngs(0))
+    model = initialised(config)
     rng = np.random.default_rng(0)
 
     def moved(x: jax.Array) -> jax.Array:
@@ -101,7 +102,7 @@ def test_the_order_of_the_memory_counts() -> None:
 
 
 def test_a_clip_of_another_length_is_refused() -> None:
-    model = TMANet(small_config(), rngs=nnx.Rngs(0))
+    model = initialised(small_config())
     with pytest.raises(ValueError, match="a clip of 3 frames was expected"):
         model(frames(1, 2))
 

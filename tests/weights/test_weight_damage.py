@@ -11,9 +11,8 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 
-from tests.made.small_networks import SMALL, build, random_tensors
+from tests.made.small_networks import SMALL, build, initialised, random_tensors
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import conversion, files, load
 from tmanet_jax.weights.names import Tensors, to_tensors, with_tensors
@@ -73,18 +72,10 @@ def test_a_file_of_others_has_no_checksums(tmp_path: Path, tensors: Tensors) -> 
     assert files.read(path).tensors.keys() == tensors.keys()
 
 
-class Extended(TMANet):
-    """With a layer and a parameter that the table of names does not know."""
-
-    def __init__(self) -> None:
-        super().__init__(SMALL, rngs=nnx.Rngs(0))
-        self.edge = nnx.Linear(2, 3, rngs=nnx.Rngs(1))
-        head: Any = self.head
-        head.classifier.temperature = nnx.Param(np.ones(1, np.float32))
-
-
 def test_a_layer_without_a_name_of_the_originals_is_saved_under_its_own(tmp_path: Path) -> None:
-    model = Extended()
+    model: Any = initialised(SMALL)
+    model.edge = nnx.Linear(2, 3, rngs=nnx.Rngs(1))
+    model.head.classifier.temperature = nnx.Param(np.ones(1, np.float32))
     load.save(tmp_path / "model.safetensors", model)
     saved = files.read(tmp_path / "model.safetensors").tensors
     assert saved["edge.kernel"].shape == (2, 3)
