@@ -53,7 +53,7 @@ def test_memory_is_what_a_call_holds_above_its_inputs():
     """In a process of its own: one that has freed memory before holds some of it still."""
     peak = attention._peak(holding_64_mib, SIZES, lambda: None)
     assert peak is not None
-    assert 64 <= peak / 2**20 < 100
+    assert 63 <= peak / 2**20 < 100  # the kernel counts pages in batches
 
 
 @pytest.mark.torch

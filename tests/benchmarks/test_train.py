@@ -57,7 +57,7 @@ def test_the_step_that_is_measured_trains():
     values = json.loads(train.findings_of(run, step.compilation, found).to_json())
     assert [row[0] for row in values["rows"]] == [train.OURS, "rival"]
     assert [target["target"] for target in values["targets"]] == [1.1]
-    assert "2 clips of T=2, 16x24, ResNet-18, float32" in values["title"]
+    assert "2 clips of T=2, 16x24, ResNet-18, plain stem, float32" in values["title"]
 
 
 def steps_here(run: Settings, batch) -> tuple[Tensors, list[tuple[float, float]], Tensors]:

@@ -1,7 +1,7 @@
 """Every way to read the memory equals attention written out, in values and gradients."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import jax
@@ -26,6 +26,14 @@ READS: dict[str, Callable[..., jax.Array]] = {
     "cudnn": functools.partial(read_cudnn, implementation="xla"),
 }
 """The kernels as they run without their chips: splash interpreted, cuDNN's feeding alone."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_promoted() -> Iterator[None]:
+    """Ranks alone: jax's own attention leaves types to be promoted."""
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
 
 CASES = {
     "T=1, less than a block": (1, 65, 1, "float32"),

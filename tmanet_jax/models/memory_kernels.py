@@ -217,10 +217,10 @@ def read_splash(
 ) -> jax.Array:
     """Splash attention, the TPU kernel that comes with JAX; `interpret` runs it anywhere, slowly.
 
-    N and M are filled to whole blocks. A spare feature, 1 in every query and MASKED_SCORE in the
-    keys that only fill, takes those keys out at no cost: K is filled to whole lanes anyway. The
-    backward pass has a kernel for the query's gradient and one for the others: the kernel of
-    all three keeps a partial sum of the query's gradient for each block of keys.
+    N and M are filled to whole blocks, to I and J in all. A spare feature, 1 in every query and
+    MASKED_SCORE in the keys that only fill, takes those keys out at no cost: K is filled to whole
+    lanes anyway. The backward pass has a kernel for the query's gradient and one for the others:
+    the kernel of all three keeps a partial sum of the query's gradient for each block of keys.
 
     The partitioner cannot split a kernel: under a mesh of several devices, call this inside
     `shard_map`.
@@ -232,11 +232,11 @@ def read_splash(
     compute_block = min(KEY_BLOCK_COMPUTE, key_block)
     spare = ((0, 0), (0, 0), (0, _whole_lanes(k + 1) - k))
     query_BxNxF = jnp.pad((scale * query_BxNxK).astype(query_BxNxK.dtype), spare)
-    query_BxNxF = _fill(query_BxNxF.at[:, :, k].set(1), query_block)
-    key_BxMxF = _fill(jnp.pad(key_BxMxK, spare), key_block).at[:, m:, k].set(MASKED_SCORE)
+    query_BxIxF = _fill(query_BxNxF.at[:, :, k].set(1), query_block)
+    key_BxJxF = _fill(jnp.pad(key_BxMxK, spare), key_block).at[:, m:, k].set(MASKED_SCORE)
     kernel = splash_attention_kernel.make_splash_mqa_single_device(
         splash_attention_mask.MultiHeadMask(
-            [splash_attention_mask.FullMask((query_BxNxF.shape[1], key_BxMxF.shape[1]))]
+            [splash_attention_mask.FullMask((query_BxIxF.shape[1], key_BxJxF.shape[1]))]
         ),
         block_sizes=splash_attention_kernel.BlockSizes(
             block_q=query_block,
@@ -250,9 +250,9 @@ def read_splash(
         ),
         interpret=interpret,
     )
-    query_BxHxNxF = query_BxNxF[:, None]  # one head
-    read_BxHxNxV = jax.vmap(kernel)(query_BxHxNxF, key_BxMxF, _fill(value_BxMxV, key_block))
-    return read_BxHxNxV[:, 0, :n]
+    query_BxHxIxF = query_BxIxF[:, None]  # one head
+    read_BxHxIxV = jax.vmap(kernel)(query_BxHxIxF, key_BxJxF, _fill(value_BxMxV, key_block))
+    return read_BxHxIxV[:, 0, :n]
 
 
 def _whole_lanes(count: int) -> int:
