@@ -286,7 +286,7 @@ def make_from_pngs(
         SxHxWx3 uint8 RGB frames, the query last, and HxW uint8 labels, both padded.
     """
     augmentation = sampling.augmentation
-    offsets = augment.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+    offsets = samples.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
     paths = [pngs[-2 - offset] for offset in (*offsets, 0)]
     contents = [np.frombuffer(path.read_bytes(), np.uint8) for path in paths]
     lap("read")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmanet_jax.data import augment
+from tmanet_jax.data import augment, samples
 from tmanet_jax.data.augment import Augmentation, Box, GeometricDraw, PhotometricDraw
 from tmanet_jax.data.codec import Size
 from tmanet_jax.models.normalize import normalize
@@ -157,11 +157,11 @@ def test_normalised_pixels_are_those_of_numpy_and_their_padding_is_zero(normaliz
 
 def test_memory_offsets_are_oldest_first_and_drawn_anew():
     rng = np.random.default_rng(0)
-    draws = {tuple(augment.draw_memory_offsets(rng, 2, 4)) for _ in range(200)}
+    draws = {tuple(samples.draw_memory_offsets(rng, 2, 4)) for _ in range(200)}
     assert draws == {(4, 3), (4, 2), (4, 1), (3, 2), (3, 1), (2, 1)}
-    assert augment.draw_memory_offsets(rng, 3, 3) == [3, 2, 1]
-    assert augment.draw_memory_offsets(rng, 0, 3) == []
-    assert augment.draw_memory_offsets(rng, 0, 0) == []
+    assert samples.draw_memory_offsets(rng, 3, 3) == [3, 2, 1]
+    assert samples.draw_memory_offsets(rng, 0, 3) == []
+    assert samples.draw_memory_offsets(rng, 0, 0) == []
 
 
 def test_a_draw_of_nothing_changes_nothing():

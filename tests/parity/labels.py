@@ -13,7 +13,6 @@ import pytest
 from data_prep.clips import memory_numbers
 from data_prep.naming import parse_frame_name
 from tests.parity.goldens import Case
-from tmanet_jax.data.augment import draw_memory_offsets
 from tmanet_jax.data.classes import (
     CITYSCAPES,
     CITYSCAPES_TRAIN_ID_OF_LABEL_ID,
@@ -22,6 +21,7 @@ from tmanet_jax.data.classes import (
     palette_png,
     train_ids_to_label_ids,
 )
+from tmanet_jax.data.samples import draw_memory_offsets
 
 CAMVID_QUERIES = {
     "train": [

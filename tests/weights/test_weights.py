@@ -392,7 +392,6 @@ def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors
     path = tmp_path / "file.safetensors"
     files.write(path, WeightFile(tensors, SMALL))
     config = default.get_config()
-    config.data.dir = "records"
     config.init.checkpoint = str(path)
     config.model.attention, config.model.precision = "chunked", "highest"
     model = with_model_of_file(settings.from_config(config)).model

@@ -104,19 +104,6 @@ class GeometricDraw:
     flip: bool
 
 
-def draw_memory_offsets(
-    rng: np.random.Generator, num_memory: int, memory_range: int
-) -> Sequence[int]:
-    """Draws which of the frames before the query a network remembers.
-
-    Returns:
-        `num_memory` different numbers of 1..memory_range, descending: how many frames before the
-        query each lies, oldest first.
-    """
-    drawn = rng.choice(memory_range, num_memory, replace=False) + 1
-    return sorted(map(int, drawn), reverse=True)
-
-
 def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
     """Size of a picture resized to fit `scale` with its aspect ratio kept (mmcv.rescale_size).
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE
+from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import (
     DAMAGE,
     Buffer,
@@ -33,7 +33,12 @@ from tmanet_jax.data.codec import (
     labels_size,
 )
 from tmanet_jax.data.examples import parse_example
-from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, label_doubts
+from tmanet_jax.data.records_info import (
+    RecordsInfo,
+    SkippedClip,
+    label_doubts,
+    making_command,
+)
 from tmanet_jax.errors import UserError
 
 BUILDER_NAME = "clip_records"
@@ -287,7 +292,7 @@ class ClipRecords:
             raise UserError(
                 f"The records at {self.data_dir} hold {self.info.memory_range} frames before each "
                 f"query, fewer than the memory range {memory_range}. Lower it, or make the "
-                f"records again:\n  {_command(self.data_dir, self.info)} "
+                f"records again:\n  {making_command(self.data_dir, self.info)} "
                 f"--memory-range={memory_range} --replace"
             )
 
@@ -336,7 +341,7 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipRecords:
     if split not in info.splits:
         raise UserError(
             f"The records at {data_dir} have no split {split!r}, only {', '.join(info.splits)}. "
-            f"Make them again with it:\n  {_command(data_dir, info)} --splits=...,{split}"
+            f"Make them again with it:\n  {making_command(data_dir, info)} --splits=...,{split}"
         )
     undecoded = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
@@ -348,11 +353,13 @@ def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
     directory = data_dir / BUILDER_NAME
     versions = _versions(data_dir)
     if not versions:
-        raise UserError(f"There are no records at {data_dir}. Make them:\n  {_command(data_dir)}")
+        raise UserError(
+            f"There are no records at {data_dir}. Make them:\n  {making_command(data_dir)}"
+        )
     if SCHEMA_VERSION not in versions:
         raise UserError(
             f"The records at {data_dir} are of version {', '.join(versions)}, this program reads "
-            f"version {SCHEMA_VERSION}. Make them again:\n  {_command(data_dir)}"
+            f"version {SCHEMA_VERSION}. Make them again:\n  {making_command(data_dir)}"
         )
     try:
         builder = tfds.builder_from_directory(directory / SCHEMA_VERSION)
@@ -365,7 +372,7 @@ def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
         reason = f"{kind}{error}"[:500]
         raise UserError(
             f"The description of the records in {directory / SCHEMA_VERSION} cannot be read "
-            f"({reason.rstrip('.')}). Make them again:\n  {_command(data_dir)}"
+            f"({reason.rstrip('.')}). Make them again:\n  {making_command(data_dir)}"
         ) from error
     return info, builder
 
@@ -382,23 +389,6 @@ def _check_counts(info: RecordsInfo, of_shards: Mapping[str, Any]) -> None:
 
 def _versions(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / BUILDER_NAME).glob("*.*.*"))
-
-
-def _command(data_dir: Path, info: RecordsInfo | None = None) -> str:
-    """The commands that make such records; the most likely if nothing is known of them."""
-    if info is None:
-        return (
-            f"python -m data_prep.cityscapes --source=DIR --out={data_dir}\n"
-            "or data_prep.camvid, or data_prep.folder for data of your own."
-        )
-    if info.is_rendered:
-        counts = " ".join(f"--{name}={len(split.ids)}" for name, split in info.splits.items())
-        return (
-            f"python -m data_prep.synthetic --out=STREET --size=HEIGHTxWIDTH {counts}\n"
-            f"  python -m data_prep.cityscapes --source=STREET --out={data_dir}"
-        )
-    program = {CITYSCAPES: "cityscapes", CAMVID: "camvid"}.get(info.classes, "folder")
-    return f"python -m data_prep.{program} --source=DIR --out={data_dir}"
 
 
 def _damaged(where: str, clip_id: str, error: Exception) -> UserError:

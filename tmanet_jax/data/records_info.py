@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tmanet_jax.data import strict_json
-from tmanet_jax.data.classes import IGNORE, ClassSet
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
 
 RENDERED_CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
 """Where the streets of `data_prep.synthetic` lie, by split: their clips are named after them."""
@@ -179,3 +180,20 @@ def label_doubts(name: str, split: SplitInfo, classes: ClassSet, *, trains: bool
             "is never shown. Are the list of classes and the labels' values the right ones?"
         )
     return doubts
+
+
+def making_command(data_dir: Path, info: RecordsInfo | None = None) -> str:
+    """The commands that make such records; the most likely if nothing is known of them."""
+    if info is None:
+        return (
+            f"python -m data_prep.cityscapes --source=DIR --out={data_dir}\n"
+            "or data_prep.camvid, or data_prep.folder for data of your own."
+        )
+    if info.is_rendered:
+        counts = " ".join(f"--{name}={len(split.ids)}" for name, split in info.splits.items())
+        return (
+            f"python -m data_prep.synthetic --out=STREET --size=HEIGHTxWIDTH {counts}\n"
+            f"  python -m data_prep.cityscapes --source=STREET --out={data_dir}"
+        )
+    program = {CITYSCAPES: "cityscapes", CAMVID: "camvid"}.get(info.classes, "folder")
+    return f"python -m data_prep.{program} --source=DIR --out={data_dir}"

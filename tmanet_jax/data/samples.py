@@ -62,10 +62,23 @@ class ClipDraw:
     photometry: Sequence[PhotometricDraw]
 
 
+def draw_memory_offsets(
+    rng: np.random.Generator, num_memory: int, memory_range: int
+) -> Sequence[int]:
+    """Draws which of the frames before the query a network remembers.
+
+    Returns:
+        `num_memory` different numbers of 1..memory_range, descending: how many frames before the
+        query each lies, oldest first.
+    """
+    drawn = rng.choice(memory_range, num_memory, replace=False) + 1
+    return sorted(map(int, drawn), reverse=True)
+
+
 def draw_clip(rng: np.random.Generator, labels_HxW: np.ndarray, sampling: Sampling) -> ClipDraw:
     """Draws a training clip; its crop depends on the labels."""
     return ClipDraw(
-        augment.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range),
+        draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range),
         augment.draw_geometry(rng, labels_HxW, sampling.augmentation),
         augment.draw_clip_photometry(
             rng, sampling.num_memory + 1, sampling.augmentation.photometric
