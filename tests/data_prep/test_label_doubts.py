@@ -1,9 +1,11 @@
 """What wrong label values leave behind is told; what is as usual is not."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from tests.made.small_streets import write_videos
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records_info import SplitInfo, label_doubts
 
@@ -40,3 +42,9 @@ def test_a_rare_class_and_a_few_ignored_pixels_are_usual():
     assert doubts(THREE, (80, 1, 7), 12) == []
     assert doubts(THREE, (90, 0, 0), 0, trains=False) == []
     assert doubts(THREE, (0, 0, 0), 0, labelled=False) == []
+
+
+def test_that_a_rendered_street_lacks_classes_is_no_doubt(tmp_path: Path) -> None:
+    records = write_videos(tmp_path, {0: range(1)})
+    assert 0 in records.class_pixels
+    assert records.label_doubts(trains=True) == []

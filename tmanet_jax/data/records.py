@@ -201,7 +201,8 @@ class ClipRecords:
         return self._split_info.class_pixels
 
     def label_doubts(self, *, trains: bool) -> list[str]:
-        """What is doubtful about the labels: see `records_info.label_doubts`."""
+        """See `records_info.label_doubts`; a rendered street lacks classes on purpose."""
+        trains &= not self.info.is_rendered
         return label_doubts(self.split, self._split_info, self.info.classes, trains=trains)
 
     def fingerprint(self) -> str:
