@@ -8,6 +8,17 @@ pytest.register_assert_rewrite("tests.parity")
 COMPILED = Path.home() / ".cache" / "tmanet_jax" / "tests"
 """Tests and the processes that they start share compiled programs, also with the next run."""
 
+OTHERS = {"mutation", "torch", "browser", "cityscapes", "export", "fuzz", "drills", "multiprocess"}
+OTHERS |= {"gpu", "tpu"}
+"""The groups that are no part of the default suite."""
+
+OF_THE_WHOLE = """
+    test_parity*.py test_bad_input.py test_readme.py benchmarks/* export/* inference/* parallel/*
+    scoring/* train/* models/test_*_seam.py data_prep/test_browse.py data_prep/test_camvid_frames.py
+    data_prep/test_prepare_*.py data_prep/test_synthetic.py data_prep/test_verification.py
+"""
+"""What trains, renders, or starts the program: the default suite, but not its group `unit`."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """All but the group for accelerators runs on the CPU, and compiles a program once."""
@@ -16,6 +27,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the group `unit`: the tests of the default suite that are of a module or two."""
+    here = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(here)
+        is_other = any(mark.name in OTHERS for mark in item.iter_markers())
+        if not (is_other or any(path.match(pattern) for pattern in OF_THE_WHOLE.split())):
+            item.add_marker(pytest.mark.unit)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

@@ -108,7 +108,11 @@ TAKE_A_MILLIARD = """
     optimizer.warmup_steps seed
 """
 TAKE_MORE = "optimizer.learning_rate optimizer.min_learning_rate"
-TAKEN = {0: TAKE_0.split(), 10**9: TAKE_A_MILLIARD.split(), 10**30: TAKE_MORE.split()}
+TAKEN: dict[float, list[str]] = {
+    0: TAKE_0.split(),
+    10**9: TAKE_A_MILLIARD.split(),
+    10**30: TAKE_MORE.split(),
+}
 
 
 @pytest.mark.parametrize("value", [0, -1, 10**9, 10**30, math.nan, math.inf, 1e300])
