@@ -62,7 +62,7 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
     for name in ("confusion.csv", "confusion.png", "classes.csv", "report.html"):
         assert (workdir / name).stat().st_size > 0
     log = (workdir / "train.log").read_text()
-    assert "Warning: no pixel of train is wall, fence, " in log
+    assert "no pixel of train" not in log  # the street lacks classes on purpose
     assert [f"step {step}  train/loss" in log for step in (1, 5, 8)] == [True] * 3
     assert list((workdir / "tensorboard").iterdir())
     kept = set(steps_in(workdir / "checkpoints"))
