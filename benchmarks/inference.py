@@ -33,7 +33,7 @@ from benchmarks.harness import (
     table_rows,
 )
 from tmanet_jax.models.normalize import normalize
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
 from tmanet_jax.settings import Settings
 from tmanet_jax.weights.names import (
     Tensors,
@@ -153,7 +153,7 @@ def random_model(config: ModelConfig, seed: int) -> TMANet:
             tensors[name] = np.full(shape, is_one, expected_dtype(name))
             if name.endswith(".bn3.weight"):
                 tensors[name] *= RESIDUAL_GAIN
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    graphdef, state = nnx.split(abstract_model(config))
     return nnx.merge(graphdef, with_tensors(state, tensors))
 
 
@@ -199,7 +199,7 @@ def effect_of_bfloat16(model: TMANet, frames_BxSxHxWx3: np.ndarray) -> str:
 
     def logits(dtype: str) -> np.ndarray:
         config = dataclasses.replace(model.config, dtype=dtype)
-        graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+        graphdef, state = nnx.split(abstract_model(config))
         program = jax.jit(lambda state, frames: segment(nnx.merge(graphdef, state), frames))
         return np.asarray(program(with_tensors(state, tensors), frames_BxSxHxWx3), np.float32)
 

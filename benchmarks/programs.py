@@ -13,8 +13,7 @@ from benchmarks.flops import clip_flops, stream_flops, training_flops
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.windows import windows_of
-from tmanet_jax.inputs import blank_model
-from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.tmanet import TMANet, blank_model
 from tmanet_jax.parallel.sharding import DATA_AXIS, check_batch_size, make_mesh
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.scoring.clips import compile_segmenter
@@ -134,7 +133,7 @@ LOWER: Mapping[str, Callable[[Settings, Sequence[jax.Device], Frame], Program]] 
 
 def _blank(run: Settings) -> tuple[Recipe, TMANet, TrainState]:
     """A run's recipe, network and state; of arrays the shapes alone."""
-    model = blank_model(run)
+    model = blank_model(run.model)
     recipe, state = initial_state(run, model, None)
     return recipe, model, jax.tree.map(lambda x: _array(x.shape, x.dtype), state)
 

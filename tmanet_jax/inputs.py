@@ -2,9 +2,6 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet
@@ -64,14 +61,6 @@ def open_split(
 def random_model(settings: Settings) -> TMANet:
     """The network with random weights, a function of the seed."""
     return TMANet(settings.model, rngs=nnx.Rngs(settings.seed))
-
-
-def blank_model(settings: Settings) -> TMANet:
-    """The network with zeros for weights, made at once, for weights to be loaded into."""
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: random_model(settings)))
-    return nnx.merge(
-        graphdef, jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state)
-    )
 
 
 def load_weights(

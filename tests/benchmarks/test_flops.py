@@ -18,7 +18,7 @@ from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import HeadConfig, TMAHeadConfig
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig, abstract_model
 from tmanet_jax.protocol import Protocol
 
 SIZE = (72, 104)
@@ -63,7 +63,7 @@ def _flops_of(jaxpr: Any) -> int:
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State, nnx.State]:
-    network = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+    network = abstract_model(config)
     graphdef, *states = nnx.split(network, nnx.Param, nnx.BatchStat)
     params, batch_stats = states
     return graphdef, params, batch_stats

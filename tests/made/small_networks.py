@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.heads import TMAHeadConfig
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
 from tmanet_jax.weights.names import Tensors, expected_dtype, expected_shapes, with_tensors
 
 BACKBONE = ResNetConfig(depth=50, width=4, blocks=(1, 2, 1, 1))
@@ -49,7 +49,7 @@ def backbone_of(tensors: Tensors) -> Tensors:
 
 def build(config: ModelConfig, tensors: Tensors) -> TMANet:
     """The network of this configuration, with these tensors."""
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    graphdef, state = nnx.split(abstract_model(config))
     return nnx.merge(graphdef, with_tensors(state, tensors))
 
 
@@ -73,5 +73,5 @@ def untrained(config: ModelConfig) -> TMANet:
             return np.ones(shape, np.float32)
         return rng.standard_normal(shape, np.float32) / np.sqrt(np.float32(np.prod(shape[:-1])))
 
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    graphdef, state = nnx.split(abstract_model(config))
     return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.asarray(weights(leaf.shape)), state))

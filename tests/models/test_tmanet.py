@@ -14,7 +14,7 @@ from tests.made.small_networks import initialised
 from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
-from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet
+from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, abstract_model
 
 
 def small_config(num_memory: int = 2, **changes: Any) -> ModelConfig:
@@ -57,7 +57,7 @@ def trained(config: ModelConfig) -> TMANet:
 @pytest.mark.parametrize("num_memory", [0, 1, 2, 4])
 @pytest.mark.parametrize("size", [(33, 49), (32, 64), (7, 100)])
 def test_logits_have_an_eighth_of_the_frames_size(num_memory: int, size: tuple[int, int]) -> None:
-    model = nnx.eval_shape(lambda: TMANet(small_config(num_memory), rngs=nnx.Rngs(0)))
+    model = abstract_model(small_config(num_memory))
     clip = jax.ShapeDtypeStruct((2, num_memory + 1, *size, 3), jnp.float32)
     logits = nnx.eval_shape(lambda model, clip: model(clip), model, clip)
     assert logits.main.shape == logits.aux.shape == (2, *model.config.feature_size(size), 5)
@@ -156,7 +156,7 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state_and_logits() -> 
 def test_every_float32_product_is_as_precise_as_asked_for(precision: Precision) -> None:
     """Forward and backward, on a chip that knows several precisions."""
     config = small_config(precision=precision, remat=True)
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    graphdef, state = nnx.split(abstract_model(config))
 
     def loss(state: nnx.State, clip: jax.Array) -> jax.Array:
         main, aux = nnx.merge(graphdef, state)(clip, train=True)

@@ -20,7 +20,7 @@ from tests.parity.goldens import (
 from tmanet_jax.inference.windows import segment_whole
 from tmanet_jax.models.backbones import Stages
 from tmanet_jax.models.heads import KeyValue, TMAHead, TMAHeadConfig
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
 from tmanet_jax.weights.names import with_tensors
 from tmanet_jax.weights.networks import network_of
 from tmanet_jax.weights.weight_file import WeightFile
@@ -44,7 +44,7 @@ def build(case: Case, dtype: str, **head: Any) -> TMANet:
         precision="highest",
         head=dataclasses.replace(config.head, **head),
     )
-    abstract = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+    abstract = abstract_model(config)
     graphdef, state = nnx.split(abstract)
     state = with_tensors(state, tensors)
     return nnx.merge(graphdef, jax.tree.map(lambda leaf: _cast(leaf, dtype), state))

@@ -20,9 +20,8 @@ from tmanet_jax.checkpoints.damage import Damaged, Newest, damage_of, set_damage
 from tmanet_jax.checkpoints.store import Checkpoints, DataStream, check_path
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
-from tmanet_jax.inputs import blank_model
 from tmanet_jax.models.heads import TMAHeadConfig
-from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.models.tmanet import ModelConfig, blank_model
 from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.train.recipe import initial_state
 
@@ -123,7 +122,7 @@ def kept_run(**fields: object) -> settings.Settings:
 
 
 def restored_kept(directory: Path, run: settings.Settings) -> int:
-    _, like = initial_state(run, blank_model(run), None)
+    _, like = initial_state(run, blank_model(run.model), None)
     stream = dataclasses.replace(STREAM, batch_size=2, num_clips=6)
     with contextlib.closing(
         Checkpoints(directory, keep=2, model=run.model, stream=stream)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -224,3 +225,16 @@ class TMANet(nnx.Module):
             jax.tree.map(lambda x_BxSxhxwxC, slot=slot: x_BxSxhxwxC[:, slot], of_clips)
             for slot in range(s)
         ]
+
+
+def abstract_model(config: ModelConfig) -> TMANet:
+    """The network with `jax.ShapeDtypeStruct`s for weights, made at once."""
+    return nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+
+
+def blank_model(config: ModelConfig) -> TMANet:
+    """The network with zeros for weights, made at once, for weights to be loaded into."""
+    graphdef, state = nnx.split(abstract_model(config))
+    return nnx.merge(
+        graphdef, jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state)
+    )

@@ -14,7 +14,8 @@ from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
-from tmanet_jax.inputs import blank_model, load_weights, with_model_of_file
+from tmanet_jax.inputs import load_weights, with_model_of_file
+from tmanet_jax.models.tmanet import blank_model
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.settings import Settings
@@ -75,7 +76,7 @@ def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> Traine
         UserError: there is nothing to load, or it does not fit.
     """
     sharding = replicated(make_mesh())
-    model = blank_model(settings)
+    model = blank_model(settings.model)
     if settings.init.checkpoint:
         distributed.tell(str(load_weights(model, settings.init, classes, trains=False)))
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)

@@ -6,9 +6,6 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet, name_differences
@@ -16,7 +13,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.fields import Checked, field
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig, TMANet, blank_model
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import files
 from tmanet_jax.weights.names import (
@@ -263,10 +260,9 @@ def load_model(
     config = dataclasses.replace(
         config, dtype=dtype or config.dtype, precision=precision, attention=attention
     )
-    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
-    zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
     classes = file.classes or files.classes_of_number(config.head.num_classes)
-    model = nnx.merge(graphdef, with_tensors(zeros, file.tensors))
+    model = blank_model(config)
+    nnx.update(model, with_tensors(nnx.state(model), file.tensors))
     return LoadedModel(model, classes, network.protocol)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from flax.typing import PathParts
 
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig, abstract_model
 
 DEEP_STEM = """
     this model                                   the original
@@ -114,7 +114,7 @@ def original_names(paths: Iterable[PathParts]) -> dict[PathParts, str]:
 @functools.cache
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of the network, by the original's names and in its layouts."""
-    model = nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+    model = abstract_model(config)
     flat = dict(nnx.to_flat_state(nnx.state(model)))
     return {
         name: _to_original(path, np.broadcast_to(0, flat[path].shape)).shape
