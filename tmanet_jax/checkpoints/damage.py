@@ -102,14 +102,14 @@ def steps_in(directory: Path) -> list[int]:
     return sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
 
 
-class Checked(NamedTuple):
+class Contents(NamedTuple):
     """The arrays of a checkpoint, or what is wrong with it; then there are none."""
 
     arrays: Arrays
     damage: str | None = None
 
 
-def read_checked(checkpoint: Path, parts: Collection[str] | None = None) -> Checked:
+def read_checked(checkpoint: Path, parts: Collection[str] | None = None) -> Contents:
     """Reads every file of JSON, and the arrays of these parts of the state (None: all)."""
     try:
         for name in _JSON_FILES:
@@ -118,14 +118,19 @@ def read_checked(checkpoint: Path, parts: Collection[str] | None = None) -> Chec
             json.loads(path.read_text())
         for path in (checkpoint / "metrics").glob("metrics"):  # of those that were scored
             math.isfinite(_read_object(path)["mIoU"])
-        return Checked(_read_arrays(checkpoint, parts))
+        return Contents(_read_arrays(checkpoint, parts))
     except Exception as error:  # whatever torn bytes make of their reader
-        return Checked({}, f"{type(error).__name__}: {error}".splitlines()[0])
+        return Contents({}, reason_of(error))
 
 
 def damage_of(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, or None."""
     return read_checked(checkpoint).damage
+
+
+def reason_of(error: Exception) -> str:
+    """What a reader of torn bytes raised, in a line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from tmanet_jax.checkpoints.damage import (
     damage_of,
     free_name,
     read_checked,
+    reason_of,
     set_damaged_aside,
     steps_in,
 )
@@ -150,8 +151,8 @@ class Checkpoints:
         except Exception as error:  # whatever torn bytes make of their reader
             damaged = [step for step in steps_in(directory) if damage_of(directory / str(step))]
             raise UserError(
-                f"The checkpoints in {directory} cannot be listed ({_reason(error)}). Damaged are "
-                f"those of steps {damaged}: move them away. Mode train does so with the newest."
+                f"The checkpoints in {directory} cannot be listed ({reason_of(error)}). Damaged "
+                f"are those of steps {damaged}: move them away. Mode train does so with the newest."
             ) from error
 
     def latest_step(self) -> int | None:
@@ -355,10 +356,6 @@ def _check_same_arrays(path: Path, saved: Mapping[str, str], wanted: Mapping[str
             "trained with, its optimiser too, or choose another --workdir. Modes eval and "
             "consistency read the network alone."
         )
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _mean_iou(metrics: Mapping[str, float]) -> float:
