@@ -120,15 +120,20 @@ class EngineStream:
         """Class probabilities of the frames of a step, float32 BxHxWxC."""
         return self._jax.probabilities(output)
 
-    def _key(self, batch_size: int, size: tuple[int, int]) -> str:
+    @functools.cached_property
+    def _weights(self) -> bytes:
+        """What tells them from others; a stream starts at every cut, and they stay the same."""
         digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(nnx.split(self._model)[1]):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.digest()
+
+    def _key(self, batch_size: int, size: tuple[int, int]) -> str:
         packages = ("jax", "flax", "onnx", self._format.replace("onnx", "onnxruntime"))
         versions = {name: importlib.metadata.version(name) for name in packages}
         config = dataclasses.asdict(self._model.config)
         told = (config, self.protocol, self._classes, batch_size, size, versions, _source())
-        digest.update(repr(told).encode())
-        for leaf in jax.tree.leaves(nnx.split(self._model)[1]):
-            digest.update(np.asarray(leaf).tobytes())
+        digest = hashlib.sha256(repr(told).encode() + self._weights)
         return f"{self._format}_{size[0]}x{size[1]}_{digest.hexdigest()[:16]}"
 
 
