@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,6 @@ pytest.register_assert_rewrite("tests.parity")
 
 COMPILED = Path.home() / ".cache" / "tmanet_jax" / "tests"
 """Tests and the processes that they start share compiled programs, also with the next run."""
-
-OTHERS = {"mutation", "torch", "browser", "cityscapes", "export", "fuzz", "drills", "multiprocess"}
-OTHERS |= {"gpu", "tpu"}
-"""The groups that are no part of the default suite."""
 
 OF_THE_WHOLE = """
     test_parity*.py test_bad_input.py test_readme.py benchmarks/* export/* inference/* parallel/*
@@ -29,12 +26,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks the group `unit`: the tests of the default suite that are of a module or two."""
     here = Path(__file__).parent
+    others = re.findall(r"not (\w+)", " ".join(config.getini("addopts")))
     for item in items:
         path = item.path.relative_to(here)
-        is_other = any(mark.name in OTHERS for mark in item.iter_markers())
+        is_other = any(mark.name in others for mark in item.iter_markers())
         if not (is_other or any(path.match(pattern) for pattern in OF_THE_WHOLE.split())):
             item.add_marker(pytest.mark.unit)
 
