@@ -48,7 +48,7 @@ from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
 from tmanet_jax.settings import described
-from tmanet_jax.train.loop import train
+from tmanet_jax.training.loop import train
 from tmanet_jax.weights import load
 from tmanet_jax.workdir import fields_of, tell_contradictions
 

@@ -18,8 +18,8 @@ from tmanet_jax.parallel.sharding import DATA_AXIS, check_batch_size, make_mesh
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.settings import Settings
-from tmanet_jax.train.recipe import initial_state
-from tmanet_jax.train.step import Recipe, TrainState, compile_train_step
+from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.step import Recipe, TrainState, compile_train_step
 
 Frame = tuple[int, int]
 """Height and width of whole frames."""

@@ -20,12 +20,12 @@ ORDER = """
     tmanet_jax.protocol
     tmanet_jax.checkpoints
     tmanet_jax.weights
-    tmanet_jax.train.loggers tmanet_jax.train.optimizer
+    tmanet_jax.training.loggers tmanet_jax.training.optimizer
     tmanet_jax.settings tmanet_jax.workdir tmanet_jax.command_line tmanet_jax.inputs
     tmanet_jax.inference.windows tmanet_jax.inference.stream tmanet_jax.export
     tmanet_jax.inference
     tmanet_jax.scoring
-    tmanet_jax.train
+    tmanet_jax.training
     tmanet_jax.__init__
 """
 """The rooms that use the network: each imports itself and what stands above it."""

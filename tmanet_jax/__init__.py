@@ -6,7 +6,7 @@ In three lines, from a file of weights to any video:
     for result in segmenter.stream("drive.mp4"):
         show(result.overlay)
 
-What stands in `__all__` is public, and `tmanet_jax.train.loop.train`; everything else may change.
+What stands in `__all__` is public; everything else may change.
 """
 
 import importlib
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tmanet_jax.models.tmanet import ModelConfig, TMANet
     from tmanet_jax.scoring.evaluate import evaluate
     from tmanet_jax.settings import Settings
+    from tmanet_jax.training.loop import train
     from tmanet_jax.weights.load import load_model as load_weights
     from tmanet_jax.weights.load import save as save_weights
 
@@ -30,6 +31,7 @@ __all__ = [
     "load_weights",
     "open_clips",
     "save_weights",
+    "train",
 ]
 
 _PLACES = {
@@ -41,6 +43,7 @@ _PLACES = {
     "load_weights": "weights.load.load_model",
     "open_clips": "data.records.open_clips",
     "save_weights": "weights.load.save",
+    "train": "training.loop.train",
 }
 
 

@@ -22,8 +22,8 @@ from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import MeshConfig
 from tmanet_jax.protocol import EvalConfig
-from tmanet_jax.train.loggers import LogConfig
-from tmanet_jax.train.optimizer import OptimizerConfig
+from tmanet_jax.training.loggers import LogConfig
+from tmanet_jax.training.optimizer import OptimizerConfig
 from tmanet_jax.weights.load import InitConfig
 
 

@@ -10,7 +10,7 @@ from tmanet_jax.errors import UserError
 TRAINS = """
 import os, sys, time
 from pathlib import Path
-from tmanet_jax.train.logs import RunLog
+from tmanet_jax.training.logs import RunLog
 workdir = Path(sys.argv[-1].split("=")[1])
 workdir.mkdir()
 with RunLog(workdir, 0) as log:

@@ -19,8 +19,8 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
-from tmanet_jax.train.recipe import initial_state
-from tmanet_jax.train.step import compile_train_step
+from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.step import compile_train_step
 from tmanet_jax.weights.names import Tensors, to_tensors
 
 BACKBONE = ResNetConfig(depth=18, deep_stem=False, width=4, blocks=(1, 1, 1, 1))

@@ -16,8 +16,8 @@ from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer
-from tmanet_jax.train.step import Recipe, TrainState, compile_train_step, init_state
+from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer
+from tmanet_jax.training.step import Recipe, TrainState, compile_train_step, init_state
 from tmanet_jax.weights import load
 
 

@@ -17,9 +17,9 @@ from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.losses import LossConfig, Losses, pixel_accuracy, segmentation_loss
 from tmanet_jax.models.tmanet import Logits
-from tmanet_jax.train import step
-from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, init_state
+from tmanet_jax.training import step
+from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, init_state
 from tmanet_jax.weights.names import UPDATE_COUNT, Tensors, to_tensors
 
 

@@ -11,7 +11,7 @@ import jax
 from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.errors import ends_with_message
-from tmanet_jax.train.loop import train
+from tmanet_jax.training.loop import train
 
 
 @ends_with_message

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tmanet_jax.parallel import distributed
 from tmanet_jax.scoring.evaluate import Evaluation
-from tmanet_jax.train.loggers import LOGGERS
+from tmanet_jax.training.loggers import LOGGERS
 from tmanet_jax.workdir import RunDescription
 
 PROFILE_DIR = "profile"

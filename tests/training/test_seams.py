@@ -12,16 +12,16 @@ import pytest
 
 from tests.made import tiny_runs
 from tests.made.small_networks import untrained
-from tests.train.test_step import NETWORK, noise
+from tests.training.test_step import NETWORK, noise
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.losses import LOSSES, LossConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
-from tmanet_jax.train.loggers import LOGGERS
-from tmanet_jax.train.logs import RunLog
-from tmanet_jax.train.optimizer import OPTIMIZERS, SCHEDULES, OptimizerConfig, make_schedule
-from tmanet_jax.train.recipe import initial_state
-from tmanet_jax.train.step import TrainState, compile_train_step
+from tmanet_jax.training.loggers import LOGGERS
+from tmanet_jax.training.logs import RunLog
+from tmanet_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerConfig, make_schedule
+from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.step import TrainState, compile_train_step
 
 
 def squared_error(

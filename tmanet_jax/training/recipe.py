@@ -12,8 +12,8 @@ from tmanet_jax.inputs import open_split
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.scoring.evaluate import evenly_spread
 from tmanet_jax.settings import Settings
-from tmanet_jax.train.optimizer import make_optimizer
-from tmanet_jax.train.step import Recipe, TrainState, init_state
+from tmanet_jax.training.optimizer import make_optimizer
+from tmanet_jax.training.step import Recipe, TrainState, init_state
 
 _FRAMES_MEASURED = 15
 

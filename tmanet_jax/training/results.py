@@ -10,7 +10,7 @@ from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import replicated, to_default_device
 from tmanet_jax.protocol import Origin
-from tmanet_jax.train.step import TrainState
+from tmanet_jax.training.step import TrainState
 from tmanet_jax.weights import load
 from tmanet_jax.workdir import RunDescription
 

@@ -28,10 +28,10 @@ from tmanet_jax.scoring.evaluate import Evaluation, assess, evaluate
 from tmanet_jax.scoring.report import write_report
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
-from tmanet_jax.train.divergence import LossWatch
-from tmanet_jax.train.logs import Part, Progress, RunClock, RunLog, StepProfiler
-from tmanet_jax.train.optimizer import make_schedule
-from tmanet_jax.train.recipe import (
+from tmanet_jax.training.divergence import LossWatch
+from tmanet_jax.training.logs import Part, Progress, RunClock, RunLog, StepProfiler
+from tmanet_jax.training.optimizer import make_schedule
+from tmanet_jax.training.recipe import (
     Splits,
     class_weights,
     data_stream,
@@ -39,9 +39,9 @@ from tmanet_jax.train.recipe import (
     open_splits,
     with_training_data,
 )
-from tmanet_jax.train.results import leave_weights
-from tmanet_jax.train.resume import first_network, going_on, introduction
-from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, compile_train_step
+from tmanet_jax.training.results import leave_weights
+from tmanet_jax.training.resume import first_network, going_on, introduction
+from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, compile_train_step
 from tmanet_jax.workdir import RunDescription, alone_in, check_processes_agree, make_workdir
 
 

@@ -16,8 +16,8 @@ from tmanet_jax.errors import counted
 from tmanet_jax.inputs import load_weights, random_model
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
-from tmanet_jax.train.optimizer import OptimizerConfig, make_schedule
-from tmanet_jax.train.recipe import Splits
+from tmanet_jax.training.optimizer import OptimizerConfig, make_schedule
+from tmanet_jax.training.recipe import Splits
 from tmanet_jax.weights.load import InitConfig, LoadReport
 from tmanet_jax.workdir import differences
 

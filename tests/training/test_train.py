@@ -14,11 +14,11 @@ from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.heads import TMAHead, TMAHeadConfig
 from tmanet_jax.models.losses import Losses
-from tmanet_jax.train.divergence import LossWatch
-from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from tmanet_jax.train.recipe import class_weights
-from tmanet_jax.train.resume import beginning
-from tmanet_jax.train.step import StepMetrics, TrainState, if_finite
+from tmanet_jax.training.divergence import LossWatch
+from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from tmanet_jax.training.recipe import class_weights
+from tmanet_jax.training.resume import beginning
+from tmanet_jax.training.step import StepMetrics, TrainState, if_finite
 from tmanet_jax.weights.load import InitConfig, LoadReport
 
 

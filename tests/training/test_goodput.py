@@ -5,7 +5,7 @@ import pytest
 from configs import demo
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
-from tmanet_jax.train.logs import Part, Progress, RunClock
+from tmanet_jax.training.logs import Part, Progress, RunClock
 
 
 class Seconds:
@@ -61,7 +61,7 @@ def test_without_a_terminal_lines_say_how_far_a_run_is_and_compiling_counts_for_
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = Seconds()
-    monkeypatch.setattr("tmanet_jax.train.logs.time.monotonic", seconds)
+    monkeypatch.setattr("tmanet_jax.training.logs.time.monotonic", seconds)
     with Progress(first=10, total=20) as progress:
         for done, duration in ((11, 100), (12, 2), (13, 2)):
             seconds.now += duration

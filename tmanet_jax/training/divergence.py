@@ -11,8 +11,8 @@ from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.train.logs import RunLog
-from tmanet_jax.train.step import StepMetrics, TrainState
+from tmanet_jax.training.logs import RunLog
+from tmanet_jax.training.step import StepMetrics, TrainState
 
 
 class LossWatch:

@@ -25,10 +25,10 @@ from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin
 from tmanet_jax.scoring.trained_network import load_trained
 from tmanet_jax.settings import Settings
-from tmanet_jax.train import optimizer
-from tmanet_jax.train.loop import train
-from tmanet_jax.train.resume import going_on
-from tmanet_jax.train.step import init_state
+from tmanet_jax.training import optimizer
+from tmanet_jax.training.loop import train
+from tmanet_jax.training.resume import going_on
+from tmanet_jax.training.step import init_state
 from tmanet_jax.weights import conversion, files
 from tmanet_jax.weights.load import InitConfig
 from tmanet_jax.workdir import fields_of, read_fields

@@ -18,8 +18,8 @@ from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.train.optimizer import OptimizerConfig, make_optimizer
-from tmanet_jax.train.step import Recipe, StepMetrics, TrainState, compile_train_step, init_state
+from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer
+from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, compile_train_step, init_state
 
 NETWORK = ModelConfig(
     backbone=ResNetConfig(depth=18, width=16, blocks=(1, 1, 1, 1)),
