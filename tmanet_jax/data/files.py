@@ -1,9 +1,14 @@
-"""Files: written whole, or why not; locked; hidden from readers."""
+"""Files and folders: written whole, or why not; locked; hidden from readers."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from tmanet_jax.errors import UserError
 
 _FULL = "The disk is full, or your share of it: make room"
 _IN_THE_WAY = "Something else has this name: move it away, or choose another"
@@ -47,6 +52,27 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_in_place(output: Path) -> Iterator[Path]:
+    """A folder beside the output, which takes its name when all is well, and else leaves no trace.
+
+    Raises:
+        UserError: the output is there already, or cannot be written.
+    """
+    if output.exists():
+        raise UserError(f"{output} is there already: remove it, or choose another folder.")
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.rename(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {why_not_written(error)}.") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def why_not_written(error: Exception) -> str:

@@ -1,19 +1,18 @@
 """The folder of an export: program, runner, what it is, and a few lines on how to run it."""
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.files import why_not_written
+from tmanet_jax.data.files import folder_in_place
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import network as runner
 from tmanet_jax.export.onnx_file import onnx_of, stored_shape
@@ -104,7 +103,7 @@ def export_network(
     if calibration:
         _check_quantised(format, program)
     written = program_of(model, protocol, program, streams, size)
-    with _in_place(output) as folder:
+    with folder_in_place(output) as folder:
         _write_program(written, format, folder)
         shutil.copyfile(runner.__file__, folder / "network.py")
         about = _about(written, format, classes, protocol)
@@ -134,23 +133,6 @@ def _check_quantised(format: Format, program: Kind) -> None:
         raise UserError("8 bits are for format openvino and program stream: drop --calibrate.")
     if importlib.util.find_spec("nncf") is None:
         raise UserError("8 bits need nncf: pip install -r requirements-export.txt.")
-
-
-@contextlib.contextmanager
-def _in_place(output: Path) -> Iterator[Path]:
-    """A folder beside the output, which takes its name when all is well."""
-    if output.exists():
-        raise UserError(f"{output} is there already: remove it, or choose another --output.")
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(output)
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {why_not_written(error)}.") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _write_program(program: Program, format: Format, folder: Path) -> None:
