@@ -9,13 +9,15 @@ from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
+from tmanet_jax.weights import files
 from tmanet_jax.weights.load import (
     InitConfig,
     LoadReport,
     load_checkpoint,
     load_pretrained_backbone,
-    read_model_config,
+    model_config_of,
 )
+from tmanet_jax.weights.weight_file import WeightFile
 
 
 def open_split(
@@ -63,16 +65,13 @@ def random_model(settings: Settings) -> TMANet:
     return TMANet(settings.model, rngs=nnx.Rngs(settings.seed))
 
 
-def load_weights(
-    model: TMANet, init: InitConfig, classes: ClassSet, *, trains: bool
-) -> LoadReport | None:
-    """Sets the network from the file that the settings name, if they do, and tells what it set.
+def load_weights(model: TMANet, init: InitConfig, classes: ClassSet) -> LoadReport | None:
+    """Sets a network to be trained from the file that the settings name, if they do; tells what.
 
     Args:
-        model: changed in place.
+        model: changed in place; its classifiers stay where the file's are of other classes.
         init: of the settings.
         classes: of the records.
-        trains: new classifiers will be trained where the file's are of other classes.
 
     Raises:
         UserError: the file cannot be read or does not fit, or is of other classes.
@@ -80,16 +79,16 @@ def load_weights(
     if init.pretrained:
         return load_pretrained_backbone(init.pretrained, model)
     if init.checkpoint:
-        compared = classes if init.classes == "compare" else None
-        return load_checkpoint(init.checkpoint, model, classes=compared, new_classifier_ok=trains)
+        file = files.read(init.checkpoint)
+        return load_checkpoint(file, model, classes=init.compared(classes), new_classifier_ok=True)
     return None
 
 
-def with_model_of_file(settings: Settings) -> Settings:
+def with_model_of_file(settings: Settings, file: WeightFile) -> Settings:
     """The settings with the network of `init.checkpoint`, computed as the settings say.
 
     Raises:
-        UserError: the file cannot be read or holds no whole network.
+        UserError: the file holds no whole network.
     """
-    model = read_model_config(settings.init.checkpoint, align_corners=settings.init.align_corners)
+    model = model_config_of(file, align_corners=settings.init.align_corners)
     return dataclasses.replace(settings, model=model.computed_as(settings.model))

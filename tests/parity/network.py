@@ -34,7 +34,7 @@ def build(case: Case, dtype: str, **head: Any) -> TMANet:
     """
     tensors = case.tensors()
     align_corners = case.facts.get("align_corners")
-    shown = network_of(case.path, WeightFile(tensors), align_corners=align_corners).config
+    shown = network_of(WeightFile(tensors, path=str(case.path)), align_corners=align_corners).config
     if not isinstance(shown, ModelConfig):
         tensors = {f"backbone.{name}": tensor for name, tensor in tensors.items()}
     config = shown if isinstance(shown, ModelConfig) else ModelConfig(backbone=shown)

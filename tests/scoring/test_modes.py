@@ -26,7 +26,7 @@ from tmanet_jax.inputs import open_split
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
-from tmanet_jax.scoring.trained_network import load_trained
+from tmanet_jax.scoring.trained_network import load_trained, named_file
 from tmanet_jax.scoring.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
 from tmanet_jax.weights import load
@@ -159,7 +159,7 @@ def test_videos_are_scored_frame_by_frame_and_over_time(videos: Settings, tmp_pa
     assert all(f"rasterburg_000000_{number:06d}" in page for number in range(9))
     # streamed or clip by clip: the same
     source = open_split(videos, "val", memory_range=0, num_memory=0)
-    trained = load_trained(videos, tmp_path, source.info.classes)
+    trained = load_trained(videos, tmp_path, source.info.classes, named_file(videos))
     program = compile_segmenter(trained.graphdef, 2, videos.evaluation)
     segmenter = program.with_weights(*trained.weights)
     frames = (clip for video in find_videos(source) for clip in clips_of(source, video, 2))

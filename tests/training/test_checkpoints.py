@@ -72,6 +72,12 @@ def test_without_scores_the_newest_is_the_best(tmp_path: Path) -> None:
     assert checkpoints.best_step() == 3
 
 
+def test_the_newest_of_equal_scores_is_the_best(tmp_path: Path) -> None:
+    checkpoints = save_all(tmp_path, {1: 0.5, 2: 0.5, 3: 0.2, 4: None})
+    assert steps_in(tmp_path) == [4, 3, 2]
+    assert checkpoints.best_step() == 2
+
+
 def test_a_score_that_no_pixel_defines_is_never_the_best(tmp_path: Path) -> None:
     checkpoints = save_all(tmp_path, {1: 0.3, 2: math.nan, 3: 0.2, 4: math.nan, 5: None})
     assert steps_in(tmp_path) == [5, 4, 1]

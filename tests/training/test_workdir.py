@@ -144,7 +144,7 @@ def test_scoring_reads_the_network_alone_so_that_the_optimiser_may_change(
     ) as checkpoints:
         checkpoints.save(NUM_STEPS + 1, adams)
         checkpoints.add_score(NUM_STEPS + 1, 1.0)
-    trained_network = load_trained(run, workdir, CITYSCAPES)
+    trained_network = load_trained(run, workdir, CITYSCAPES, None)
     assert trained_network.step == NUM_STEPS + 1
     jax.tree.map(np.testing.assert_array_equal, trained_network.weights, adams.network)
     with pytest.raises(UserError, match=r"another state: opt_state\..* its optimiser too"):
@@ -311,7 +311,7 @@ def test_a_workdirs_network_is_not_scored_on_other_classes(trained: Path, data_d
     run = settings.from_config(tiny_runs.config(data_dir))
     others = dataclasses.replace(CITYSCAPES, names=("street", *CITYSCAPES.names[1:]))
     with pytest.raises(UserError, match=r"class 0 is 'road' there and 'street' here"):
-        load_trained(run, trained, others)
+        load_trained(run, trained, others, None)
     keeps = dataclasses.replace(run, init=InitConfig(classes="keep"))
-    assert load_trained(keeps, trained, others).step > 0
-    assert load_trained(run, trained, CITYSCAPES).step > 0
+    assert load_trained(keeps, trained, others, None).step > 0
+    assert load_trained(run, trained, CITYSCAPES, None).step > 0

@@ -76,7 +76,7 @@ seed = None
 
 
 def network(text: str = CONFIG) -> Any:
-    return network_of("a.pth", WeightFile(TENSORS, original=original_config.parse(text)))
+    return network_of(WeightFile(TENSORS, original=original_config.parse(text), path="a.pth"))
 
 
 def test_what_no_tensor_shows_is_taken_from_it() -> None:
@@ -135,10 +135,10 @@ def test_a_backbone_is_judged_by_its_part_alone() -> None:
     tensors = {f"backbone.{name}": tensor for name, tensor in backbone_of(TENSORS).items()}
     file = WeightFile(tensors, original=original_config.parse(CONFIG.replace("TMAHead", "PSPHead")))
     alone = dataclasses.replace(file, tensors=backbone_of(tensors))
-    assert network_of("a.pth", alone).config == SMALL.backbone
+    assert network_of(alone).config == SMALL.backbone
     caffe = original_config.parse(CONFIG.replace("'pytorch'", "'caffe'"))
     with pytest.raises(UserError, match=r"backbone\.style='caffe'"):
-        network_of("a.pth", dataclasses.replace(alone, original=caffe))
+        network_of(dataclasses.replace(alone, original=caffe))
 
 
 def test_names_and_parts_that_were_assigned_before_are_known() -> None:
@@ -230,7 +230,7 @@ def small_of_19() -> Any:
 
 def test_weights_of_other_classes_are_not_scored(write: Callable[[Any], Path]) -> None:
     with pytest.raises(UserError) as error:
-        load.load_checkpoint(write(OTHERS), small_of_19(), classes=CITYSCAPES)
+        load.load_checkpoint(files.read(write(OTHERS)), small_of_19(), classes=CITYSCAPES)
     assert (
         "class 0 is 'street' there and 'road' here, class 18 is 'kick-scooter' there and 'bicycle' "
         "here" in str(error.value)
@@ -240,7 +240,9 @@ def test_weights_of_other_classes_are_not_scored(write: Callable[[Any], Path]) -
 
 def test_training_takes_new_classifiers_for_other_classes(write: Callable[[Any], Path]) -> None:
     model = small_of_19()
-    report = load.load_checkpoint(write(OTHERS), model, classes=CITYSCAPES, new_classifier_ok=True)
+    report = load.load_checkpoint(
+        files.read(write(OTHERS)), model, classes=CITYSCAPES, new_classifier_ok=True
+    )
     assert "the classifiers are new" in str(report)
     assert "class 0 is 'street' there and 'road' here" in str(report)
     assert "decode_head.conv_seg.weight" in report.kept
@@ -252,7 +254,7 @@ def test_other_spellings_and_unnamed_classes_are_no_difference(
 ) -> None:
     spelt = tuple(name.title().replace(" ", "_") for name in CITYSCAPES.names)
     named = classes and dataclasses.replace(classes, names=spelt)
-    report = load.load_checkpoint(write(named), small_of_19(), classes=CITYSCAPES)
+    report = load.load_checkpoint(files.read(write(named)), small_of_19(), classes=CITYSCAPES)
     assert report.kept == report.notes == ()
 
 
@@ -262,13 +264,13 @@ def test_the_scaling_of_scores_must_be_the_files(write: Callable[[Any], Path]) -
         model.config, head=dataclasses.replace(model.config.head, scale_scores=False)
     )
     with pytest.raises(UserError, match=r"set --config\.model\.scale_scores=True"):
-        load.load_checkpoint(write(None), model)
+        load.load_checkpoint(files.read(write(None)), model)
 
 
 def test_another_up_sampling_than_the_files_is_told(write: Callable[[Any], Path]) -> None:
     model = small_of_19()
     model.config = dataclasses.replace(model.config, align_corners=True)
-    report = load.load_checkpoint(write(None), model)
+    report = load.load_checkpoint(files.read(write(None)), model)
     assert "trained with align_corners=False, this run has True" in str(report)
 
 
@@ -281,7 +283,7 @@ def test_who_says_how_logits_are_up_sampled_wins_over_a_guess(tmp_path: Path) ->
     config.model.align_corners = False
     for told, expected in (((), True), (("model.align_corners",), False)):
         run = settings.from_config(config, told)
-        assert with_model_of_file(run).model.align_corners == expected
+        assert with_model_of_file(run, files.read(path)).model.align_corners == expected
     assert not load.load_model(path, align_corners=False).model.config.align_corners
     with pytest.raises(UserError, match="align_corners is '64'"):
         Segmenter.load(path, align_corners="64")  # type: ignore[arg-type]

@@ -217,7 +217,7 @@ def test_a_file_without_an_auxiliary_head_is_enough(
     assert "no auxiliary head" in conversion.convert(path, copy)
     config = load.load_model(copy).model.config
     assert config.head.num_classes == 19
-    report = load.load_checkpoint(copy, build(config, random_tensors(config, seed=2)))
+    report = load.load_checkpoint(files.read(copy), build(config, random_tensors(config, seed=2)))
     assert "left at initial values: auxiliary_head.conv_seg" in str(report)
     assert "the classifiers are new" not in str(report)
     del kept["decode_head.conv_seg.bias"]

@@ -96,7 +96,7 @@ def test_every_way_to_load_refuses_weights_that_are_not_finite(
     files.write(path, described(tensors))
     for reads in (
         lambda: load.load_model(path),
-        lambda: load.load_checkpoint(path, build(SMALL, tensors)),
+        lambda: load.load_checkpoint(files.read(path), build(SMALL, tensors)),
         lambda: conversion.convert(path, tmp_path / "copy.safetensors"),
     ):
         with pytest.raises(UserError, match=f"NaN or infinity in {name}"):

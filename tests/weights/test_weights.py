@@ -78,7 +78,7 @@ def written(tmp_path, tensors):
 def test_names_shapes_and_configuration_are_the_originals(name, config):
     assert expected_shapes(config) == spec(name)
     tensors = {key: np.broadcast_to(np.float32(0), shape) for key, shape in spec(name).items()}
-    assert network_of("spec", WeightFile(tensors)).config == config
+    assert network_of(WeightFile(tensors)).config == config
 
 
 def test_the_backbone_is_named_as_the_published_one():
@@ -96,7 +96,7 @@ def test_a_plain_stem_is_named_as_torchvision_does(depth, num_tensors):
     assert names["conv1.weight"].shape == (64, 3, 7, 7)
     assert names["bn1.running_var"].shape == (64,)
     assert names["layer2.0.downsample.0.weight"].ndim == 4
-    assert network_of("spec", WeightFile(names)).config == config.backbone
+    assert network_of(WeightFile(names)).config == config.backbone
 
 
 @pytest.mark.parametrize(
@@ -112,10 +112,10 @@ def test_saving_and_loading_changes_nothing(tmp_path, config):
     path = tmp_path / "model.safetensors"
     tensors = random_tensors(config, seed=1)
     load.save(path, build(config, tensors))
-    assert load.read_model_config(path) == config
+    assert load.model_config_of(files.read(path)) == config
     assert_same(files.read(path).tensors, tensors)
     model = build(config, random_tensors(config, seed=2))
-    report = load.load_checkpoint(path, model)
+    report = load.load_checkpoint(files.read(path), model)
     assert_same(tensors_of(model), tensors)
     assert set(report.loaded) == set(tensors)
     assert report.kept == report.ignored == ()
@@ -128,23 +128,23 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, tensors, model, value
     spoilt[0, 0] = value
     load.save(tmp_path / "model.safetensors", build(SMALL, {**tensors, name: spoilt}))
     with pytest.raises(UserError, match=f"NaN or infinity in {name}"):
-        load.load_checkpoint(tmp_path / "model.safetensors", model)
+        load.load_checkpoint(files.read(tmp_path / "model.safetensors"), model)
 
 
 def test_a_configuration_is_inferred_but_for_what_leaves_no_trace(written):
     path = written()
-    inferred = load.read_model_config(path, align_corners=False)
+    inferred = load.model_config_of(files.read(path), align_corners=False)
     assert inferred.head == dataclasses.replace(HEAD, dropout=0.1, scale_scores=False)
     assert inferred.backbone == SMALL.backbone
     assert not inferred.align_corners
     with pytest.raises(UserError, match=r"5 classes.*--align-corners"):
-        load.read_model_config(path)
+        load.model_config_of(files.read(path))
 
 
 def test_align_corners_can_be_overruled(tmp_path, model):
     path = tmp_path / "model.safetensors"
     load.save(path, model)
-    assert load.read_model_config(path, align_corners=True).align_corners
+    assert load.model_config_of(files.read(path), align_corners=True).align_corners
 
 
 def test_what_nobody_stated_is_told_and_stays_an_assumption(tmp_path, tensors, caplog):
@@ -155,12 +155,12 @@ def test_what_nobody_stated_is_told_and_stays_an_assumption(tmp_path, tensors, c
     told = conversion.convert(source, copy)
     assert "assumed, as the file does not say: align_corners=False, as published for 12" in told
     assert "style 'pytorch', contracted dilation, no multi-grid, output stride 8" in told
-    assert not load.read_model_config(copy).align_corners
+    assert not load.model_config_of(files.read(copy)).align_corners
     assert "assumed, as the file does not say: align_corners=False" in caplog.text
-    assert load.read_model_config(copy, assume_align_corners=True).align_corners
+    assert load.model_config_of(files.read(copy), assume_align_corners=True).align_corners
     stated = tmp_path / "stated.safetensors"
     conversion.convert(copy, stated, align_corners=False)
-    assert not load.read_model_config(stated, assume_align_corners=True).align_corners
+    assert not load.model_config_of(files.read(stated), assume_align_corners=True).align_corners
 
 
 def test_a_backbone_file_sets_the_backbone(tmp_path, tensors, model):
@@ -190,16 +190,16 @@ def test_a_backbone_file_is_no_checkpoint(tmp_path, tensors, model):
     path = tmp_path / "backbone.safetensors"
     files.write(path, WeightFile(backbone_of(tensors)))
     with pytest.raises(UserError, match=r"config\.init\.pretrained"):
-        load.load_checkpoint(path, model)
+        load.load_checkpoint(files.read(path), model)
     with pytest.raises(UserError, match="holds a backbone"):
-        load.read_model_config(path)
+        load.model_config_of(files.read(path))
 
 
 def test_update_counts_may_be_missing(written, tensors, model):
     """PyTorch before 0.4.1, and torchvision's older files, do not have them."""
     counts = [name for name in tensors if name.endswith("num_batches_tracked")]
     before = tensors_of(model)
-    report = load.load_checkpoint(written(drop=counts), model)
+    report = load.load_checkpoint(files.read(written(drop=counts)), model)
     assert set(report.kept) == set(counts)
     assert "left at initial values: num_batches_tracked; assumed" in str(report)
     np.testing.assert_array_equal(tensors_of(model)[COUNT], before[COUNT])
@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_named(written, model, drop, changes, message):
     path = written(drop, **changes)
     before = tensors_of(model)
     with pytest.raises(UserError) as error:
-        load.load_checkpoint(path, model)
+        load.load_checkpoint(files.read(path), model)
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert_same(tensors_of(model), before)
@@ -239,7 +239,7 @@ def test_what_does_not_fit_is_named(written, model, drop, changes, message):
 def test_a_long_list_of_misfits_is_cut_short(written, model):
     path = written(drop=[name for name in random_tensors(SMALL, 1) if "layer2" in name])
     with pytest.raises(UserError, match=r"missing: (\S+, ){5}\S+ and \d+ more"):
-        load.load_checkpoint(path, model)
+        load.load_checkpoint(files.read(path), model)
 
 
 def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
@@ -247,8 +247,8 @@ def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
     model = build(config, random_tensors(config, seed=2))
     before = tensors_of(model)
     with pytest.raises(UserError, match=r"decode_head\.conv_seg\.bias \(5,\) instead of \(9,\)"):
-        load.load_checkpoint(written(), model)
-    report = load.load_checkpoint(written(), model, new_classifier_ok=True)
+        load.load_checkpoint(files.read(written()), model)
+    report = load.load_checkpoint(files.read(written()), model, new_classifier_ok=True)
     classifiers = {
         f"{head}.conv_seg.{parameter}"
         for head in ("decode_head", "auxiliary_head")
@@ -261,7 +261,7 @@ def test_another_number_of_classes_makes_the_classifiers_new(written, tensors):
 
 
 def test_the_same_number_of_classes_keeps_the_classifiers(written, tensors, model):
-    report = load.load_checkpoint(written(), model, new_classifier_ok=True)
+    report = load.load_checkpoint(files.read(written()), model, new_classifier_ok=True)
     assert report.kept == ()
     assert_same(tensors_of(model), tensors)
 
@@ -320,7 +320,7 @@ def test_the_command_line_converts(tmp_path, written, tensors, capsys):
     assert conversion.main([str(written()), str(copy), "--no-align-corners"]) == 0
     assert "T=2, 5 classes, align_corners=False" in capsys.readouterr().out
     assert_same(files.read(copy).tensors, tensors)
-    assert not load.read_model_config(copy).align_corners
+    assert not load.model_config_of(files.read(copy)).align_corners
 
 
 def test_the_command_line_reports_bad_input(tmp_path):
@@ -369,7 +369,7 @@ def test_a_file_says_nothing_of_how_its_network_was_computed_but_the_type(tmp_pa
         SMALL, dtype="bfloat16", precision="highest", attention="chunked", remat=True
     )
     files.write(path, WeightFile(tensors, config))
-    assert load.read_model_config(path) == dataclasses.replace(SMALL, dtype="bfloat16")
+    assert load.model_config_of(files.read(path)) == dataclasses.replace(SMALL, dtype="bfloat16")
 
 
 def test_a_file_whose_classes_say_what_is_ignored_is_read(tmp_path, tensors):
@@ -385,7 +385,7 @@ def test_a_file_of_before_attention_was_no_part_of_the_head_is_read(tmp_path, te
     del fields["precision"], fields["attention"]
     fields["head"]["attention"] = "fused"
     safetensors.numpy.save_file(tensors, path, {"tmanet_jax": json.dumps({"model": fields})})
-    assert load.read_model_config(path) == dataclasses.replace(SMALL, attention="fused")
+    assert load.model_config_of(files.read(path)) == dataclasses.replace(SMALL, attention="fused")
 
 
 def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors):
@@ -394,7 +394,7 @@ def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors
     config = default.get_config()
     config.init.checkpoint = str(path)
     config.model.attention, config.model.precision = "chunked", "highest"
-    model = with_model_of_file(settings.from_config(config)).model
+    model = with_model_of_file(settings.from_config(config), files.read(path)).model
     assert model == dataclasses.replace(SMALL, attention="chunked", precision="highest")
     loaded = load.load_model(path, attention="chunked", precision="highest")
     assert loaded.model.config == model

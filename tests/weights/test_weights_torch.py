@@ -86,7 +86,7 @@ def test_a_trained_network_survives_the_way_here_and_back(
     torch.save(as_trained(torch, state_dict_of(tensors)), source)
     assert described in conversion.convert(source, here)
     assert described in conversion.convert(here, back)
-    assert load.read_model_config(back) == load.read_model_config(here)
+    assert load.model_config_of(files.read(back)) == load.model_config_of(files.read(here))
     assert_same_bits(torch.load(back, weights_only=True)["state_dict"], tensors)
 
 
@@ -119,9 +119,9 @@ def test_a_network_trained_here_goes_to_torch_and_returns(torch, tmp_path):
     tensors = random_tensors(SMALL, seed=1)
     load.save(path, build(SMALL, tensors))
     assert_same_bits(torch.load(path, weights_only=True)["state_dict"], tensors)
-    assert load.read_model_config(path) == SMALL
+    assert load.model_config_of(files.read(path)) == SMALL
     model = build(SMALL, random_tensors(SMALL, seed=2))
-    load.load_checkpoint(path, model)
+    load.load_checkpoint(files.read(path), model)
     for name, tensor in to_tensors(nnx.state(model)).items():
         np.testing.assert_array_equal(tensor, tensors[name])
 
@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_named(torch, state_dict_of, tmp_path):
     tensors["decode_head.extra.weight"] = np.zeros(3, np.float32)
     torch.save({"state_dict": state_dict_of(tensors)}, path)
     with pytest.raises(UserError) as error:
-        load.load_checkpoint(path, build(SMALL, random_tensors(SMALL, seed=2)))
+        load.load_checkpoint(files.read(path), build(SMALL, random_tensors(SMALL, seed=2)))
     assert "missing: backbone.layer1.0.bn2.bias" in str(error.value)
     assert "unexpected: decode_head.extra.weight" in str(error.value)
     assert "backbone.layer1.0.conv2.weight (4, 4, 1, 1) instead of (4, 4, 3, 3)" in str(error.value)

@@ -23,6 +23,7 @@ _JSON_FILES = (
     "state/_METADATA",
     "state/_sharding",
 )
+SCORE = "metrics/metrics"
 
 
 class Damaged(NamedTuple):
@@ -102,6 +103,28 @@ def steps_in(directory: Path) -> list[int]:
     return sorted((int(p.name) for p in directory.iterdir() if p.name.isdigit()), reverse=True)
 
 
+def best_step(directory: Path) -> int | None:
+    """Step of the finished checkpoint with the highest mIoU, the newest of those that are equal.
+
+    Without scores it is the newest; None if there is no checkpoint.
+    """
+
+    def rank(step: int) -> tuple[float, int]:
+        score = mean_iou(directory / str(step))
+        return -1.0 if score is None else score, step
+
+    return max(steps_in(directory), key=rank, default=None)
+
+
+def mean_iou(checkpoint: Path) -> float | None:
+    """The score of a checkpoint; None if it has none, or one that cannot be read."""
+    try:
+        score = _read_object(checkpoint / SCORE)["mIoU"]
+        return float(score) if math.isfinite(score) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 class Contents(NamedTuple):
     """The arrays of a checkpoint, or what is wrong with it; then there are none."""
 
@@ -116,8 +139,8 @@ def read_checked(checkpoint: Path, parts: Collection[str] | None = None) -> Cont
             _read_object(checkpoint / name)
         for path in (checkpoint / "state" / "array_metadatas").iterdir():
             json.loads(path.read_text())
-        for path in (checkpoint / "metrics").glob("metrics"):  # of those that were scored
-            math.isfinite(_read_object(path)["mIoU"])
+        if (checkpoint / SCORE).exists():
+            math.isfinite(_read_object(checkpoint / SCORE)["mIoU"])
         return Contents(_read_arrays(checkpoint, parts))
     except Exception as error:  # whatever torn bytes make of their reader
         return Contents({}, reason_of(error))

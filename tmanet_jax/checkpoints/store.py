@@ -25,6 +25,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from tmanet_jax.checkpoints.arrays import by_name, checksums_of, part_of
 from tmanet_jax.checkpoints.damage import (
     Newest,
+    best_step,
     damage_of,
     free_name,
     read_checked,
@@ -178,15 +179,10 @@ class Checkpoints:
         Raises:
             UserError: there is no checkpoint.
         """
-        scored = {
-            step: mean_iou
-            for step in self._manager.all_steps()
-            if (mean_iou := self.mean_iou(step)) is not None and math.isfinite(mean_iou)
-        }
-        newest = self.latest_step()
-        if newest is None:
+        best = best_step(self._directory)
+        if best is None:
             raise UserError(f"There is no checkpoint in {self._directory}: train first.")
-        return max(scored, key=lambda step: scored[step]) if scored else newest
+        return best
 
     def save(self, step: int, state: Any) -> None:
         """Starts to save in the background; a step that is there already is left as it is.

@@ -155,7 +155,7 @@ def fingerprint_weights(path: Path, align_corners: bool | None = None) -> str:
             f"The weights {path} cannot be read: train first, or name a file with --checkpoint."
         )
     file = files.read(path)
-    config = network_of(path, file, align_corners=align_corners).config
+    config = network_of(file, align_corners=align_corners).config
     corners = getattr(config, "align_corners", None)  # no tensor shows it
     return f"tensors {files.content_digest(file.tensors)}, align_corners {corners}"
 

@@ -16,7 +16,7 @@ from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.scoring.evaluate import Assessment, assess, evaluate, segment_split
 from tmanet_jax.scoring.report import write_report
 from tmanet_jax.scoring.submission import Submission
-from tmanet_jax.scoring.trained_network import load_trained, model_settings, scored_as_before
+from tmanet_jax.scoring.trained_network import load_trained, named_file, scored_as_before
 from tmanet_jax.scoring.videos import (
     clips_of,
     evaluate_videos,
@@ -46,7 +46,8 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     Raises:
         UserError: bad input, or nothing to score.
     """
-    settings = scored_as_before(model_settings(settings), workdir)
+    file = named_file(settings)
+    settings = scored_as_before(settings, workdir, file)
     records = open_split(
         settings,
         settings.data.eval_split,
@@ -55,7 +56,7 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
     )
     player_clips = _player_clips(settings)
     submission = None if submit is None else Submission.begin(submit, records)
-    trained = load_trained(settings, workdir, records.info.classes)
+    trained = load_trained(settings, workdir, records.info.classes, file)
     make_workdir(workdir)
     check_processes_agree(records, None if settings.init.checkpoint else workdir)
     program = compile_segmenter(
@@ -96,10 +97,11 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     """
     if distributed.count() > 1:
         raise UserError("Videos are scored by one process: start mode consistency in one alone.")
-    settings = scored_as_before(model_settings(settings), workdir)
+    file = named_file(settings)
+    settings = scored_as_before(settings, workdir, file)
     records = open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
     first = find_videos(records)[0]
-    trained = load_trained(settings, workdir, records.info.classes)
+    trained = load_trained(settings, workdir, records.info.classes, file)
     network = to_default_device(trained.weights)
     stream = frame_stream(nnx.merge(trained.graphdef, *network), settings.evaluation)
     make_workdir(workdir / CONSISTENCY_DIR)

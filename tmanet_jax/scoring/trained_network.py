@@ -14,12 +14,13 @@ from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
-from tmanet_jax.inputs import load_weights, with_model_of_file
+from tmanet_jax.inputs import with_model_of_file
 from tmanet_jax.models.tmanet import blank_model
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.settings import Settings
 from tmanet_jax.weights import files, load
+from tmanet_jax.weights.weight_file import WeightFile
 from tmanet_jax.workdir import read_protocol
 
 
@@ -37,51 +38,57 @@ class TrainedNetwork(NamedTuple):
     step: int
 
 
-def model_settings(settings: Settings) -> Settings:
-    """The settings with the network of `init.checkpoint`, if there is such a file.
+def named_file(settings: Settings) -> WeightFile | None:
+    """`init.checkpoint`, read; None if no file is named.
 
     Raises:
-        UserError: the file cannot be read or holds no whole network.
+        UserError: it cannot be read.
     """
-    return with_model_of_file(settings) if settings.init.checkpoint else settings
+    return files.read(settings.init.checkpoint) if settings.init.checkpoint else None
 
 
-def scored_as_before(settings: Settings, workdir: Path) -> Settings:
-    """The settings with how `init.checkpoint`, or else the workdir's network, was scored; told.
+def scored_as_before(settings: Settings, workdir: Path, file: WeightFile | None) -> Settings:
+    """The settings with the file's network, and how it or else the workdir's was scored; told.
 
     Raises:
-        UserError: the file cannot be read, or what the command line sets does not go with it.
+        UserError: the file holds no whole network, or what the command line sets does not go with
+            how it was scored.
     """
-    if settings.init.checkpoint:
-        before = files.read(settings.init.checkpoint).protocol
-    else:
+    if file is None:
         before = read_protocol(workdir)
+    else:
+        settings = with_model_of_file(settings, file)
+        before = file.protocol
     configured = settings.evaluation
     evaluation = configured.for_weights(before)
     distributed.tell(configured.compared_with(evaluation.protocol))
     return dataclasses.replace(settings, evaluation=evaluation)
 
 
-def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> TrainedNetwork:
-    """Loads `settings.init.checkpoint`, or else the best checkpoint of the workdir.
+def load_trained(
+    settings: Settings, workdir: Path, classes: ClassSet, file: WeightFile | None
+) -> TrainedNetwork:
+    """Loads a file of weights, or else the best checkpoint of the workdir.
 
     Of a checkpoint the network alone is read: the optimiser may have changed since.
 
     Args:
-        settings: from `model_settings`.
+        settings: from `scored_as_before`.
         workdir: of the run.
         classes: of the records that are scored.
+        file: from `named_file`.
 
     Raises:
         UserError: there is nothing to load, or it does not fit.
     """
     sharding = replicated(make_mesh())
     model = blank_model(settings.model)
-    if settings.init.checkpoint:
-        distributed.tell(str(load_weights(model, settings.init, classes, trains=False)))
+    compared = settings.init.compared(classes)
+    if file is not None:
+        distributed.tell(str(load.load_checkpoint(file, model, classes=compared)))
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
     params, batch_stats = states
-    if settings.init.checkpoint:
+    if file is not None:
         distributed.wait_for_start("made its network")
         return TrainedNetwork(graphdef, jax.device_put((params, batch_stats), sharding), step=0)
     if not steps_in(workdir / CHECKPOINTS_DIR):
@@ -93,8 +100,8 @@ def load_trained(settings: Settings, workdir: Path, classes: ClassSet) -> Traine
         Checkpoints(workdir / CHECKPOINTS_DIR, keep=settings.checkpoint.keep, model=settings.model)
     ) as checkpoints:
         step = checkpoints.best_step()
-        if settings.init.classes == "compare":
-            _check_classes(workdir, checkpoints.about(step), classes)
+        if compared is not None:
+            _check_classes(workdir, checkpoints.about(step), compared)
         network = {"params": params, "batch_stats": batch_stats}
         restored = checkpoints.restore(step, network, sharding)
     return TrainedNetwork(graphdef, (restored["params"], restored["batch_stats"]), step)

@@ -44,7 +44,7 @@ def first_network(
     model = random_model(settings)
     if steps_in(workdir / CHECKPOINTS_DIR):
         return model, ()
-    report = load_weights(model, settings.init, classes, trains=True)
+    report = load_weights(model, settings.init, classes)
     return model, (beginning(settings.init, report),)
 
 

@@ -41,7 +41,7 @@ def convert(
             build, or the destination cannot be written.
     """
     file = files.read(source, ema=ema)
-    network = network_of(source, file, align_corners=align_corners)
+    network = network_of(file, align_corners=align_corners)
     config = network.config
     if isinstance(config, ModelConfig):
         check_fit(source, file.tensors, expected_shapes(config))

@@ -5,7 +5,6 @@ OIHW), so that conversion between them changes nothing, and what the file says o
 (`weight_file.py`). A header of safetensors also holds a checksum of every tensor.
 """
 
-import collections
 import dataclasses
 import hashlib
 import json
@@ -15,18 +14,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.typing import PathParts
 
+from tmanet_jax.checkpoints.arrays import Arrays
+from tmanet_jax.checkpoints.damage import best_step, mean_iou, read_checked
+from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
-from tmanet_jax.weights import of_checkpoint, original_config, torch_files
-from tmanet_jax.weights.names import Tensors, expected_dtype
-from tmanet_jax.weights.weight_file import WeightFile, decode_entry, described, description_of
+from tmanet_jax.protocol import Origin, Protocol
+from tmanet_jax.weights import original_config, torch_files
+from tmanet_jax.weights.names import Tensors, as_expected, tensors_of
+from tmanet_jax.weights.weight_file import (
+    WeightFile,
+    decode_entry,
+    decode_model,
+    described,
+    description_of,
+)
 
 _CHECKSUMS_KEY = "tmanet_jax_checksums"
 
@@ -68,7 +77,7 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> WeightFile:
         if ema and not is_of_torch:
             raise UserError(f"{path} holds no moving averages (EMA): leave --ema out.")
         if path.is_dir():
-            return of_checkpoint.read(path)
+            return _read_checkpoint(path)
         with path.open("rb") as stream:
             _check_begin(path, stream.read(64).lstrip().lower())
         return _read_torch(path, ema=ema) if is_of_torch else _read_safetensors(path)
@@ -133,6 +142,58 @@ def _check_begin(path: Path, begin: bytes) -> None:
             raise UserError(f"{path} is {what}.")
 
 
+def _read_checkpoint(path: Path) -> WeightFile:
+    """Reads one without a device: that of the folder, or of a workdir the best."""
+    checkpoint = _checkpoint_of(path)
+    arrays, damage = read_checked(checkpoint, ("params", "batch_stats"))
+    if damage is not None:
+        raise UserError(f"The checkpoint {checkpoint} is damaged ({damage}): choose another step.")
+    about = _object(checkpoint / "about" / "metadata")
+    where = f"{checkpoint}, what it says of its network"
+    return WeightFile(
+        tensors=_tensors(arrays),
+        config=decode_model(_model_fields(checkpoint, about), where),
+        classes=strict_json.decode(ClassSet, about["classes"], where) if about else None,
+        protocol=strict_json.decode(Protocol, about["protocol"], where) if about else None,
+        origin=Origin(int(checkpoint.name), mean_iou(checkpoint)),
+        path=str(path),
+    )
+
+
+def _checkpoint_of(path: Path) -> Path:
+    if path.name.isdecimal() and (path / "state").is_dir():
+        return path
+    best = best_step(path / "checkpoints")
+    if best is None:
+        raise UserError(
+            f"{path} is no file of weights, and no run's workdir: it has no finished checkpoint."
+        )
+    return path / "checkpoints" / str(best)
+
+
+def _model_fields(checkpoint: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The network's fields as its dataclasses have them, with the compute type of the run."""
+    dtype = about.get("config", {}).get("model.dtype")
+    fields: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+    for name, value in _object(checkpoint / "model" / "metadata").items():
+        part, _, field = name.rpartition(".")
+        (fields.setdefault(part, {}) if part else fields)[field] = value
+    return fields
+
+
+def _tensors(arrays: Arrays) -> Tensors:
+    """Parameters and statistics by the original's names; on disk `params.head.(...).value`."""
+    by_path: dict[PathParts, np.ndarray] = {
+        tuple(int(part) if part.isdecimal() else part for part in name.split(".")[1:-1]): array
+        for name, array in arrays.items()
+    }
+    return tensors_of(by_path)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def _read_safetensors(path: Path) -> WeightFile:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
@@ -143,7 +204,7 @@ def _read_safetensors(path: Path) -> WeightFile:
             f"{path} is not a safetensors file, or is damaged: {error!s:.200}."
         ) from error
     _check_content(path, tensors, decode_entry(metadata, _CHECKSUMS_KEY, _Checksums, str(path)))
-    converted, notes = _as_expected(tensors)
+    converted, notes = as_expected(tensors)
     return described(converted, metadata, str(path), notes)
 
 
@@ -190,7 +251,7 @@ def _in_order(content: bytes) -> bytes:
 
 def _read_torch(path: Path, *, ema: bool) -> WeightFile:
     found = torch_files.read(path, ema=ema)
-    tensors, notes = _as_expected(found.tensors)
+    tensors, notes = as_expected(found.tensors)
     file = described(tensors, found.meta, str(path), (*found.notes, *notes))
     return file if file.config is not None else _with_original_meta(file, found.meta)
 
@@ -226,20 +287,3 @@ def _meta(file: WeightFile, config: ModelConfig) -> dict[str, object]:
         "CLASSES": classes.names,
         "PALETTE": [list(colour) for colour in classes.palette_Cx3],
     }
-
-
-def _as_expected(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
-    """Numbers of other types become those that the network has, which is told."""
-    converted: Tensors = {}
-    changes: collections.Counter[tuple[np.dtype, np.dtype]] = collections.Counter()
-    for name, tensor in tensors.items():
-        wanted = expected_dtype(name)
-        kind = jnp.floating if wanted.kind == "f" else jnp.integer
-        converts = tensor.dtype != wanted and jnp.issubdtype(tensor.dtype, kind)
-        converted[name] = tensor.astype(wanted) if converts else tensor
-        changes[tensor.dtype, wanted] += converts
-    return converted, tuple(
-        f"{count} tensors of {found} became {wanted}"
-        for (found, wanted), count in changes.items()
-        if count
-    )

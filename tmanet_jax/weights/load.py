@@ -82,6 +82,10 @@ class InitConfig(Checked):
                 "pretrained and config.init.checkpoint both set the backbone: choose one."
             )
 
+    def compared(self, classes: ClassSet) -> ClassSet | None:
+        """The records' classes, if the weights' names of theirs are compared with them."""
+        return classes if self.classes == "compare" else None
+
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
@@ -134,7 +138,7 @@ def load_pretrained_backbone(path: str | os.PathLike[str], model: TMANet) -> Loa
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str],
+    file: WeightFile,
     model: TMANet,
     *,
     classes: ClassSet | None = None,
@@ -143,20 +147,19 @@ def load_checkpoint(
     """Sets the whole model from a file of a whole network.
 
     Args:
-        path: `.safetensors` or `.pth`.
+        file: as it was read.
         model: changed in place.
         classes: what the model is to tell apart; names that the file has are compared with them.
         new_classifier_ok: leave the classifiers at their initial values if the file's are of other
             classes.
 
     Raises:
-        UserError: the file cannot be read, is not of a network of the model's shape and scaling of
-            scores, or tells other classes apart.
+        UserError: the file is not of a network of the model's shape and scaling of scores, or tells
+            other classes apart.
     """
-    file = files.read(path)
     if not file.is_whole_model:
         raise UserError(
-            f"{path} holds a backbone, not a whole TMANet: set config.init.pretrained to it, "
+            f"{file.path} holds a backbone, not a whole TMANet: set config.init.pretrained to it, "
             "not config.init.checkpoint."
         )
     notes = list(file.notes)
@@ -166,7 +169,7 @@ def load_checkpoint(
     classifiers = tuple(name for name in tensors if name.startswith(CLASSIFIERS))
     others = name_differences(file.classes, classes) if file.classes and classes else ""
     if others and not new_classifier_ok:
-        raise other_classes(path, others)
+        raise other_classes(file.path, others)
     if others or (
         new_classifier_ok and any(tensors[name].shape != shapes.get(name) for name in classifiers)
     ):
@@ -174,10 +177,10 @@ def load_checkpoint(
         ignored = classifiers
         tensors = {name: tensors[name] for name in tensors if name not in ignored}
         shapes = {name: shapes[name] for name in shapes if not name.startswith(CLASSIFIERS)}
-    check_fit(path, tensors, shapes)
-    network = network_of(path, file, assume_align_corners=model.config.align_corners)
-    notes += [*network.notes, *_differences(path, network, model.config)]
-    return _load(path, model, tensors, ignored, tuple(notes))
+    check_fit(file.path, tensors, shapes)
+    network = network_of(file, assume_align_corners=model.config.align_corners)
+    notes += [*network.notes, *_differences(file.path, network, model.config)]
+    return _load(file.path, model, tensors, ignored, tuple(notes))
 
 
 def other_classes(path: str | os.PathLike[str], differences: str) -> UserError:
@@ -188,8 +191,8 @@ def other_classes(path: str | os.PathLike[str], differences: str) -> UserError:
     )
 
 
-def read_model_config(
-    path: str | os.PathLike[str],
+def model_config_of(
+    file: WeightFile,
     *,
     align_corners: bool | None = None,
     assume_align_corners: bool | None = None,
@@ -200,21 +203,18 @@ def read_model_config(
     Of others it is inferred from names and shapes, and what was assumed is logged.
 
     Args:
-        path: of the file.
+        file: as it was read.
         align_corners: how logits are up-sampled, whatever the file says.
         assume_align_corners: the same where the file does not say; None: as published, by the
             number of classes.
 
     Raises:
-        UserError: the file cannot be read, holds no whole TMANet that this project can build, or
-            leaves `align_corners` open.
+        UserError: the file holds no whole TMANet that this project can build, or leaves
+            `align_corners` open.
     """
-    file = files.read(path)
     return _whole(
-        path,
-        network_of(
-            path, file, align_corners=align_corners, assume_align_corners=assume_align_corners
-        ),
+        file.path,
+        network_of(file, align_corners=align_corners, assume_align_corners=assume_align_corners),
     )
 
 
@@ -252,7 +252,7 @@ def load_model(
             weights that are not finite.
     """
     file = files.read(path)
-    network = network_of(path, file, align_corners=align_corners)
+    network = network_of(file, align_corners=align_corners)
     config = _whole(path, network)
     check_fit(path, file.tensors, expected_shapes(config))
     for note in file.notes:

@@ -127,6 +127,23 @@ def expected_dtype(name: str) -> np.dtype:
     return np.dtype(np.int64 if name.endswith(UPDATE_COUNT) else np.float32)
 
 
+def as_expected(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
+    """Numbers of other types become those that the network has, which is told."""
+    converted: Tensors = {}
+    changes: collections.Counter[tuple[np.dtype, np.dtype]] = collections.Counter()
+    for name, tensor in tensors.items():
+        wanted = expected_dtype(name)
+        kind = jnp.floating if wanted.kind == "f" else jnp.integer
+        converts = tensor.dtype != wanted and jnp.issubdtype(tensor.dtype, kind)
+        converted[name] = tensor.astype(wanted) if converts else tensor
+        changes[tensor.dtype, wanted] += converts
+    return converted, tuple(
+        f"{count} tensors of {found} became {wanted}"
+        for (found, wanted), count in changes.items()
+        if count
+    )
+
+
 def _to_original(path: PathParts, value: np.ndarray) -> np.ndarray:
     if path[-1] == "kernel_hwio":
         return value.transpose(3, 2, 0, 1)

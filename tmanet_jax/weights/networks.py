@@ -52,7 +52,6 @@ class Network(NamedTuple):
 
 
 def network_of(
-    path: str | os.PathLike[str],
     file: WeightFile,
     *,
     align_corners: bool | None = None,
@@ -61,8 +60,7 @@ def network_of(
     """The network of a file.
 
     Args:
-        path: the file's, for messages.
-        file: what it holds.
+        file: as it was read.
         align_corners: how logits are up-sampled, whatever the file says.
         assume_align_corners: the same where the file does not say; None: as published.
 
@@ -80,7 +78,7 @@ def network_of(
             return network
         return _assuming_align_corners(network, network.config, file, assume_align_corners)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{file.path}: {error}") from error
 
 
 def shown_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig | ResNetConfig:

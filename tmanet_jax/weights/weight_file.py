@@ -45,6 +45,7 @@ class WeightFile:
         assumed: fields of `config` that nobody stated.
         original: the original's configuration in a file of its own training.
         notes: what was converted or left out in reading, to be told.
+        path: where it was read, for messages.
     """
 
     tensors: Tensors
@@ -55,6 +56,7 @@ class WeightFile:
     assumed: tuple[str, ...] = ()
     original: original_config.Fields | None = None
     notes: tuple[str, ...] = ()
+    path: str = ""
 
     @property
     def is_whole_model(self) -> bool:
@@ -126,6 +128,7 @@ def described(
         decode_entry(description, _ORIGIN_KEY, Origin, where),
         network.assumed if network else (),
         notes=notes,
+        path=where,
     )
 
 
