@@ -30,10 +30,10 @@ from benchmarks.harness import (
     table_rows,
 )
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory import read_memory
 from tmanet_jax.models.memory_kernels import Attention
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ of an implementation.
 
 import dataclasses
 
-from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, STRIDES, ResNetConfig
-from tmanet_jax.models.heads import TMAHeadConfig
+from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, STRIDES, ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 
 

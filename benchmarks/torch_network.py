@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tmanet_jax.models.backbones import (
+from tmanet_jax.models.resnet import (
     BLOCKS_OF_DEPTH,
     DEEPEST_BASIC,
     DILATIONS,
     STRIDES,
     ResNetConfig,
 )
-from tmanet_jax.models.heads import TMAHeadConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weights.names import Tensors
 

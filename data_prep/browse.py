@@ -152,7 +152,10 @@ class RunClips:
             raise UserError(f"{workdir} is not the workdir of a run that has begun.")
         config = run.config
         try:
-            num_memory, memory_range = config["model.num_memory"], config["data.memory_range"]
+            num_memory, memory_range = (
+                config.get("model.num_memory", 0),
+                config["data.memory_range"],
+            )
             fields = {f.name: config[f"data.{f.name}"] for f in dataclasses.fields(Augmentation)}
             data_dir = Path(run.said["data_dir"])
         except (TypeError, KeyError) as error:

@@ -21,8 +21,8 @@ from tmanet_jax.data.augment import PhotometricDraw
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models import backbones, layers, losses, memory
-from tmanet_jax.models.heads import TMAHead
 from tmanet_jax.models.layers import BatchNorm
+from tmanet_jax.models.tma_head import TMAHead
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.scoring import metrics
 

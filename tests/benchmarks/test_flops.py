@@ -15,9 +15,10 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from benchmarks.flops import clip_flops, stream_flops, training_flops
 from tests.made.small_networks import untrained
 from tmanet_jax.inference.stream import FrameStream
-from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import HeadConfig, TMAHeadConfig
+from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, abstract_model
 from tmanet_jax.protocol import Protocol
 

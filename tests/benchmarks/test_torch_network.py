@@ -12,8 +12,8 @@ from flax import nnx
 
 from benchmarks import inference
 from tests.made.small_networks import BACKBONE, SMALL, build
-from tmanet_jax.models.backbones import ResNetConfig
 from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.weights import load
 from tmanet_jax.weights.names import to_tensors

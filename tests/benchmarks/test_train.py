@@ -16,7 +16,7 @@ from tests.made.small_networks import SMALL
 from tmanet_jax import settings
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import ResNetConfig
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.recipe import initial_state

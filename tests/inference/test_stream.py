@@ -15,10 +15,10 @@ from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.inference.windows import resized_frames, segment_whole, segment_windows
-from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import load

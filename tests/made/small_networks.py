@@ -10,8 +10,8 @@ from flax import nnx
 from jax._src import random  # where initialisers find it
 from jax.typing import DTypeLike
 
-from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import TMAHeadConfig
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
 from tmanet_jax.weights.names import Tensors, expected_dtype, expected_shapes, with_tensors
 

@@ -18,7 +18,8 @@ from tests.models.seam_checks import (
 )
 from tests.models.test_tmanet import small_config
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import BACKBONES, BackboneConfig, Stages
+from tmanet_jax.models.backbone import BackboneConfig, Stages
+from tmanet_jax.models.backbones import BACKBONES
 from tmanet_jax.models.layers import Conv, ConvNorm
 from tmanet_jax.models.tmanet import TMANet, abstract_model
 from tmanet_jax.weights import files, load

@@ -16,8 +16,9 @@ from tests.models.seam_checks import (
     check_trains_and_goes_on_from_a_checkpoint,
 )
 from tests.models.test_tmanet import small_config
-from tmanet_jax.models.backbones import Stages
-from tmanet_jax.models.heads import HEADS, HeadConfig
+from tmanet_jax.models.backbone import Stages
+from tmanet_jax.models.head import HeadConfig
+from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import Conv, ConvNorm
 from tmanet_jax.weights import files
 
@@ -67,7 +68,9 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 NETWORKS = [
-    dataclasses.replace(small_config(), head=MeanConfig(5, num_memory, aux_channels=8, dropout=0.0))
+    dataclasses.replace(
+        small_config(), head=MeanConfig(5, num_memory=num_memory, aux_channels=8, dropout=0.0)
+    )
     for num_memory in (2, 0)
 ]
 

@@ -11,9 +11,9 @@ import pytest
 from flax import nnx
 
 from tests.made.small_networks import initialised
-from tmanet_jax.models.backbones import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
-from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, abstract_model
 
 

@@ -18,8 +18,8 @@ from tests.parity.goldens import (
     nchw,
 )
 from tmanet_jax.inference.windows import segment_whole
-from tmanet_jax.models.backbones import Stages
-from tmanet_jax.models.heads import KeyValue, TMAHead, TMAHeadConfig
+from tmanet_jax.models.backbone import Stages
+from tmanet_jax.models.tma_head import KeyValue, TMAHead, TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
 from tmanet_jax.weights.names import with_tensors
 from tmanet_jax.weights.networks import network_of

@@ -20,7 +20,7 @@ from tmanet_jax.checkpoints.damage import Damaged, Newest, damage_of, set_damage
 from tmanet_jax.checkpoints.store import Checkpoints, DataStream, check_path
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.heads import TMAHeadConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, blank_model
 from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.training.recipe import initial_state

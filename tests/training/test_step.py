@@ -12,9 +12,9 @@ from flax import nnx
 from tests.made.small_networks import untrained
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.inference.windows import segment_whole, segment_windows
-from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import TMAHeadConfig
 from tmanet_jax.models.losses import LossConfig
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
 from tmanet_jax.protocol import Protocol

@@ -12,8 +12,8 @@ from flax import nnx
 from tests.made.small_clips import write_noise
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.heads import TMAHead, TMAHeadConfig
 from tmanet_jax.models.losses import Losses
+from tmanet_jax.models.tma_head import TMAHead, TMAHeadConfig
 from tmanet_jax.training.divergence import LossWatch
 from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from tmanet_jax.training.recipe import class_weights

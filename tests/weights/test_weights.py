@@ -17,8 +17,8 @@ from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import with_model_of_file
-from tmanet_jax.models.backbones import ResNetConfig
-from tmanet_jax.models.heads import TMAHeadConfig
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import conversion, files, load
@@ -72,7 +72,10 @@ def written(tmp_path, tensors):
     ("name", "config"),
     [
         ("spec_cityscapes.json", ModelConfig()),
-        ("spec_camvid.json", ModelConfig(head=TMAHeadConfig(12, 4), align_corners=False)),
+        (
+            "spec_camvid.json",
+            ModelConfig(head=TMAHeadConfig(12, num_memory=4), align_corners=False),
+        ),
     ],
 )
 def test_names_shapes_and_configuration_are_the_originals(name, config):

@@ -19,7 +19,7 @@ from tests.made import tiny_runs
 from tests.made.small_networks import BACKBONE, HEAD, SMALL, backbone_of, build, random_tensors
 from tests.parity.goldens import OWN_GOLDENS
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import ResNetConfig
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import conversion, files, load

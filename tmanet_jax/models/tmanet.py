@@ -19,10 +19,15 @@ from flax import nnx
 from jax import lax
 
 from tmanet_jax.fields import PUBLISHED, Checked, field, part
-from tmanet_jax.models.backbones import BACKBONES, BackboneConfig, ResNetConfig, Stages
-from tmanet_jax.models.heads import HEADS, FCNHead, HeadConfig, TMAHeadConfig
+from tmanet_jax.models.backbone import BackboneConfig, Stages
+from tmanet_jax.models.backbones import BACKBONES
+from tmanet_jax.models.fcn_head import FCNHead
+from tmanet_jax.models.head import HeadConfig
+from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.parallel.sharding import spread_rows
 
 DTYPES = ("float32", "bfloat16", "float64")

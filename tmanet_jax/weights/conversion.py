@@ -5,7 +5,7 @@ import dataclasses
 import os
 
 from tmanet_jax.errors import ends_with_message
-from tmanet_jax.models.backbones import BackboneConfig
+from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.weights import files
 from tmanet_jax.weights.names import expected_shapes

@@ -8,13 +8,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import (
-    BLOCKS_OF_DEPTH,
-    DEEPEST_BASIC,
-    BackboneConfig,
-    ResNetConfig,
-)
-from tmanet_jax.models.heads import TMAHeadConfig
+from tmanet_jax.models.backbone import BackboneConfig
+from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import original_config

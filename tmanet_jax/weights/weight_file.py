@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.backbones import BACKBONES, BackboneConfig
+from tmanet_jax.models.backbone import BackboneConfig
+from tmanet_jax.models.backbones import BACKBONES
 from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.tmanet import OF_COMPUTATION, ModelConfig, kind_and_fields
 from tmanet_jax.protocol import Origin, Protocol
