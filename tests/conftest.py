@@ -11,7 +11,8 @@ COMPILED = Path.home() / ".cache" / "tmanet_jax" / "tests"
 
 OF_THE_WHOLE = """
     test_parity*.py test_bad_input.py test_readme.py benchmarks/* export/* inference/* parallel/*
-    scoring/* train/* models/test_*_seam.py data_prep/test_browse.py data_prep/test_camvid_frames.py
+    scoring/* training/* models/test_*_seam.py data_prep/test_browse.py
+    data_prep/test_camvid_frames.py
     data_prep/test_prepare_*.py data_prep/test_synthetic.py data_prep/test_verification.py
 """
 """What trains, renders, or starts the program: the default suite, but not its group `unit`."""
