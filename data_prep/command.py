@@ -45,7 +45,7 @@ def main(
             return _verify(opened, asked)
         options = Options(
             data_set.default_memory_range if asked.memory_range is None else asked.memory_range,
-            1 if asked.frame_stride is None else asked.frame_stride,
+            data_set.default_frame_stride if asked.frame_stride is None else asked.frame_stride,
             asked.missing,
             asked.on_error,
         )
@@ -206,7 +206,11 @@ def _parser(data_set: type[DataSet], name: str, doc: str | None) -> argparse.Arg
         type=int,
         help=f"number of frames kept before each query ({data_set.default_memory_range})",
     )
-    add("--frame-stride", type=int, help="frames of the video from one of them to the next (1)")
+    add(
+        "--frame-stride",
+        type=int,
+        help=f"frames of the video from one of them to the next ({data_set.default_frame_stride})",
+    )
     add(
         "--missing",
         choices=("stand-in", "error"),

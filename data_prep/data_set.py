@@ -39,6 +39,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from data_prep.labels import LabelFile
+from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import Clip
@@ -170,11 +171,13 @@ class DataSet(abc.ABC):
         tree: its folders and zip files.
         default_splits: those that are prepared if none are named.
         default_memory_range: number of frames kept before each query if none is given.
+        default_frame_stride: they lie so many frames apart if nothing else is said.
     """
 
     classes: ClassSet
     default_splits: ClassVar[tuple[str, ...]] = ("train", "val")
     default_memory_range: ClassVar[int] = 2
+    default_frame_stride: ClassVar[int] = 1
 
     def __init__(self, tree: SourceTree) -> None:
         self.tree = tree
@@ -197,6 +200,33 @@ class DataSet(abc.ABC):
     def of_options(cls, options: argparse.Namespace) -> Self:
         """Opens the data set that a command line names; raises UserError."""
         return cls(SourceTree(options.source))
+
+
+def files_by_number(
+    tree: SourceTree, folder: str, suffixes: tuple[str, ...]
+) -> Mapping[int, SourceFile]:
+    """The files of a folder that are named after numbers alone, in their order.
+
+    Args:
+        tree: where it lies.
+        folder: its path in the tree.
+        suffixes: of the files that are wanted, such as '.png'; capitals make no difference.
+
+    Raises:
+        WrongSourceError: a name is no number, or two files have one.
+    """
+    files: dict[int, SourceFile] = {}
+    for name, file in tree.files(folder).items():
+        stem, _, suffix = name.rpartition(".")
+        if f".{suffix.lower()}" not in suffixes:
+            continue
+        if not (stem.isascii() and stem.isdecimal()) or int(stem) in files:
+            raise WrongSourceError(
+                f"{file} is not named after a number of its own: expected names such as "
+                f"{folder}/000001{suffixes[0]}, and one file a number."
+            )
+        files[int(stem)] = file
+    return dict(sorted(files.items()))
 
 
 def named(names: Sequence[str], largest: int = 8) -> str:

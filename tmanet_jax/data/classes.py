@@ -76,7 +76,7 @@ class ClassSet:
         is_known_256 = np.zeros(256, bool)
         is_known_256[: self.num_classes] = True
         is_known_256[IGNORE] = True
-        _refuse_unknown(labels_HxW, is_known_256, where, f"0..{self.num_classes - 1} or {IGNORE}")
+        refuse_unknown(labels_HxW, is_known_256, where, f"0..{self.num_classes - 1} or {IGNORE}")
 
     def paint(self, labels_HxW: np.ndarray) -> np.ndarray:
         """Colours train ids: uint8 HxWx3 RGB, ignored pixels black."""
@@ -325,7 +325,7 @@ def class_set(name: str) -> ClassSet:
 def label_ids_to_train_ids(label_ids_HxW: np.ndarray, where: str = "the labels") -> np.ndarray:
     """Converts Cityscapes label ids 0..33 to train ids; raises UserError on any other value."""
     is_known_256 = CITYSCAPES_TRAIN_ID_OF_LABEL_ID != INVALID
-    _refuse_unknown(label_ids_HxW, is_known_256, where, "Cityscapes label ids, 0..33")
+    refuse_unknown(label_ids_HxW, is_known_256, where, "Cityscapes label ids, 0..33")
     return CITYSCAPES_TRAIN_ID_OF_LABEL_ID[label_ids_HxW]
 
 
@@ -376,14 +376,10 @@ def palette_png(indices_HxW: np.ndarray, palette_Kx3: tuple[Colour, ...]) -> byt
     return content.getvalue()
 
 
-def _packed(colours_x3: np.ndarray) -> np.ndarray:
-    red, green, blue = np.moveaxis(colours_x3.astype(np.int32), -1, 0)
-    return red << 16 | green << 8 | blue
-
-
-def _refuse_unknown(
+def refuse_unknown(
     labels_HxW: np.ndarray, is_known_256: np.ndarray, where: str, expected: str
 ) -> None:
+    """Raises UserError naming `where`, the value and what was `expected` if a label is unknown."""
     unknown_HxW = ~is_known_256[labels_HxW]
     if unknown_HxW.any():
         row, column = np.argwhere(unknown_HxW)[0]
@@ -391,3 +387,8 @@ def _refuse_unknown(
             f"Label value {labels_HxW[row, column]} in {where} at row {row}, column {column} "
             f"is out of range: expected {expected}. Give the file that holds those, or correct it."
         )
+
+
+def _packed(colours_x3: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(colours_x3.astype(np.int32), -1, 0)
+    return red << 16 | green << 8 | blue

@@ -1,0 +1,157 @@
+"""VSPW in the layout of its download: lists, jumping numbers, masks from 1, files of 0 bytes."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import vspw
+from tests.made.small_camvid import write_png
+from tests.made.small_videos import SIZE, number_of, numbered
+from tmanet_jax.data.classes import voc_colour
+from tmanet_jax.data.records import open_clips
+
+CLASSES = ("wall", "ceiling", "door")
+VIDEOS = {"127_ca6Al7-lY58": "train", "0_wHveSGjXyDY": "train", "9_v": "val", "7_t": "test"}
+NUMBERS = (226, 231, 240, 242, 251)
+
+
+def mask_of(number):
+    return np.random.default_rng(number).choice([0, 1, 2, 3, 255], SIZE).astype(np.uint8)
+
+
+def train_ids_of(mask_HxW):
+    return np.where(np.isin(mask_HxW, (0, 255)), 255, mask_HxW.astype(int) - 1)
+
+
+def frame_path(source, video, number):
+    return source / f"data/{video}/origin/{number:08d}.jpg"
+
+
+@pytest.fixture
+def source(tmp_path):
+    root = tmp_path / "VSPW_480p"
+    for video, split in VIDEOS.items():
+        for number in NUMBERS:
+            path = frame_path(root, video, number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), numbered(number)[..., ::-1])
+            if split != "test":
+                write_png(root / f"data/{video}/mask/{number:08d}.png", mask_of(number))
+    for split in ("train", "val", "test"):
+        names = [".hidden", *(name for name, of in VIDEOS.items() if of == split)]
+        (root / f"{split}.txt").write_text("\n".join(names))  # no newline at the end
+    numbers = {"others": 0, **{name: i for i, name in enumerate(CLASSES, 1)}}
+    (root / "label_num_dic_final.json").write_text(json.dumps(numbers))
+    return root
+
+
+def prepare(source, *options):
+    return vspw.main([f"--source={source}", f"--out={source.parent / 'out'}", *options])
+
+
+def shown_numbers(clips, index, offsets):
+    return [number_of(frame) for frame in clips.read(index, offsets).frames_SxHxWx3]
+
+
+def test_every_frame_becomes_a_clip_of_the_frames_before_it_in_order(source, capsys):
+    assert prepare(source, "--memory-range=2", "--frame-stride=1") == 0
+    clips = open_clips(source.parent / "out", "train")
+    assert clips.info.classes.names == CLASSES
+    assert clips.info.classes.palette_Cx3 == tuple(map(voc_colour, (1, 2, 3)))
+    assert clips.ids[:5] == tuple(f"127_ca6Al7-lY58_{n:08d}" for n in NUMBERS)
+    assert len(clips) == 10 and len(open_clips(source.parent / "out", "val")) == 5
+    assert shown_numbers(clips, 3, (2, 1)) == [231, 240, 242]
+    assert prepare(source, "--verify") == 0
+
+
+def test_memory_lies_three_frames_apart_as_in_the_papers(source):
+    assert prepare(source) == 0
+    clips = open_clips(source.parent / "out", "train")
+    assert (clips.info.memory_range, clips.info.frame_stride) == (3, 3)
+    assert shown_numbers(clips, 4, (3, 2, 1)) == [226, 226, 231, 251]
+
+
+def test_masks_count_from_one_and_others_are_ignored(source):
+    assert prepare(source) == 0
+    labels_HxW = open_clips(source.parent / "out", "train").read(0, ()).labels_HxW
+    np.testing.assert_array_equal(labels_HxW, train_ids_of(mask_of(NUMBERS[0])))
+
+
+def test_the_test_split_has_no_labels(source):
+    assert prepare(source, "--splits=test") == 0
+    clips = open_clips(source.parent / "out", "test")
+    assert not clips.labelled and len(clips) == 5
+
+
+def test_the_full_size_is_resized_as_the_kit_does(source):
+    assert prepare(source, "--height=60", "--memory-range=0") == 0
+    clip = open_clips(source.parent / "out", "train").read(0, ())
+    width = int(60 * SIZE[1] / SIZE[0])
+    frame = Image.open(frame_path(source, "127_ca6Al7-lY58", NUMBERS[0]))
+    resized = np.asarray(frame.resize((width, 60), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(clip.frames_SxHxWx3[0], resized)
+    mask = Image.fromarray(mask_of(NUMBERS[0])).resize((width, 60), Image.Resampling.NEAREST)
+    np.testing.assert_array_equal(clip.labels_HxW, train_ids_of(np.asarray(mask)))
+
+
+def empty_frame(source):
+    frame_path(source, "9_v", NUMBERS[2]).write_bytes(b"")
+
+
+def lost_mask(source):
+    (source / f"data/9_v/mask/{NUMBERS[0]:08d}.png").unlink()
+
+
+def lost_video(source):
+    (source / "val.txt").write_text("9_v\nnot_there\n")
+
+
+def value_of_no_class(source):
+    write_png(source / f"data/9_v/mask/{NUMBERS[1]:08d}.png", np.full(SIZE, 4, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told", "skipped"),
+    [
+        (empty_frame, f"{NUMBERS[2]:08d}.jpg is empty", 2),  # it is the memory of the last, too
+        (lost_mask, f"expected data/9_v/mask/{NUMBERS[0]:08d}.png", 1),
+        (lost_video, "The video not_there is listed", 1),
+        (value_of_no_class, "expected 0..3 or 255", 1),
+    ],
+)
+def test_what_is_damaged_is_named_and_skipped_on_request(source, capsys, damage, told, skipped):
+    damage(source)
+    memory = ("--splits=val", "--memory-range=1", "--frame-stride=2")
+    assert prepare(source, *memory) == 2
+    assert told in capsys.readouterr().err
+    assert prepare(source, *memory, "--on-error=skip") == 0
+    assert f"Skipped {skipped} clips of val" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("label_num_dic_final.json", '{"wall": 1, "door": 3}', "the numbers 1, 2, 3"),
+        ("label_num_dic_final.json", "{", "cannot be read"),
+        ("label_num_dic_final.json", None, "which names the classes"),
+        ("train.txt", None, "which lists the videos of train"),
+        ("train.txt", "nothing\n", "None of the videos in"),
+        ("data/9_v/origin/one.jpg", "", "not named after a number of its own"),
+    ],
+)
+def test_a_source_that_is_something_else_is_refused(source, capsys, file, content, told):
+    path = source / file
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_text(content)
+    assert prepare(source, "--on-error=skip") == 2
+    assert told in capsys.readouterr().err
+    assert not (source.parent / "out").exists()
+
+
+def test_a_height_of_nothing_is_refused(source, capsys):
+    assert prepare(source, "--height=0") == 2
+    assert "--height is 0: use 8 to" in capsys.readouterr().err
