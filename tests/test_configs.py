@@ -15,14 +15,14 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.fields import leaves
 from tmanet_jax.models.tmanet import abstract_model
 
-NAMES = ("default", "cityscapes", "camvid", "demo", "benchmark")
+NAMES = ("default", "cityscapes", "camvid", "vspw", "kitti_step", "demo", "benchmark")
 
 
 def load(name: str):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-@pytest.mark.parametrize("name", ["cityscapes", "camvid", "demo"])
+@pytest.mark.parametrize("name", ["cityscapes", "camvid", "vspw", "kitti_step", "demo"])
 def test_builds_its_network_and_segments_its_crop(name: str) -> None:
     run = settings.from_config(load(name))
     model = abstract_model(run.model)

@@ -37,12 +37,14 @@ def test_scores_of_a_matrix_worked_by_hand() -> None:
     np.testing.assert_allclose(result.dice_C, [6 / 7, 8 / 11, 0])
     assert result.all_accuracy == 7 / 10
     np.testing.assert_allclose(result.mean_accuracy, (3 / 4 + 4 / 6) / 2)
+    np.testing.assert_allclose(result.frequency_weighted_iou, 0.4 * 3 / 4 + 0.6 * 4 / 7)
 
 
 def test_a_class_that_nobody_saw_is_left_out_of_the_means() -> None:
     result = scores(np.array([[2, 0], [0, 0]]))
     assert np.isnan(result.iou_C[1])
-    assert result.mean_iou == 1.0
+    assert result.mean_iou == result.frequency_weighted_iou == 1.0
+    assert np.isnan(scores(np.zeros((2, 2))).frequency_weighted_iou)
 
 
 def test_without_void_its_pixels_do_not_count_and_predicting_it_elsewhere_is_wrong() -> None:

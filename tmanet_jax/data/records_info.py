@@ -195,5 +195,6 @@ def making_command(data_dir: Path, info: RecordsInfo | None = None) -> str:
             f"python -m data_prep.synthetic --out=STREET --size=HEIGHTxWIDTH {counts}\n"
             f"  python -m data_prep.cityscapes --source=STREET --out={data_dir}"
         )
-    program = {CITYSCAPES: "cityscapes", CAMVID: "camvid"}.get(info.classes, "folder")
+    known = {CITYSCAPES.name: "cityscapes", CAMVID.name: "camvid", "vspw": "vspw"}
+    program = known.get(info.classes.name, "folder")
     return f"python -m data_prep.{program} --source=DIR --out={data_dir}"

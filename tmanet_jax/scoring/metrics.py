@@ -72,6 +72,13 @@ class Scores:
         """Mean over the classes that occur (mDice)."""
         return _mean(self.dice_C)
 
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean over the labelled pixels of the IoU of their class (fwIoU, as VSPW's kit has it)."""
+        if np.isnan(self.frequency_C).all():
+            return float("nan")
+        return float(np.nansum(self.frequency_C * self.iou_C))
+
 
 def scores(confusion_CxC: np.ndarray) -> Scores:
     """Scores of a confusion matrix with labels in rows and predictions in columns."""

@@ -157,6 +157,7 @@ def _score_values(group: Scores, names: Sequence[str]) -> dict[str, Any]:
         "mAcc": _finite(group.mean_accuracy),
         "aAcc": _finite(group.all_accuracy),
         "mDice": _finite(group.mean_dice),
+        "fwIoU": _finite(group.frequency_weighted_iou),
         "classes": {
             name: {
                 "IoU": _finite(group.iou_C[index]),
