@@ -185,6 +185,27 @@ def test_an_engine_segments_a_video_as_jax_does(
         next(segmenter.stream(frames))
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_session_of_an_engine_is_that_of_jax(
+    name: engine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "DIRECTORY", tmp_path / "exports")
+    weights = write_weights(tmp_path / "tmanet.safetensors")
+    videos_LxBxHxWx3 = np.random.default_rng(0).integers(0, 256, (6, 2, *SIZE, 3), np.uint8)
+    with (
+        tmanet_jax.Segmenter.load(weights, engine=name).session(streams=2) as session,
+        tmanet_jax.Segmenter.load(weights).session(streams=2) as of_jax,
+    ):
+        for index, frames in enumerate(videos_LxBxHxWx3):
+            if index == 3:
+                session.reset(1)
+                of_jax.reset(1)
+            for result, expected in zip(session.add(frames), of_jax.add(frames), strict=True):
+                assert result.index == expected.index
+                np.testing.assert_array_equal(result.labels, expected.labels)
+                np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-4)
+
+
 def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = write_weights(tmp_path / "tmanet.safetensors")
     with pytest.raises(UserError, match="choose one of"):

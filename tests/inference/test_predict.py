@@ -23,7 +23,8 @@ from tests.made.tiny_weights import CLASSES, write_weights
 from tmanet_jax.errors import Stopped, UserError
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.predict import predict
-from tmanet_jax.inference.segmenter import FrameResult, Segmenter
+from tmanet_jax.inference.results import FrameResult
+from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.video import writer
 from tmanet_jax.video.read import open_video

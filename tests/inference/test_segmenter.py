@@ -18,7 +18,8 @@ from tests.made.small_videos import numbered, packet_positions, write_video
 from tests.made.tiny_weights import CLASSES, write_weights
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, numbered_classes
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.segmenter import FrameResult, Segmenter, ahead
+from tmanet_jax.inference.results import FrameResult
+from tmanet_jax.inference.segmenter import Segmenter, ahead
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.video.frames import open_frames
 from tmanet_jax.weights import load

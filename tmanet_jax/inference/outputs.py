@@ -21,7 +21,7 @@ from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.segmenter import FrameResult
+from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.pictures import legend
 from tmanet_jax.video.frames import Frames, is_video, picture_files
 from tmanet_jax.video.read import is_stream

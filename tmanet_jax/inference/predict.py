@@ -28,7 +28,8 @@ from tmanet_jax.inference.outputs import (
     fingerprint_weights,
     open_manifest,
 )
-from tmanet_jax.inference.segmenter import FrameResult, Segmenter
+from tmanet_jax.inference.results import FrameResult
+from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.protocol import parse_scale
 from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals

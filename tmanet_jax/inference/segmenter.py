@@ -9,24 +9,22 @@ for result in segmenter.stream("drive.mp4"):
 
 import collections
 import contextlib
-import dataclasses
-import functools
 import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
-import jax
 import numpy as np
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.errors import UserError
 from tmanet_jax.export.engine import Engine, EngineStream
+from tmanet_jax.inference.results import FrameResult, result_of, whole_result
+from tmanet_jax.inference.session import Session
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.pictures import blend
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.video.frames import Frames, FrameSource, open_frames
 from tmanet_jax.video.read import SourceFrame
@@ -45,47 +43,6 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 
 _Item = TypeVar("_Item")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FrameResult:
-    """A frame of a video and what the network says of it.
-
-    Attributes:
-        index: frames before it.
-        pts: when it is shown, in units of the source's time base, from the first frame.
-        seconds: the same in seconds.
-        frame: HxWx3 RGB uint8; of a broken frame the last whole one.
-        labels: HxW uint8; of a broken frame those of the last whole one, and before the first whole
-            one `IGNORE`, 255.
-        problem: what is wrong with the frame; None if nothing is.
-        classes: names and colours of the labels.
-    """
-
-    index: int
-    pts: int
-    seconds: float
-    frame: np.ndarray
-    labels: np.ndarray
-    problem: str | None
-    classes: ClassSet
-    _probabilities: Callable[[], jax.Array] | None = dataclasses.field(repr=False)
-
-    @functools.cached_property
-    def overlay(self) -> np.ndarray:
-        """The frame with the colours of its labels over it, HxWx3 RGB uint8."""
-        return blend(self.frame, self.labels, self.classes)
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Class probabilities, HxWxC float32; computed when asked for.
-
-        Raises:
-            ValueError: the frame is broken.
-        """
-        if self._probabilities is None:
-            raise ValueError(f"frame {self.index} is broken ({self.problem}): no probabilities")
-        return np.asarray(self._probabilities())[0]
 
 
 class Segmenter:
@@ -185,6 +142,17 @@ class Segmenter:
         )
         return cls(loaded.model, loaded.classes, protocol, engine, dtype or "float32")
 
+    def session(self, streams: int = 1) -> Session:
+        """Opens streams whose frames are given as they come, one of each at a time.
+
+        Args:
+            streams: how many go on together.
+
+        Raises:
+            UserError: there are none.
+        """
+        return Session(self._stream, self.classes, streams)
+
     def stream(
         self, source: FrameSource, *, wanted: Callable[[int], bool] | None = None
     ) -> Generator[FrameResult, None, None]:
@@ -234,44 +202,21 @@ class Segmenter:
         too_early: list[SourceFrame] = []
         for step in steps:
             if step.output is not None:
-                last = self._whole(step.frame, step.output)
+                last = whole_result(
+                    step.frame, step.output, 0, self.classes, self._stream.probabilities
+                )
                 for frame in too_early:
                     unknown = np.full_like(last.labels, IGNORE)
-                    yield self._result(frame, np.zeros_like(last.frame), unknown)
+                    yield result_of(frame, np.zeros_like(last.frame), unknown, self.classes)
                 too_early.clear()
                 if step.is_wanted:
                     yield last
             elif last is not None:
-                yield self._result(step.frame, last.frame, last.labels)
+                yield result_of(step.frame, last.frame, last.labels, self.classes)
             else:
                 too_early.append(step.frame)
         if too_early:
             raise UserError(f"Not one frame can be read: {too_early[0].problem}.")
-
-    def _whole(self, frame: SourceFrame, output: StreamOutput) -> FrameResult:
-        assert frame.pixels_HxWx3 is not None
-        probabilities = functools.partial(self._stream.probabilities, output)
-        labels_HxW = np.array(output.labels_BxHxW)[0]
-        return self._result(frame, frame.pixels_HxWx3, labels_HxW, probabilities)
-
-    def _result(
-        self,
-        frame: SourceFrame,
-        pixels_HxWx3: np.ndarray,
-        labels_HxW: np.ndarray,
-        probabilities: Callable[[], jax.Array] | None = None,
-    ) -> FrameResult:
-        assert frame.pts is not None and frame.seconds is not None
-        return FrameResult(
-            frame.index,
-            frame.pts,
-            frame.seconds,
-            pixels_HxWx3,
-            labels_HxW,
-            frame.problem,
-            self.classes,
-            probabilities,
-        )
 
 
 class _Needed(NamedTuple):

@@ -74,7 +74,7 @@ def open_frames(source: FrameSource) -> AbstractContextManager[Frames]:
         return nullcontext(_numbered(pictures, len(paths), _distinct_names(paths)))
     if isinstance(source, Iterable):
         expected = len(source) if isinstance(source, list) else None
-        return nullcontext(_numbered(map(_checked, source), expected))
+        return nullcontext(_numbered(map(checked, source), expected))
     raise UserError(
         f"{source!r} is no source of frames: expected a path, the number of a camera, or arrays "
         "HxWx3 of uint8, RGB."
@@ -163,8 +163,12 @@ def _read_picture(path: Path) -> np.ndarray | str:
     return f"{path.name} cannot be read as a picture"
 
 
-def _checked(array_HxWx3: np.ndarray) -> np.ndarray:
-    """A copy: who gives arrays may fill the same one again while frames are read ahead."""
+def checked(array_HxWx3: np.ndarray) -> np.ndarray:
+    """A copy: who gives arrays may fill the same one again while frames are read ahead.
+
+    Raises:
+        UserError: it is no picture.
+    """
     array_HxWx3 = np.array(array_HxWx3)
     is_picture = array_HxWx3.ndim == 3 and array_HxWx3.shape[2] == 3 and array_HxWx3.size > 0
     if array_HxWx3.dtype != np.uint8 or not is_picture:
@@ -179,16 +183,21 @@ def _numbered(
     pictures: Iterable[np.ndarray | str], expected: int | None, names: tuple[str, ...] = ()
 ) -> Frames:
     """Frames that are shown at a steady rate."""
+    frames = itertools.starmap(numbered, enumerate(pictures))
+    return Frames(frames, _RATE, 1 / _RATE, expected, names)
 
-    def frames() -> Iterator[SourceFrame]:
-        for index, picture in enumerate(pictures):
-            seconds = float(index / _RATE)
-            if isinstance(picture, str):
-                yield SourceFrame(index, index, seconds, None, picture)
-            else:
-                yield SourceFrame(index, index, seconds, picture, None)
 
-    return Frames(frames(), _RATE, 1 / _RATE, expected, names)
+def numbered(index: int, picture: np.ndarray | str) -> SourceFrame:
+    """A frame of what has no rate of its own.
+
+    Args:
+        index: frames before it.
+        picture: HxWx3 RGB uint8, or what is wrong with it.
+    """
+    seconds = float(index / _RATE)
+    if isinstance(picture, str):
+        return SourceFrame(index, index, seconds, None, picture)
+    return SourceFrame(index, index, seconds, picture, None)
 
 
 def _rising(
