@@ -11,19 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import (
-    attention,
-    baseline,
-    compile,
-    curves,
-    data,
-    inference,
-    memory,
-    start,
-    stream,
-    suites,
-    train,
-)
+from benchmarks import attention, compile, data, inference, memory, start, stream, suites, train
 from tmanet_jax.errors import ends_with_message
 
 
@@ -53,7 +41,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
         *(train, inference, stream, attention, data, start),
-        *(compile, memory, baseline, curves, suites),
+        *(compile, memory, suites),
     ):
         measurement.add_command(commands)
     return parser

@@ -1,10 +1,10 @@
-"""Compiles a run's program for TPU chips that are not at hand, and says what it would need.
+"""Compiles a run's training step for TPU chips that are not at hand, and says what it would need.
 
     python -m benchmarks compile --config=configs/cityscapes.py --topology=v5e:4x4
 
 The compiler is the chips' own (libtpu) and runs on any CPU, for minutes. What it answers is exact:
-whether a program fits the chips' memory, and which collectives it runs. How long a step would take
-is not known; it is computed from published figures. With `--larger`, so is the same work a chip on
+whether a step fits the chips' memory, and which collectives it runs. How long a step would take is
+not known; it is computed from published figures. With `--larger`, so is the same work a chip on
 more chips.
 """
 
@@ -12,14 +12,16 @@ import argparse
 import dataclasses
 import importlib.metadata
 import importlib.util
+import math
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import topologies
 
 from benchmarks import command
@@ -33,11 +35,16 @@ from benchmarks.chips import (
     project,
 )
 from benchmarks.findings import Findings, publish
+from benchmarks.flops import training_flops
 from benchmarks.hlo import Collective, Hlo
-from benchmarks.programs import LOWER, Program
-from tmanet_jax.command_line import parse_count, parse_size
+from tmanet_jax.command_line import parse_count
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.parallel.sharding import DATA_AXIS
+from tmanet_jax.models.tmanet import blank_model
+from tmanet_jax.parallel.sharding import DATA_AXIS, check_batch_size, make_mesh
+from tmanet_jax.settings import Settings
+from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.step import compile_train_step
 
 MIB = 2**20
 
@@ -55,27 +62,48 @@ COLUMNS = (
     *("collectives a chip", "projected step, ms", "scaling"),
 )
 
+SMALLER = (
+    "Smaller: more chips of one clip each; the height of the frames over several chips "
+    "(--config.mesh.space=2); activations computed again in the backward pass "
+    "(--config.model.remat=True); a batch in several parts (--config.accumulate=2); half of "
+    "float32's bytes (--config.model.dtype=bfloat16)."
+)
 
-@dataclasses.dataclass(frozen=True)
-class Compiled:
-    """What the compiler made of a program; numbers are those of one chip and one call.
+
+class Step(NamedTuple):
+    """A training step that the compiler can take.
+
+    Attributes:
+        lowered: for the devices of a topology; shapes alone, no arrays.
+        arguments: bytes of what goes into one chip, by name.
+        mesh: size of each axis, by name.
+        frames: over all chips: clips, frames of each, height, width.
+        flops: operations on all chips, by formula.
+    """
+
+    lowered: jax.stages.Lowered
+    arguments: Mapping[str, int]
+    mesh: Mapping[str, int]
+    frames: tuple[int, int, int, int]
+    flops: int
+
+
+class Compiled(NamedTuple):
+    """What the compiler made of a step; numbers are those of one chip.
 
     Attributes:
         memory: bytes, by what they hold; the peak is their sum.
-        compiler_flops: operations by the compiler, which counts the body of a loop once.
         traffic: bytes from and to the chip's main memory.
         collectives: what it sends to other chips.
     """
 
     memory: Mapping[str, int]
-    compiler_flops: float
     traffic: int
     collectives: tuple[Collective, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Shortage:
-    """A program that does not fit: bytes of one chip that it needs, and that it may use."""
+class Shortage(NamedTuple):
+    """A step that does not fit: bytes of one chip that it needs, and that it may use."""
 
     needed: int
     available: int
@@ -88,14 +116,6 @@ def add_command(commands: command.Subparsers) -> None:
     parser.add_argument("--topology", default="v5e:4x4", help="TPU chips; default %(default)s")
     parser.add_argument(
         "--larger", default="", help="topologies of more chips, separated by commas"
-    )
-    parser.add_argument("--program", default="train", choices=LOWER)
-    parser.add_argument(
-        "--frame-size",
-        type=parse_size,
-        default=(1024, 2048),
-        metavar="HxW",
-        help="height x width of the frames of eval and stream; default 1024x2048",
     )
     parser.add_argument(
         "--clips-per-chip",
@@ -114,12 +134,12 @@ def _run(options: argparse.Namespace) -> None:
         settings = dataclasses.replace(settings, batch_size=batch_size)
     devices = topology_devices(topology)
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program cannot be read
-    program = LOWER[options.program](settings, devices, options.frame_size)
+    step = lower_step(settings, devices)
     start = time.perf_counter()
-    outcome = compile_program(program)
+    outcome = compile_step(step.lowered, step.arguments)
     versions = f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
-    name = f"{Path(options.config).stem}, {options.program}"
-    found = findings_of(name, settings.model.dtype, topology, program, outcome, larger)
+    name = f"{Path(options.config).stem}, train"
+    found = findings_of(name, settings.model.dtype, topology, step, outcome, larger)
     told = f"Compiled in {time.perf_counter() - start:.0f} s by {versions}."
     publish(dataclasses.replace(found, notes=[told, *found.notes]), options.json)
 
@@ -137,7 +157,7 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
         os.environ.setdefault(name, value)
     options = {"chip_config_name": "megacore"} if topology.name.startswith("v4:") else {}
     try:
-        devices = topologies.get_topology_desc(
+        return topologies.get_topology_desc(
             platform="tpu", topology_name=topology.name, **options
         ).devices
     except jax.errors.JaxRuntimeError as error:
@@ -145,26 +165,64 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
             f"The TPU compiler refuses --topology={topology.name}: {error}. Some that it knows: "
             f"{EXAMPLES}."
         ) from error
-    return devices
 
 
-def compile_program(program: Program) -> Compiled | Shortage:
-    """Compiles a program, or finds out how much memory is missing.
+def lower_step(run: Settings, devices: Sequence[jax.Device]) -> Step:
+    """One step of training.
+
+    Raises:
+        UserError: the devices do not divide the batch.
+    """
+    mesh = make_mesh(devices, run.mesh)
+    check_batch_size(run.batch_size, mesh, run.accumulate)
+    recipe, state = initial_state(run, blank_model(run.model), None)
+    state = jax.tree.map(lambda x: _array(x.shape, x.dtype), state)
+    batch_size, size = run.batch_size, run.data.augmentation.crop_size
+    frames = (batch_size, run.model.head.num_memory + 1, *size)
+    batch = Batch(
+        frames=_array((*frames, 3), jnp.uint8),
+        labels=_array((batch_size, *size), jnp.uint8),
+        sizes=_array((batch_size, 2), jnp.int32),
+        indices=_array((batch_size,), jnp.int32),
+    )
+    return Step(
+        lowered=cast(jax.stages.Wrapped, compile_train_step(recipe, mesh)).lower(state, batch),
+        arguments={
+            "parameters": _num_bytes(state.params),
+            "statistics": _num_bytes(state.batch_stats),
+            "optimiser": _num_bytes(state.opt_state),
+            "batch": _num_bytes(batch) // mesh.shape[DATA_AXIS],
+        },
+        mesh=dict(mesh.shape),
+        frames=frames,
+        flops=training_flops(run.model, size, batch_size),
+    )
+
+
+def _array(shape: Sequence[int], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _num_bytes(shapes: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def compile_step(lowered: jax.stages.Lowered, arguments: Mapping[str, int]) -> Compiled | Shortage:
+    """Compiles a step, or finds out how much memory is missing.
 
     Raises:
         UserError: the compiler refuses it for another reason.
     """
     try:
-        executable = program.lowered.compile()
+        executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         shortage = parse_shortage(str(error))
         if shortage is None:
-            raise UserError(f"The TPU compiler refuses the program: {error}") from error
+            raise UserError(f"The TPU compiler refuses the step: {error}") from error
         return shortage
-    text, costs = executable.as_text(), executable.cost_analysis()
-    memory: Any = executable.memory_analysis()
-    assert text and costs and memory, "the TPU compiler answers all three"
-    hlo, arguments = Hlo(text), program.arguments
+    text, memory = executable.as_text(), cast(Any, executable.memory_analysis())
+    assert text and memory, "the TPU compiler answers both"
+    hlo = Hlo(text)
     return Compiled(
         memory={
             **arguments,
@@ -173,7 +231,6 @@ def compile_program(program: Program) -> Compiled | Shortage:
             "activations, temporaries": memory.temp_size_in_bytes,
             "program": memory.generated_code_size_in_bytes,
         },
-        compiler_flops=costs["flops"],
         traffic=hlo.memory_traffic(),
         collectives=hlo.collectives(),
     )
@@ -199,7 +256,7 @@ def findings_of(
     name: str,
     dtype: str,
     topology: Topology,
-    program: Program,
+    step: Step,
     outcome: Compiled | Shortage,
     larger: Sequence[Topology] = (),
 ) -> Findings:
@@ -207,70 +264,55 @@ def findings_of(
     title = f"{name} on {topology.name}, {dtype}"
     if isinstance(outcome, Shortage):
         cells = [
-            *_first_cells(name, topology, program.mesh, program.frames),
+            *_first_cells(name, topology, step),
             f"does not fit: needs {outcome.needed / GIB:.2f} of {outcome.available / GIB:.2f}",
-            f"{program.flops / topology.num_chips / 1e12:.2f}",
+            f"{step.flops / topology.num_chips / 1e12:.2f}",
             *["-"] * 4,
         ]
-        return Findings(title, COLUMNS, [cells], notes=[_advice(dtype)])
-    rows = [_row(name, topology, topology, program, outcome)]
-    rows += [_row(name, topology, each, program, outcome) for each in larger]
+        return Findings(title, COLUMNS, [cells], notes=[SMALLER])
     memory = {**outcome.memory, "peak": sum(outcome.memory.values())}
-    notes = [
-        "Memory of each chip, MiB: "
-        + "; ".join(f"{part} {size / MIB:,.1f}" for part, size in memory.items())
-        + f"; the chip has {topology.chip.memory / MIB:,.0f}.",
-        f"The compiler counts {outcome.compiler_flops / 1e12:.4g} TFLOP a chip, the body of a loop "
-        "once.",
-        FORMULA,
-    ]
-    return Findings(title, COLUMNS, rows, notes=notes)
+    parts = "; ".join(f"{part} {size / MIB:,.1f}" for part, size in memory.items())
+    return Findings(
+        title,
+        COLUMNS,
+        [_row(name, topology, each, step, outcome) for each in (topology, *larger)],
+        notes=[
+            f"Memory of each chip, MiB: {parts}; the chip has {topology.chip.memory / MIB:,.0f}.",
+            FORMULA,
+        ],
+    )
 
 
 def _row(
-    name: str, compiled_for: Topology, topology: Topology, program: Program, compiled: Compiled
+    name: str, compiled_for: Topology, topology: Topology, step: Step, compiled: Compiled
 ) -> list[str]:
     """Of these chips, or as many as there were when it was compiled: the same work on each."""
     more = topology.num_chips // compiled_for.num_chips
-    clips, *rest = program.frames
-    mesh = {axis: size * (more if axis == DATA_AXIS else 1) for axis, size in program.mesh.items()}
-    flops = program.flops / compiled_for.num_chips
+    clips, length, height, width = step.frames
+    mesh = {axis: size * (more if axis == DATA_AXIS else 1) for axis, size in step.mesh.items()}
+    on_all = step._replace(mesh=mesh, frames=(clips * more, length, height, width))
+    flops = step.flops / compiled_for.num_chips
     collectives = on_more_chips(compiled.collectives, compiled_for, topology)
-    step = project(topology, flops=flops, traffic=compiled.traffic, collectives=collectives)
+    took = project(topology, flops=flops, traffic=compiled.traffic, collectives=collectives)
     mark = "" if topology == compiled_for else f" (extrapolated from {compiled_for.name})"
     peak = sum(compiled.memory.values())
     return [
-        *_first_cells(name, topology, mesh, (clips * more, *rest)),
+        *_first_cells(name, topology, on_all),
         f"{peak / GIB:.2f} of {topology.chip.memory / GIB:.0f}{mark}",
         f"{flops / 1e12:.2f}",
         f"{compiled.traffic / 1e9:.1f}",
         "; ".join(map(str, collectives)) or "none",
-        f"{1e3 * step.step:.1f} = max({1e3 * step.compute:.1f}, {1e3 * step.memory:.1f}) + "
-        f"{1e3 * step.collectives:.1f}{mark}",
-        f"{100 * step.scaling:.1f}%{mark}",
+        f"{1e3 * took.step:.1f} = max({1e3 * took.compute:.1f}, {1e3 * took.memory:.1f}) + "
+        f"{1e3 * took.collectives:.1f}{mark}",
+        f"{100 * took.scaling:.1f}%{mark}",
     ]
 
 
-def _first_cells(
-    name: str, topology: Topology, mesh: Mapping[str, int], frames: Sequence[int]
-) -> list[str]:
-    shape = " x ".join(f"{axis} {size}" for axis, size in mesh.items() if size > 1)
-    clips, length, height, width = frames
+def _first_cells(name: str, topology: Topology, step: Step) -> list[str]:
+    mesh = " x ".join(f"{axis} {size}" for axis, size in step.mesh.items() if size > 1)
+    clips, length, height, width = step.frames
     return [
         name,
-        f"{topology.num_chips} {topology.name}" + (f" ({shape})" if shape else ""),
+        f"{topology.num_chips} {topology.name}" + (f" ({mesh})" if mesh else ""),
         f"{counted(clips, 'clip')} of {counted(length, 'frame')} {height}x{width}",
     ]
-
-
-def _advice(dtype: str) -> str:
-    changes = [
-        "more chips of one clip each",
-        "the height of the frames over several chips (--config.mesh.space=2)",
-        "activations computed again in the backward pass (--config.model.remat=True)",
-        "a batch in several parts (--config.accumulate=2)",
-        "windows in evaluation (--config.eval.mode=slide)",
-    ]
-    if dtype == "float32":
-        changes.append("--config.model.dtype=bfloat16")
-    return "Smaller: " + "; ".join(changes) + "."

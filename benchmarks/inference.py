@@ -22,16 +22,7 @@ from benchmarks import command
 from benchmarks.chips import peak_flops
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import clip_flops, forward_flops
-from benchmarks.harness import (
-    Compilation,
-    Side,
-    Work,
-    columns,
-    compile_twice,
-    made_late,
-    race,
-    table_rows,
-)
+from benchmarks.harness import Side, Work, columns, made_late, race, table_rows
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
 from tmanet_jax.settings import Settings
@@ -114,14 +105,12 @@ def measure(
         (BACKBONE, encode, frames[:, -1], part.backbone),
         (CLIP, segment, frames, clip_flops(config, size)),
     ):
-        forward = Forward(model, inputs, function)
-        rivals = {}
+        side, rivals = Side(forward(model, inputs, function)), {}
         if with_torch:
             rivals = torch_sides(config, to_tensors(nnx.state(model)), inputs)
-        side, tolerance = Side(forward), TOLERANCE[config.dtype]
-        found = race(name, side, rivals, turns=turns, tolerance=tolerance)
+        found = race(name, side, rivals, turns=turns, tolerance=TOLERANCE[config.dtype])
         rows += table_rows(found, Work(batch_size * flops, batch_size, peak))
-        notes.append(forward.compilation.told(name, batch_size * flops))
+        notes.append(f"{name}: {batch_size * flops / 1e12:.4g} TFLOP by formula.")
         if best := found.best_rival():
             notes.append(f"{name}: sides agree to {found.difference:.1e} of the largest number.")
         if best and function is encode:
@@ -167,41 +156,25 @@ def segment(network: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
     return network(normalize(frames_BxSxHxWx3)).main
 
 
-class Forward:
-    """A function of network and frames, compiled.
-
-    Attributes:
-        compilation: of the function.
-    """
-
-    def __init__(
-        self,
-        model: TMANet,
-        frames: np.ndarray,
-        function: Callable[[TMANet, jax.Array], jax.Array],
-    ):
-        graphdef, self._weights = nnx.split(model)
-        self._frames = jnp.asarray(frames)
-        self.compilation: Compilation = compile_twice(
-            lambda: jax.jit(
-                lambda weights, frames: function(nnx.merge(graphdef, weights), frames)
-            ).lower(self._weights, self._frames)
-        )
-
-    def __call__(self) -> tuple[np.ndarray]:
-        """Runs it to its end; its result, NHWC."""
-        return (np.asarray(self.compilation.program(self._weights, self._frames)),)
+def forward(
+    model: TMANet, frames: np.ndarray, function: Callable[[TMANet, jax.Array], jax.Array]
+) -> Callable[[], tuple[np.ndarray]]:
+    """The function of network and frames, compiled at the first call; gives its result, NHWC."""
+    graphdef, weights = nnx.split(model)
+    program = jax.jit(lambda weights, frames: function(nnx.merge(graphdef, weights), frames))
+    on_device = jnp.asarray(frames)
+    return lambda: (np.asarray(program(weights, on_device)),)
 
 
 def effect_of_bfloat16(model: TMANet, frames_BxSxHxWx3: np.ndarray) -> str:
     """What it changes in the logits, against float32 with the same weights, as a sentence."""
-    tensors = to_tensors(nnx.state(model))
 
     def logits(dtype: str) -> np.ndarray:
         config = dataclasses.replace(model.config, dtype=dtype)
         graphdef, state = nnx.split(abstract_model(config))
-        program = jax.jit(lambda state, frames: segment(nnx.merge(graphdef, state), frames))
-        return np.asarray(program(with_tensors(state, tensors), frames_BxSxHxWx3), np.float32)
+        network = nnx.merge(graphdef, with_tensors(state, to_tensors(nnx.state(model))))
+        (found,) = forward(network, frames_BxSxHxWx3, segment)()
+        return found.astype(np.float32)
 
     exact, rounded = logits("float32"), logits("bfloat16")
     error = np.sqrt(np.square(rounded - exact).mean() / np.square(exact).mean())

@@ -1,37 +1,56 @@
-"""Does the memory help? Trains the demo with T = 0, 1, 2, 4 and several seeds, and prints a table.
+"""What the memory is worth: the same network without memory and with it, trained by `run.py`.
 
-    python -m benchmarks memory
-
-Each run is `run.py --config=configs/demo.py` with another T and seed, in runs/memory_table/. Runs
-that have ended are not repeated, and one that was stopped goes on; delete the folder to begin anew.
+A run that has ended is not repeated, and one that was stopped goes on; delete its folder to begin
+anew.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import command
-from benchmarks.baseline import train
-from benchmarks.findings import markdown
+from benchmarks.findings import markdown, write_text
 from tmanet_jax.command_line import parse_count
+from tmanet_jax.errors import UserError
 from tmanet_jax.scoring.report import METRICS_FILE
+
+TABLE = """Does the memory help? The demo trained with T = 0, 1, 2, 4 and several seeds, a table.
+
+    python -m benchmarks memory
+
+Each run is `run.py --config=configs/demo.py` with another T and seed, in runs/memory_table/."""
+
+BASELINE = """What the memory is worth: the same network without memory and with it, side by side.
+
+    python -m benchmarks baseline --config=configs/demo.py
+    python -m benchmarks baseline --workdirs=runs/a,runs/b
+
+The first trains both in OUT/per_frame and OUT/memory with `run.py`; other options are handed to it.
+The second compares two runs that are there. The table is also written to OUT/comparison.md."""
 
 MEMORIES = (0, 1, 2, 4)
 RUNS = Path("runs/memory_table")
 
 
 def add_command(commands: command.Subparsers) -> None:
-    """`memory`."""
-    parser = command.add(commands, "memory", __doc__, _run)
+    """`memory` and `baseline`."""
+    parser = command.add(commands, "memory", TABLE, _run_table)
     parser.add_argument(
         "--seeds", type=parse_count, default=3, help="runs for each T; default %(default)s"
     )
+    parser = command.add(commands, "baseline", BASELINE, _run_baseline)
+    command.add_options(parser, config="configs/demo.py")
+    parser.add_argument("--out", type=Path, default=Path("runs/baseline"))
+    parser.add_argument("--workdirs", help="two runs to compare, FIRST,SECOND; trains none")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run_table(options: argparse.Namespace) -> None:
     seeds = range(options.seeds)
     for seed in seeds:
         for num_memory in MEMORIES:
@@ -39,16 +58,47 @@ def _run(options: argparse.Namespace) -> None:
             train(_workdir(num_memory, seed), "configs/demo.py", fields)
     print(f"mIoU, mean (lowest to highest) of {options.seeds} seeds:\n")
     columns = ("T", "all frames", "clean frames", "spoilt frames")
-    print(markdown(columns, [_row(num_memory, seeds) for num_memory in MEMORIES]))
+    print(markdown(columns, [_of_seeds(num_memory, seeds) for num_memory in MEMORIES]))
+
+
+def _run_baseline(options: argparse.Namespace) -> None:
+    if options.workdirs:
+        workdirs = [Path(name) for name in options.workdirs.split(",")]
+        if len(workdirs) != 2 or options.others:
+            raise UserError(f"--workdirs must name two runs alone, not {options.workdirs!r}.")
+        first, second = workdirs
+    else:
+        first, second = options.out / "per_frame", options.out / "memory"
+        train(first, options.config, [*options.others, "--config.model.num_memory=0"])
+        train(second, options.config, options.others)
+    rows = [
+        (row.part, row.name, *map(_percent, (row.first, row.second)), _percent(row.difference, "+"))
+        for row in compare(first, second)
+    ]
+    table = markdown(("", "", first.name, second.name, "difference"), rows)
+    write_text(options.out / "comparison.md", table + "\n")
+    print(f"{table}\n\ntable:    {options.out}/comparison.md")
+
+
+def train(workdir: Path, config: str, flags: Sequence[str]) -> None:
+    """Trains in a process of its own, unless the run has ended.
+
+    Raises:
+        UserError: the run failed; it has said why.
+    """
+    if (workdir / METRICS_FILE).exists():
+        return
+    command = [sys.executable, "run.py", f"--config={config}", *flags, f"--workdir={workdir}"]
+    if subprocess.run(command, check=False).returncode:
+        raise UserError(f"The run in {workdir} failed: see above. Started again, it goes on.")
 
 
 def _workdir(num_memory: int, seed: int) -> Path:
     return RUNS / f"T{num_memory}-seed{seed}"
 
 
-def _row(num_memory: int, seeds: Sequence[int]) -> list[str]:
-    files = [_workdir(num_memory, seed) / METRICS_FILE for seed in seeds]
-    runs = [json.loads(file.read_text()) for file in files]
+def _of_seeds(num_memory: int, seeds: Sequence[int]) -> list[str]:
+    runs = [_read(_workdir(num_memory, seed)) for seed in seeds]
     groups = [
         [run["mIoU"] for run in runs],
         *([run["groups"][name]["mIoU"] for run in runs] for name in ("clean", "degraded")),
@@ -60,3 +110,81 @@ def _mean_and_range(fractions: list[float]) -> str:
     """In percent, as in "61.2 (60.8 to 61.7)"."""
     percent = 100 * np.array(fractions)
     return f"{percent.mean():.1f} ({percent.min():.1f} to {percent.max():.1f})"
+
+
+class Row(NamedTuple):
+    """A score of two runs, as fractions; None where no pixel defines it.
+
+    Attributes:
+        part: "mean", "group", "class" or "over time".
+        name: e.g. "mIoU", "degraded", "road", "VC8".
+        first: of the first run.
+        second: of the second run.
+    """
+
+    part: str
+    name: str
+    first: float | None
+    second: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """How much higher the second run's is."""
+        if self.first is None or self.second is None:
+            return None
+        return self.second - self.first
+
+
+def compare(first: Path, second: Path) -> list[Row]:
+    """The scores of two workdirs: means, mIoU of groups, IoU of classes, consistency over time.
+
+    Raises:
+        UserError: a workdir has no scores, or the two are of different splits or clips.
+    """
+    one, two = _read(first), _read(second)
+    for field, meaning in (("split", "split"), ("clips", "number of clips")):
+        if one[field] != two[field]:
+            raise UserError(
+                f"The {meaning} is {one[field]} in {first} and {two[field]} in {second}: scores "
+                "can be compared only on the same clips. Evaluate both with the same records."
+            )
+    if one["mIoU_of_clip"].keys() != two["mIoU_of_clip"].keys():
+        raise UserError(
+            f"{first} and {second} are of different clips: scores can be compared only on the same "
+            "clips. Evaluate both with the same records."
+        )
+    return [
+        Row(part, name, score, of_two[name])
+        for (part, of_one), of_two in zip(_parts(one).items(), _parts(two).values(), strict=True)
+        for name, score in of_one.items()
+        if name in of_two and (score, of_two[name]) != (None, None)
+    ]
+
+
+def _parts(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    groups = {name: metrics[name] for name in ("categories", "without_void") if name in metrics}
+    groups |= metrics["groups"]
+    return {
+        "mean": {name: metrics[name] for name in ("mIoU", "mAcc", "aAcc", "mDice")},
+        "group": {name: scores["mIoU"] for name, scores in groups.items()},
+        "class": {name: scores["IoU"] for name, scores in metrics["classes"].items()},
+        "over time": metrics.get("temporal", {}),
+    }
+
+
+def _percent(fraction: float | None, sign: str = "") -> str:
+    return "-" if fraction is None else format(100 * fraction, f"{sign}.2f")
+
+
+def _read(workdir: Path) -> Mapping[str, Any]:
+    path = workdir / METRICS_FILE
+    try:
+        metrics = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): train there, or evaluate with --workdir={workdir}."
+        ) from error
+    scores = {"split", "clips", "mIoU", "classes", "mIoU_of_clip"}
+    if not isinstance(metrics, dict) or not scores <= set(metrics):
+        raise UserError(f"{path} holds no scores of an evaluation: evaluate again.")
+    return metrics

@@ -26,17 +26,7 @@ from benchmarks import command
 from benchmarks.chips import peak_flops
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import training_flops
-from benchmarks.harness import (
-    Compilation,
-    Race,
-    Side,
-    Work,
-    columns,
-    compile_twice,
-    made_late,
-    race,
-    table_rows,
-)
+from benchmarks.harness import Race, Side, Work, columns, made_late, race, table_rows
 from benchmarks.inference import random_model
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.samples import Batch, empty_batch
@@ -118,7 +108,7 @@ def measure(settings: Settings, *, turns: int, with_torch: bool = False) -> Find
     rivals = torch_sides(settings, step.tensors, step.batch) if with_torch else {}
     tolerance = TOLERANCE[settings.model.dtype]
     found = race(OURS, Side(step.step), rivals, turns=turns, tolerance=tolerance)
-    return findings_of(settings, step.compilation, found)
+    return findings_of(settings, found)
 
 
 class TrainSide:
@@ -127,7 +117,6 @@ class TrainSide:
     Attributes:
         tensors: the weights before the first step.
         batch: on the host.
-        compilation: of the step.
     """
 
     def __init__(self, settings: Settings):
@@ -142,13 +131,11 @@ class TrainSide:
         recipe, state = initial_state(settings, model, class_weights=None)
         self._state: TrainState = jax.device_put(state, replicated(mesh))
         self._on_device = put_batch(self.batch, mesh)
-        self.compilation: Compilation = compile_twice(
-            lambda: compile_train_step(recipe, mesh).lower(self._state, self._on_device)
-        )
+        self._program = compile_train_step(recipe, mesh)
 
     def step(self) -> tuple[np.ndarray]:
         """One step to its end; returns the loss before it."""
-        self._state, metrics = self.compilation.program(self._state, self._on_device)
+        self._state, metrics = self._program(self._state, self._on_device)
         jax.block_until_ready(self._state)
         return (np.asarray(metrics.losses.total),)
 
@@ -166,7 +153,7 @@ def random_batch(settings: Settings) -> Batch:
     return batch
 
 
-def findings_of(settings: Settings, compilation: Compilation, found: Race) -> Findings:
+def findings_of(settings: Settings, found: Race) -> Findings:
     """The table of a race of steps, and how it does on the targets."""
     model, batch_size = settings.model, settings.batch_size
     height, width = settings.data.augmentation.crop_size
@@ -175,7 +162,7 @@ def findings_of(settings: Settings, compilation: Compilation, found: Race) -> Fi
     flops = training_flops(model, (height, width), batch_size)
     work = Work(flops, batch_size, None if peak is None else peak * len(devices))
     notes = [
-        compilation.told("A step", flops),
+        f"{flops / 1e12:.4g} TFLOP a step, by formula.",
         "Memory: where the device counts it, the most that was ever held; on a CPU what a step "
         "adds to weights, optimiser state and batch.",
         load_note(),

@@ -19,19 +19,17 @@ from benchmarks.chips import (
     peak_flops,
     project,
 )
-from benchmarks.compile import Compiled, Shortage
+from benchmarks.compile import Compiled, Shortage, Step
 from benchmarks.hlo import Collective
-from benchmarks.programs import Program
 from tests import processes
 from tmanet_jax.errors import UserError
 
 V5E = parse_topology("v5e:4x4")
 GRADIENTS = Collective("all-reduce", 16, 100, 60_000_000, ("bf16", "f32"))
 HALO = Collective("collective-permute", 2, 30, 1_000_000, ("bf16",))
-PROGRAM = Program(cast(Any, None), {}, {"data": 16, "space": 1}, (16, 3, 769, 769), 16 * 5 * 10**12)
+STEP = Step(cast(Any, None), {}, {"data": 16, "space": 1}, (16, 3, 769, 769), 16 * 5 * 10**12)
 FITS = Compiled(
     {"parameters": 128 * 2**20, "activations, temporaries": 6 * GIB},
-    compiler_flops=4.8e12,
     traffic=35_000_000_000,
     collectives=(GRADIENTS, HALO),
 )
@@ -39,7 +37,7 @@ FITS = Compiled(
 
 def test_a_program_that_fits_is_a_row_and_larger_topologies_are_extrapolated() -> None:
     larger = [parse_topology("v5e:16x16")]
-    found = compile.findings_of("cityscapes, train", "float32", V5E, PROGRAM, FITS, larger)
+    found = compile.findings_of("cityscapes, train", "float32", V5E, STEP, FITS, larger)
     of_16, of_256 = (dict(zip(found.columns, row, strict=True)) for row in found.rows)
     assert of_16["chips"] == "16 v5e:4x4 (data 16)"
     assert of_16["a call"] == "16 clips of 3 frames 769x769"
@@ -54,7 +52,7 @@ def test_a_program_that_fits_is_a_row_and_larger_topologies_are_extrapolated() -
 
 def test_what_does_not_fit_says_by_how_much_and_what_to_change() -> None:
     outcome = Shortage(20 * GIB, 15 * GIB)
-    text = str(compile.findings_of("camvid, train", "float32", V5E, PROGRAM, outcome))
+    text = str(compile.findings_of("camvid, train", "float32", V5E, STEP, outcome))
     assert "does not fit: needs 20.00 of 15.00" in text
     for change in ("more chips", "mesh.space", "remat", "accumulate", "bfloat16"):
         assert change in text

@@ -7,8 +7,7 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks.chips import GIB, parse_topology
 from benchmarks.command import read_settings
-from benchmarks.compile import Compiled, Shortage, compile_program, topology_devices
-from benchmarks.programs import Program, lower_train
+from benchmarks.compile import Compiled, Shortage, Step, compile_step, lower_step, topology_devices
 from tests.processes import PROJECT
 from tmanet_jax.errors import UserError
 
@@ -35,18 +34,18 @@ def no_cache():
     jax.config.update("jax_enable_compilation_cache", True)
 
 
-def compiled(*fields: str) -> tuple[Program, Compiled]:
+def compiled(*fields: str) -> tuple[Step, Compiled]:
     settings = read_settings(str(PROJECT / "configs" / "cityscapes.py"), [*NARROW, *fields])
     devices = topology_devices(parse_topology("v5e:2x2"))
-    program = lower_train(settings, devices, (97, 97))
-    outcome = compile_program(program)
+    step = lower_step(settings, devices)
+    outcome = compile_step(step.lowered, step.arguments)
     assert isinstance(outcome, Compiled)
-    return program, outcome
+    return step, outcome
 
 
 def test_a_step_with_a_clip_a_chip_sums_and_gathers_nothing() -> None:
-    program, outcome = compiled("--config.batch_size=4")
-    assert program.mesh == {"data": 4, "space": 1}
+    step, outcome = compiled("--config.batch_size=4")
+    assert step.mesh == {"data": 4, "space": 1}
     assert {one.kind for one in outcome.collectives} == {"all-reduce"}
     (sums,) = outcome.collectives
     assert sums.group_size == 4
@@ -57,8 +56,8 @@ def test_a_step_with_a_clip_a_chip_sums_and_gathers_nothing() -> None:
 
 
 def test_a_step_whose_images_are_shared_exchanges_rows() -> None:
-    program, outcome = compiled("--config.batch_size=2", "--config.mesh.space=2")
-    assert program.mesh == {"data": 2, "space": 2}
+    step, outcome = compiled("--config.batch_size=2", "--config.mesh.space=2")
+    assert step.mesh == {"data": 2, "space": 2}
     kinds = {one.kind: one for one in outcome.collectives}
     assert kinds["collective-permute"].count > 0
     assert all(one.in_unknown_loops == 0 for one in outcome.collectives)
@@ -71,7 +70,7 @@ def test_a_program_that_is_too_large_says_what_it_needs() -> None:
     (device,) = topology_devices(parse_topology("v5e:1x1"))
     x = jax.ShapeDtypeStruct((5 * GIB // 4,), jnp.float32, sharding=SingleDeviceSharding(device))
     lowered = jax.jit(lambda x: (x + 1, x * 2, x - 3)).lower(x)
-    outcome = compile_program(Program(lowered, {}, {}, (1, 1, 1, 1), 0))
+    outcome = compile_step(lowered, {})
     assert isinstance(outcome, Shortage)
     assert 20 <= outcome.needed / GIB < 21
     assert 15 < outcome.available / GIB < 16

@@ -1,11 +1,9 @@
-"""Sides are checked, take turns and become rows; memory and compilations are measured."""
+"""Sides are checked, take turns and become rows; memory is measured."""
 
 import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +11,6 @@ from benchmarks import harness
 from benchmarks.harness import Race, Side, Turn, Work
 from tmanet_jax.errors import UserError
 
-CACHE_DIR = "jax_compilation_cache_dir"
 SIZE = 80_000_000
 
 
@@ -77,13 +74,3 @@ def test_the_memory_of_a_call_is_what_it_adds_at_its_highest():
     assert large is not None
     assert 0.95 * SIZE < large < 1.5 * SIZE
     assert (nothing or 0) < 0.2 * SIZE
-
-
-def test_a_program_is_compiled_once_and_then_read_from_the_cache():
-    before = getattr(jax.config, CACHE_DIR)
-    matrix = jnp.ones((64, 64))
-    done = harness.compile_twice(lambda: jax.jit(lambda x: x @ x).lower(matrix))
-    np.testing.assert_array_equal(done.program(matrix), np.full((64, 64), 64))
-    assert done.flops == pytest.approx(2 * 64**3, rel=0.01)
-    assert "1.000 times" in done.told("A product", 2 * 64**3)
-    assert getattr(jax.config, CACHE_DIR) == before

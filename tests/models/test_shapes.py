@@ -86,5 +86,6 @@ def test_training_and_its_loss_name_shapes_as_they_are(dtype: str) -> None:
 @pytest.mark.parametrize("protocol", [Protocol(), Protocol("slide", (24, 32), (16, 24))], ids=str)
 def test_streaming_names_shapes_as_they_are(protocol: Protocol) -> None:
     stream = FrameStream(untrained(small_config()), protocol)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assert misnamed_in(lambda: stream.lower(2, (33, 49), sharding)) == []
+    step, weights = stream.pure_step((33, 49))
+    arguments = stream.start(2, (33, 49)), jnp.zeros((2, 33, 49, 3), jnp.uint8), jnp.zeros(2, bool)
+    assert misnamed_in(lambda: jax.eval_shape(step, weights, *arguments)) == []

@@ -139,25 +139,6 @@ class FrameStream:
             frames_BxHxWx3 = resized_frames(np.asarray(frames_BxHxWx3), resized)
         return self._step(self._weights, state, frames_BxHxWx3, reset_B, (height, width))
 
-    def lower(
-        self, batch_size: int, size: tuple[int, int], sharding: jax.sharding.Sharding
-    ) -> jax.stages.Lowered:
-        """The program of `step` for devices that need not be at hand.
-
-        Args:
-            batch_size: B, streams that go on together.
-            size: height and width of their frames in pixels.
-            sharding: of everything that goes in.
-        """
-        state = jax.eval_shape(lambda: self._empty_state(batch_size, size))
-        frames = jax.ShapeDtypeStruct((batch_size, *self.protocol.size_of(size), 3), jnp.uint8)
-        reset = jax.ShapeDtypeStruct((batch_size,), jnp.bool_)
-        arguments = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            (self._weights, state, frames, reset),
-        )
-        return self._step.lower(*arguments, size)
-
     def pure_step(self, size: tuple[int, int]) -> tuple[PureStep, nnx.State]:
         """The step of frames that need no resizing, as a function of weights, and its weights.
 
