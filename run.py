@@ -5,6 +5,7 @@
     python run.py [MODE] --workdir=DIR
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
     python run.py export --config=configs/demo.py --format=onnx --size=HxW --output=DIR
+    python run.py publish --workdir=DIR --output=DIR
     python run.py config --config=configs/demo.py
     python run.py [MODE] --help
 
@@ -46,10 +47,11 @@ from tmanet_jax.export.folder import Format
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
+from tmanet_jax.publish.folder import publish_run
 from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
 from tmanet_jax.settings import described
 from tmanet_jax.training.loop import train
-from tmanet_jax.weights import load
+from tmanet_jax.weights import hub, load
 from tmanet_jax.workdir import fields_of, tell_contradictions
 
 _SECONDS = {"metavar": "SECONDS", "type": command_line.parse_count}
@@ -157,7 +159,7 @@ def _export(command: Command) -> None:
     options = command.options
     checkpoint = options["checkpoint"]
     export_weights(
-        Path(checkpoint) if checkpoint else load.weights_of_run(command.workdir),
+        hub.fetched(checkpoint) if checkpoint else load.weights_of_run(command.workdir),
         options["output"],
         command.settings.evaluation,
         format=options["format"],
@@ -166,6 +168,10 @@ def _export(command: Command) -> None:
         streams=options["streams"],
         calibrate=options["calibrate"],
     )
+
+
+def _publish(command: Command) -> None:
+    publish_run(command.workdir, command.options["output"])
 
 
 MODES: Mapping[str, Mode] = {
@@ -179,6 +185,12 @@ MODES: Mapping[str, Mode] = {
     ),
     "export": Mode(
         _export, "writes weights as a program for another engine", _EXPORT, needs_records=False
+    ),
+    "publish": Mode(
+        _publish,
+        "writes a run's weights with a model card, for others",
+        {"output": _EXPORT["output"]},
+        needs_records=False,
     ),
     "config": Mode(
         lambda command: print(described(command.settings)),

@@ -18,7 +18,7 @@ from benchmarks import command
 from benchmarks.findings import markdown, write_text
 from tmanet_jax.command_line import parse_count
 from tmanet_jax.errors import UserError
-from tmanet_jax.scoring.report import METRICS_FILE
+from tmanet_jax.run_file import METRICS_FILE
 
 TABLE = """Does the memory help? The demo trained with T = 0, 1, 2, 4 and several seeds, a table.
 

@@ -1,4 +1,4 @@
-"""`config.json`, what a run leaves of itself in its workdir, for all who read it."""
+"""What a run leaves in its workdir, by name, and `config.json`, in which it says what it is."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ from tmanet_jax.data import strict_json
 from tmanet_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.json"
+PICTURES_DIR = "predictions"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,20 @@
 """Render, prepare, train, go on, evaluate: with the real programs, in small."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 import pytest
 
+from tests import in_process, processes
 from tests.made import tiny_runs
+from tmanet_jax import Segmenter
 from tmanet_jax.checkpoints.damage import steps_in
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import files
@@ -143,6 +149,91 @@ def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_
         json.loads((path / "metrics.json").read_text()) for path in (finished.workdir, tmp_path)
     )
     assert got["mIoU"] == pytest.approx(expected["mIoU"], abs=1e-9)
+
+
+def published(workdir: Path, output: Path) -> dict[str, bytes]:
+    """The files of what a run publishes, by name."""
+    done = in_process.called(["publish", f"--workdir={workdir}", f"--output={output}"])
+    assert done.returncode == 0, done.stderr
+    paths = [path for path in output.rglob("*") if path.is_file()]
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths}
+
+
+def test_a_run_is_published_with_its_story(finished: Finished, tmp_path: Path) -> None:
+    found = published(finished.workdir, tmp_path / "one")
+    assert found == published(finished.workdir, tmp_path / "two")
+    pictures = {f"predictions/{path.name}" for path in finished.workdir.glob("predictions/*.png")}
+    names = {"README.md", "classes.csv", "config.json", "metrics.json", "model.safetensors"}
+    assert len(pictures) == 2
+    assert set(found) == names | pictures
+    metrics = json.loads(found["metrics.json"])
+    run = json.loads((finished.workdir / "config.json").read_text())
+    card = found["README.md"].decode()
+    for said in (
+        "license: unknown # fill in",
+        "metrics:\n- mean_iou",
+        f"python {run['command']}",
+        f"Commit {run['commit'] or 'not recorded'}; python",
+        f"step 8, mIoU {100 * metrics['mIoU']:.2f}",
+        f"{tiny_runs.NUM_EVAL} clips of the split val, step 8, segmented so: slide 48x80 at 32x64",
+        f"| degraded | {100 * metrics['groups']['degraded']['mIoU']:.2f} |",
+        f"| road | {100 * metrics['classes']['road']['IoU']:.2f} |",
+        "| train | - | - | - | 0.00 |",
+        *(f"]({name})" for name in pictures),
+    ):
+        assert said in card
+    assert json.loads(found["config.json"])["training"]["config"] == run["config"]
+
+
+def test_a_fresh_process_loads_what_is_published(finished: Finished, tmp_path: Path) -> None:
+    card = published(finished.workdir, tmp_path / "out")["README.md"].decode()
+    (example,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    picture = cv2.imread(str(next((finished.workdir / "predictions").glob("*.png"))))
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture[number:, number:])
+    program = example.replace("hf://OWNER/NAME", "out").replace("drive.mp4", "*.png")
+    program += "    result.labels.tofile(f'{result.index}.labels')\n"
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**processes.environment(), "PYTHONPATH": str(processes.PROJECT)},
+        check=True,
+    )
+    segmenter = Segmenter.load(finished.workdir / "tmanet.safetensors")
+    results = list(segmenter.stream(str(tmp_path / "*.png")))
+    assert len(results) == 3
+    for result in results:
+        labels = np.fromfile(tmp_path / f"{result.index}.labels", np.uint8)
+        np.testing.assert_array_equal(labels, result.labels.ravel())
+
+
+def test_scores_of_other_weights_are_not_published(workdir: Path, tmp_path: Path) -> None:
+    path = workdir / "metrics.json"
+    metrics = json.loads(path.read_text())
+    for number, (content, told) in enumerate(
+        (
+            ({**metrics, "step": 4}, "is of step 4, not of these weights of step 8"),
+            ({**metrics, "weights": "other.pth"}, "is of a file of weights, not of these"),
+            (None, "The run has no metrics.json yet"),
+        )
+    ):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(json.dumps(content))
+        found = published(workdir, tmp_path / str(number))
+        assert set(found) == {"README.md", "classes.csv", "config.json", "model.safetensors"}
+        assert told in found["README.md"].decode()
+        assert b"mean_iou" not in found["README.md"]
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "tmanet.safetensors"])
+def test_what_is_damaged_is_not_published(workdir: Path, tmp_path: Path, name: str) -> None:
+    path = workdir / name
+    path.write_bytes(path.read_bytes().replace(b"[", b"(", 1))
+    done = in_process.called(["publish", f"--workdir={workdir}", f"--output={tmp_path / 'out'}"])
+    assert done.returncode == 2
+    assert str(path) in done.stderr
+    assert list(tmp_path.iterdir()) == [workdir]
 
 
 def test_training_begins_with_a_pretrained_backbone(finished: Finished, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from tmanet_jax.settings import Settings
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.video.frames import PICTURE_SUFFIXES, Frames, open_frames
 from tmanet_jax.video.read import SourceFrame
-from tmanet_jax.weights import load
+from tmanet_jax.weights import hub, load
 from tmanet_jax.workdir import alone_in
 
 Format = Literal["video", "png", "labels"]
@@ -103,7 +103,7 @@ def prediction_of(
     )
     return Prediction(
         settings=dataclasses.replace(settings, evaluation=evaluation),
-        checkpoint=Path(checkpoint) if checkpoint else load.weights_of_run(workdir),
+        checkpoint=hub.fetched(checkpoint) if checkpoint else load.weights_of_run(workdir),
         source=int(source) if is_camera else source,
         output=Path(output),
         formats=tuple(name for name in get_args(Format) if name in formats),

@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
@@ -25,10 +26,13 @@ from tmanet_jax.inference.stream import FrameStream, StreamOutput
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.protocol import Protocol
+from tmanet_jax.protocol import Origin, Protocol
+from tmanet_jax.publish.folder import write_folder
+from tmanet_jax.publish.story import Story
 from tmanet_jax.video.frames import Frames, FrameSource, open_frames
 from tmanet_jax.video.read import SourceFrame
 from tmanet_jax.weights import load
+from tmanet_jax.weights.load import LoadedModel
 
 _DECODED_AHEAD = 4
 _COMPUTED_AHEAD = 2
@@ -55,6 +59,7 @@ class Segmenter:
         engine: what computes: jax on any device, or "onnxruntime" or "openvino" on a CPU, which get
             an export of the network for each size of frames (requirements-export.txt).
         dtype: of another engine, "float32" or "bfloat16"; jax computes in the model's own.
+        origin: the training that left the weights, if that is known.
 
     Raises:
         UserError: the engine is not installed, or does not compute in this type.
@@ -67,8 +72,10 @@ class Segmenter:
         protocol: Protocol | None = None,
         engine: Engine = "jax",
         dtype: str = "float32",
+        origin: Origin | None = None,
     ):
         self.classes = classes
+        self._model, self._origin = model, origin
         protocol = protocol or Protocol()
         self._stream: FrameStream | EngineStream
         if engine == "jax":
@@ -101,7 +108,9 @@ class Segmenter:
         """Reads a file of weights; frames are segmented as its network was scored.
 
         Args:
-            path: `.safetensors`, or `.pth` where torch is installed.
+            path: `.safetensors`, or `.pth` where torch is installed; a run's workdir; a folder that
+                `save_pretrained` or `run.py publish` left, or its address on the Hugging Face hub,
+                "hf://OWNER/NAME" or "hf://OWNER/NAME@REVISION" (requirements-hub.txt).
             mode: "whole" (the frame at once) or "slide" (windows); None, as in all options: the
                 file's own.
             crop_size: height and width of a window in pixels.
@@ -140,7 +149,24 @@ class Segmenter:
             scale=scale,
             memory_stride=memory_stride,
         )
-        return cls(loaded.model, loaded.classes, protocol, engine, dtype or "float32")
+        return cls(
+            loaded.model, loaded.classes, protocol, engine, dtype or "float32", loaded.origin
+        )
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Writes a folder for others: weights, what they are, and a model card to be filled in.
+
+        `load` takes the folder, or its address when it is on the hub; of a run that has a workdir,
+        `run.py publish` also tells how it was trained and scored.
+
+        Args:
+            path: a folder that is made.
+
+        Raises:
+            UserError: it is there already or cannot be written.
+        """
+        network = LoadedModel(self._model, self.classes, self.protocol, self._origin)
+        write_folder(Path(path), network, Story())
 
     def session(self, streams: int = 1) -> Session:
         """Opens streams whose frames are given as they come, one of each at a time.

@@ -18,15 +18,13 @@ from tmanet_jax import pictures
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
-from tmanet_jax.run_file import CONFIG_FILE
+from tmanet_jax.run_file import CONFIG_FILE, METRICS_FILE, PICTURES_DIR
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation
 from tmanet_jax.scoring.metrics import Scores, row_shares
 from tmanet_jax.scoring.report_page import render_page
 
-METRICS_FILE = "metrics.json"
 PAGE_FILE = "report.html"
-PICTURES_DIR = "predictions"
 WORST_DIR = "worst"
 
 

@@ -27,7 +27,7 @@ from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Origin, Protocol
-from tmanet_jax.weights import original_config, torch_files
+from tmanet_jax.weights import hub, original_config, torch_files
 from tmanet_jax.weights.names import Tensors, as_expected, tensors_of
 from tmanet_jax.weights.weight_file import (
     WeightFile,
@@ -63,16 +63,19 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> WeightFile:
     Args:
         path: `.safetensors`, or `.pth`, `.pt`, `.ckpt`, `.pth.tar` where torch is installed; or a
             run's workdir, of which the best checkpoint is read; or the folder of one of its
-            checkpoints, `WORKDIR/checkpoints/STEP`.
+            checkpoints, `WORKDIR/checkpoints/STEP`; or a folder that was published, or its address
+            on the hub, `hf://OWNER/NAME@REVISION`.
         ema: take the moving averages that a training kept beside the weights.
 
     Raises:
         UserError: there is no such file, it is damaged or of another kind, it wants to run code, or
             it is PyTorch's and torch is not installed.
     """
-    path = Path(path)
+    path = hub.fetched(path)
     _check_name(path)
     try:
+        if (path / hub.WEIGHTS).is_file():
+            path /= hub.WEIGHTS
         is_of_torch = not (path.is_dir() or _is_safetensors(path))
         if ema and not is_of_torch:
             raise UserError(f"{path} holds no moving averages (EMA): leave --ema out.")

@@ -219,11 +219,12 @@ def model_config_of(
 
 
 class LoadedModel(NamedTuple):
-    """A whole network, what it tells apart, and how it was scored, if its file says so."""
+    """A whole network, what it tells apart, and, if known, how it was scored and what left it."""
 
     model: TMANet
     classes: ClassSet
     protocol: Protocol | None
+    origin: Origin | None
 
 
 def load_model(
@@ -241,7 +242,7 @@ def load_model(
     elsewhere. What was converted or assumed is logged.
 
     Args:
-        path: `.safetensors` or `.pth`.
+        path: as `files.read` takes it.
         align_corners: how logits are up-sampled; None: as the file says.
         dtype: compute type, "float32" or "bfloat16"; None: the file's own.
         precision: of float32 products.
@@ -263,7 +264,7 @@ def load_model(
     classes = file.classes or files.classes_of_number(config.head.num_classes)
     model = blank_model(config)
     nnx.update(model, with_tensors(nnx.state(model), file.tensors))
-    return LoadedModel(model, classes, network.protocol)
+    return LoadedModel(model, classes, network.protocol, file.origin)
 
 
 def save(

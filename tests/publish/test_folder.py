@@ -1,0 +1,88 @@
+"""A published folder of weights that no run is known of; `test_end_to_end` publishes a run."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import in_process
+from tests.made.small_videos import numbered
+from tests.made.tiny_weights import CLASSES, write_weights
+from tmanet_jax import Segmenter
+from tmanet_jax.errors import UserError
+from tmanet_jax.protocol import Protocol
+
+SLIDE = Protocol("slide", (24, 32), (16, 24), memory_stride=2)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_folder_says_what_it_holds_and_predicts_the_same(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "tmanet.safetensors", protocol=SLIDE)
+    segmenter = Segmenter.load(weights)
+    segmenter.save_pretrained(tmp_path / "published")
+    again = Segmenter.load(tmp_path / "published")
+    assert (again.classes, again.protocol) == (CLASSES, SLIDE)
+    video = [numbered(number, (36, 48)) for number in range(4)]
+    for result, expected in zip(again.stream(video), segmenter.stream(video), strict=True):
+        np.testing.assert_array_equal(result.labels, expected.labels)
+
+    again.save_pretrained(tmp_path / "again")
+    published = contents(tmp_path / "published")
+    assert contents(tmp_path / "again") == published
+    assert set(published) == {"README.md", "classes.csv", "config.json", "model.safetensors"}
+    rows = csv.DictReader(published["classes.csv"].decode().splitlines())
+    colours = [(row["name"], int(row["red"]), int(row["green"]), int(row["blue"])) for row in rows]
+    assert colours == [
+        (name, *colour) for name, colour in zip(CLASSES.names, CLASSES.palette_Cx3, strict=True)
+    ]
+    said = json.loads(published["config.json"])
+    assert said["network"]["head"]["num_classes"] == 5
+    assert said["protocol"]["mode"] == "slide"
+
+
+def test_what_nobody_recorded_is_said_and_not_invented(tmp_path: Path) -> None:
+    Segmenter.load(write_weights(tmp_path / "a.pth.safetensors")).save_pretrained(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    front, text = card.removeprefix("---\n").split("\n---\n")
+    fields = dict(line.split(": ", 1) for line in front.splitlines() if ": " in line)
+    assert fields["license"].startswith("unknown # fill in")
+    assert fields["library_name"] == "tmanet-jax"
+    assert fields["pipeline_tag"] == "image-segmentation"
+    assert "metrics:" not in front and "datasets:" not in front
+    for said in (
+        "How the weights were trained is not recorded with them.",
+        "No scores are recorded with these weights.",
+        "## Pictures\n\nNone are recorded with these weights.",
+    ):
+        assert said in text
+    assert "mIoU" not in text
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    segmenter = Segmenter.load(write_weights(tmp_path / "tmanet.safetensors"))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="is there already"):
+        segmenter.save_pretrained(tmp_path / "out")
+    with pytest.raises(UserError, match="cannot be written"):
+        segmenter.save_pretrained(tmp_path / "tmanet.safetensors" / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [("", "Say where to: --output="), ("out", "There is no file of weights at")],
+)
+def test_a_run_without_weights_is_not_published(tmp_path: Path, output: str, told: str) -> None:
+    words = ["--config=configs/demo.py", f"--workdir={tmp_path}", f"--output={output}"]
+    done = in_process.called(["publish", *words])
+    assert done.returncode == 2
+    assert told in done.stderr
