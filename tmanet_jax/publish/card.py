@@ -1,6 +1,6 @@
 """The model card of a published network, with the fields that the hub reads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,7 +9,7 @@ from flax import nnx
 
 from tmanet_jax.data.classes import NUMBERED
 from tmanet_jax.errors import counted
-from tmanet_jax.publish.story import Metrics, Story, Training
+from tmanet_jax.publish.story import Metrics, Scores, Story, Training
 from tmanet_jax.weights.load import LoadedModel
 
 _FRONT = """\
@@ -126,37 +126,25 @@ def _training(training: Training | None, origin: str) -> str:
 
 
 def _scores(metrics: Metrics) -> str:
-    means = {"all": metrics, **metrics.groups}.items()
-    columns = ("mIoU", "mAcc", "mDice", "aAcc")
-    of_classes = ("IoU", "Acc", "Dice", "frequency")
+    clips: dict[str, Scores] = {"all": metrics, **metrics.groups}
+    means = {name: (x.mIoU, x.mAcc, x.mDice, x.aAcc, x.fwIoU) for name, x in clips.items()}
+    classes = {name: (x.IoU, x.Acc, x.Dice, x.frequency) for name, x in metrics.classes.items()}
     return _SCORES.format(
         clips=counted(metrics.clips, "clip"),
         split=metrics.split,
         step=metrics.step,
         how=metrics.scored,
-        means=_table(
-            ("clips", *columns),
-            ((name, *(_percent(getattr(x, column)) for column in columns)) for name, x in means),
-        ),
-        classes=_table(
-            ("class", *of_classes[:-1], "pixels"),
-            (
-                (name, *(_percent(getattr(x, column)) for column in of_classes))
-                for name, x in metrics.classes.items()
-            ),
-        ),
+        means=_table(("clips", "mIoU", "mAcc", "mDice", "aAcc", "fwIoU"), means),
+        classes=_table(("class", "IoU", "Acc", "Dice", "pixels"), classes),
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines
-    )
-
-
-def _percent(fraction: float | None) -> str:
-    return "-" if fraction is None else f"{100 * fraction:.2f}"
+def _table(head: Sequence[str], fractions: Mapping[str, Sequence[float | None]]) -> str:
+    rows = [head, ["---"] * len(head)]
+    for name, row in fractions.items():
+        cells = ["-" if value is None else f"{100 * value:.2f}" for value in row]
+        rows.append([name.replace("|", "&#124;"), *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _pictures(names: Sequence[str]) -> str:

@@ -22,18 +22,19 @@ class ClassScore:
     frequency: float | None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Of some clips, as `metrics.json` has them."""
+    """Of some clips, as `metrics.json` has them; older ones have no fwIoU."""
 
     mIoU: float | None
     mAcc: float | None
     mDice: float | None
     aAcc: float | None
+    fwIoU: float | None = None
     classes: Mapping[str, ClassScore]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Metrics(Scores):
     """Of a split.
 
