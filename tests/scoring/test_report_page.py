@@ -1,14 +1,13 @@
 """The report page in a real browser, as its reader uses it."""
 
 import dataclasses
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import chromium, requests
 from tests.made.small_reports import NUM_FRAMES, assessment_of, street
 from tmanet_jax.scoring.report import write_report
 
@@ -17,32 +16,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1600",
-)
-
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Chrome]":
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with chromium("--disable-gpu", "--window-size=1200,1600") as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +46,7 @@ def source(page: "Chrome", selector: str) -> str:
 
 def test_the_page_loads_alone_and_without_errors(page: "Chrome") -> None:
     assert page.find_element("css selector", "h1").text == "Evaluation of a TMANet"
-    requested = [
-        message["params"]["request"]["url"]
-        for message in (
-            json.loads(entry["message"])["message"] for entry in page.get_log("performance")
-        )
-        if message["method"] == "Network.requestWillBeSent"
-    ]
+    requested = requests(page)
     assert requested
     assert all(url.startswith(("file:", "data:")) for url in requested), requested
     assert page.get_log("browser") == []
