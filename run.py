@@ -41,9 +41,8 @@ from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
-from tmanet_jax.export.command import export_weights
+from tmanet_jax.export.command import FORMATS, export_weights
 from tmanet_jax.export.engine import Engine
-from tmanet_jax.export.folder import Format
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
@@ -99,7 +98,7 @@ _PREDICTION: Options = {
 _EXPORT: Options = {
     "output": option("a folder that is made", metavar="DIR", default=""),
     "checkpoint": _PREDICTION["checkpoint"],
-    "format": option(", ".join(get_args(Format)), metavar="NAME", default=""),
+    "format": option(", ".join(FORMATS), metavar="NAME", default=""),
     "size": option(
         "height x width of the frames in pixels", metavar="HxW", type=command_line.parse_size
     ),
@@ -117,6 +116,12 @@ _EXPORT: Options = {
     "calibrate": option(
         "a video, folder or glob: OpenVINO in 8 bits, calibrated on its first frames",
         metavar="SOURCE",
+        default="",
+    ),
+    "runtime": option(
+        "folder or tarball of the npm package onnxruntime-web, for format web; default npm "
+        "fetches it",
+        metavar="PATH",
         default="",
     ),
 }
@@ -167,6 +172,7 @@ def _export(command: Command) -> None:
         program=options["program"],
         streams=options["streams"],
         calibrate=options["calibrate"],
+        runtime=options["runtime"],
     )
 
 

@@ -7,8 +7,11 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.program import Kind
 from tmanet_jax.export.quantise import calibration_frames
+from tmanet_jax.export.web import export_page
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.weights import load
+
+FORMATS = (*get_args(Format), "web")
 
 
 def export_weights(
@@ -21,6 +24,7 @@ def export_weights(
     program: str,
     streams: int,
     calibrate: str,
+    runtime: str,
 ) -> None:
     """Writes and checks an export, and says how it agrees with the network.
 
@@ -29,11 +33,12 @@ def export_weights(
         output: a folder that is made.
         evaluation: how frames are segmented where the weights do not say; not its scale, since an
             export has one size of frames.
-        format: see `export_network`, as the following ones.
+        format: one of FORMATS; see `export_network`, as the following ones, and `export_page`.
         size: height and width of the frames.
         program: the step or the whole clip.
         streams: videos or clips at a time.
         calibrate: a video, folder or glob for 8 bits; empty: float32.
+        runtime: for format web, the package of its runtime; empty: it is fetched.
 
     Raises:
         UserError: something is missing or wrong, or the export is not the network.
@@ -41,21 +46,34 @@ def export_weights(
     if not output or size is None:
         raise UserError("Say where to and for which frames: --output=exported --size=256x512.")
     for option, value, choices in (
-        ("--format", format, get_args(Format)),
+        ("--format", format, FORMATS),
         ("--program", program, get_args(Kind)),
     ):
         if value not in choices:
             raise UserError(f"{option} is {value!r}: choose {' or '.join(choices)}.")
+    if format == "web" and (program != "stream" or streams != 1 or calibrate):
+        raise UserError(
+            "Format web segments one video as it plays, in float32: drop --program, --streams and "
+            "--calibrate."
+        )
+    if format != "web" and runtime:
+        raise UserError(f"Format {format} takes no --runtime: that is for format web.")
     loaded = load.load_model(checkpoint, dtype="float32", attention="chunked")
-    agreement = export_network(
-        loaded.model,
-        loaded.classes,
-        evaluation.for_weights(loaded.protocol).protocol.but(scale=1.0),
-        Path(output),
-        format=next(name for name in get_args(Format) if name == format),
-        size=size,
-        program=next(name for name in get_args(Kind) if name == program),
-        streams=streams,
-        calibration=calibration_frames(calibrate, size) if calibrate else (),
-    )
+    protocol = evaluation.for_weights(loaded.protocol).protocol.but(scale=1.0)
+    if format == "web":
+        agreement = export_page(
+            loaded.model, loaded.classes, protocol, Path(output), size=size, runtime=runtime
+        )
+    else:
+        agreement = export_network(
+            loaded.model,
+            loaded.classes,
+            protocol,
+            Path(output),
+            format=next(name for name in get_args(Format) if name == format),
+            size=size,
+            program=next(name for name in get_args(Kind) if name == program),
+            streams=streams,
+            calibration=calibration_frames(calibrate, size) if calibrate else (),
+        )
     print(f"{output}: {agreement}.")

@@ -85,7 +85,7 @@ def compared(program: Program, folder: Path) -> Agreement:
     Raises:
         UserError: it cannot be run.
     """
-    calls, resets = _video(program)
+    calls, resets = calls_of(program)
     video, result = folder / "video.npz", folder / "result.npz"
     try:
         np.savez(video, frames=calls, resets=resets)
@@ -98,10 +98,10 @@ def compared(program: Program, folder: Path) -> Agreement:
     finally:
         video.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
-    return _compared(program, calls, resets, found)
+    return agreement_of(program, calls, resets, found)
 
 
-def _video(program: Program) -> tuple[np.ndarray, np.ndarray]:
+def calls_of(program: Program) -> tuple[np.ndarray, np.ndarray]:
     """What goes in call by call, with resets: a pattern that moves, with noise."""
     b, *clip, height, width, _ = program.inputs["frames"].shape
     length = NUM_FRAMES + sum(clip)
@@ -124,9 +124,17 @@ def _video(program: Program) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(clips), resets_LxB
 
 
-def _compared(
+def agreement_of(
     program: Program, calls: np.ndarray, resets: np.ndarray, found: dict[str, np.ndarray]
 ) -> Agreement:
+    """Compares what an engine computed for `calls_of` with the network.
+
+    Args:
+        program: the network's.
+        calls: frames of all streams, or clips, call by call.
+        resets: B truth values a call.
+        found: `labels` and `logits`, call by call.
+    """
     step = jax.jit(program.function)
     state = {
         name: np.zeros(spec.shape, spec.dtype)
