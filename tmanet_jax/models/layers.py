@@ -208,9 +208,10 @@ class BatchNorm(nnx.Module):
         for slot in range(slots):
             mean_C = _moved(mean_C, mean_SxC[slot])
             var_C = _moved(var_C, unbiased_SxC[slot])
-        self.mean[...] = lax.stop_gradient(mean_C).astype(self.mean[...].dtype)
-        self.var[...] = lax.stop_gradient(var_C).astype(self.var[...].dtype)
-        self.num_updates[...] = self.num_updates[...] + slots
+        # `variable[...] = ` compares shardings, which takes a sixth of the time of tracing a step
+        self.mean.set_value(lax.stop_gradient(mean_C).astype(self.mean[...].dtype))
+        self.var.set_value(lax.stop_gradient(var_C).astype(self.var[...].dtype))
+        self.num_updates.set_value(self.num_updates[...] + slots)
 
 
 def _mean_and_variance(x_BxSxHxWxC: jax.Array, near_C: jax.Array) -> tuple[jax.Array, jax.Array]:
