@@ -105,7 +105,8 @@ def test_clips_without_labels_are_shown(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
-def test_frames_of_one_pixel_are_shown(tmp_path, size):
+def test_frames_of_one_pixel_are_shown(tmp_path, size, monkeypatch):
+    monkeypatch.setattr(browse, "_PANEL_HEIGHT", 8)  # 300 columns are not a picture of 57,600
     plans = {"train": SplitPlan([NoiseClip(0, size=size)], labelled=True)}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     for seed in range(4):  # other ratios
