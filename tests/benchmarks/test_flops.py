@@ -30,7 +30,7 @@ HEAD = TMAHeadConfig(
 NETWORKS = [
     ModelConfig(ResNetConfig(depth=50, width=4, blocks=(1, 1, 2, 1)), HEAD),
     ModelConfig(ResNetConfig(depth=18, width=6, blocks=(2, 1, 1, 1), deep_stem=False), HEAD),
-    ModelConfig(ResNetConfig(depth=50, width=4, blocks=(1, 1, 1, 1)), HEAD, memory_gradient=False),
+    ModelConfig(ResNetConfig(depth=18, width=4, blocks=(1, 1, 1, 1)), HEAD, memory_gradient=False),
     ModelConfig(ResNetConfig(depth=18, width=4, blocks=(1, 1, 1, 1)), replace(HEAD, num_memory=0)),
 ]
 
