@@ -19,7 +19,7 @@ from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, abstract_model
 
 def small_config(num_memory: int = 2, **changes: Any) -> ModelConfig:
     config = ModelConfig(
-        backbone=ResNetConfig(width=8, blocks=(1, 1, 1, 1)),
+        backbone=ResNetConfig(depth=18, width=8, blocks=(1, 1, 1, 1)),
         head=TMAHeadConfig(
             num_classes=5,
             num_memory=num_memory,
