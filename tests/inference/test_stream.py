@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.made.small_networks import initialised
+from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.inference import stream
@@ -85,8 +85,7 @@ def assert_stream_is_clip(
     assert jax.tree.map(jnp.shape, state) == shapes
 
 
-@pytest.mark.parametrize("memory_stride", [1, 3])
-@pytest.mark.parametrize("num_memory", [0, 1, 2, 4])
+@pytest.mark.parametrize(("num_memory", "memory_stride"), [(0, 1), (1, 3), (2, 1), (4, 3)])
 def test_every_frame_is_that_of_the_whole_clip(num_memory: int, memory_stride: int) -> None:
     length = num_memory * memory_stride + 4
     config = Protocol(memory_stride=memory_stride)
@@ -98,11 +97,8 @@ def test_every_frame_is_that_of_the_whole_clip(num_memory: int, memory_stride: i
     "config",
     [
         Protocol(scale=0.5),
-        Protocol(scale=(30, 80)),
         Protocol(train_height=20),
-        dataclasses.replace(SLIDE, scale=0.75),
         dataclasses.replace(SLIDE, scale=(90, 120)),
-        dataclasses.replace(SLIDE, train_height=26),
     ],
     ids=str,
 )
@@ -161,7 +157,7 @@ def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
 
 
 def test_the_published_network_streams_as_it_segments_clips() -> None:
-    model = initialised(ModelConfig(ResNetConfig(), TMAHeadConfig(num_memory=2)))
+    model = untrained(ModelConfig(ResNetConfig(), TMAHeadConfig(num_memory=2)))
     assert_stream_is_clip(model, Protocol(), video(1, 4, (41, 57)), no_resets(1, 4))
 
 

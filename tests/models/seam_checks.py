@@ -9,11 +9,12 @@ import numpy as np
 from flax import nnx
 
 from tests.inference.test_stream import assert_stream_is_clip, no_resets, video
+from tests.made.small_networks import initialised
 from tests.models.test_tmanet import trained
 from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.losses import LossConfig
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -25,7 +26,7 @@ def check_trains_and_goes_on_from_a_checkpoint(config: ModelConfig, tmp_path: Pa
     """Four steps lower the loss of one batch; the saved state comes back bit by bit."""
     mesh = make_mesh(jax.devices()[:1])
     optimizer = make_optimizer(OptimizerConfig(), num_steps=10)
-    graphdef, state = init_state(TMANet(config, rngs=nnx.Rngs(0)), optimizer)
+    graphdef, state = init_state(initialised(config), optimizer)
     step = compile_train_step(Recipe(graphdef, optimizer, LossConfig(), True, seed=0), mesh)
     batch = put_batch(noise(config), mesh)
     losses = []
