@@ -2,10 +2,12 @@
 
 import ast
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -50,8 +52,10 @@ RENDER = (
 
 
 def render_records(data_dir: Path) -> None:
-    """Records with four memory frames."""
-    ensure_records(data_dir, size=(64, 128), num_train=NUM_TRAIN, num_eval=NUM_EVAL, memory_range=4)
+    """Records with four memory frames, rendered here: processes would import everything again."""
+    counts = {"num_train": NUM_TRAIN, "num_eval": NUM_EVAL}
+    with mock.patch.object(os, "cpu_count", return_value=1):
+        ensure_records(data_dir, size=(64, 128), **counts, memory_range=4)
 
 
 def command(data_dir: Path, *arguments: str) -> list[str]:

@@ -28,7 +28,7 @@ def main(data_dir: str, meshes: str, *distributed: str) -> None:
         coordinator, count, index = distributed
         jax.distributed.initialize(coordinator, int(count), int(index))
     config = tiny_runs.config(
-        Path(data_dir), eval__ratios=(0.75, 1.0), eval__crop_size=(48, 80), eval__stride=(32, 64)
+        Path(data_dir), eval__ratios=(0.75,), eval__crop_size=(48, 80), eval__stride=(32, 64)
     )
     run = settings.from_config(config)
     graphdef, *state = nnx.split(untrained(run.model), nnx.Param, nnx.BatchStat)

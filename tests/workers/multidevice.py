@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks import hlo
-from configs import demo
 from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.data.pipeline import train_batches
@@ -20,7 +20,7 @@ from tmanet_jax.scoring.evaluate import evaluate
 from tmanet_jax.training.recipe import initial_state
 from tmanet_jax.training.step import compile_train_step
 
-NUM_STEPS = 3
+NUM_STEPS = 2
 
 MESHES = ((1, 1), (8, 1), (8, 2), (8, 8))
 """Devices, and how many of them share an image."""
@@ -28,12 +28,7 @@ MESHES = ((1, 1), (8, 1), (8, 2), (8, 8))
 
 def main(data_dir: str) -> None:
     """One JSON object a mesh: its losses, its statistics, its confusion matrices."""
-    config = demo.get_config()
-    config.batch_size = 8
-    config.data.dir = data_dir
-    config.data.crop_size = (48, 80)
-    config.model.width = tiny_runs.WIDTH
-    run = settings.from_config(config)
+    run = settings.from_config(tiny_runs.config(Path(data_dir), batch_size=8))
     for num_devices, space in MESHES:
         mesh = make_mesh(jax.devices()[:num_devices], MeshConfig(space))
         print(json.dumps(results(run, mesh)), flush=True)
