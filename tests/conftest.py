@@ -12,10 +12,18 @@ COMPILED = Path.home() / ".cache" / "tmanet_jax" / "tests"
 OF_THE_WHOLE = """
     test_parity*.py test_bad_input.py test_readme.py benchmarks/* export/* inference/* parallel/*
     scoring/* training/* models/test_*_seam.py data_prep/test_browse.py
-    data_prep/test_camvid_frames.py
-    data_prep/test_prepare_*.py data_prep/test_synthetic.py data_prep/test_verification.py
+    data_prep/test_camvid_frames.py data_prep/test_prepare_*.py data_prep/test_synthetic.py
+    data_prep/test_verification.py
 """
 """What trains, renders, or starts the program: the default suite, but not its group `unit`."""
+
+
+LONGEST = """
+    test_parity.py training/test_faults.py parallel/test_multidevice.py models/test_shapes.py
+    training/test_end_to_end.py training/test_workdir.py models/test_head_seam.py
+    inference/test_stream.py scoring/test_evaluation.py scoring/test_modes.py
+"""
+"""Files that begin first: a long one that begins last is waited for."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the group `unit`: the tests of the default suite that are of a module or two."""
+    """Marks the group `unit`: tests of the default suite of a module or two; long files first."""
     here = Path(__file__).parent
     others = re.findall(r"not (\w+)", " ".join(config.getini("addopts")))
     for item in items:
@@ -36,6 +44,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         is_other = any(mark.name in others for mark in item.iter_markers())
         if not (is_other or any(path.match(pattern) for pattern in OF_THE_WHOLE.split())):
             item.add_marker(pytest.mark.unit)
+    order = {here / name: number for number, name in enumerate(LONGEST.split())}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
