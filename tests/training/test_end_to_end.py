@@ -189,6 +189,7 @@ def test_a_fresh_process_loads_what_is_published(finished: Finished, tmp_path: P
     card = published(finished.workdir, tmp_path / "out")["README.md"].decode()
     (example,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     picture = cv2.imread(str(next((finished.workdir / "predictions").glob("*.png"))))
+    assert picture is not None
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"{number}.png"), picture[number:, number:])
     program = example.replace("hf://OWNER/NAME", "out").replace("drive.mp4", "*.png")
