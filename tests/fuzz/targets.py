@@ -28,6 +28,7 @@ from data_prep.source import SourceTree, UnpackedFile, read_frame
 from tests.made import small_cityscapes, tiny_runs
 from tests.made.small_cityscapes import noise, write_png
 from tests.made.small_clips import NoiseClip
+from tests.made.small_reports import assessment_of, street
 from tests.made.small_videos import numbered, with_sound, write_video
 from tests.made.tiny_weights import write_weights
 from tmanet_jax import command_line
@@ -39,6 +40,9 @@ from tmanet_jax.data.records import EncodedClip, open_clips
 from tmanet_jax.inference.outputs import Manifest, open_manifest
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, replicated
+from tmanet_jax.protocol import Origin
+from tmanet_jax.publish.story import story_of
+from tmanet_jax.scoring.report import metrics_json
 from tmanet_jax.video.frames import open_frames
 from tmanet_jax.weights import conversion, files
 
@@ -263,8 +267,19 @@ def prepare_folder(path: Path) -> Found:
     return {}
 
 
+def write_story(folder: Path) -> None:
+    about = {"config": {"num_steps": 8}, "command": "run.py", "versions": {"jax": "0.10.2"}}
+    (folder / "config.json").write_text(json.dumps(about))
+    (folder / "metrics.json").write_text(metrics_json(assessment_of(street(2, (32, 64)))))
+
+
+def read_story(folder: Path) -> Found:
+    story_of(folder, Origin(8))
+    return {}
+
+
 TARGETS: Mapping[str, Target] = {
-    "weights": Target(lambda path: write_weights(path / "weights.safetensors"), convert, 180),
+    "weights": Target(lambda path: write_weights(path / "weights.safetensors"), convert, 160),
     "pth": Target(write_pth, convert, 100),
     "records": Target(write_clips, read_clips, 130),
     "encoded": Target(write_encoded, read_encoded, 110),
@@ -276,6 +291,7 @@ TARGETS: Mapping[str, Target] = {
     "checkpoints": Target(write_checkpoints, restored, 30),
     "training": Target(write_checkpoints, gone_on, 30),
     "manifest": Target(MANIFEST.write, read_manifest, 40),
+    "story": Target(write_story, read_story, 20),
     "run": Target(write_words(RUN_WORDS), parse_run, 40),
     "preparation": Target(write_words(PREPARATION_WORDS), prepare_folder, 20),
 }
