@@ -47,11 +47,11 @@ from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.publish.folder import publish_run
-from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
+from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_run
 from tmanet_jax.settings import described
 from tmanet_jax.training.loop import train
 from tmanet_jax.weights import hub, load
-from tmanet_jax.workdir import fields_of, tell_contradictions
+from tmanet_jax.workdir import tell_contradictions
 
 _SECONDS = {"metavar": "SECONDS", "type": command_line.parse_count}
 _PROCESSES: Options = {
@@ -128,12 +128,11 @@ _EXPORT: Options = {
 
 
 def _train(command: Command) -> None:
-    train(command.settings, command.workdir, fields_of(command.config))
+    train(command.settings, command.workdir)
 
 
 def _evaluate(command: Command) -> None:
-    submit = command.options["submit"]
-    evaluate_workdir(command.settings, command.workdir, Path(submit) if submit else None)
+    evaluate_run(command.settings, command.workdir, submit=command.options["submit"] or None)
 
 
 def _consistency(command: Command) -> None:

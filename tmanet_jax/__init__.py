@@ -13,10 +13,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tmanet_jax.command_line import read_settings
     from tmanet_jax.data.records import open_clips
+    from tmanet_jax.inference.predict import Prediction, predict
     from tmanet_jax.inference.segmenter import Segmenter
     from tmanet_jax.models.tmanet import ModelConfig, TMANet
-    from tmanet_jax.scoring.evaluate import evaluate
+    from tmanet_jax.scoring.modes import evaluate_run as evaluate
     from tmanet_jax.settings import Settings
     from tmanet_jax.training.loop import train
     from tmanet_jax.weights.load import load_model as load_weights
@@ -24,24 +26,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ModelConfig",
+    "Prediction",
     "Segmenter",
     "Settings",
     "TMANet",
     "evaluate",
     "load_weights",
     "open_clips",
+    "predict",
+    "read_settings",
     "save_weights",
     "train",
 ]
 
 _PLACES = {
     "ModelConfig": "models.tmanet.ModelConfig",
+    "Prediction": "inference.predict.Prediction",
     "Segmenter": "inference.segmenter.Segmenter",
     "Settings": "settings.Settings",
     "TMANet": "models.tmanet.TMANet",
-    "evaluate": "scoring.evaluate.evaluate",
+    "evaluate": "scoring.modes.evaluate_run",
     "load_weights": "weights.load.load_model",
     "open_clips": "data.records.open_clips",
+    "predict": "inference.predict.predict",
+    "read_settings": "command_line.read_settings",
     "save_weights": "weights.load.save",
     "train": "training.loop.train",
 }

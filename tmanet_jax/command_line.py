@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -153,6 +154,23 @@ def _given(words: Sequence[str], modes: Mapping[str, Mode]) -> tuple[Mapping[str
         parser.add_argument(f"--{name}", dest=name, **but_default)
     found, others = parser.parse_known_args(words)
     return vars(found), others
+
+
+def read_settings(
+    config: str | os.PathLike[str], fields: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings that a configuration file makes, for programs and notebooks.
+
+    Args:
+        config: the file, as in "configs/demo.py".
+        fields: what is to be otherwise, by the names of the command line: {"num_steps": 50,
+            "model.num_memory": 1}.
+
+    Raises:
+        UserError: the file, a field or its value is wrong.
+    """
+    words = [f"--config.{name}={value}" for name, value in (fields or {}).items()]
+    return read_config(os.fspath(config), words).settings
 
 
 def read_config(path: str, words: Sequence[str]) -> Configured:

@@ -25,7 +25,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import open_split
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.scoring.clips import compile_segmenter
-from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_workdir
+from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_run
 from tmanet_jax.scoring.trained_network import load_trained, named_file
 from tmanet_jax.scoring.videos import clips_of, find_videos
 from tmanet_jax.settings import Settings
@@ -75,7 +75,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Street:
 def scored(street: Street, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workdir after mode eval, with results for the server."""
     workdir = tmp_path_factory.mktemp("scored")
-    evaluate_workdir(street.run, workdir, submit=workdir / "results")
+    evaluate_run(street.run, workdir, submit=workdir / "results")
     return workdir
 
 
@@ -123,16 +123,16 @@ def test_results_are_label_ids_named_as_the_frames(street: Street, scored: Path)
 
 def test_a_split_without_labels_is_written_and_not_scored(street: Street, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no labels.*--submit"):
-        evaluate_workdir(street.on("test"), tmp_path / "run")
-    evaluate_workdir(street.on("test"), tmp_path / "run", submit=tmp_path / "results")
+        evaluate_run(street.on("test"), tmp_path / "run")
+    evaluate_run(street.on("test"), tmp_path / "run", submit=tmp_path / "results")
     assert len(list((tmp_path / "results").iterdir())) == NUM_TEST
     assert not (tmp_path / "run" / "metrics.json").exists()
     with pytest.raises(UserError, match=r"pixelheim_.*no result of the split 'val'"):
-        evaluate_workdir(street.run, tmp_path / "run", submit=tmp_path / "results")
+        evaluate_run(street.run, tmp_path / "run", submit=tmp_path / "results")
 
 
 def test_several_sizes_and_flips_score_too(street: Street, scored: Path, tmp_path: Path) -> None:
-    evaluate_workdir(street.with_eval(ratios=(0.75, 1.0), flip=True), tmp_path)
+    evaluate_run(street.with_eval(ratios=(0.75, 1.0), flip=True), tmp_path)
     one, several = np.array(metrics(scored)["confusion"]), np.array(metrics(tmp_path)["confusion"])
     np.testing.assert_array_equal(several.sum(1), one.sum(1))
     assert (several != one).any()
@@ -179,14 +179,14 @@ def test_a_network_is_scored_as_it_was_unless_told_otherwise(
     def of_file(run: Settings) -> Settings:
         return dataclasses.replace(run, init=load.InitConfig(checkpoint=str(path)))
 
-    evaluate_workdir(of_file(street.run), tmp_path / "weights")
+    evaluate_run(of_file(street.run), tmp_path / "weights")
     told = capsys.readouterr().out
     assert "whole, memory stride 2, resized by 0.5" in told and "configuration has whole" in told
     half = street.with_eval(protocol=dataclasses.replace(protocol, memory_stride=1))
-    evaluate_workdir(half, tmp_path / "named")
+    evaluate_run(half, tmp_path / "named")
     assert metrics(tmp_path / "weights")["confusion"] == metrics(tmp_path / "named")["confusion"]
     quarter = street.run.evaluation.told_besides(scale=0.25)
-    evaluate_workdir(of_file(street.with_eval(**vars(quarter))), tmp_path / "told")
+    evaluate_run(of_file(street.with_eval(**vars(quarter))), tmp_path / "told")
     assert metrics(tmp_path / "told")["confusion"] != metrics(tmp_path / "named")["confusion"]
     evaluate_consistency(of_file(videos), tmp_path / "videos")
     assert "whole, memory stride 2, resized by 0.5" in capsys.readouterr().out
@@ -200,6 +200,6 @@ def test_streams_have_one_view(videos: Settings, tmp_path: Path) -> None:
 
 
 def test_the_player_shows_a_video(street: Street, videos: Settings, tmp_path: Path) -> None:
-    evaluate_workdir(street.with_eval(video_dir=videos.data.dir), tmp_path)
+    evaluate_run(street.with_eval(video_dir=videos.data.dir), tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert all(f"rasterburg_000000_{number:06d}" in page for number in range(9))

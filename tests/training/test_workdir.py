@@ -157,7 +157,7 @@ def test_a_finished_run_is_told_that_nothing_trains(workdir: Path, data_dir: Pat
     )
     last = files.read(workdir / "last.safetensors")
     (workdir / "checkpoints" / "2" / "metrics" / "metrics").write_text('{"mIoU": 0.9}')
-    train(settings.from_config(config), workdir, fields_of(config))
+    train(settings.from_config(config), workdir)
     log = (workdir / "train.log").read_text()
     assert "optimizer.learning_rate is 0.15 there and 0.01 here" in log
     assert "nothing is trained, whatever has changed" in log

@@ -45,28 +45,28 @@ SoundChoice = Literal["keep", "none"]
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".gif")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What is to be predicted, and how.
 
     Attributes:
-        settings: how the network computes, and how frames are segmented where weights do not say.
         checkpoint: file of weights.
         source: video file or stream, picture, folder or glob of pictures, or number of a camera.
         output: folder of the results.
         formats: what is written there.
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
         sound: of the video, "keep" it or "none".
+        settings: how the network computes, and how frames are segmented where weights do not say.
         engine: what computes; see `Segmenter`.
     """
 
-    settings: Settings
     checkpoint: Path
     source: str | int
     output: Path
-    formats: tuple[Format, ...]
-    on_error: OnError
-    sound: SoundChoice
+    formats: tuple[Format, ...] = ("video",)
+    on_error: OnError = "keep"
+    sound: SoundChoice = "keep"
+    settings: Settings = dataclasses.field(default_factory=Settings)
     engine: Engine = "jax"
 
 
@@ -128,6 +128,9 @@ def _check_choices(formats: list[str], on_error: str, sound: str, engine: str) -
 
 def predict(prediction: Prediction) -> None:
     """Writes what is not there yet, and tells broken frames and where the results are.
+
+    Args:
+        prediction: what is to be segmented, and where to.
 
     Raises:
         UserError: bad input; or a broken frame that is to stop the run, after what was done so far

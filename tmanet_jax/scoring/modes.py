@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flax import nnx
@@ -12,8 +13,8 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import local_mesh, to_default_device
-from tmanet_jax.scoring.clips import compile_segmenter
-from tmanet_jax.scoring.evaluate import Assessment, assess, evaluate, segment_split
+from tmanet_jax.scoring.clips import SegmentedClip, compile_segmenter
+from tmanet_jax.scoring.evaluate import Assessment, Evaluation, assess, evaluate, segment_split
 from tmanet_jax.scoring.report import write_report
 from tmanet_jax.scoring.submission import Submission
 from tmanet_jax.scoring.trained_network import load_trained, named_file, scored_as_before
@@ -32,22 +33,35 @@ MAX_PLAYER_FRAMES = 60
 """Each takes some 300 kB of the page at Cityscapes' size."""
 
 
-def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = None) -> None:
+def evaluate_run(
+    settings: Settings,
+    workdir: str | os.PathLike[str] | None = None,
+    *,
+    submit: str | os.PathLike[str] | None = None,
+    on_clip: Callable[[SegmentedClip], object] | None = None,
+) -> Evaluation | None:
     """Scores `settings.init.checkpoint`, or else the best checkpoint of the workdir.
 
     A file of weights says itself what network it is of. Process 0 writes the report.
 
     Args:
         settings: of the run.
-        workdir: of the run.
+        workdir: of the run; None: the weights are a file, and no report is written.
         submit: a directory for the predictions, in the format of the data set's server; then the
             split may be one without labels, which is segmented and not scored.
+        on_clip: called with each clip of this process and what the network says of it.
+
+    Returns:
+        The scores; None of a split without labels.
 
     Raises:
         UserError: bad input, or nothing to score.
     """
     file = named_file(settings)
-    settings = scored_as_before(settings, workdir, file)
+    if workdir is None and file is None:
+        raise UserError("Name what to score: a workdir, or a file of weights in init.checkpoint.")
+    folder = Path(workdir or "")
+    settings = scored_as_before(settings, folder, file)
     records = open_split(
         settings,
         settings.data.eval_split,
@@ -55,10 +69,11 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
         unlabelled_ok=submit is not None,
     )
     player_clips = _player_clips(settings)
-    submission = None if submit is None else Submission.begin(submit, records)
-    trained = load_trained(settings, workdir, records.info.classes, file)
-    make_workdir(workdir)
-    check_processes_agree(records, None if settings.init.checkpoint else workdir)
+    submission = None if submit is None else Submission.begin(Path(submit), records)
+    trained = load_trained(settings, folder, records.info.classes, file)
+    if workdir is not None:
+        make_workdir(folder)
+    check_processes_agree(records, None if settings.init.checkpoint else folder)
     program = compile_segmenter(
         trained.graphdef,
         settings.model.head.num_memory,
@@ -66,31 +81,39 @@ def evaluate_workdir(settings: Settings, workdir: Path, submit: Path | None = No
         local_mesh(settings.mesh),
     )
     segmenter = program.with_weights(*trained.weights)
-    if not records.labelled:
-        assert submission is not None
-        for segmented in segment_split(segmenter, records, title="segment"):
+    evaluation = None
+
+    def take(segmented: SegmentedClip) -> None:
+        if submission is not None:
             submission.add(segmented)
+        if on_clip is not None:
+            on_clip(segmented)
+
+    if not records.labelled:
+        for segmented in segment_split(segmenter, records, title="segment"):
+            take(segmented)
     else:
         for doubt in records.label_doubts(trains=False):
             distributed.tell(doubt)
-        evaluation = evaluate(segmenter, records, *([] if submission is None else [submission.add]))
-        if distributed.is_first():
+        evaluation = evaluate(segmenter, records, take)
+        if workdir is not None and distributed.is_first():
             assessed = assess(evaluation, segmenter, records, trained.step)
             assessed = dataclasses.replace(
                 assessed,
                 weights=settings.init.checkpoint,
                 player=list(segmenter.segment(player_clips)),
             )
-            distributed.tell(write_report(assessed, workdir))
+            distributed.tell(write_report(assessed, folder))
     if submission is not None:
         distributed.tell(str(submission))
+    return evaluation
 
 
 def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     """Scores a trained network on videos, every frame and over time, in WORKDIR/consistency.
 
     The clips of the split are neighbouring frames with labels; the network is that of
-    `evaluate_workdir`. One stream runs on one device.
+    `evaluate_run`. One stream runs on one device.
 
     Raises:
         UserError: bad input, nothing to score, or several processes.

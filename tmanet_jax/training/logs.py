@@ -22,6 +22,9 @@ from tmanet_jax.workdir import RunDescription
 PROFILE_DIR = "profile"
 _STEP_NAME = "train"
 
+OnMetrics = Callable[[int, Mapping[str, float]], object]
+"""Given a step and its metrics by name; True ends the training."""
+
 
 class RunLog:
     """Log of one run; a context manager.
@@ -33,9 +36,21 @@ class RunLog:
         workdir: of the run.
         first_step: where the run begins.
         to: names of loggers.
+        on_metrics: called in every process with a step and what is told of it, by name.
+
+    Attributes:
+        stops: whether it has returned True.
     """
 
-    def __init__(self, workdir: Path, first_step: int, to: Sequence[str] = ("tensorboard",)):
+    def __init__(
+        self,
+        workdir: Path,
+        first_step: int,
+        to: Sequence[str] = ("tensorboard",),
+        on_metrics: OnMetrics | None = None,
+    ):
+        self.stops = False
+        self._on_metrics = on_metrics
         self._logger = logging.getLogger(f"tmanet_jax.run.{workdir}")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
@@ -63,8 +78,10 @@ class RunLog:
             logger.scalars(step, values)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """To the curves and, as one line, to the file."""
+        """To the curves, to who listens and, as one line, to the file."""
         self.curves(step, values)
+        if self._on_metrics is not None and self._on_metrics(step, values):
+            self.stops = True
         self._logger.info(
             "step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items())
         )

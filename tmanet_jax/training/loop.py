@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+import os
+import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
 import jax
 from jax.sharding import Mesh
@@ -26,10 +27,10 @@ from tmanet_jax.parallel.sharding import (
 from tmanet_jax.scoring.clips import SegmentedClip, SegmenterProgram, compile_segmenter
 from tmanet_jax.scoring.evaluate import Evaluation, assess, evaluate
 from tmanet_jax.scoring.report import write_report
-from tmanet_jax.settings import Settings
+from tmanet_jax.settings import Settings, to_config
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.training.divergence import LossWatch
-from tmanet_jax.training.logs import Part, Progress, RunClock, RunLog, StepProfiler
+from tmanet_jax.training.logs import OnMetrics, Part, Progress, RunClock, RunLog, StepProfiler
 from tmanet_jax.training.optimizer import make_schedule
 from tmanet_jax.training.recipe import (
     Splits,
@@ -42,10 +43,34 @@ from tmanet_jax.training.recipe import (
 from tmanet_jax.training.results import leave_weights
 from tmanet_jax.training.resume import first_network, going_on, introduction
 from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, compile_train_step
-from tmanet_jax.workdir import RunDescription, alone_in, check_processes_agree, make_workdir
+from tmanet_jax.weights import load
+from tmanet_jax.workdir import (
+    RunDescription,
+    alone_in,
+    check_processes_agree,
+    fields_of,
+    make_workdir,
+)
 
 
-def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = None) -> Evaluation:
+class TrainedRun(NamedTuple):
+    """What a training ends with.
+
+    Attributes:
+        evaluation: of its last step.
+        weights: the file of those of its best step.
+    """
+
+    evaluation: Evaluation
+    weights: Path
+
+
+def train(
+    settings: Settings,
+    workdir: str | os.PathLike[str] | None = None,
+    *,
+    on_metrics: OnMetrics | None = None,
+) -> TrainedRun:
     """Trains to `settings.num_steps`, going on from the newest checkpoint in the workdir.
 
     Leaves checkpoints, what the run is (`config.json`), the log, TensorBoard's curves, the metrics
@@ -53,8 +78,11 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
 
     Args:
         settings: of the run.
-        workdir: of the run.
-        config: the configuration that the settings were made of (`workdir.fields_of`).
+        workdir: of the run; None: a new folder where the system has temporary ones.
+        on_metrics: called every `settings.log.every` steps with the step and its metrics by name
+            ("train/loss", ...), and after an evaluation with its scores ("eval/mIoU", ...). If it
+            returns True, the step is the last one: it is saved and scored, and a later start goes
+            on from there. In several processes it must return the same.
 
     Raises:
         UserError: bad input; another run in this workdir; a disk that is full; a loss that is not
@@ -62,16 +90,18 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
         Stopped: the process was told to stop, and a checkpoint is written.
     """
     clock = RunClock()
+    workdir = Path(tempfile.mkdtemp(prefix="tmanet-") if workdir is None else workdir)
     check_path(workdir)
     mesh = make_mesh(config=settings.mesh)
     part = batch_part(mesh)
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
     splits = open_splits(settings)
+    config = fields_of(to_config(settings))
     settings = with_training_data(settings, splits.train)
     model, begins = first_network(settings, workdir, splits.train.info.classes)
     make_workdir(workdir)
     check_processes_agree(splits.train, workdir)
-    description = RunDescription.of(config or {}, splits.train, settings.evaluation.protocol)
+    description = RunDescription.of(config, splits.train, settings.evaluation.protocol)
     stream = data_stream(settings, splits.train)
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone_in(workdir, "--workdir"))
@@ -83,7 +113,9 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
             about=description.to_json(),
         )
         stack.enter_context(contextlib.closing(checkpoints))
-        log = stack.enter_context(RunLog(workdir, checkpoints.latest_step() or 0, settings.log.to))
+        log = stack.enter_context(
+            RunLog(workdir, checkpoints.latest_step() or 0, settings.log.to, on_metrics)
+        )
         signals = stack.enter_context(StopSignals())
         told = introduction(model, splits, mesh, workdir)
         for message in (told, *checkpoints.set_aside, *splits.label_doubts(), *begins):
@@ -116,7 +148,7 @@ def train(settings: Settings, workdir: Path, config: Mapping[str, Any] | None = 
             description.write(workdir)
         state, evaluation = _train_to_the_end(run, state)
         _leave_results(run, state, evaluation)
-        return evaluation
+    return TrainedRun(evaluation, workdir / load.OF_WORKDIR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +208,8 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             if done % settings.log.every == 0 or is_last:
                 progress.point(done, watch.log_newest())
                 run.log.curves(done, run.clock.point())
-            is_scored = _is_scored_after(done, settings)
+            is_last |= run.log.stops
+            is_scored = is_last or _is_scored_after(done, settings)
             if not (is_scored or done % settings.checkpoint.every == 0):
                 continue
             if not watch.may_be_saved(state, done, is_last=is_last):
@@ -186,6 +219,8 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             if is_scored:
                 with run.clock.within(Part.EVALUATION):
                     evaluation = _score(run, state, done)
+            if run.log.stops:
+                break
     return state, evaluation or _score(run, state, first)
 
 

@@ -1,0 +1,97 @@
+"""Training, scores and files out of Python, as the README shows them."""
+
+import ast
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tmanet_jax
+from tests import processes
+from tests.made import tiny_runs
+from tests.made.small_videos import numbered, write_video
+from tmanet_jax.errors import UserError
+from tmanet_jax.weights import files
+
+README = (processes.PROJECT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Fields of a tiny run, and of its records."""
+    data_dir = tmp_path_factory.mktemp("data") / "records"
+    tiny_runs.render_records(data_dir)
+    flags = (flag.removeprefix("--config.").split("=", 1) for flag in tiny_runs.FLAGS[1:])
+    return {**{name: ast.literal_eval(value) for name, value in flags}, "data.dir": data_dir}
+
+
+def step_of(weights: Path) -> int:
+    origin = files.read(weights).origin
+    assert origin is not None
+    return origin.step
+
+
+def test_the_readmes_example_runs(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (example,) = (block for block in blocks if "on_metrics" in block)
+    for written, of_test in (
+        ('{"num_steps": 1500, "eval.every": 100}', "tiny"),
+        ('{"init.checkpoint"', '{**tiny, "init.checkpoint"'),
+        ('metrics.get("eval/mIoU", 0) > 0.6', '"eval/mIoU" in metrics'),
+        ("configs/demo.py", str(processes.PROJECT / "configs" / "demo.py")),
+    ):
+        assert written in example
+        example = example.replace(written, of_test)
+    write_video(
+        tmp_path / "drive.mp4", (numbered(number, (64, 128)) for number in range(3)), "libx264"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    there: dict[str, Any] = {"tiny": tiny}
+    exec(example, there)
+    run = there["run"]
+    assert run.weights.parent.parent == tmp_path
+    assert step_of(run.weights) == 4
+    scores = tmanet_jax.evaluate(there["settings"])
+    assert scores is not None
+    np.testing.assert_array_equal(scores.confusion_CxC, run.evaluation.confusion_CxC)
+    assert (tmp_path / "out" / "overlay.mp4").stat().st_size > 0
+
+
+def test_a_run_that_was_ended_goes_on(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """Also where the step is neither scored nor saved by itself."""
+    told: list[tuple[int, Mapping[str, float]]] = []
+
+    def third(step: int, metrics: Mapping[str, float]) -> bool:
+        told.append((step, metrics))
+        return step == 3
+
+    settings = tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", tiny)
+    tmanet_jax.train(settings, tmp_path, on_metrics=third)
+    assert [step for step, metrics in told if "train/loss" in metrics] == [1, 2, 3]
+    assert [step for step, metrics in told if "eval/mIoU" in metrics] == [3]
+    whole = tmanet_jax.train(settings, tmp_path, on_metrics=third)
+    assert [step for step, metrics in told if "train/loss" in metrics] == list(range(1, 9))
+    assert step_of(tmp_path / "last.safetensors") == 8
+    clips: list[str] = []
+    last = {**tiny, "init.checkpoint": tmp_path / "last.safetensors"}
+    again = tmanet_jax.evaluate(
+        tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", last),
+        on_clip=lambda segmented: clips.append(segmented.clip.id),
+    )
+    assert again is not None
+    np.testing.assert_array_equal(again.confusion_CxC, whole.evaluation.confusion_CxC)
+    assert tuple(clips) == again.clip_ids
+
+
+def test_what_is_missing_or_wrong_is_named() -> None:
+    config = processes.PROJECT / "configs" / "demo.py"
+    with pytest.raises(UserError, match=r"Did you mean config\.num_steps"):
+        tmanet_jax.read_settings(config, {"num_step": 5})
+    with pytest.raises(UserError, match="a workdir, or a file of weights"):
+        tmanet_jax.evaluate(tmanet_jax.read_settings(config))
