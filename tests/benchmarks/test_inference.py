@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import inference
 from configs import cityscapes
-from tests.benchmarks.test_train import compiled_once, small_settings
+from tests.benchmarks.test_train import small_settings
 from tmanet_jax import settings
 
 
@@ -14,8 +14,7 @@ def test_a_cpu_takes_less_than_the_configurations_sizes_unless_asked():
     assert inference.sizes_of(run, is_full=True) == ((769, 769), 1)
 
 
-def test_backbone_and_clip_are_measured_and_what_bfloat16_changes_is_told(monkeypatch):
-    monkeypatch.setattr(inference, "compile_twice", compiled_once)
+def test_backbone_and_clip_are_measured_and_what_bfloat16_changes_is_told():
     findings = inference.measure(small_settings((16, 24)), (16, 24), 2, turns=2)
     assert [row[0] for row in findings.rows] == [inference.BACKBONE, inference.CLIP]
     (told,) = (note for note in findings.notes if note.startswith("bfloat16 against float32"))

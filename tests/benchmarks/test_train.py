@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from flax import nnx
 
 from benchmarks import train
-from benchmarks.harness import Compilation, Side, race
+from benchmarks.harness import Side, race
 from benchmarks.inference import random_model
 from configs import cityscapes, demo
 from tests.made.small_networks import SMALL
@@ -36,11 +35,6 @@ def small_settings(size: tuple[int, int], **model) -> Settings:
     return dataclasses.replace(run, model=network, optimizer=optimizer)
 
 
-def compiled_once(lower: Callable[[], jax.stages.Lowered]) -> Compilation:
-    """With the tests' cache; that twice is measured aright is tested of a smaller program."""
-    return Compilation(lower().compile(), 2.0, 1.0, None)
-
-
 def test_a_cpu_takes_less_than_the_configurations_sizes_unless_asked():
     run = settings.from_config(cityscapes.get_config())
     assert train.sizes_of(run, is_full=False) == ((257, 257), 2)
@@ -53,8 +47,7 @@ def test_random_batches_have_every_class_and_ignored_pixels():
     assert set(np.unique(batch.labels)) == {*range(SMALL.head.num_classes), IGNORE}
 
 
-def test_the_step_that_is_measured_trains(monkeypatch):
-    monkeypatch.setattr(train, "compile_twice", compiled_once)
+def test_the_step_that_is_measured_trains():
     run = small_settings((16, 24))
     step = train.TrainSide(run)
     first, *_, last = (step.step()[0] for _ in range(6))
