@@ -31,6 +31,7 @@ from tmanet_jax.data.samples import ClipDraw, Sampling, draw_clip, empty_batch, 
 from tmanet_jax.data.strict_json import decode
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.pictures import blend, joined, legend, under_caption
+from tmanet_jax.program import advice
 from tmanet_jax.run_file import read_run_file
 
 _PANEL_HEIGHT = 192  # pixels
@@ -282,8 +283,8 @@ def _base64_jpeg(picture_HxWx3: np.ndarray) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.browse",
-        description=__doc__,
+        prog=advice("python -m data_prep.browse"),
+        description=advice(__doc__ or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

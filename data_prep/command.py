@@ -20,6 +20,7 @@ from data_prep.verification import verify
 from tmanet_jax.data.records import read_info
 from tmanet_jax.data.records_info import RecordsInfo, label_doubts
 from tmanet_jax.errors import UserError
+from tmanet_jax.program import advice
 
 
 def main(
@@ -191,8 +192,8 @@ def _check_memory(split: str, plan: SplitPlan, options: Options) -> None:
 
 def _parser(data_set: type[DataSet], name: str, doc: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"python -m {name}",
-        description=doc,
+        prog=advice(f"python -m {name}"),
+        description=advice(doc or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     data_set.add_options(parser)

@@ -42,6 +42,7 @@ from tmanet_jax.data.records_info import RENDERED_CITIES
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.pictures import joined
+from tmanet_jax.program import advice
 
 SMALLEST_SIZE = (64, 128)
 LARGEST_SIZE = (4096, 8192)
@@ -330,7 +331,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.synthetic",
+        prog=advice("python -m data_prep.synthetic"),
         description="Renders street scenes with exact labels in Cityscapes' layout.",
     )
     add = parser.add_argument

@@ -10,6 +10,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 
 ORDER = """
+    tmanet_jax.program
     tmanet_jax.errors tmanet_jax.fields tmanet_jax.allocator tmanet_jax.stop_signals
     tmanet_jax.compilation_cache
     tmanet_jax.data
@@ -32,6 +33,7 @@ ORDER = """
 """The rooms that use the network: each imports itself and what stands above it."""
 
 WITHOUT_NETWORK = {
+    "tmanet_jax.program",
     "tmanet_jax.errors",
     "tmanet_jax.fields",
     "tmanet_jax.allocator",
@@ -60,6 +62,7 @@ MAY_IMPORT = {
     },
     "benchmarks": {"benchmarks", "data_prep", "tmanet_jax.data.classes", *ORDER.split()},
     "run": {"data_prep", *ORDER.split()},
+    "tmanet_jax.__main__": {"run", "data_prep", *ORDER.split()},
 }
 """Which parts of the project each part imports."""
 

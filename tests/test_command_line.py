@@ -25,7 +25,7 @@ def test_each_mode_has_help_of_its_own(
 
 
 def test_the_fields_of_a_configuration_are_printed_and_what_differs_is_marked() -> None:
-    done = in_process.called(["config", "--config=configs/camvid.py", "--config.seed=3"])
+    done = in_process.called(["config", "--config=camvid", "--config.seed=3"])
     assert done.returncode == 0
     said = re.sub(r"\s+", " ", done.stdout)
     assert "* config.seed = 3 of initial weights" in said
@@ -33,6 +33,14 @@ def test_the_fields_of_a_configuration_are_printed_and_what_differs_is_marked() 
     assert "(height, width in pixels); default (769, 769) (the original's Cityscapes" in said
     assert " config.model.head_channels = 512 of the bottleneck" in said
     assert "* config.model.head_channels" not in said
+
+
+@pytest.mark.parametrize("config", ["citiscapes", "elsewhere/cityscapes.py"])
+def test_a_configuration_that_is_not_there_is_told_with_the_nearest(config: str) -> None:
+    done = in_process.called([f"--config={config}"])
+    assert done.returncode == 2
+    assert f"There is no configuration '{config}', neither a file nor one of" in done.stderr
+    assert "Did you mean --config=cityscapes?" in done.stderr
 
 
 @pytest.mark.parametrize(

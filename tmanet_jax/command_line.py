@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
+from tmanet_jax.program import FOLDER, advice
 from tmanet_jax.run_file import CONFIG_FILE
 from tmanet_jax.settings import Settings
 
@@ -22,13 +23,16 @@ Options = Mapping[str, Mapping[str, Any]]
 """By name, without dashes: what `argparse` is told of an option."""
 
 _COMMON: Options = {
-    "config": {"metavar": "FILE", "help": "the configuration; default: that of the workdir's run"},
+    "config": {
+        "metavar": "NAME|FILE",
+        "help": "the configuration, such as demo; default: that of the workdir's run",
+    },
     "workdir": {
         "metavar": "DIR",
         "help": "checkpoints, logs, metrics and pictures; default runs/NAME",
     },
 }
-_CONFIG_OF_WORKDIR = Path(__file__).parents[1] / "configs" / "workdir.py"
+_CONFIG_OF_WORKDIR = FOLDER / "configs" / "workdir.py"
 
 
 def option(meaning: str, **said: Any) -> Mapping[str, Any]:
@@ -174,10 +178,10 @@ def read_settings(
 
 
 def read_config(path: str, words: Sequence[str]) -> Configured:
-    """Reads a configuration file.
+    """Reads a configuration.
 
     Args:
-        path: of the file, perhaps with an argument behind a colon.
+        path: of the file, or the name of one in `configs`; perhaps an argument behind a colon.
         words: of a command line, some as in "--config.batch_size=2".
 
     Raises:
@@ -185,7 +189,7 @@ def read_config(path: str, words: Sequence[str]) -> Configured:
     """
     fields = [re.match(r"--?(?:no)?config\.([^=]*)", word) for word in words]
     settings.check_names(field[1] for field in fields if field)
-    arguments = ["run.py", f"--config={path}", *words]
+    arguments = ["run.py", f"--config={_file_of(path)}", *words]
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
@@ -203,6 +207,21 @@ def read_config(path: str, words: Sequence[str]) -> Configured:
             "python run.py config --config=configs/default.py."
         ) from error
     return Configured(config, settings.from_config(config, told), others)
+
+
+def _file_of(config: str) -> str:
+    name, *argument = config.split(":", 1)
+    if Path(name).is_file():
+        return config
+    published = {path.stem: str(path) for path in (FOLDER / "configs").glob("[a-z]*.py")}
+    if name in published:
+        return ":".join([published[name], *argument])
+    near = difflib.get_close_matches(Path(name).stem, published, n=1, cutoff=0.5)
+    hint = f" Did you mean --config={near[0]}?" if near else ""
+    raise UserError(
+        f"There is no configuration {name!r}, neither a file nor one of "
+        f"{', '.join(sorted(published))}.{hint}"
+    )
 
 
 def _config_of(given: Mapping[str, Any]) -> str:
@@ -237,10 +256,10 @@ def _print_help(mode: str, modes: Mapping[str, Mode]) -> None:
     default = next(iter(modes))
     summaries = "\n".join(f"  {name:12} {its.summary}" for name, its in modes.items())
     parser = argparse.ArgumentParser(
-        prog=f"python run.py {f'[{mode}]' if mode == default else mode}",
-        usage="%(prog)s --config=FILE [--config.FIELD=VALUE ...] [OPTION ...]",
+        prog=advice(f"python run.py {f'[{mode}]' if mode == default else mode}"),
+        usage="%(prog)s --config=NAME|FILE [--config.FIELD=VALUE ...] [OPTION ...]",
         description=f"{modes[mode].summary[:1].upper()}{modes[mode].summary[1:]}.",
-        epilog=f"modes (python run.py MODE --help):\n{summaries}",
+        epilog=advice(f"modes (python run.py MODE --help):\n{summaries}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     group = parser.add_argument_group("several processes as one (docs/pods.md)")

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ParamSpec
 
+from tmanet_jax.program import advice
+
 _P = ParamSpec("_P")
 
 
@@ -20,6 +22,9 @@ class UserError(Exception):
     """
 
     status = 2
+
+    def __str__(self) -> str:
+        return advice(super().__str__())
 
 
 class Stopped(Exception):  # noqa: N818  # no error: it did as it was told

@@ -7,6 +7,7 @@ import os
 from tmanet_jax.errors import ends_with_message
 from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.program import advice
 from tmanet_jax.weights import files
 from tmanet_jax.weights.names import expected_shapes
 from tmanet_jax.weights.networks import (
@@ -72,7 +73,7 @@ def _described(config: ModelConfig | BackboneConfig) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m tmanet_jax.weights",
+        prog=advice("python -m tmanet_jax.weights"),
         description="Converts weights between .pth and .safetensors, bit by bit the same.",
     )
     parser.add_argument(

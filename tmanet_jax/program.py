@@ -1,0 +1,25 @@
+"""How this program is started: in a checkout by `python run.py`, installed as `tmanet`."""
+
+import re
+import sys
+from pathlib import Path
+
+_IN_WHEEL = Path(__file__).parent / "checkout"
+FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[1]
+"""Holds run.py, configs and data_prep: the checkout, or the part of it that the wheel carries."""
+
+_AS_COMMAND = {
+    r"python run\.py": "tmanet",
+    r"(python -m )?data_prep\.": "tmanet prepare ",
+    r"python -m tmanet_jax\.weights": "tmanet weights",
+    r"--config=configs/(\w+)\.py": r"--config=\1",
+    r"pip install -r requirements-(\w+)\.txt": r'pip install "tmanet-jax[\1]"',
+}
+
+
+def advice(text: str) -> str:
+    """What a text for a checkout advises to type, as whoever started this program would."""
+    if _IN_WHEEL.is_dir() or Path(sys.argv[0]).stem == "tmanet":
+        for in_checkout, as_command in _AS_COMMAND.items():
+            text = re.sub(in_checkout, as_command, text)
+    return text
