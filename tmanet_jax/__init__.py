@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tmanet_jax.weights.load import load_model as load_weights
     from tmanet_jax.weights.load import save as save_weights
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ModelConfig",
     "Prediction",
