@@ -43,6 +43,7 @@ from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
 from tmanet_jax.export.command import FORMATS, export_weights
 from tmanet_jax.export.engine import Engine
+from tmanet_jax.export.folder import AnySize
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
@@ -95,12 +96,20 @@ _PREDICTION: Options = {
         f"what computes: {', '.join(get_args(Engine))}", metavar="NAME", default="jax"
     ),
 }
+
+
+def _parse_frame_size(text: str) -> tuple[int, int] | AnySize:
+    return "any" if text == "any" else command_line.parse_size(text)
+
+
 _EXPORT: Options = {
     "output": option("a folder that is made", metavar="DIR", default=""),
     "checkpoint": _PREDICTION["checkpoint"],
     "format": option(", ".join(FORMATS), metavar="NAME", default=""),
     "size": option(
-        "height x width of the frames in pixels", metavar="HxW", type=command_line.parse_size
+        "height x width of the frames in pixels; any (multiples of 8): for stablehlo",
+        metavar="HxW",
+        type=_parse_frame_size,
     ),
     "program": option(
         "stream (from frame to frame) or clip (all at once); default stream",

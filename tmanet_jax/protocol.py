@@ -129,7 +129,8 @@ class Protocol(Checked):
             rows = self.train_height * ratio
             resized = Size(int(rows + 0.5), max(int(width * rows / height + 0.5), 1))
         else:
-            resized = scaled_size(Size(*size), (self.scale or 1.0) * ratio)
+            factor = (self.scale or 1.0) * ratio
+            resized = Size(*size) if factor == 1 else scaled_size(Size(*size), factor)
         if resized != size and not 1 <= min(resized) <= max(resized) <= LONGEST_SIDE:
             raise UserError(
                 f"A frame of {_spelt(size)} pixels would be resized to {_spelt(resized)}: choose "

@@ -64,6 +64,20 @@ def test_the_step_is_verified_and_told(
     assert not {"video.npz", "result.npz"} & {path.name for path in output.iterdir()}
 
 
+def test_frames_of_any_size_go_into_stablehlo(model, tmp_path: Path) -> None:
+    output = tmp_path / "network"
+    agreement = export(model, output, format="stablehlo", size="any", streams=2)
+    assert agreement.pixels == NUM_FRAMES * 2 * 136 * 96
+    network = runner.Network(output)
+    assert network(np.zeros((2, 40, 72, 3), np.uint8)).shape == (2, 40, 72)
+    with pytest.raises(ValueError, match=r"exported for uint8 of shape \(2, 40, 72, 3\)"):
+        network(np.zeros((2, 44, 72, 3), np.uint8))
+    wrong: tuple[dict[str, Any], ...] = ({"format": "onnx"}, {"protocol": SLIDE})
+    for options in wrong:
+        with pytest.raises(UserError, match="Frames of any size are for format stablehlo"):
+            export(model, tmp_path / "other", **{"format": "stablehlo", "size": "any"} | options)
+
+
 def test_the_whole_clip_is_the_networks(model, tmp_path: Path) -> None:
     output = tmp_path / "network"
     export(model, output, program="clip")
@@ -151,6 +165,7 @@ def test_the_command_exports_weights_and_predicts(tmp_path: Path) -> None:
     assert f"{output}: 12 frames in a process of their own" in done.stdout
     for wrong, told in (
         ("--size=32", "'32' is not height x width"),
+        ("--size=any", "Frames of any size are for format stablehlo"),
         ("--streams=0", "'0' is no whole number from 1 on"),
         ("--format=tflite", "--format is 'tflite': choose stablehlo or onnx or openvino"),
         ("--program=frame", "--program is 'frame': choose stream or clip"),

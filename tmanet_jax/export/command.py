@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.folder import Format, export_network
+from tmanet_jax.export.folder import AnySize, Format, export_network
 from tmanet_jax.export.program import Kind
 from tmanet_jax.export.quantise import calibration_frames
 from tmanet_jax.export.web import export_page
@@ -20,7 +20,7 @@ def export_weights(
     evaluation: EvalConfig,
     *,
     format: str,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | AnySize | None,
     program: str,
     streams: int,
     calibrate: str,
@@ -34,7 +34,7 @@ def export_weights(
         evaluation: how frames are segmented where the weights do not say; not its scale, since an
             export has one size of frames.
         format: one of FORMATS; see `export_network`, as the following ones, and `export_page`.
-        size: height and width of the frames.
+        size: height and width of the frames, or "any".
         program: the step or the whole clip.
         streams: videos or clips at a time.
         calibrate: a video, folder or glob for 8 bits; empty: float32.
@@ -62,7 +62,12 @@ def export_weights(
     protocol = evaluation.for_weights(loaded.protocol).protocol.but(scale=1.0)
     if format == "web":
         agreement = export_page(
-            loaded.model, loaded.classes, protocol, Path(output), size=size, runtime=runtime
+            loaded.model,
+            loaded.classes,
+            protocol,
+            Path(output),
+            size=_fixed(size, "Format web"),
+            runtime=runtime,
         )
     else:
         agreement = export_network(
@@ -74,6 +79,12 @@ def export_weights(
             size=size,
             program=next(name for name in get_args(Kind) if name == program),
             streams=streams,
-            calibration=calibration_frames(calibrate, size) if calibrate else (),
+            calibration=calibration_frames(calibrate, _fixed(size, "8 bits")) if calibrate else (),
         )
     print(f"{output}: {agreement}.")
+
+
+def _fixed(size: tuple[int, int] | str, what: str) -> tuple[int, int]:
+    if isinstance(size, str):
+        raise UserError(f"{what}: one size of frames is needed: --size=256x512.")
+    return size

@@ -1,6 +1,7 @@
 """The folder of an export: program, runner, what it is, and a few lines on how to run it."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -16,7 +17,7 @@ from tmanet_jax.data.files import folder_in_place
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import network as runner
 from tmanet_jax.export.onnx_file import onnx_of, stored_shape
-from tmanet_jax.export.program import Kind, Program, program_of
+from tmanet_jax.export.program import Kind, Program, any_size, program_of
 from tmanet_jax.export.quantise import quantise
 from tmanet_jax.export.stablehlo import stablehlo_of
 from tmanet_jax.export.verify import Agreement, compared, verified
@@ -25,6 +26,11 @@ from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
 
 Format = Literal["stablehlo", "onnx", "openvino"]
+AnySize = Literal["any"]
+"""In place of height and width: multiples of 8 that stay open."""
+
+_TRIED_SIZES = ((40, 72), (136, 96))
+"""Frames with which a program for any size is checked."""
 
 _FILES = {"stablehlo": "program.stablehlo", "onnx": "program.onnx", "openvino": "program.xml"}
 _NEEDS = {
@@ -58,7 +64,7 @@ _STREAM_EXAMPLE = """\
 labels = network(frames)  # the first frame{of_each}
 labels = network(frames)  # the next one; what is remembered of those before stays in `network`
 labels = network(frames, reset={reset})  # {resets} begins anew before this frame, as at a cut
-network.restart()  # {all_} anew{bfloat16}"""
+network.restart()  # {all_} anew{of_another_size}{bfloat16}"""
 
 _BFLOAT16 = """
 network = Network(precision="bfloat16")  # on a CPU whose products of this type are fast"""
@@ -74,7 +80,7 @@ def export_network(
     output: Path,
     *,
     format: Format,
-    size: tuple[int, int],
+    size: tuple[int, int] | AnySize,
     program: Kind = "stream",
     streams: int = 1,
     calibration: Sequence[np.ndarray] = (),
@@ -87,7 +93,7 @@ def export_network(
         protocol: how frames are segmented.
         output: a folder that is made; nothing is left of an export that fails.
         format: of the program.
-        size: height and width of the frames.
+        size: height and width of the frames; "any" for stablehlo and a protocol of mode whole.
         program: the streaming step, or the whole clip.
         streams: B, streams that go on together, or clips at a time.
         calibration: frames of a video, HxWx3 uint8, with which a program for OpenVINO is rounded to
@@ -102,13 +108,20 @@ def export_network(
     check_installed(format)
     if calibration:
         _check_quantised(format, program)
-    written = program_of(model, protocol, program, streams, size)
+    if size == "any" and (format != "stablehlo" or protocol.mode != "whole"):
+        raise UserError(
+            "Frames of any size are for format stablehlo and networks that see whole frames, not "
+            f"windows (this one: {protocol}): say --size=256x512."
+        )
+    of_size = functools.partial(program_of, model, protocol, program, streams)
+    written = of_size(any_size() if size == "any" else size)
     with folder_in_place(output) as folder:
         _write_program(written, format, folder)
         shutil.copyfile(runner.__file__, folder / "network.py")
         about = _about(written, format, classes, protocol)
         _write_json(folder / "export.json", about)
-        agreement = verified(written, folder)
+        tried = [of_size(some) for some in _TRIED_SIZES] if size == "any" else [written]
+        agreement = [verified(some, folder) for some in tried][-1]
         if calibration:
             quantise(folder, calibration)
             agreement = compared(written, folder)
@@ -182,12 +195,13 @@ def _about(
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1, default=str) + "\n")
 
 
 def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> str:
     b = about["frames"][0]
     engine = _NEEDS[about["format"]][0]
+    is_open = not isinstance(about["frames"][-2], int)
     if program.kind == "clip":
         example = _CLIP_EXAMPLE.format(length=about["frames"][1])
     else:
@@ -196,6 +210,7 @@ def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> st
             reset=[True] + [False] * (b - 1),
             resets="the stream" if b == 1 else "the first stream",
             all_="the stream" if b == 1 else "all streams",
+            of_another_size=", also before frames of another size" if is_open else "",
             bfloat16=_BFLOAT16 if about["format"] == "openvino" else "",
         )
     return _README.format(

@@ -34,10 +34,7 @@ class Network:
 
     def restart(self) -> None:
         """All streams begin anew."""
-        self._state = {
-            name: np.zeros(port["shape"], port["type"])
-            for name, port in self.about["state"].items()
-        }
+        self._state: Arrays = {}
 
     def __call__(self, frames: np.ndarray, reset: Any = None) -> np.ndarray:
         """Labels of the newest frame of each stream, BxHxW uint8.
@@ -47,22 +44,34 @@ class Network:
             reset: B truth values: which streams forget their past before this frame.
         """
         outputs = self._run(self.inputs(frames, reset))
-        self._state = {name: outputs[f"new_{name}"] for name in self._state}
+        self._state = {name: outputs[f"new_{name}"] for name in self.about["state"]}
         self.logits = outputs["logits"]
         return outputs["labels"]
 
     def inputs(self, frames: np.ndarray, reset: Any = None) -> Arrays:
         """What goes into the program with these frames."""
-        expected = tuple(self.about["frames"])
+        expected = _shape(self.about["frames"], frames)
         if frames.shape != expected or frames.dtype != np.uint8:
             raise ValueError(
                 f"frames are {frames.dtype} of shape {frames.shape}: this network was exported for "
                 f"uint8 of shape {expected}; resize them, or export it for another size"
             )
-        given = {"frames": np.ascontiguousarray(frames)} | self._state
+        start = {
+            name: np.zeros(_shape(port["shape"], frames), port["type"])
+            for name, port in self.about["state"].items()
+        }
+        given = {"frames": np.ascontiguousarray(frames)} | (self._state or start)
         if self.about["program"] == "stream":
             given["reset"] = np.zeros(len(frames), bool) if reset is None else np.array(reset, bool)
         return given
+
+
+def _shape(told: list[Any], frames: np.ndarray) -> tuple[int, ...]:
+    """A shape in the export, whose sizes may be open, where the frames are these."""
+    height, width = (1, 1, 1, *frames.shape)[-3:-1]
+    h, w = height // 8, width // 8
+    sizes = {"h": h, "w": w, "8*h": 8 * h, "8*w": 8 * w}
+    return tuple(sizes.get(n, n) for n in told)
 
 
 def _onnxruntime(folder: Path, file: str, precision: str) -> Run:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.export
 import jax.numpy as jnp
-import numpy as np
 
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
@@ -54,10 +54,16 @@ class Program:
         return f"new_{name}" if name in self.inputs else name
 
 
+def any_size() -> tuple[Any, Any]:
+    """Height and width, multiples of 8, that stay open until a program is called."""
+    h, w = jax.export.symbolic_shape("h, w", constraints=["h >= 1", "w >= 1"])
+    return 8 * h, 8 * w
+
+
 def program_of(
     model: TMANet, protocol: Protocol, kind: Kind, streams: int, size: tuple[int, int]
 ) -> Program:
-    """The program of a network for frames of one size.
+    """The program of a network for frames of one size, or of `any_size`.
 
     Args:
         model: with its parameters.
@@ -69,7 +75,7 @@ def program_of(
     Raises:
         UserError: no frame is so small, or the protocol's scale leaves nothing of it.
     """
-    if streams < 1 or min(size) < 1:
+    if streams < 1 or any(n < 1 for n in size):
         raise UserError(f"{streams} streams of {size[0]}x{size[1]} pixels: both must be above 0.")
     if kind == "clip":
         return _clip(model, dataclasses.replace(protocol, memory_stride=1), streams, size)
@@ -78,11 +84,10 @@ def program_of(
 
 def _step(stream: FrameStream, streams: int, size: tuple[int, int]) -> Program:
     step, weights = stream.pure_step(size)
-    state = stream.start(streams, size)
+    state = jax.eval_shape(lambda: stream.start(streams, size))
     paths, tree = jax.tree_util.tree_flatten_with_path(state)
     names = [_name(path) for path, _ in paths]
     assert len(set(names)) == len(names), names
-    assert not any(np.asarray(array).any() for _, array in paths), "a state that starts elsewhere"
     inputs = {
         "frames": jax.ShapeDtypeStruct((streams, *stream.protocol.size_of(size), 3), jnp.uint8),
         "reset": jax.ShapeDtypeStruct((streams,), jnp.bool_),

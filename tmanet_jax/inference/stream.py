@@ -166,6 +166,8 @@ class FrameStream:
     def _in_groups(self, batch_size: int, size: tuple[int, int]) -> np.ndarray:
         """Origins of the windows of (resized) frames, so many at a time as memory may hold."""
         windows = windows_of(self.protocol, size)
+        if len(windows) == 1:
+            return windows.in_groups(1)
         pixels = batch_size * windows.crop[0] * windows.crop[1]
         return windows.in_groups(max(_PIXELS_AT_A_TIME // pixels, 1))
 

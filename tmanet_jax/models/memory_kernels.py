@@ -192,9 +192,10 @@ def _sum_dtype(x: jax.Array) -> DTypeLike:
 def _to_chunks(x_BxNxC: jax.Array) -> jax.Array:
     """BxNxC -> GxBxQxC, G chunks of QUERY_CHUNK or fewer; the last one is filled with zeros."""
     b, n, c = x_BxNxC.shape
-    chunk = min(n, QUERY_CHUNK)
-    padded = _fill(x_BxNxC, chunk)
-    return padded.reshape(b, -1, chunk, c).swapaxes(0, 1)
+    chunk = min(n, QUERY_CHUNK) if isinstance(n, int) else QUERY_CHUNK  # n: of an export, a symbol
+    num_chunks = -(-n // chunk)
+    padded = jnp.pad(x_BxNxC, ((0, 0), (0, num_chunks * chunk - n), (0, 0)))
+    return padded.reshape(b, num_chunks, chunk, c).swapaxes(0, 1)
 
 
 def _from_chunks(x_GxBxQxC: jax.Array, n: int) -> jax.Array:
