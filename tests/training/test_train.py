@@ -1,5 +1,6 @@
 """Parts of training that a whole run would not show wrong: weights, warm-up, watch, first keys."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +10,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.made.small_clips import write_noise
+from data_prep.records.writer import SplitPlan, write_records
+from tests.made import tiny_runs
+from tests.made.small_clips import NoiseClip, write_noise
+from tests.made.small_networks import untrained
+from tmanet_jax import settings
+from tmanet_jax.data.classes import CITYSCAPES, numbered_classes
+from tmanet_jax.data.records import Clip, ClipRecords
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.losses import Losses
 from tmanet_jax.models.tma_head import TMAHead, TMAHeadConfig
+from tmanet_jax.training import loop, resume
 from tmanet_jax.training.divergence import LossWatch
+from tmanet_jax.training.loop import train
 from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from tmanet_jax.training.recipe import class_weights
 from tmanet_jax.training.resume import beginning
@@ -153,6 +162,43 @@ def test_a_step_that_is_not_finite_changes_counters_alone(
     kept = jax.jit(if_finite)(step_with(loss, grad_norm, index=0).metrics, new, old)
     expected = new if is_finite else state(1.0, step=5)
     jax.tree.map(np.testing.assert_array_equal, kept, expected)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "pretrained"])
+def test_a_file_of_weights_that_is_missing_is_told_before_any_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(resume, "random_model", lambda settings: pytest.fail("drawn"))
+    fields = {f"init__{kind}": str(tmp_path / "none.safetensors")}
+    run = settings.from_config(tiny_runs.config(tmp_path, **fields))
+    with pytest.raises(UserError, match=r"no file of weights at .*none\.safetensors"):
+        resume.first_network(run, tmp_path / "run", numbered_classes(2))
+
+
+@dataclasses.dataclass(frozen=True)
+class RoadClip(NoiseClip):
+    """Nothing but the first class."""
+
+    def load(self) -> Clip:
+        return dataclasses.replace(super().load(), labels_HxW=np.zeros(self.size, np.uint8))
+
+
+def test_a_doubt_about_labels_stands_in_the_log_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = SplitPlan([RoadClip(0)], labelled=True)
+    write_records(tmp_path / "records", CITYSCAPES, 3, {"train": plan, "val": plan})
+    run = settings.from_config(tiny_runs.config(tmp_path / "records"))
+    monkeypatch.setattr(resume, "random_model", lambda settings: untrained(settings.model))
+
+    def stop(source: ClipRecords, power: float) -> None:
+        raise UserError("What follows the messages is of no interest here.")
+
+    monkeypatch.setattr(loop, "class_weights", stop)
+    with pytest.raises(UserError, match="no interest"):
+        train(run, tmp_path / "run")
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "Warning: no pixel of train is sidewalk, " in log
 
 
 def test_random_weights_are_warned_of_where_a_published_score_needs_a_backbone() -> None:

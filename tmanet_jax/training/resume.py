@@ -18,6 +18,7 @@ from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.optimizer import OptimizerConfig, make_schedule
 from tmanet_jax.training.recipe import Splits
+from tmanet_jax.weights.files import check_there
 from tmanet_jax.weights.load import InitConfig, LoadReport
 from tmanet_jax.workdir import differences
 
@@ -41,9 +42,11 @@ def first_network(
     Raises:
         UserError: the file of weights cannot be read or does not fit.
     """
-    model = random_model(settings)
     if steps_in(workdir / CHECKPOINTS_DIR):
-        return model, ()
+        return random_model(settings), ()
+    if path := settings.init.pretrained or settings.init.checkpoint:
+        check_there(path)  # before random weights are drawn for seconds
+    model = random_model(settings)
     report = load_weights(model, settings.init, classes)
     return model, (beginning(settings.init, report),)
 

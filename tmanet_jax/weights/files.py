@@ -84,10 +84,18 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> WeightFile:
         with path.open("rb") as stream:
             _check_begin(path, stream.read(64).lstrip().lower())
         return _read_torch(path, ema=ema) if is_of_torch else _read_safetensors(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"There is no file of weights at {path}.") from error
     except (OSError, MemoryError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from error
+        raise _unreadable(path, error) from error
+
+
+def check_there(path: str | os.PathLike[str]) -> None:
+    """Raises UserError if there is nothing at the path or address; the file is not read."""
+    path = hub.fetched(path)
+    _check_name(path)
+    try:
+        path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def write(path: str | os.PathLike[str], file: WeightFile) -> None:
@@ -118,6 +126,12 @@ def classes_of_number(num_classes: int) -> ClassSet:
         if classes.num_classes == num_classes:
             return classes
     return numbered_classes(num_classes)
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return UserError(f"There is no file of weights at {path}.")
+    return UserError(f"{path} cannot be read: {error}.")
 
 
 def _check_name(path: Path) -> None:
