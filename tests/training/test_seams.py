@@ -1,5 +1,6 @@
 """A loss, an optimiser, a schedule and a logger of one's own train through the tables."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,16 @@ def test_the_warm_up_lies_over_any_schedule(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(SCHEDULES, "halving", halving)
     config = OptimizerConfig(schedule="halving", learning_rate=1.0, warmup_steps=2)
     assert [float(make_schedule(config, 9)(it)) for it in range(3)] == [0.5, 0.5, 0.25]
+
+
+def test_a_workdir_that_is_removed_is_told_at_the_next_line_of_the_log(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with RunLog(workdir, 0, ()) as log:
+        log.scalars(3, {"loss": 0.5})
+        shutil.rmtree(workdir)
+        with pytest.raises(UserError, match="was removed; the run had come to step 4"):
+            log.scalars(4, {"loss": 0.5})
 
 
 def test_a_logger_of_ones_own_takes_what_a_run_shows(

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from tmanet_jax.errors import UserError
 from tmanet_jax.parallel import distributed
 from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.training.loggers import LOGGERS
@@ -54,11 +55,13 @@ class RunLog:
         self._logger = logging.getLogger(f"tmanet_jax.run.{workdir}")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
-        writes = distributed.is_first()
-        self._file = logging.FileHandler(workdir / "train.log") if writes else logging.NullHandler()
+        self._workdir, self._writes = workdir, distributed.is_first()
+        self._file = (
+            logging.FileHandler(workdir / "train.log") if self._writes else logging.NullHandler()
+        )
         self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._logger.addHandler(self._file)
-        self._loggers = [LOGGERS[name](workdir, first_step) for name in to if writes]
+        self._loggers = [LOGGERS[name](workdir, first_step) for name in to if self._writes]
 
     def message(self, text: str) -> None:
         """To the terminal and the file."""
@@ -78,7 +81,16 @@ class RunLog:
             logger.scalars(step, values)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """To the curves, to who listens and, as one line, to the file."""
+        """To the curves, to who listens and, as one line, to the file.
+
+        Raises:
+            UserError: the workdir was removed, so that nothing of the run can be saved.
+        """
+        if self._writes and not self._workdir.is_dir():
+            raise UserError(
+                f"The workdir {self._workdir} was removed; the run had come to step {step}. "
+                "Nothing of it is left: start it again."
+            )
         self.curves(step, values)
         if self._on_metrics is not None and self._on_metrics(step, values):
             self.stops = True
