@@ -41,8 +41,9 @@ from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
+from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
 from tmanet_jax.export.command import FORMATS, export_weights
-from tmanet_jax.export.engine import Engine
+from tmanet_jax.export.engine import Computation, Engine, Precision
 from tmanet_jax.export.folder import AnySize
 from tmanet_jax.inference.predict import predict, prediction_of
 from tmanet_jax.parallel import distributed
@@ -75,6 +76,22 @@ _MEMORY_STRIDE = {
         "frames from one memory frame to the next; default the weights'", metavar="N", type=int
     )
 }
+_CALIBRATE = "a video, folder or glob of pictures, or folder of clip records"
+_COMPUTATION: Options = {
+    "engine": option(
+        f"what computes: {', '.join(get_args(Engine))}; exports of the network for it are kept, up "
+        f"to {LIMIT_BYTES // 2**30} GiB, in {DIRECTORY}",
+        metavar="NAME",
+        default="jax",
+    ),
+    "precision": option(
+        f"{', '.join(get_args(Precision))}; default the configuration's", metavar="NAME"
+    ),
+    "calibrate": option(f"for int8: {_CALIBRATE}", metavar="SOURCE"),
+    "device": option(
+        "by the engine's name, as in cpu or gpu; default its usual one", metavar="NAME"
+    ),
+}
 _PREDICTION: Options = {
     "input": option(
         "a video, its address (- for standard input), a picture, folder, glob or camera",
@@ -92,9 +109,7 @@ _PREDICTION: Options = {
     "sound": option("of the video: keep or none", metavar="WAY", default="keep"),
     **_MEMORY_STRIDE,
     "scale": option("resize frames before, by a factor or to fit HEIGHTxWIDTH", metavar="SCALE"),
-    "engine": option(
-        f"what computes: {', '.join(get_args(Engine))}", metavar="NAME", default="jax"
-    ),
+    **_COMPUTATION,
 }
 
 
@@ -123,7 +138,7 @@ _EXPORT: Options = {
         default=1,
     ),
     "calibrate": option(
-        "a video, folder or glob: OpenVINO in 8 bits, calibrated on its first frames",
+        f"OpenVINO in 8 bits, calibrated on {_CALIBRATE}",
         metavar="SOURCE",
         default="",
     ),
@@ -141,13 +156,24 @@ def _train(command: Command) -> None:
 
 
 def _evaluate(command: Command) -> None:
-    evaluate_run(command.settings, command.workdir, submit=command.options["submit"] or None)
+    evaluate_run(
+        command.settings,
+        command.workdir,
+        submit=command.options["submit"] or None,
+        computation=_computation(command),
+    )
 
 
 def _consistency(command: Command) -> None:
     run = command.settings
     evaluation = run.evaluation.told_besides(memory_stride=command.options["memory-stride"])
     evaluate_consistency(dataclasses.replace(run, evaluation=evaluation), command.workdir)
+
+
+def _computation(command: Command) -> Computation:
+    chosen = {name: command.options[name] for name in _COMPUTATION}
+    chosen["precision"] = chosen["precision"] or command.settings.model.dtype
+    return Computation(**chosen)
 
 
 def _predict(command: Command) -> None:
@@ -163,7 +189,7 @@ def _predict(command: Command) -> None:
         sound=options["sound"],
         memory_stride=options["memory-stride"],
         scale=options["scale"],
-        engine=options["engine"],
+        computation=_computation(command),
     )
     predict(prediction)
 
@@ -190,7 +216,12 @@ def _publish(command: Command) -> None:
 
 MODES: Mapping[str, Mode] = {
     "train": Mode(_train, "trains, and scores what it has trained", of_processes=_PROCESSES),
-    "eval": Mode(_evaluate, "scores weights on a split of clips", _SUBMIT, of_processes=_PROCESSES),
+    "eval": Mode(
+        _evaluate,
+        "scores weights on a split of clips",
+        {**_SUBMIT, **_COMPUTATION},
+        of_processes=_PROCESSES,
+    ),
     "predict": Mode(
         _predict, "segments videos, pictures or a camera", _PREDICTION, needs_records=False
     ),

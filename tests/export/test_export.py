@@ -1,7 +1,6 @@
 """Exports are loaded and compared by what writes them; here, what they are and what is refused."""
 
 import ast
-import importlib.util
 import json
 import subprocess
 import sys
@@ -12,16 +11,15 @@ import jax
 import numpy as np
 import pytest
 
-import tmanet_jax
 from tests import in_process
 from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
-from tmanet_jax.export import engine, onnx_file
 from tmanet_jax.export import folder as export_folder
 from tmanet_jax.export import network as runner
+from tmanet_jax.export import onnx_file
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.verify import NUM_FRAMES
 from tmanet_jax.inference.windows import segment_whole
@@ -179,64 +177,11 @@ def test_the_command_exports_weights_and_predicts(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"tmanet.safetensors", "network"}
 
 
-@pytest.mark.parametrize("protocol", [Protocol(scale=0.75), SLIDE], ids=str)
-def test_an_engine_segments_a_video_as_jax_does(
-    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "DIRECTORY", tmp_path / "exports")
-    weights = write_weights(tmp_path / "tmanet.safetensors", protocol=protocol)
-    frames = list(np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3), np.uint8))
-    expected = list(tmanet_jax.Segmenter.load(weights).stream(frames))
-    segmenter = tmanet_jax.Segmenter.load(weights, engine="onnxruntime")
-    for result, of_jax in zip(segmenter.stream(frames), expected, strict=True):
-        np.testing.assert_allclose(result.probabilities, of_jax.probabilities, atol=1e-4)
-        np.testing.assert_array_equal(result.labels, of_jax.labels)
-    (folder,) = (tmp_path / "exports").iterdir()
-    written = (folder / "export.json").stat().st_mtime_ns
-    assert len(list(segmenter.stream(frames))) == 5
-    assert (folder / "export.json").stat().st_mtime_ns == written
-    (folder / "program.onnx").write_bytes((folder / "program.onnx").read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"is damaged .*: remove the folder"):
-        next(segmenter.stream(frames))
-
-
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_session_of_an_engine_is_that_of_jax(
-    name: engine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "DIRECTORY", tmp_path / "exports")
-    weights = write_weights(tmp_path / "tmanet.safetensors")
-    videos_LxBxHxWx3 = np.random.default_rng(0).integers(0, 256, (6, 2, *SIZE, 3), np.uint8)
-    with (
-        tmanet_jax.Segmenter.load(weights, engine=name).session(streams=2) as session,
-        tmanet_jax.Segmenter.load(weights).session(streams=2) as of_jax,
-    ):
-        for index, frames in enumerate(videos_LxBxHxWx3):
-            if index == 3:
-                session.reset(1)
-                of_jax.reset(1)
-            for result, expected in zip(session.add(frames), of_jax.add(frames), strict=True):
-                assert result.index == expected.index
-                np.testing.assert_array_equal(result.labels, expected.labels)
-                np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-4)
-
-
-def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = write_weights(tmp_path / "tmanet.safetensors")
-    with pytest.raises(UserError, match="choose one of"):
-        tmanet_jax.Segmenter.load(weights, engine="tensorrt")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="computes in float32: choose openvino"):
-        tmanet_jax.Segmenter.load(weights, engine="onnxruntime", dtype="bfloat16")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs openvino and onnx: pip install -r requirements-ex"):
-        tmanet_jax.Segmenter.load(weights, engine="openvino")
-
-
 def test_openvino_in_8_bits_is_near(model, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    frames = list(rng.integers(0, 256, (6, *SIZE, 3), np.uint8))
+    clips = rng.integers(0, 256, (2, 3, *SIZE, 3), np.uint8)
     output = tmp_path / "network"
-    agreement = export(model, output, format="openvino", calibration=frames)
+    agreement = export(model, output, format="openvino", calibration=clips)
     assert 1e-4 < agreement.largest_difference < 0.2 * agreement.largest_logit
     assert json.loads((output / "export.json").read_text())["precision"] == "int8"
     assert "int8. Compared with float32 after writing: 12" in (output / "README.md").read_text()
@@ -246,6 +191,6 @@ def test_openvino_in_8_bits_is_near(model, tmp_path: Path) -> None:
 
 
 def test_8_bits_are_refused_elsewhere(model, tmp_path: Path) -> None:
-    frames = [np.zeros((*SIZE, 3), np.uint8)]
+    clips = [np.zeros((1, *SIZE, 3), np.uint8)]
     with pytest.raises(UserError, match="8 bits are for format openvino"):
-        export(model, tmp_path / "network", calibration=frames)
+        export(model, tmp_path / "network", calibration=clips)

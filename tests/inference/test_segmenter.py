@@ -295,8 +295,11 @@ def test_windows_and_memory_stride_are_options(
         {"mode": "tiles"},
         {"memory_stride": 0},
         {"stride": (800, 800)},
-        {"dtype": "f8"},
-        {"precision": "TF32"},
+        {"precision": "f8"},
+        {"precision": "int8"},
+        {"calibrate": frames},
+        {"device": "abacus"},
+        {"products": "TF32"},
         {"attention": "x"},
     ):
         with pytest.raises(UserError):

@@ -6,7 +6,7 @@ from typing import get_args
 from tmanet_jax.errors import UserError
 from tmanet_jax.export.folder import AnySize, Format, export_network
 from tmanet_jax.export.program import Kind
-from tmanet_jax.export.quantise import calibration_frames
+from tmanet_jax.export.quantise import calibration_clips
 from tmanet_jax.export.web import export_page
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.weights import load
@@ -37,7 +37,7 @@ def export_weights(
         size: height and width of the frames, or "any".
         program: the step or the whole clip.
         streams: videos or clips at a time.
-        calibrate: a video, folder or glob for 8 bits; empty: float32.
+        calibrate: see `calibration_clips`, for 8 bits; empty: float32.
         runtime: for format web, the package of its runtime; empty: it is fetched.
 
     Raises:
@@ -79,7 +79,7 @@ def export_weights(
             size=size,
             program=next(name for name in get_args(Kind) if name == program),
             streams=streams,
-            calibration=calibration_frames(calibrate, _fixed(size, "8 bits")) if calibrate else (),
+            calibration=calibration_clips(calibrate, _fixed(size, "8 bits")) if calibrate else (),
         )
     print(f"{output}: {agreement}.")
 

@@ -5,10 +5,9 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,52 +16,103 @@ from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.folder import Format, check_installed, export_network
-from tmanet_jax.export.network import Network
+from tmanet_jax.export import cache
+from tmanet_jax.export.folder import Format, check_installed, check_quantiser, export_network
+from tmanet_jax.export.network import Network, devices
+from tmanet_jax.export.quantise import CalibrationSource, calibration_clips
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
 from tmanet_jax.inference.windows import resized_frames
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
 
 Engine = Literal["jax", "onnxruntime", "openvino"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 FORMATS: Mapping[Engine, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
-DIRECTORY = Path(os.environ.get("TMANET_EXPORTS", "~/.cache/tmanet_jax/exports")).expanduser()
-"""Exports by weights, size and versions."""
+PRECISIONS: Mapping[Engine, tuple[Precision, ...]] = {
+    "jax": ("float32", "bfloat16"),
+    "onnxruntime": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
+}
 
 _LOGGER = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """What computes a network, where, and in which numbers.
+
+    Attributes:
+        engine: jax, or one that gets an export of the network for each size of frames.
+        precision: of its numbers.
+        calibrate: for int8, frames like those that will be segmented.
+        device: by the engine's own name, as in "cpu" or "gpu"; None: the engine's usual one.
+
+    Raises:
+        UserError: the engine is not installed, or has no such precision or device.
+    """
+
+    engine: Engine = "jax"
+    precision: Precision = "float32"
+    calibrate: CalibrationSource | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        choices = {"engine": get_args(Engine), "precision": get_args(Precision)}
+        for name, values in choices.items():
+            if getattr(self, name) not in values:
+                raise UserError(
+                    f"{name} is {getattr(self, name)!r}: choose one of {', '.join(values)}."
+                )
+        if self.precision not in PRECISIONS[self.engine]:
+            able = [engine for engine in PRECISIONS if self.precision in PRECISIONS[engine]]
+            raise UserError(
+                f"Engine {self.engine} computes in {' or '.join(PRECISIONS[self.engine])}: choose "
+                f"engine {' or '.join(able)} for {self.precision}."
+            )
+        if (self.precision == "int8") != (self.calibrate is not None):
+            raise UserError(
+                "int8 is calibrated on frames like those that will be segmented, and nothing else "
+                "is: precision int8 goes with calibrate, a video, folder or glob of pictures, or "
+                "folder of clip records (--precision=int8 --calibrate=drive.mp4)."
+            )
+        if self.engine != "jax":
+            check_installed(FORMATS[self.engine])
+        if self.precision == "int8":
+            check_quantiser()
+        if self.device is not None:
+            there = devices(FORMATS.get(self.engine, "stablehlo"))
+            if self.device not in there:
+                raise UserError(
+                    f"device is {self.device!r}: {self.engine} has {', '.join(there)} here."
+                )
+
+    def __str__(self) -> str:
+        of_int8 = "" if self.calibrate is None else f" calibrated on {self.calibrate}"
+        where = "" if self.device is None else f" on {self.device}"
+        return f"{self.precision}{of_int8}, engine {self.engine}{where}"
+
+
 class EngineStream:
-    """Does what a `FrameStream` does, by another engine.
+    """Does what a `FrameStream` does, by another engine; streams may go on in several threads.
 
     Args:
         model: in float32, its parameters as they are now.
         classes: what it tells apart.
         protocol: how frames are segmented.
-        engine: which one.
-        dtype: "float32", or in OpenVINO "bfloat16".
-
-    Raises:
-        UserError: the engine is not installed, or does not compute in this type.
+        computation: by an engine that is not jax.
     """
 
     def __init__(
-        self,
-        model: TMANet,
-        classes: ClassSet,
-        protocol: Protocol,
-        engine: Engine,
-        dtype: str = "float32",
+        self, model: TMANet, classes: ClassSet, protocol: Protocol, computation: Computation
     ):
-        if dtype != "float32" and engine != "openvino":
-            raise UserError(f"Engine {engine} computes in float32: choose openvino for {dtype}.")
-        check_installed(FORMATS[engine])
         self.protocol = protocol
-        self._format = FORMATS[engine]
-        self._dtype = dtype
+        self.model_config = model.config
+        self._computation = computation
+        self._format = FORMATS[computation.engine]
         self._model = model
         self._classes = classes
+        self._networks: dict[tuple[int, tuple[int, int]], Network] = {}
         self._jax = FrameStream(model, protocol)
 
     @property
@@ -78,31 +128,12 @@ class EngineStream:
             size: height and width of their frames in pixels.
 
         Raises:
-            UserError: the export cannot be written, is not the network, or is damaged.
+            UserError: the export cannot be written or is not the network, or the frames to
+                calibrate it cannot be read.
         """
-        folder = DIRECTORY / self._key(batch_size, size)
-        if not (folder / "export.json").is_file():
-            _LOGGER.warning(
-                f"The network is exported for {self._format} and frames of {size[0]}x{size[1]} "
-                f"pixels, once: {folder}."
-            )
-            agreement = export_network(
-                self._model,
-                self._classes,
-                self.protocol,
-                folder,
-                format=self._format,
-                size=size,
-                streams=batch_size,
-            )
-            _LOGGER.warning(f"{agreement}.")
-        try:
-            return Network(folder, self._dtype)
-        except Exception as error:  # whatever an engine, json or the system says of such files
-            raise UserError(
-                f"The export in {folder} is damaged ({str(error).splitlines()[0]}): remove the "
-                "folder, and it is written anew."
-            ) from error
+        if (batch_size, size) not in self._networks:
+            self._networks[batch_size, size] = self._load(batch_size, size)
+        return self._networks[batch_size, size].beside()
 
     def step(
         self,
@@ -120,21 +151,59 @@ class EngineStream:
         """Class probabilities of the frames of a step, float32 BxHxWxC."""
         return self._jax.probabilities(output)
 
+    def _load(self, batch_size: int, size: tuple[int, int]) -> Network:
+        calibration: list[np.ndarray] = []
+        if self._computation.calibrate is not None:
+            resized = self.protocol.size_of(size)
+            calibration = calibration_clips(self._computation.calibrate, resized)
+
+        def write(folder: Path) -> None:
+            _LOGGER.warning(
+                f"The network is exported for {self._computation.engine} and frames of "
+                f"{size[0]}x{size[1]} pixels, once: {folder}."
+            )
+            agreement = export_network(
+                self._model,
+                self._classes,
+                self.protocol,
+                folder,
+                format=self._format,
+                size=size,
+                streams=batch_size,
+                calibration=calibration,
+            )
+            _LOGGER.warning(f"{agreement}.")
+
+        in_bfloat16 = self._computation.precision == "bfloat16"
+        return cache.kept(
+            self._name(batch_size, size, calibration),
+            write,
+            lambda folder: Network(
+                folder, "bfloat16" if in_bfloat16 else "float32", self._computation.device
+            ),
+        )
+
     @functools.cached_property
     def _weights(self) -> bytes:
-        """What tells them from others; a stream starts at every cut, and they stay the same."""
+        """What tells them from others."""
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(nnx.split(self._model)[1]):
             digest.update(np.asarray(leaf).tobytes())
         return digest.digest()
 
-    def _key(self, batch_size: int, size: tuple[int, int]) -> str:
+    def _name(
+        self, batch_size: int, size: tuple[int, int], calibration: Sequence[np.ndarray]
+    ) -> str:
+        """Of the export: what it is made of and by."""
         packages = ("jax", "flax", "onnx", self._format.replace("onnx", "onnxruntime"))
         versions = {name: importlib.metadata.version(name) for name in packages}
         config = dataclasses.asdict(self._model.config)
         told = (config, self.protocol, self._classes, batch_size, size, versions, _source())
         digest = hashlib.sha256(repr(told).encode() + self._weights)
-        return f"{self._format}_{size[0]}x{size[1]}_{digest.hexdigest()[:16]}"
+        for clip_SxHxWx3 in calibration:
+            digest.update(clip_SxHxWx3.tobytes())
+        bits = "_int8" if calibration else ""
+        return f"{self._format}{bits}_{size[0]}x{size[1]}_{digest.hexdigest()[:16]}"
 
 
 @functools.cache

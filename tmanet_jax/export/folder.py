@@ -96,8 +96,8 @@ def export_network(
         size: height and width of the frames; "any" for stablehlo and a protocol of mode whole.
         program: the streaming step, or the whole clip.
         streams: B, streams that go on together, or clips at a time.
-        calibration: frames of a video, HxWx3 uint8, with which a program for OpenVINO is rounded to
-            8 bits; none: it stays in float32.
+        calibration: clips of frames, SxHxWx3 uint8, with which a program for OpenVINO is rounded
+            to 8 bits; none: it stays in float32.
 
     Raises:
         UserError: the engine is not installed, the folder is there already or cannot be written,
@@ -106,7 +106,7 @@ def export_network(
     if format not in _FILES:
         raise UserError(f"format is {format!r}: choose one of {', '.join(_FILES)}.")
     check_installed(format)
-    if calibration:
+    if len(calibration):
         _check_quantised(format, program)
     if size == "any" and (format != "stablehlo" or protocol.mode != "whole"):
         raise UserError(
@@ -122,7 +122,7 @@ def export_network(
         _write_json(folder / "export.json", about)
         tried = [of_size(some) for some in _TRIED_SIZES] if size == "any" else [written]
         agreement = [verified(some, folder) for some in tried][-1]
-        if calibration:
+        if len(calibration):
             quantise(folder, calibration)
             agreement = compared(written, folder)
             about |= {"precision": "int8"}
@@ -144,6 +144,11 @@ def check_installed(format: Format) -> None:
 def _check_quantised(format: Format, program: Kind) -> None:
     if format != "openvino" or program != "stream":
         raise UserError("8 bits are for format openvino and program stream: drop --calibrate.")
+    check_quantiser()
+
+
+def check_quantiser() -> None:
+    """Raises UserError where what rounds to 8 bits is missing."""
     if importlib.util.find_spec("nncf") is None:
         raise UserError("8 bits need nncf: pip install -r requirements-export.txt.")
 

@@ -1,5 +1,7 @@
 """Runs an exported network with numpy and the engine that it was exported for, and nothing else."""
 
+import contextlib
+import copy
 import json
 import logging
 import sys
@@ -12,6 +14,8 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
+Begin = Callable[[], Run]
+"""Makes what runs the program for one network: several may run side by side."""
 
 
 class Network:
@@ -20,17 +24,35 @@ class Network:
     Args:
         folder: the exported one.
         precision: "float32" or, in OpenVINO on chips that have it, "bfloat16".
+        device: one of `devices`; None: the first of them.
 
     Attributes:
+        folder: the exported one.
+        about: what its `export.json` says.
         logits: of the newest frames, NxhxwxC: of whole frames, or of their windows.
     """
 
-    def __init__(self, folder: str | Path = Path(__file__).parent, precision: str = "float32"):
-        folder = Path(folder)
+    def __init__(
+        self,
+        folder: str | Path = Path(__file__).parent,
+        precision: str = "float32",
+        device: str | None = None,
+    ):
+        self.folder = folder = Path(folder)
         self.about = json.loads((folder / "export.json").read_text())
         self.logits = np.zeros(0, np.float32)
-        self._run: Run = _ENGINES[self.about["format"]](folder, self.about["file"], precision)
+        path, there = folder / self.about["file"], devices(self.about["format"])
+        chosen = there[device or next(iter(there))]
+        self._begin: Begin = _ENGINES[self.about["format"]](path, precision, chosen)
+        self._run = self._begin()
         self.restart()
+
+    def beside(self) -> "Network":
+        """The same program for other streams; what is compiled and its weights are shared."""
+        other = copy.copy(self)
+        other._run = self._begin()
+        other.restart()
+        return other
 
     def restart(self) -> None:
         """All streams begin anew."""
@@ -74,18 +96,36 @@ def _shape(told: list[Any], frames: np.ndarray) -> tuple[int, ...]:
     return tuple(sizes.get(n, n) for n in told)
 
 
-def _onnxruntime(folder: Path, file: str, precision: str) -> Run:
+def devices(format: str) -> dict[str, Any]:
+    """The devices that this machine's engine for a format has, by name, the usual one first."""
+    if format == "onnx":
+        import onnxruntime
+
+        providers = onnxruntime.get_available_providers()
+        providers.sort(key=lambda name: name != "CPUExecutionProvider")
+        return {name.removesuffix("ExecutionProvider").lower(): name for name in providers}
+    if format == "openvino":
+        return {name.lower(): name for name in openvino_library().Core().available_devices}
+    import jax
+
+    found = {device.platform: device for device in reversed(jax.local_devices())}
+    with contextlib.suppress(RuntimeError):  # jax was told to leave the CPU alone
+        found.setdefault("cpu", jax.local_devices(backend="cpu")[0])
+    return found
+
+
+def _onnxruntime(path: Path, precision: str, provider: str) -> Begin:
     import onnxruntime
 
     if precision != "float32":
         raise ValueError(f"ONNX Runtime computes this file in float32, not in {precision}")
-    session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, providers=[provider])
     names = [output.name for output in session.get_outputs()]
 
     def run(given: Arrays) -> Arrays:
         return dict(zip(names, session.run(names, given), strict=True))
 
-    return run
+    return lambda: run
 
 
 def openvino_library() -> Any:
@@ -96,38 +136,40 @@ def openvino_library() -> Any:
     return openvino
 
 
-def _openvino(folder: Path, file: str, precision: str) -> Run:
+def _openvino(path: Path, precision: str, device: str) -> Begin:
     hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
     core = openvino_library().Core()
-    if precision == "bfloat16" and "BF16" not in core.get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    ):
-        logging.getLogger(__name__).warning("This CPU has no bfloat16: float32 is computed.")
+    if hint == "bf16" and "BF16" not in core.get_property(device, "OPTIMIZATION_CAPABILITIES"):
+        logging.getLogger(__name__).warning(f"This {device} has no bfloat16: it computes float32.")
         hint = "f32"
     options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(folder / file, "CPU", options)
-    request = compiled.create_infer_request()
+    compiled = core.compile_model(path, device, options)
 
-    def run(given: Arrays) -> Arrays:
-        results = request.infer(given)
-        return {name: results[port] for port in compiled.outputs for name in port.get_names()}
+    def begin() -> Run:
+        request = compiled.create_infer_request()
 
-    return run
+        def run(given: Arrays) -> Arrays:
+            results = request.infer(given, share_inputs=True)
+            return {name: results[port] for port in compiled.outputs for name in port.get_names()}
+
+        return run
+
+    return begin
 
 
-def _jax(folder: Path, file: str, precision: str) -> Run:
+def _jax(path: Path, precision: str, device: Any) -> Begin:
     import jax
     from jax import export
 
     if precision != "float32":
         raise ValueError(f"this program computes in float32, not in {precision}")
-    program = jax.jit(export.deserialize(bytearray((folder / file).read_bytes())).call)
-    weights = jax.device_put(dict(np.load(folder / "weights.npz")))
+    program = jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
+    weights = jax.device_put(dict(np.load(path.with_name("weights.npz"))), device)
 
     def run(given: Arrays) -> Arrays:
         return dict(jax.device_get(program(weights, given)))
 
-    return run
+    return lambda: run
 
 
 _ENGINES = {"onnx": _onnxruntime, "openvino": _openvino, "stablehlo": _jax}

@@ -2,12 +2,14 @@
 
 import itertools
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.records import has_records, open_clips, read_info
 from tmanet_jax.errors import UserError
 from tmanet_jax.export.network import Arrays, Network, openvino_library
 from tmanet_jax.inference.windows import resized_frames
@@ -15,27 +17,50 @@ from tmanet_jax.video.frames import open_frames
 
 CALIBRATION_FRAMES = 100
 
+CalibrationSource = str | os.PathLike[str] | Sequence[np.ndarray]
+"""A video, a picture, a folder or glob of pictures, a folder of clip records, or arrays HxWx3."""
 
-def calibration_frames(source: str, size: tuple[int, int]) -> list[np.ndarray]:
-    """The first frames of a video, folder or glob, HxWx3 uint8 at that size.
+
+def calibration_clips(source: CalibrationSource, size: tuple[int, int]) -> list[np.ndarray]:
+    """Some 100 frames at that size, as clips SxHxWx3 uint8 in the order of time.
+
+    Of a video (or pictures) the first frames, one clip; of records clips of the training split if
+    there is one, spread over it.
 
     Raises:
         UserError: the source cannot be read, or has no whole frame.
     """
-    with open_frames(source) as frames:
-        whole = (frame.pixels_HxWx3 for frame in frames.frames if frame.pixels_HxWx3 is not None)
-        some = list(itertools.islice(whole, CALIBRATION_FRAMES))
-    if not some:
-        raise UserError(f"--calibrate={source}: there is no whole frame to calibrate on.")
-    return [resized_frames(frame_HxWx3[None], Size(*size))[0] for frame_HxWx3 in some]
+    if isinstance(source, str | os.PathLike) and has_records(source):
+        clips = _clips_of_records(Path(source))
+    else:
+        with open_frames(source) as frames:
+            whole = (frame.pixels_HxWx3 for frame in frames.frames)
+            some = (pixels for pixels in whole if pixels is not None)
+            resized = [
+                resized_frames(pixels[None], Size(*size))
+                for pixels in itertools.islice(some, CALIBRATION_FRAMES)
+            ]
+        clips = [np.concatenate(resized)] if resized else []
+    if not clips:
+        raise UserError(f"There is no whole frame to calibrate on in {source}.")
+    return [resized_frames(clip_SxHxWx3, Size(*size)) for clip_SxHxWx3 in clips]
 
 
-def quantise(folder: Path, frames: Sequence[np.ndarray]) -> None:
+def _clips_of_records(data_dir: Path) -> list[np.ndarray]:
+    info = read_info(data_dir)
+    records = open_clips(data_dir, "train" if "train" in info.splits else next(iter(info.splits)))
+    count = min(-(-CALIBRATION_FRAMES // (info.memory_range + 1)), len(records))
+    indices = np.linspace(0, len(records) - 1, count).round().astype(int)
+    offsets = range(info.memory_range, 0, -1)
+    return [records.read(int(index), offsets).frames_SxHxWx3 for index in indices]
+
+
+def quantise(folder: Path, clips: Sequence[np.ndarray]) -> None:
     """Puts a program in 8 bits in place of the one in a folder, which calibrates it.
 
     Args:
         folder: of an export for OpenVINO.
-        frames: HxWx3 uint8, in the order of their video.
+        clips: SxHxWx3 uint8, each with a memory of its own.
     """
     openvino = openvino_library()
     import nncf
@@ -44,9 +69,8 @@ def quantise(folder: Path, frames: Sequence[np.ndarray]) -> None:
     network = Network(folder)
     path = folder / network.about["file"]
     model = openvino.Core().read_model(path)
-    quantised = nncf.quantize(
-        model, nncf.Dataset(_Inputs(network, frames)), subset_size=len(frames)
-    )
+    inputs = _Inputs(network, clips)
+    quantised = nncf.quantize(model, nncf.Dataset(inputs), subset_size=len(inputs))
     new = folder / "quantised.xml"
     openvino.save_model(quantised, new, compress_to_fp16=False)
     del model, network  # they may hold the file open
@@ -57,17 +81,18 @@ def quantise(folder: Path, frames: Sequence[np.ndarray]) -> None:
 class _Inputs:
     """What goes into the program frame by frame, with the state that it has then."""
 
-    def __init__(self, network: Network, frames: Sequence[np.ndarray]):
+    def __init__(self, network: Network, clips: Sequence[np.ndarray]):
         self._network = network
-        self._frames = frames
+        self._clips = clips
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return sum(map(len, self._clips))
 
     def __iter__(self) -> Iterator[Arrays]:
-        self._network.restart()
         shape = tuple(self._network.about["frames"])
-        for frame_HxWx3 in self._frames:
-            frames_BxHxWx3 = np.broadcast_to(frame_HxWx3, shape)
-            yield self._network.inputs(frames_BxHxWx3)
-            self._network(frames_BxHxWx3)
+        for clip_SxHxWx3 in self._clips:
+            self._network.restart()
+            for frame_HxWx3 in clip_SxHxWx3:
+                frames_BxHxWx3 = np.broadcast_to(frame_HxWx3, shape)
+                yield self._network.inputs(frames_BxHxWx3)
+                self._network(frames_BxHxWx3)

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from tqdm import tqdm
 
 from tmanet_jax.errors import Stopped, UserError, counted
-from tmanet_jax.export.engine import Engine
+from tmanet_jax.export.engine import Computation, Precision
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.outputs import (
     Manifest,
@@ -57,7 +57,7 @@ class Prediction:
         on_error: at a broken frame, "keep" the labels of the frame before it, or "stop".
         sound: of the video, "keep" it or "none".
         settings: how the network computes, and how frames are segmented where weights do not say.
-        engine: what computes; see `Segmenter`.
+        computation: what computes; None: jax, as the settings say.
     """
 
     checkpoint: Path
@@ -67,7 +67,7 @@ class Prediction:
     on_error: OnError = "keep"
     sound: SoundChoice = "keep"
     settings: Settings = dataclasses.field(default_factory=Settings)
-    engine: Engine = "jax"
+    computation: Computation | None = None
 
 
 def prediction_of(
@@ -82,7 +82,7 @@ def prediction_of(
     sound: str,
     memory_stride: int | None,
     scale: str | None,
-    engine: str = "jax",
+    computation: Computation | None = None,
 ) -> Prediction:
     """What a command line asks for; frames are segmented as the weights were scored.
 
@@ -91,7 +91,7 @@ def prediction_of(
     """
     if not source or not output:
         raise UserError("Say what to segment and where to: --input=drive.mp4 --output=out.")
-    _check_choices(formats, on_error, sound, engine)
+    _check_choices(formats, on_error, sound)
     if Path(output).suffix.lower() in (*_VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
         raise UserError(
             f"--output is a folder, and {output} is a file's name: --output={Path(output).stem} "
@@ -109,18 +109,17 @@ def prediction_of(
         formats=tuple(name for name in get_args(Format) if name in formats),
         on_error="stop" if on_error == "stop" else "keep",
         sound="none" if sound == "none" else "keep",
-        engine=next(name for name in get_args(Engine) if name == engine),
+        computation=computation,
     )
 
 
-def _check_choices(formats: list[str], on_error: str, sound: str, engine: str) -> None:
+def _check_choices(formats: list[str], on_error: str, sound: str) -> None:
     if not formats or any(name not in get_args(Format) for name in formats):
         choices = ", ".join(get_args(Format))
         raise UserError(f"--format is {','.join(formats)!r}: choose one or several of {choices}.")
     for option, value, kind in (
         ("--on-error", on_error, OnError),
         ("--sound", sound, SoundChoice),
-        ("--engine", engine, Engine),
     ):
         if value not in get_args(kind):
             raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
@@ -148,7 +147,7 @@ def predict(prediction: Prediction) -> None:
         with _told_if_unwritable(prediction.output):
             prediction.output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_in(prediction.output, "--output"))
-        how = f"{segmenter.protocol}, {_computation(prediction)}"
+        how = f"{segmenter.protocol}, {_computation_in_words(prediction)}"
         manifest = _manifest_of(prediction, Manifest(input_print, weights_print, how))
         tqdm.write(run.evaluation.compared_with(segmenter.protocol))
         writers = _open_outputs(prediction, manifest, frames, segmenter, seen)
@@ -173,20 +172,24 @@ def _load(prediction: Prediction) -> Segmenter:
     return Segmenter.load(
         prediction.checkpoint,
         align_corners=run.init.align_corners,
-        dtype=run.model.dtype,
-        precision=run.model.precision,
+        products=run.model.precision,
         attention=run.model.attention,
         otherwise=run.evaluation.protocol,
-        engine=prediction.engine,
+        **vars(_computation(prediction)),
         **run.evaluation.told_fields(),
     )
 
 
-def _computation(prediction: Prediction) -> str:
-    model = prediction.settings.model
-    if prediction.engine != "jax":
-        return f"{model.dtype}, engine {prediction.engine}"
-    return f"{model.dtype}, precision {model.precision}, attention {model.attention}"
+def _computation(prediction: Prediction) -> Computation:
+    dtype = next(name for name in get_args(Precision) if name == prediction.settings.model.dtype)
+    return prediction.computation or Computation(precision=dtype)
+
+
+def _computation_in_words(prediction: Prediction) -> str:
+    model, computation = prediction.settings.model, _computation(prediction)
+    if computation.engine != "jax":
+        return str(computation)
+    return f"{computation.precision}, precision {model.precision}, attention {model.attention}"
 
 
 def _manifest_of(prediction: Prediction, wanted: Manifest) -> Manifest:

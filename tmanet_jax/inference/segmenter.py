@@ -15,15 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+import jax
 import numpy as np
+from flax import nnx
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.engine import Engine, EngineStream
+from tmanet_jax.export.engine import Computation, Engine, EngineStream, Precision
+from tmanet_jax.export.network import devices
+from tmanet_jax.export.quantise import CalibrationSource
 from tmanet_jax.inference.results import FrameResult, result_of, whole_result
 from tmanet_jax.inference.session import Session
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models import layers
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Origin, Protocol
@@ -40,10 +44,8 @@ _GOES_ON = np.zeros(1, bool)
 _WHOLE = Protocol("whole")
 _CHOICES: dict[str, tuple[object, ...]] = {
     "align_corners": (None, False, True),
-    "dtype": (None, "float32", "bfloat16"),
-    "precision": get_args(Precision),
+    "products": get_args(layers.Precision),
     "attention": get_args(Attention),
-    "engine": get_args(Engine),
 }
 
 _Item = TypeVar("_Item")
@@ -56,13 +58,8 @@ class Segmenter:
         model: the network.
         classes: what it tells apart.
         protocol: how frames are segmented.
-        engine: what computes: jax on any device, or "onnxruntime" or "openvino" on a CPU, which get
-            an export of the network for each size of frames (requirements-export.txt).
-        dtype: of another engine, "float32" or "bfloat16"; jax computes in the model's own.
+        computation: what computes; jax does so in the model's own precision.
         origin: the training that left the weights, if that is known.
-
-    Raises:
-        UserError: the engine is not installed, or does not compute in this type.
     """
 
     def __init__(
@@ -70,18 +67,20 @@ class Segmenter:
         model: TMANet,
         classes: ClassSet,
         protocol: Protocol | None = None,
-        engine: Engine = "jax",
-        dtype: str = "float32",
+        computation: Computation = Computation(),
         origin: Origin | None = None,
     ):
         self.classes = classes
         self._model, self._origin = model, origin
         protocol = protocol or Protocol()
         self._stream: FrameStream | EngineStream
-        if engine == "jax":
-            self._stream = FrameStream(model, protocol)
-        else:
-            self._stream = EngineStream(model, classes, protocol, engine, dtype)
+        if computation.engine != "jax":
+            self._stream = EngineStream(model, classes, protocol, computation)
+            return
+        if computation.device is not None:
+            device = devices("stablehlo")[computation.device]
+            nnx.update(model, jax.device_put(nnx.state(model), device))
+        self._stream = FrameStream(model, protocol)
 
     @property
     def protocol(self) -> Protocol:
@@ -99,11 +98,13 @@ class Segmenter:
         scale: float | tuple[int, int] | None = None,
         memory_stride: int | None = None,
         align_corners: bool | None = None,
-        dtype: str | None = None,
-        precision: Precision = "default",
+        engine: Engine = "jax",
+        precision: Precision | None = None,
+        calibrate: CalibrationSource | None = None,
+        device: str | None = None,
+        products: layers.Precision = "default",
         attention: Attention = "auto",
         otherwise: Protocol = _WHOLE,
-        engine: Engine = "jax",
     ) -> "Segmenter":
         """Reads a file of weights; frames are segmented as its network was scored.
 
@@ -119,29 +120,35 @@ class Segmenter:
                 that they are to fit; results have the frames' own size.
             memory_stride: frames from one memory frame to the next.
             align_corners: how the network's logits are up-sampled.
-            dtype: compute type, "float32" or "bfloat16".
-            precision: of float32 products on GPUs and TPUs, "default", "high" or "highest".
-            attention: which way reads the memory, "auto" or "chunked".
+            engine: what computes: jax on any device, or "onnxruntime" or "openvino", which get an
+                export of the network for each size of frames (requirements-export.txt).
+            precision: of its numbers, "float32", "bfloat16" or, of openvino, "int8"; None: with jax
+                the file's own, else float32.
+            calibrate: for int8, frames like those that will be segmented: a video, a folder or glob
+                of pictures, a folder of clip records, or arrays HxWx3.
+            device: by the engine's name for it, such as "cpu" or "gpu"; None: its usual one.
+            products: jax's float32 products on GPUs and TPUs, "default", "high" or "highest".
+            attention: which way jax reads the memory, "auto" or "chunked".
             otherwise: how frames are segmented where the file does not say.
-            engine: what computes; see `Segmenter`.
 
         Raises:
-            UserError: the file cannot be read, or an option has a value that it cannot have.
+            UserError: the file cannot be read, an option has a value that it cannot have, or the
+                engine is not installed.
         """
         if not isinstance(path, str | os.PathLike):
             raise UserError(f"path is {path!r}: name a file of weights.")
-        options: dict[str, Any] = {
-            "align_corners": align_corners,
-            "dtype": dtype,
-            "precision": precision,
-            "attention": attention,
-        }
-        for name, value in (*options.items(), ("engine", engine)):
+        options = {"align_corners": align_corners, "products": products, "attention": attention}
+        for name, value in options.items():
             if value not in _CHOICES[name]:
                 raise UserError(f"{name} is {value!r}: choose one of {list(_CHOICES[name])}.")
-        if engine != "jax":
-            options |= {"dtype": "float32", "attention": "chunked"}
-        loaded = load.load_model(path, **options)
+        computation = Computation(engine, precision or "float32", calibrate, device)
+        loaded = load.load_model(
+            path,
+            align_corners=align_corners,
+            dtype=precision if engine == "jax" else "float32",
+            precision=products,
+            attention=attention if engine == "jax" else "chunked",
+        )
         protocol = (loaded.protocol or otherwise).but(
             mode=mode,
             crop_size=crop_size,
@@ -149,9 +156,7 @@ class Segmenter:
             scale=scale,
             memory_stride=memory_stride,
         )
-        return cls(
-            loaded.model, loaded.classes, protocol, engine, dtype or "float32", loaded.origin
-        )
+        return cls(loaded.model, loaded.classes, protocol, computation, loaded.origin)
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
         """Writes a folder for others: weights, what they are, and a model card to be filled in.

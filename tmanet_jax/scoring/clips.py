@@ -5,7 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,21 @@ class SegmentedClip(NamedTuple):
         """Query frame, labels and prediction side by side, RGB uint8."""
         frame_HxWx3 = self.clip.frames_SxHxWx3[-1]
         return three_panels(frame_HxWx3, self.clip.labels_HxW, self.predicted_HxW, classes)
+
+
+class SegmentsClips(Protocol):
+    """What is scored: a network that segments whole clips."""
+
+    @property
+    def config(self) -> EvalConfig:
+        """How frames are segmented."""
+
+    @property
+    def num_memory(self) -> int:
+        """Memory frames that the network reads."""
+
+    def segment(self, clips: Iterable[Clip]) -> Iterator[SegmentedClip]:
+        """Segments clips of any sizes, in order."""
 
 
 Predictor = Callable[

@@ -14,7 +14,7 @@ from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import counted
 from tmanet_jax.parallel import distributed
 from tmanet_jax.protocol import EvalConfig
-from tmanet_jax.scoring.clips import ClipSegmenter, SegmentedClip
+from tmanet_jax.scoring.clips import SegmentedClip, SegmentsClips
 from tmanet_jax.scoring.metrics import Scores, merged, scores, scores_without
 from tmanet_jax.scoring.temporal import TemporalScores
 
@@ -131,7 +131,7 @@ class Tally:
 
 
 def evaluate(
-    segmenter: ClipSegmenter,
+    segmenter: SegmentsClips,
     records: ClipRecords,
     on_clip: Callable[[SegmentedClip], None] = lambda segmented: None,
 ) -> Evaluation:
@@ -194,7 +194,7 @@ class Assessment:
 
 
 def assess(
-    evaluation: Evaluation, segmenter: ClipSegmenter, records: ClipRecords, step: int
+    evaluation: Evaluation, segmenter: SegmentsClips, records: ClipRecords, step: int
 ) -> Assessment:
     """With the worst clips, which are segmented once more.
 
@@ -216,7 +216,7 @@ def assess(
 
 
 def segment_split(
-    segmenter: ClipSegmenter, records: ClipRecords, title: str = "evaluate"
+    segmenter: SegmentsClips, records: ClipRecords, title: str = "evaluate"
 ) -> "tqdm[SegmentedClip]":
     """Segments this process's clips of a split, with a progress bar."""
     index, count = jax.process_index(), jax.process_count()

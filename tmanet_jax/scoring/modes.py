@@ -5,19 +5,28 @@ import itertools
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
+from tmanet_jax.export.engine import Computation, EngineStream
 from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import local_mesh, to_default_device
-from tmanet_jax.scoring.clips import SegmentedClip, compile_segmenter
+from tmanet_jax.scoring.clips import SegmentedClip, SegmentsClips, compile_segmenter
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation, assess, evaluate, segment_split
 from tmanet_jax.scoring.report import write_report
+from tmanet_jax.scoring.stream_clips import StreamClipSegmenter
 from tmanet_jax.scoring.submission import Submission
-from tmanet_jax.scoring.trained_network import load_trained, named_file, scored_as_before
+from tmanet_jax.scoring.trained_network import (
+    TrainedNetwork,
+    load_trained,
+    named_file,
+    scored_as_before,
+)
 from tmanet_jax.scoring.videos import (
     clips_of,
     evaluate_videos,
@@ -39,6 +48,7 @@ def evaluate_run(
     *,
     submit: str | os.PathLike[str] | None = None,
     on_clip: Callable[[SegmentedClip], object] | None = None,
+    computation: Computation | None = None,
 ) -> Evaluation | None:
     """Scores `settings.init.checkpoint`, or else the best checkpoint of the workdir.
 
@@ -50,6 +60,7 @@ def evaluate_run(
         submit: a directory for the predictions, in the format of the data set's server; then the
             split may be one without labels, which is segmented and not scored.
         on_clip: called with each clip of this process and what the network says of it.
+        computation: what computes; None: jax, as the settings say.
 
     Returns:
         The scores; None of a split without labels.
@@ -57,6 +68,8 @@ def evaluate_run(
     Raises:
         UserError: bad input, or nothing to score.
     """
+    if computation is not None:
+        settings = _computed(settings, computation)
     file = named_file(settings)
     if workdir is None and file is None:
         raise UserError("Name what to score: a workdir, or a file of weights in init.checkpoint.")
@@ -74,13 +87,7 @@ def evaluate_run(
     if workdir is not None:
         make_workdir(folder)
     check_processes_agree(records, None if settings.init.checkpoint else folder)
-    program = compile_segmenter(
-        trained.graphdef,
-        settings.model.head.num_memory,
-        settings.evaluation,
-        local_mesh(settings.mesh),
-    )
-    segmenter = program.with_weights(*trained.weights)
+    segmenter = _segmenter(trained, records.info.classes, settings, computation)
     evaluation = None
 
     def take(segmented: SegmentedClip) -> None:
@@ -107,6 +114,32 @@ def evaluate_run(
     if submission is not None:
         distributed.tell(str(submission))
     return evaluation
+
+
+def _computed(settings: Settings, computation: Computation) -> Settings:
+    """The settings with the network's numbers as they are computed; exports are of float32."""
+    if computation.device is not None and computation.engine == "jax":
+        raise UserError("Mode eval computes on all of jax's devices: JAX_PLATFORMS=cpu chooses.")
+    own = {"dtype": computation.precision}
+    exported = {"dtype": "float32", "attention": "chunked"}
+    fields: dict[str, Any] = own if computation.engine == "jax" else exported
+    return dataclasses.replace(settings, model=dataclasses.replace(settings.model, **fields))
+
+
+def _segmenter(
+    trained: TrainedNetwork,
+    classes: ClassSet,
+    settings: Settings,
+    computation: Computation | None,
+) -> SegmentsClips:
+    if computation is not None and computation.engine != "jax":
+        model = nnx.merge(trained.graphdef, *to_default_device(trained.weights))
+        neighbours = dataclasses.replace(settings.evaluation.protocol, memory_stride=1)
+        stream = EngineStream(model, classes, neighbours, computation)
+        return StreamClipSegmenter(stream, settings.evaluation)
+    num_memory, mesh = settings.model.head.num_memory, local_mesh(settings.mesh)
+    program = compile_segmenter(trained.graphdef, num_memory, settings.evaluation, mesh)
+    return program.with_weights(*trained.weights)
 
 
 def evaluate_consistency(settings: Settings, workdir: Path) -> None:

@@ -1,0 +1,209 @@
+"""Engines behind one API: the same frames and scores; exports are kept, torn ones made anew."""
+
+import functools
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tmanet_jax
+from tests import in_process
+from tests.export.test_export import SIZE, SLIDE
+from tests.made import tiny_runs
+from tests.made.small_networks import untrained
+from tests.made.tiny_weights import write_weights
+from tests.models.test_tmanet import small_config
+from tmanet_jax import settings
+from tmanet_jax.data.classes import numbered_classes
+from tmanet_jax.errors import UserError
+from tmanet_jax.export import cache
+from tmanet_jax.export import network as runner
+from tmanet_jax.export.engine import Computation, Engine, EngineStream
+from tmanet_jax.protocol import Protocol
+from tmanet_jax.weights import load
+
+pytestmark = pytest.mark.export
+
+
+@pytest.fixture(scope="module")
+def model():
+    return untrained(small_config(align_corners=False))
+
+
+@pytest.fixture
+def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of exports."""
+    monkeypatch.setattr(cache, "DIRECTORY", tmp_path / "exports")
+    return tmp_path / "exports"
+
+
+def folders_of(exports: Path) -> list[Path]:
+    return sorted(path for path in exports.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("protocol", [Protocol(scale=0.75), SLIDE], ids=str)
+def test_an_engine_segments_a_video_as_jax_does(
+    protocol: Protocol, tmp_path: Path, exports: Path
+) -> None:
+    weights = write_weights(tmp_path / "tmanet.safetensors", protocol=protocol)
+    frames = list(np.random.default_rng(0).integers(0, 256, (5, *SIZE, 3), np.uint8))
+    expected = list(tmanet_jax.Segmenter.load(weights).stream(frames))
+    segmenter = tmanet_jax.Segmenter.load(weights, engine="onnxruntime")
+    for result, of_jax in zip(segmenter.stream(frames), expected, strict=True):
+        np.testing.assert_allclose(result.probabilities, of_jax.probabilities, atol=1e-4)
+        np.testing.assert_array_equal(result.labels, of_jax.labels)
+    assert len(folders_of(exports)) == 1
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_session_of_an_engine_is_that_of_jax(name: Engine, tmp_path: Path, exports: Path) -> None:
+    weights = write_weights(tmp_path / "tmanet.safetensors")
+    videos_LxBxHxWx3 = np.random.default_rng(0).integers(0, 256, (6, 2, *SIZE, 3), np.uint8)
+    with (
+        tmanet_jax.Segmenter.load(weights, engine=name).session(streams=2) as session,
+        tmanet_jax.Segmenter.load(weights).session(streams=2) as of_jax,
+    ):
+        for index, frames in enumerate(videos_LxBxHxWx3):
+            if index == 3:
+                session.reset(1)
+                of_jax.reset(1)
+            for result, expected in zip(session.add(frames), of_jax.add(frames), strict=True):
+                assert result.index == expected.index
+                np.testing.assert_array_equal(result.labels, expected.labels)
+                np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-4)
+
+
+def test_an_export_is_made_once_and_anew_where_it_is_torn(
+    tmp_path: Path, exports: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = write_weights(tmp_path / "tmanet.safetensors")
+    frames = list(np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), np.uint8))
+
+    def labels() -> list[np.ndarray]:
+        segmenter = tmanet_jax.Segmenter.load(weights, engine="openvino")
+        return [result.labels for result in segmenter.stream(frames)]
+
+    expected = labels()
+    (folder,) = folders_of(exports)
+    written = (folder / "export.json").stat().st_mtime_ns
+    labels()
+    assert (folder / "export.json").stat().st_mtime_ns == written
+    caplog.clear()
+    for name in ("export.json", "program.xml", "program.bin"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-1000])
+        np.testing.assert_array_equal(labels(), expected)
+        assert "is damaged, and is written anew" in caplog.text, name
+        caplog.clear()
+    assert folders_of(exports) == [folder]
+
+
+def test_exports_that_were_used_longest_ago_go(
+    exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "program").write_bytes(b"x" * 1000)
+
+    def keep(name: str) -> bytes:
+        return cache.kept(name, write, lambda folder: (folder / "program").read_bytes())
+
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 2500)
+    for name in ("a", "b", "a", "c"):
+        assert keep(name) == b"x" * 1000
+    assert [folder.name for folder in folders_of(exports)] == ["a", "c"]
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 10)
+    keep("d")
+    assert [folder.name for folder in folders_of(exports)] == ["d"]
+
+
+def test_streams_share_a_program_and_not_their_memory(model, exports: Path) -> None:
+    computation = Computation("openvino")
+    stream = EngineStream(model, numbered_classes(5), Protocol(), computation)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 1, *SIZE, 3), np.uint8)
+    goes_on = np.zeros(1, bool)
+
+    def logits(state, frame_1xHxWx3):
+        return np.asarray(stream.step(state, frame_1xHxWx3, goes_on)[1].logits_NxhxwxC)
+
+    alone = stream.start(1, SIZE)
+    expected = [logits(alone, frame) for frame in frames]
+    shutil.rmtree(exports)  # a stream that starts reads nothing
+    first, second = stream.start(1, SIZE), stream.start(1, SIZE)
+    np.testing.assert_array_equal(logits(first, frames[0]), expected[0])
+    for index in range(3):
+        np.testing.assert_array_equal(logits(second, frames[index]), expected[index])
+        np.testing.assert_array_equal(logits(first, frames[index + 1]), expected[index + 1])
+
+
+def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = write_weights(tmp_path / "tmanet.safetensors")
+    segmenter: Any = functools.partial(tmanet_jax.Segmenter.load, weights)
+    for wrong, told in (
+        ({"engine": "tensorrt"}, "engine is 'tensorrt': choose one of jax, onnxruntime, openvino"),
+        ({"precision": "int4"}, "precision is 'int4': choose one of float32, bfloat16, int8"),
+        (
+            {"engine": "onnxruntime", "precision": "bfloat16"},
+            "Engine onnxruntime computes in float32: choose engine jax or openvino for bfloat16",
+        ),
+        (
+            {"precision": "int8", "calibrate": "drive.mp4"},
+            "Engine jax computes in float32 or bfloat16: choose engine openvino for int8",
+        ),
+        ({"engine": "openvino", "precision": "int8"}, "precision int8 goes with calibrate, a vid"),
+        ({"engine": "openvino", "calibrate": "drive.mp4"}, "precision int8 goes with calibrate"),
+        ({"engine": "openvino", "device": "abacus"}, "device is 'abacus': openvino has cpu"),
+        ({"engine": "onnxruntime", "device": "abacus"}, "onnxruntime has .*cpu"),
+        ({"device": "abacus"}, "device is 'abacus': jax has cpu"),
+    ):
+        with pytest.raises(UserError, match=told):
+            segmenter(**wrong)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs openvino and onnx: pip install -r requirements-ex"):
+        segmenter(engine="openvino")
+
+
+def test_a_cpu_without_bfloat16_computes_float32_and_says_so(
+    model, exports: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    openvino = runner.openvino_library()
+    monkeypatch.setattr(openvino.Core, "get_property", lambda core, device, name: ["FP32", "INT8"])
+    frame_1xHxWx3 = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    logits = []
+    for computation in (Computation("openvino"), Computation("openvino", "bfloat16")):
+        stream = EngineStream(model, numbered_classes(5), Protocol(), computation)
+        state = stream.start(1, SIZE)
+        logits.append(stream.step(state, frame_1xHxWx3, np.ones(1, bool))[1].logits_NxhxwxC)
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert "This CPU has no bfloat16: it computes float32" in caplog.text
+
+
+def test_every_engine_is_scored_by_the_same_scores(exports: Path, tmp_path: Path) -> None:
+    records, weights = tmp_path / "records", tmp_path / "tmanet.safetensors"
+    tiny_runs.render_records(records)
+    run = settings.from_config(tiny_runs.config(records))
+    load.save(weights, untrained(run.model), protocol=run.evaluation.protocol)
+
+    def score(*options: str) -> subprocess.CompletedProcess[str]:
+        words = [f"--workdir={tmp_path / 'run'}", f"--config.init.checkpoint={weights}", *options]
+        return in_process.called(["eval", *tiny_runs.command(records, *words)[2:]])
+
+    def confusion(*options: str) -> np.ndarray:
+        done = score(*options)
+        assert done.returncode == 0, done.stderr
+        return np.array(json.loads((tmp_path / "run" / "metrics.json").read_text())["confusion"])
+
+    of_jax = confusion()
+    moved = np.abs(confusion("--engine=onnxruntime") - of_jax).sum()
+    assert moved <= of_jax.sum() / 10_000  # ties
+    int8 = confusion("--engine=openvino", "--precision=int8", f"--calibrate={records}")
+    moved_in_int8 = np.abs(int8 - of_jax).sum()
+    assert moved < moved_in_int8 < of_jax.sum() / 5
+    assert sum("int8" in folder.name for folder in folders_of(exports)) == 1
+    done = score("--engine=onnxruntime", "--config.eval.flip=True")
+    assert done.returncode == 2
+    assert "Only jax segments clips in several views" in done.stderr
