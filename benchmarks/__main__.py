@@ -11,7 +11,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import attention, compile, data, inference, memory, start, stream, suites, train
+from benchmarks import (
+    attention,
+    compile,
+    data,
+    engines,
+    inference,
+    memory,
+    start,
+    stream,
+    suites,
+    train,
+)
 from tmanet_jax.errors import ends_with_message
 
 
@@ -40,7 +51,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
-        *(train, inference, stream, attention, data, start),
+        *(train, inference, stream, engines, attention, data, start),
         *(compile, memory, suites),
     ):
         measurement.add_command(commands)
