@@ -4,6 +4,7 @@
     python run.py eval|consistency --config=configs/demo.py [--workdir=DIR] [--submit=DIR]
     python run.py [MODE] --workdir=DIR
     python run.py predict --config=configs/demo.py --input=VIDEO|DIR|GLOB|CAMERA --output=DIR
+    python run.py predict --config=configs/demo.py --input=VIDEO|CAMERA --serve=PORT
     python run.py export --config=configs/demo.py --format=onnx --size=HxW --output=DIR
     python run.py publish --workdir=DIR --output=DIR
     python run.py config --config=configs/demo.py
@@ -45,7 +46,8 @@ from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
 from tmanet_jax.export.command import FORMATS, export_weights
 from tmanet_jax.export.engine import Computation, Engine, Precision
 from tmanet_jax.export.folder import AnySize
-from tmanet_jax.inference.predict import predict, prediction_of
+from tmanet_jax.inference.predict import predict
+from tmanet_jax.inference.prediction import prediction_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.publish.folder import publish_run
@@ -94,9 +96,11 @@ _COMPUTATION: Options = {
 }
 _PREDICTION: Options = {
     "input": option(
-        "a video, its address (- for standard input), a picture, folder, glob or camera",
+        "a video, its address (- for standard input), a picture, folder, glob or camera; again for "
+        "further ones, which get a folder of DIR each, as do the videos of a glob",
         metavar="SOURCE",
-        default="",
+        action="append",
+        default=(),
     ),
     "output": option("folder of the results", metavar="DIR", default=""),
     "checkpoint": option("weights; default the workdir's", metavar="FILE", default=""),
@@ -110,6 +114,12 @@ _PREDICTION: Options = {
     **_MEMORY_STRIDE,
     "scale": option("resize frames before, by a factor or to fit HEIGHTxWIDTH", metavar="SCALE"),
     **_COMPUTATION,
+    "serve": option(
+        "a browser of this machine sees the newest overlay at this port; --output may then be left "
+        "out; 0: any port",
+        metavar="PORT",
+        type=command_line.parse_port,
+    ),
 }
 
 
@@ -182,7 +192,7 @@ def _predict(command: Command) -> None:
         command.settings,
         command.workdir,
         checkpoint=options["checkpoint"],
-        source=options["input"],
+        sources=options["input"],
         output=options["output"],
         formats=[name.strip() for name in options["format"].split(",") if name],
         on_error=options["on-error"],
@@ -190,6 +200,7 @@ def _predict(command: Command) -> None:
         memory_stride=options["memory-stride"],
         scale=options["scale"],
         computation=_computation(command),
+        serve=options["serve"],
     )
     predict(prediction)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tmanet_jax.command_line import read_settings
     from tmanet_jax.data.records import open_clips
-    from tmanet_jax.inference.predict import Prediction, predict
+    from tmanet_jax.inference.predict import predict
+    from tmanet_jax.inference.prediction import Prediction
     from tmanet_jax.inference.segmenter import Segmenter
     from tmanet_jax.models.tmanet import ModelConfig, TMANet
     from tmanet_jax.scoring.modes import evaluate_run as evaluate
@@ -43,7 +44,7 @@ __all__ = [
 
 _PLACES = {
     "ModelConfig": "models.tmanet.ModelConfig",
-    "Prediction": "inference.predict.Prediction",
+    "Prediction": "inference.prediction.Prediction",
     "Segmenter": "inference.segmenter.Segmenter",
     "Settings": "settings.Settings",
     "TMANet": "models.tmanet.TMANet",

@@ -137,6 +137,13 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_port(text: str) -> int:
+    """0 to 65535."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, 0 to 65535")
+    return int(text)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """As in 256x512."""
     match = re.fullmatch(r"(\d+)x(\d+)", text)

@@ -115,7 +115,7 @@ def test_how_many_windows_are_seen_at_a_time_changes_nothing(
     num_windows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nine windows; four at a time are three groups of three."""
-    monkeypatch.setattr(stream, "_PIXELS_AT_A_TIME", num_windows * 2 * 24 * 32)
+    monkeypatch.setattr(stream, "PIXELS_AT_A_TIME", num_windows * 2 * 24 * 32)
     resets_BxL = no_resets(2, 5)
     resets_BxL[1, 3] = True
     config = dataclasses.replace(SLIDE, memory_stride=2)

@@ -1,5 +1,6 @@
 """What tests of `predict` share: a command line's wishes, inputs, and what a folder holds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from configs import demo
 from tests.made.small_videos import numbered
 from tmanet_jax import settings
-from tmanet_jax.inference.predict import Prediction, prediction_of
+from tmanet_jax.inference.prediction import Prediction, prediction_of
 from tmanet_jax.video.read import open_video
 from tmanet_jax.workdir import LOCK_FILE
 
@@ -19,8 +20,8 @@ SIZE = (48, 64)
 
 def asked(
     weights: Path,
-    source: Path | str,
-    output: Path,
+    source: Path | str | Sequence[Path | str],
+    output: Path | str,
     *,
     precision: str = "default",
     **options: Any,
@@ -38,9 +39,9 @@ def asked(
     }
     return prediction_of(
         settings.from_config(config),
-        output,
+        Path(output),
         checkpoint=str(weights),
-        source=str(source),
+        sources=[str(source)] if isinstance(source, Path | str) else list(map(str, source)),
         output=str(output),
         **(defaults | options),
     )

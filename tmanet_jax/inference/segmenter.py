@@ -10,7 +10,7 @@ for result in segmenter.stream("drive.mp4"):
 import collections
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
@@ -24,6 +24,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.export.engine import Computation, Engine, EngineStream, Precision
 from tmanet_jax.export.network import devices
 from tmanet_jax.export.quantise import CalibrationSource
+from tmanet_jax.inference.batches import Batches, NextFrame, Place
 from tmanet_jax.inference.results import FrameResult, result_of, whole_result
 from tmanet_jax.inference.session import Session
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
@@ -33,14 +34,14 @@ from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.publish.folder import write_folder
 from tmanet_jax.publish.story import Story
-from tmanet_jax.video.frames import Frames, FrameSource, open_frames
+from tmanet_jax.video.frames import FrameSource, open_frames
 from tmanet_jax.video.read import SourceFrame
 from tmanet_jax.weights import load
 from tmanet_jax.weights.load import LoadedModel
 
 _DECODED_AHEAD = 4
 _COMPUTED_AHEAD = 2
-_GOES_ON = np.zeros(1, bool)
+_VIDEOS_ON_ACCELERATOR = 8  # on a CPU, a frame takes as long in a batch as alone
 _WHOLE = Protocol("whole")
 _CHOICES: dict[str, tuple[object, ...]] = {
     "align_corners": (None, False, True),
@@ -203,51 +204,97 @@ class Segmenter:
             UserError: the source cannot be read, or not one of its frames.
         """
         with open_frames(source) as frames:
-            yield from self.segment(frames, wanted=wanted)
+            video = Video(frames.frames, wanted or (lambda index: True))
+            with contextlib.closing(self.segment([video])) as results:
+                for _, result in results:
+                    if isinstance(result, UserError):
+                        raise result
+                    yield result
+
+    @property
+    def videos_at_once(self) -> int:
+        """How many videos gain by going through the network together."""
+        is_on_accelerator = isinstance(self._stream, FrameStream) and jax.default_backend() != "cpu"
+        return _VIDEOS_ON_ACCELERATOR if is_on_accelerator else 1
 
     def segment(
-        self, frames: Frames, *, wanted: Callable[[int], bool] | None = None
-    ) -> Generator[FrameResult, None, None]:
-        """`stream` of a source that is open."""
-        decoded = ahead(frames.frames, _DECODED_AHEAD)
-        needed = _needed(decoded, wanted or (lambda index: True), self._stream.reach)
-        steps = ahead(self._compute(needed), _COMPUTED_AHEAD)
-        with contextlib.closing(decoded), contextlib.closing(steps):
-            yield from self._results(steps)
+        self, videos: Sequence["Video"]
+    ) -> Generator[tuple[int, FrameResult | UserError], None, None]:
+        """`stream` of videos that are open, together: those of one size as one batch.
 
-    def _compute(self, needed: "Iterator[_Needed]") -> "Iterator[_Step]":
-        """Sends frames to the device, without waiting for it."""
-        state: Any = None
-        for one in needed:
-            output = None
-            if one.frame.pixels_HxWx3 is not None:
-                frames_1xHxWx3 = one.frame.pixels_HxWx3[None]
-                if state is None or one.is_start:
-                    state = self._stream.start(1, frames_1xHxWx3.shape[1:3])
-                state, output = self._stream.step(state, frames_1xHxWx3, _GOES_ON)
-            yield _Step(one.frame, output, one.is_wanted)
+        Yields:
+            which video it is of, and a result; or, where not one of its frames can be read, an
+            error.
+        """
+        with contextlib.ExitStack() as opened:
+            needed = []
+            for video in videos:
+                decoded = ahead(video.frames, _DECODED_AHEAD)
+                opened.enter_context(contextlib.closing(decoded))
+                needed.append(_needed(decoded, video.wanted, self._stream.reach))
+            turns = ahead(self._compute(needed), _COMPUTED_AHEAD)
+            opened.enter_context(contextlib.closing(turns))
+            told = [_Told(self.classes, self._stream.probabilities) for _ in videos]
+            for turn in turns:
+                for number, step in turn:
+                    for result in told[number].after(step):
+                        yield number, result
+            for number, one in enumerate(told):
+                if one.too_early:
+                    reason = one.too_early[0].problem
+                    yield number, UserError(f"Not one frame can be read: {reason}.")
 
-    def _results(self, steps: "Iterator[_Step]") -> Iterator[FrameResult]:
-        """Waits for the device; broken frames repeat what is before them."""
-        last: FrameResult | None = None
-        too_early: list[SourceFrame] = []
-        for step in steps:
-            if step.output is not None:
-                last = whole_result(
-                    step.frame, step.output, 0, self.classes, self._stream.probabilities
-                )
-                for frame in too_early:
-                    unknown = np.full_like(last.labels, IGNORE)
-                    yield result_of(frame, np.zeros_like(last.frame), unknown, self.classes)
-                too_early.clear()
-                if step.is_wanted:
-                    yield last
-            elif last is not None:
-                yield result_of(step.frame, last.frame, last.labels, self.classes)
-            else:
-                too_early.append(step.frame)
-        if too_early:
-            raise UserError(f"Not one frame can be read: {too_early[0].problem}.")
+    def _compute(
+        self, videos: "Sequence[Iterator[_Needed]]"
+    ) -> "Iterator[list[tuple[int, _Step]]]":
+        """Sends frames to the device, without waiting for it: of each video up to a whole one."""
+        batches, running = Batches(self._stream), dict(enumerate(videos))
+        while running:
+            turn: list[tuple[int, _Needed]] = []
+            whole: dict[int, NextFrame] = {}
+            for number, video in list(running.items()):
+                for one in video:
+                    turn.append((number, one))
+                    if one.frame.pixels_HxWx3 is not None:
+                        whole[number] = NextFrame(one.frame.pixels_HxWx3, one.is_start)
+                        break
+                else:
+                    del running[number]
+            places = batches.step(whole)
+            yield [(number, _step(one, places.get(number))) for number, one in turn]
+
+
+class Video(NamedTuple):
+    """Frames of a video, and whether that of an index is wanted; see `Segmenter.stream`."""
+
+    frames: Iterator[SourceFrame]
+    wanted: Callable[[int], bool]
+
+
+class _Told:
+    """What is told of a video so far; waits for the device. Broken frames repeat those before."""
+
+    def __init__(self, classes: ClassSet, probabilities_of: Callable[[StreamOutput], jax.Array]):
+        self.too_early: list[SourceFrame] = []
+        self._last: FrameResult | None = None
+        self._classes, self._probabilities_of = classes, probabilities_of
+
+    def after(self, step: "_Step") -> Iterator[FrameResult]:
+        """What can be told now."""
+        if step.place is not None:
+            self._last = last = whole_result(
+                step.frame, *step.place, self._classes, self._probabilities_of
+            )
+            for frame in self.too_early:
+                unknown = np.full_like(last.labels, IGNORE)
+                yield result_of(frame, np.zeros_like(last.frame), unknown, self._classes)
+            self.too_early.clear()
+            if step.is_wanted:
+                yield last
+        elif self._last is not None:
+            yield result_of(step.frame, self._last.frame, self._last.labels, self._classes)
+        else:
+            self.too_early.append(step.frame)
 
 
 class _Needed(NamedTuple):
@@ -265,8 +312,12 @@ class _Step(NamedTuple):
     """A frame, and what the device is computing of it; None if it is broken."""
 
     frame: SourceFrame
-    output: StreamOutput | None
+    place: Place | None
     is_wanted: bool
+
+
+def _step(one: _Needed, place: Place | None) -> _Step:
+    return _Step(one.frame, None if one.frame.problem else place, one.is_wanted)
 
 
 def _needed(

@@ -34,8 +34,8 @@ from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
 
-_PIXELS_AT_A_TIME = 5_000_000
-"""Of windows that the network sees in one call: eight of 769x769."""
+PIXELS_AT_A_TIME = 5_000_000
+"""Of frames or windows that the network sees in one call: eight of 769x769."""
 
 Rings = tuple[Any, ...]
 """For each position of the memory."""
@@ -169,7 +169,7 @@ class FrameStream:
         if len(windows) == 1:
             return windows.in_groups(1)
         pixels = batch_size * windows.crop[0] * windows.crop[1]
-        return windows.in_groups(max(_PIXELS_AT_A_TIME // pixels, 1))
+        return windows.in_groups(max(PIXELS_AT_A_TIME // pixels, 1))
 
     def _empty_state(self, batch_size: int, size: tuple[int, int]) -> StreamState:
         resized = self.protocol.size_of(size)

@@ -128,10 +128,19 @@ def picture_files(source: str | os.PathLike[str]) -> list[Path]:
     if not paths:
         raise UserError(
             f"There is nothing to segment at {source}: expected a video file or the address of a "
-            "stream, a picture, a folder or a glob pattern of pictures "
+            "stream, a glob pattern of videos, a picture, a folder or a glob pattern of pictures "
             f"({', '.join(PICTURE_SUFFIXES)}), or the number of a camera."
         )
     return sorted(paths, key=_natural_order)
+
+
+def videos_of_glob(source: str | int) -> list[Path]:
+    """The videos of a glob pattern in natural order; none if it is none, or matches pictures."""
+    if isinstance(source, int) or is_stream(source) or os.path.exists(source):
+        return []
+    found = [path for path in map(Path, glob.glob(source)) if path.is_file()]
+    is_of_pictures = any(path.suffix.lower() in PICTURE_SUFFIXES for path in found)
+    return [] if is_of_pictures else sorted(found, key=_natural_order)
 
 
 def _natural_order(path: Path) -> tuple[tuple[int, int | str], ...]:
