@@ -81,6 +81,6 @@ def _predicting(segmenter: Segmenter, classes: ClassSet, video: Path, output: Pa
     """As `run.py predict` does it, from a video to a video."""
     with open_frames(video) as frames:
         writer = VideoOutput(output, classes, frames, size_of_first=lambda: None, keeps_sound=False)
-        taken = _each(writer.write, segmenter.segment(frames))
+        taken = _each(writer.write, segmenter.stream(video))
         writer.close()
     return taken
