@@ -40,6 +40,7 @@ from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
 from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
+from tmanet_jax.data.codec import parse_size
 from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
 from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
@@ -124,7 +125,7 @@ _PREDICTION: Options = {
 
 
 def _parse_frame_size(text: str) -> tuple[int, int] | AnySize:
-    return "any" if text == "any" else command_line.parse_size(text)
+    return "any" if text == "any" else parse_size(text)
 
 
 _EXPORT: Options = {

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
-from tmanet_jax.command_line import parse_count, parse_size
+from tmanet_jax.command_line import parse_count
 from tmanet_jax.compilation_cache import use_compilation_cache
+from tmanet_jax.data.codec import parse_size
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.settings import Settings

@@ -22,10 +22,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.synthetic import parse_size
 from data_prep.writing import encoded, write_file
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.codec import parse_size
 from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.data.samples import ClipDraw, Sampling, draw_clip, empty_batch, make_clip
 from tmanet_jax.data.strict_json import decode

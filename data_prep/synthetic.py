@@ -37,6 +37,7 @@ from data_prep.street.render import SnippetFrames
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
 from data_prep.writing import encoded, write_file
 from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+from tmanet_jax.data.codec import parse_size
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.records_info import RENDERED_CITIES
 from tmanet_jax.data.workers import begin_worker
@@ -319,14 +320,6 @@ def contact_sheet(seed: int) -> np.ndarray:
         labels_HxWx3 = CITYSCAPES.paint(train_ids_HxW)[..., ::-1]
         rows.append(joined([*memory, annotated.image_HxWx3, labels_HxWx3], axis=1))
     return cv2.resize(joined(rows, axis=0), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """A size as it is written on the command line; for argparse."""
-    height, cross, width = text.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH, such as 128x256")
-    return int(height), int(width)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -144,16 +144,6 @@ def parse_port(text: str) -> int:
     return int(text)
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """As in 256x512."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None or min(int(match[1]), int(match[2])) < 8:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not height x width in pixels, from 8 on, as in 256x512"
-        )
-    return int(match[1]), int(match[2])
-
-
 def _given(words: Sequence[str], modes: Mapping[str, Mode]) -> tuple[Mapping[str, Any], list[str]]:
     """Values of the options of any mode that are there, and the other words."""
     parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)

@@ -6,6 +6,8 @@ PNG, and a window decodes only the tiles it touches. Labels are compressed whole
 each tile's content is beside it (records made before November 2026 have none): damage is an error.
 """
 
+import argparse
+import re
 import struct
 from typing import NamedTuple
 
@@ -31,6 +33,16 @@ class Size(NamedTuple):
 
     height: int
     width: int
+
+
+def parse_size(text: str) -> Size:
+    """A size from a command line, as in 256x512; for argparse."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or min(int(match[1]), int(match[2])) < 8:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not height x width in pixels, from 8 on, as in 256x512"
+        )
+    return Size(int(match[1]), int(match[2]))
 
 
 def encode_frame(frame_HxWx3: np.ndarray) -> bytes:

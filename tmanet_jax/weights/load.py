@@ -27,7 +27,7 @@ from tmanet_jax.weights.networks import (
     ALIGN_CORNERS,
     BACKBONE,
     SCALE_SCORES,
-    Network,
+    FoundNetwork,
     abridged,
     check_fit,
     check_original,
@@ -291,7 +291,7 @@ def save(
     files.write(path, WeightFile(tensors, model.config, classes, protocol, origin))
 
 
-def _whole(path: str | os.PathLike[str], network: Network) -> ModelConfig:
+def _whole(path: str | os.PathLike[str], network: FoundNetwork) -> ModelConfig:
     """The configuration of a whole network; what was assumed of it is logged."""
     if not isinstance(network.config, ModelConfig):
         raise UserError(f"{path} holds a backbone, not a whole TMANet.")
@@ -301,7 +301,7 @@ def _whole(path: str | os.PathLike[str], network: Network) -> ModelConfig:
 
 
 def _differences(
-    path: str | os.PathLike[str], network: Network, config: ModelConfig
+    path: str | os.PathLike[str], network: FoundNetwork, config: ModelConfig
 ) -> tuple[str, ...]:
     """What a model computes otherwise than the file's network, by fields that no tensor shows.
 

@@ -31,7 +31,7 @@ ALIGN_CORNERS_OF_CLASSES = {19: True, 12: False}
 PUBLISHED_BACKBONE = "style 'pytorch', contracted dilation, no multi-grid, output stride 8"
 
 
-class Network(NamedTuple):
+class FoundNetwork(NamedTuple):
     """The network of a file.
 
     Attributes:
@@ -52,7 +52,7 @@ def network_of(
     *,
     align_corners: bool | None = None,
     assume_align_corners: bool | None = None,
-) -> Network:
+) -> FoundNetwork:
     """The network of a file.
 
     Args:
@@ -106,25 +106,29 @@ def has_auxiliary(tensors: Mapping[str, object]) -> bool:
     return any(name.startswith(AUXILIARY) for name in tensors)
 
 
-def _network_of(file: WeightFile) -> Network:
+def _network_of(file: WeightFile) -> FoundNetwork:
     if file.config is not None:
         if _is_original(file.config):
             _check_agrees("its header", _sizes(file.config), _sizes(shown_config(file.tensors)))
-        return Network(file.config, file.assumed, file.protocol)
+        return FoundNetwork(file.config, file.assumed, file.protocol)
     shown = shown_config(file.tensors)
     if file.original is not None:
         return _of_original(file.original, shown)
     if isinstance(shown, ResNetConfig):
-        return Network(shown, notes=(f"assumed, as the file does not say: {PUBLISHED_BACKBONE}",))
+        return FoundNetwork(
+            shown, notes=(f"assumed, as the file does not say: {PUBLISHED_BACKBONE}",)
+        )
     note = f"assumed, as the file does not say: {PUBLISHED_BACKBONE}, scores that are not scaled"
-    return Network(shown, (ALIGN_CORNERS, SCALE_SCORES), notes=(note,))
+    return FoundNetwork(shown, (ALIGN_CORNERS, SCALE_SCORES), notes=(note,))
 
 
-def _of_original(original: original_config.Fields, shown: ModelConfig | ResNetConfig) -> Network:
+def _of_original(
+    original: original_config.Fields, shown: ModelConfig | ResNetConfig
+) -> FoundNetwork:
     is_backbone = isinstance(shown, ResNetConfig)
     _check_original(original, backbone_alone=is_backbone)
     if isinstance(shown, ResNetConfig):
-        return Network(shown)
+        return FoundNetwork(shown)
     assert isinstance(shown.head, TMAHeadConfig)
     said = original_config.network_of(original)
     _check_agrees("its configuration", said.sizes, dataclasses.asdict(shown.head))
@@ -133,7 +137,7 @@ def _of_original(original: original_config.Fields, shown: ModelConfig | ResNetCo
         head=dataclasses.replace(shown.head, scale_scores=said.scale_scores),
         align_corners=said.align_corners,
     )
-    return Network(config, protocol=said.protocol)
+    return FoundNetwork(config, protocol=said.protocol)
 
 
 def check_original(
@@ -159,7 +163,9 @@ def _check_original(original: original_config.Fields, *, backbone_alone: bool) -
         )
 
 
-def _with_align_corners(network: Network, config: ModelConfig, align_corners: bool) -> Network:
+def _with_align_corners(
+    network: FoundNetwork, config: ModelConfig, align_corners: bool
+) -> FoundNetwork:
     return network._replace(
         config=dataclasses.replace(config, align_corners=align_corners),
         assumed=tuple(name for name in network.assumed if name != ALIGN_CORNERS),
@@ -167,8 +173,8 @@ def _with_align_corners(network: Network, config: ModelConfig, align_corners: bo
 
 
 def _assuming_align_corners(
-    network: Network, config: ModelConfig, file: WeightFile, assume: bool | None
-) -> Network:
+    network: FoundNetwork, config: ModelConfig, file: WeightFile, assume: bool | None
+) -> FoundNetwork:
     num_classes = config.head.num_classes
     why = "as this run's configuration says"
     if assume is None:
