@@ -304,14 +304,7 @@ def _ensure_demo_records(data: DataConfig) -> None:
             "config.data.dir is empty: say where the clip records are, as in "
             "--config.data.dir=data/cityscapes."
         )
-    if data.render.wanted:
-        ensure_records(
-            Path(data.dir),
-            size=data.render.size,
-            num_train=data.render.num_train,
-            num_eval=data.render.num_eval,
-            memory_range=data.render.memory_range,
-        )
+    ensure_records(Path(data.dir), data.render)
 
 
 if __name__ == "__main__":

@@ -48,11 +48,6 @@ def add_options(parser: argparse.ArgumentParser, *names: str, config: str | None
         parser.add_argument(f"--{name}", **COMMON[name])
 
 
-def parse_counts(text: str) -> list[int]:
-    """As in 1,2,4: in their order."""
-    return sorted(map(parse_count, text.split(",")))
-
-
 COMMON: Mapping[str, Mapping[str, Any]] = {
     "torch": {"action": "store_true", "help": "PyTorch beside it (requirements-torch.txt)"},
     "size": {"type": parse_size, "metavar": "HxW", "help": "height x width of frames or crops"},

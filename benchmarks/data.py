@@ -38,7 +38,6 @@ from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import Clip, ClipRecords, open_clips
 from tmanet_jax.data.samples import Lap, Sampling
-from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.settings import Settings
 
 MOST_CLIPS = 4
@@ -48,8 +47,8 @@ TURNS = 7
 WORKERS = (0, 1, 2)
 BATCHES_BEFORE, BATCHES = 4, 8
 
+WAYS = ("records", "original")
 STAGES = ("read", "decode", "labels and draws", "resize, crop", "colours", "batch")
-FLOOR = ("read", "decode")
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -60,15 +59,7 @@ def add_command(commands: command.Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     settings = command.settings_of(options)
-    street = settings.data.render
-    if street is not None:
-        ensure_records(
-            Path(settings.data.dir),
-            size=street.size,
-            num_train=street.num_train,
-            num_eval=street.num_eval,
-            memory_range=street.memory_range,
-        )
+    ensure_records(Path(settings.data.dir), settings.data.render)
     publish(measure(settings), options.json)
 
 
@@ -124,7 +115,7 @@ class Ways:
         num_clips = min(len(source), MOST_CLIPS)
         offsets = range(sampling.memory_range, 0, -1)
         pngs = [write_pngs(source.read(index, offsets), directory) for index in range(num_clips)]
-        self.laps = {"records": Laps(), "original": Laps()}
+        self.laps = {way: Laps() for way in WAYS}
 
         def from_records(index: int, rng: np.random.Generator) -> np.ndarray:
             return make_from_record(source, index, rng, sampling, self.laps["records"])[0]
@@ -133,11 +124,9 @@ class Ways:
             self.laps["original"].start()
             return make_from_pngs(pngs[index], rng, sampling, self.laps["original"])[0]
 
-        frames_SxHxWx3 = original(0, np.random.default_rng(seed))
         calls = {
             "records": _rounds(from_records, num_clips, seed),
             "original": _rounds(original, num_clips, seed),
-            "normalise": lambda: [normalized(frames_SxHxWx3) for _ in range(DRAWS)],
         }
         take_turns(calls, turns=0)
         for laps in self.laps.values():
@@ -154,9 +143,7 @@ class Ways:
 
     def ratio(self) -> float:
         """How many times the clips per CPU second of the original's order."""
-        original, records = (
-            [turn.cpu for turn in self.turns[way]] for way in ("original", "records")
-        )
+        records, original = ([turn.cpu for turn in self.turns[way]] for way in WAYS)
         return median_ratio(original, records)
 
 
@@ -230,27 +217,8 @@ def _findings(
     height, width = source.read_encoded(0).size
     crop_height, crop_width = settings.data.augmentation.crop_size
     low, high = settings.data.augmentation.ratio_range
-    ours, original, normalise = map(ways.total_ms, ("records", "original", "normalise"))
-    floor = sum(ways.stage_ms("records", stage) for stage in FLOOR)
-    rows = [
-        (stage, *(f"{ways.stage_ms(way, stage):.1f}" for way in ("records", "original")))
-        for stage in STAGES
-    ]
-    rows += [
-        ("to the uint8 batch", f"{ours:.1f}", f"{original:.1f}"),
-        ("normalise", "on the device", f"{normalise:.1f}"),
-    ]
-    notes = [
-        f"Floor of this project: {floor:.1f} ms to read and decode, {ours - floor:.1f} above it. "
-        f"With normalising on the host the original takes {(original + normalise) / ours:.1f} "
-        "times as long.",
-        *(
-            f"grain, {workers} workers: {1 / turn.wall:.1f} clips/s, {1000 * turn.cpu:.1f} ms of "
-            f"CPU a clip in all processes ({1 / turn.cpu:.1f} clips per CPU second)."
-            for workers, turn in pipeline.items()
-        ),
-        load_note(),
-    ]
+    rows = [(stage, *(f"{ways.stage_ms(way, stage):.1f}" for way in WAYS)) for stage in STAGES]
+    rows += [("to the uint8 batch", *(f"{ways.total_ms(way):.1f}" for way in WAYS))]
     fastest = max(1 / turn.wall for turn in pipeline.values())
     return Findings(
         title=(
@@ -263,7 +231,14 @@ def _findings(
             Target("clips per CPU second, this project / original's order", ways.ratio(), 6),
             Target("clips/s of grain's pipeline on this machine", fastest, 20),
         ],
-        notes=notes,
+        notes=[
+            *(
+                f"grain, {workers} workers: {1 / turn.wall:.1f} clips/s, {1000 * turn.cpu:.1f} ms "
+                "of CPU a clip in all processes."
+                for workers, turn in pipeline.items()
+            ),
+            load_note(),
+        ],
     )
 
 
@@ -313,18 +288,6 @@ def make_from_pngs(
     labels_HxW = _padded(labels_HxW, augmentation.crop_size, IGNORE)
     lap("batch")
     return frames_SxHxWx3, labels_HxW
-
-
-def normalized(frames_SxHxWx3: np.ndarray) -> np.ndarray:
-    """Frames as the original ships them: normalised in float32, S x 3 x H x W."""
-    mean_1x3, inverse_std_1x3 = MEAN_RGB.astype(float)[None], 1 / STD_RGB.astype(float)[None]
-    frames = []
-    for frame_HxWx3 in frames_SxHxWx3:
-        values_HxWx3 = frame_HxWx3.astype(np.float32)
-        cv2.subtract(values_HxWx3, mean_1x3, values_HxWx3)
-        cv2.multiply(values_HxWx3, inverse_std_1x3, values_HxWx3)
-        frames.append(values_HxWx3.transpose(2, 0, 1))
-    return np.stack(frames)
 
 
 def _resized(picture_HxW: np.ndarray, size: Size, interpolation: int) -> np.ndarray:

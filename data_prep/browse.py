@@ -203,8 +203,6 @@ def browse(
         raise UserError(f"{num_clips} clips are nothing to show: ask for 1 or more.")
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
-    if crop_size is not None and min(crop_size) < 1:
-        raise UserError(f"A crop of {crop_size[0]}x{crop_size[1]} pixels holds none.")
     records = open_clips(data_dir, split)
     sampling = _default_sampling(records) if run is None else run.sampling
     if crop_size is not None:

@@ -8,6 +8,7 @@ from data_prep.cityscapes import Cityscapes
 from data_prep.command import prepare
 from data_prep.data_set import Options
 from data_prep.source import SourceTree
+from tmanet_jax.data.pipeline import RenderConfig
 from tmanet_jax.data.records import has_records, open_clips
 from tmanet_jax.errors import UserError
 
@@ -15,49 +16,41 @@ DEGRADED = 0.5
 """Share of the annotated frames that the camera spoils: a memory learns to help only on these."""
 
 
-def ensure_records(
-    data_dir: Path, *, size: tuple[int, int], num_train: int, num_eval: int, memory_range: int
-) -> None:
-    """Makes the records unless they are there.
-
-    Args:
-        data_dir: where the records go.
-        size: height and width of the frames in pixels.
-        num_train: clips of the split `train`.
-        num_eval: clips of the split `val`.
-        memory_range: frames before the annotated one in each record.
+def ensure_records(data_dir: Path, street: RenderConfig) -> None:
+    """Makes the records of a street that is wanted, unless they are there.
 
     Raises:
         UserError: there are records of another street, or the records cannot be written.
     """
+    if not street.wanted:
+        return
     if has_records(data_dir):
         try:
-            _check_records(data_dir, size, num_train, num_eval, memory_range)
+            _check_records(data_dir, street)
         except UserError as error:
             raise UserError(
                 f"{error}\nOr delete {data_dir}: the next start renders what the configuration "
                 "asks for (config.data.render)."
             ) from error
         return
-    with tempfile.TemporaryDirectory(prefix="street-") as street:
+    with tempfile.TemporaryDirectory(prefix="street-") as directory:
         synthetic.render_dataset(
-            Path(street),
-            size=size,
-            train=num_train,
-            val=num_eval,
-            before=memory_range,
+            Path(directory),
+            size=street.size,
+            train=street.num_train,
+            val=street.num_eval,
+            before=street.memory_range,
             after=0,
             degraded_train=DEGRADED,
             degraded_val=DEGRADED,
         )
-        prepare(Cityscapes(SourceTree(street)), data_dir, Options(memory_range=memory_range))
+        options = Options(memory_range=street.memory_range)
+        prepare(Cityscapes(SourceTree(directory)), data_dir, options)
 
 
-def _check_records(
-    data_dir: Path, size: tuple[int, int], num_train: int, num_eval: int, memory_range: int
-) -> None:
+def _check_records(data_dir: Path, street: RenderConfig) -> None:
     train, val = open_clips(data_dir, "train"), open_clips(data_dir, "val")
-    wanted = (num_train, num_eval, *size)
+    wanted = (street.num_train, street.num_eval, *street.size)
     found = (len(train), len(val), *train.read_encoded(0).size)
     if wanted != found:
         raise UserError(
@@ -65,7 +58,7 @@ def _check_records(
             f"{_described(wanted)}: choose another config.data.dir, or "
             "--config.data.render=False to use what is there."
         )
-    train.check_memory(0, memory_range)
+    train.check_memory(0, street.memory_range)
 
 
 def _described(street: tuple[int, int, int, int]) -> str:

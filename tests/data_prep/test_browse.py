@@ -120,7 +120,6 @@ def test_frames_of_one_pixel_are_shown(tmp_path, size, monkeypatch):
         ("clips.png", ("--clips=0",), "1 or more"),
         ("clips.png", ("--split=val",), "no split 'val'"),
         ("clips.png", ("--seed=-1",), "0 or more"),
-        ("clips.png", ("--crop=0x5",), "crop of 0x5 pixels holds none"),
         ("clips.png", ("--memory=4",), "4 memory frames cannot be drawn"),
         ("taken/clips.png", (), "cannot be written"),
     ],

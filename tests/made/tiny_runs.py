@@ -17,6 +17,7 @@ from orbax import checkpoint as ocp
 from configs import demo
 from data_prep.street.demo import ensure_records
 from tests import in_process, processes
+from tmanet_jax.data.pipeline import RenderConfig
 
 NUM_TRAIN, NUM_EVAL = 6, 5
 WIDTH = 4
@@ -53,9 +54,8 @@ RENDER = (
 
 def render_records(data_dir: Path) -> None:
     """Records with four memory frames, rendered here: processes would import everything again."""
-    counts = {"num_train": NUM_TRAIN, "num_eval": NUM_EVAL}
     with mock.patch.object(os, "cpu_count", return_value=1):
-        ensure_records(data_dir, size=(64, 128), **counts, memory_range=4)
+        ensure_records(data_dir, RenderConfig(True, (64, 128), NUM_TRAIN, NUM_EVAL))
 
 
 def command(data_dir: Path, *arguments: str) -> list[str]:
