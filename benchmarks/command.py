@@ -5,7 +5,9 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
 
 from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
@@ -65,6 +67,22 @@ COMMON: Mapping[str, Mapping[str, Any]] = {
     },
     "json": {"type": Path, "metavar": "FILE", "help": "what was found, for programs"},
 }
+
+
+class Sizes(NamedTuple):
+    """Height and width of frames or crops, and how many clips go in at a time."""
+
+    size: tuple[int, int]
+    batch: int
+
+
+def sizes_of(options: argparse.Namespace, configured: Sizes, most_on_cpu: Sizes) -> Sizes:
+    """`--size` and `--batch`, or else the configuration's; on a CPU less, but with `--full`."""
+    size, batch = configured
+    if jax.default_backend() == "cpu" and not options.full:
+        height, width = map(min, size, most_on_cpu.size)
+        size, batch = (height, width), min(batch, most_on_cpu.batch)
+    return Sizes(options.size or size, options.batch or batch)
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

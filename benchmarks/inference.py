@@ -20,6 +20,7 @@ from flax import nnx
 
 from benchmarks import command
 from benchmarks.chips import peak_flops
+from benchmarks.command import Sizes
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import clip_flops, forward_flops
 from benchmarks.harness import Side, Work, columns, made_late, race, table_rows
@@ -36,8 +37,8 @@ from tmanet_jax.weights.names import (
 
 BACKBONE, CLIP = "JAX, backbone", "JAX, whole clip"
 
-CPU_SIZE, CPU_BATCH = (256, 512), 1
-"""Without options, on a CPU."""
+ON_CPU = Sizes((256, 512), 1)
+"""Without options."""
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 """Of features and logits, relative to the largest, by compute type."""
@@ -57,22 +58,10 @@ def add_command(commands: command.Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     settings = command.settings_of(options)
-    size, batch_size = sizes_of(settings, is_full=options.full)
-    findings = measure(
-        settings,
-        options.size or size,
-        options.batch or batch_size,
-        turns=options.turns,
-        with_torch=options.torch,
-    )
+    configured = Sizes(settings.evaluation.protocol.crop_size, settings.evaluation.batch_size)
+    sizes = command.sizes_of(options, configured, ON_CPU)
+    findings = measure(settings, *sizes, turns=options.turns, with_torch=options.torch)
     publish(findings, options.json)
-
-
-def sizes_of(settings: Settings, *, is_full: bool) -> tuple[tuple[int, int], int]:
-    """Height and width of a window of the configuration, and its batch; on a CPU less."""
-    if jax.default_backend() == "cpu" and not is_full:
-        return CPU_SIZE, CPU_BATCH
-    return settings.evaluation.protocol.crop_size, settings.evaluation.batch_size
 
 
 def measure(

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.chips import FORMULA
-from benchmarks.findings import markdown, write_text
+from benchmarks.findings import Target, markdown, write_text
 from tmanet_jax.errors import UserError
 
 TIMEOUT_S = {"cpu": 1800, "gpu": 1800, "tpu": None}
@@ -213,10 +213,10 @@ def targets_and_logs(runs: Runs, out: Path) -> str:
     rows = []
     for name in runs:
         for target in _read(name, out).get("targets", ()):
-            relation = "at least" if target["at_least"] else "at most"
-            asked = f"{relation} {target['target']:.3g}"
-            met = "yes" if target["met"] else "NO"
-            rows.append((name, target["name"], f"{target['value']:.3g}", asked, met))
+            met = "yes" if target.pop("met") else "NO"
+            found = Target(**target)
+            asked = f"{found.relation} {found.target:.3g}"
+            rows.append((name, found.name, f"{found.value:.3g}", asked, met))
     columns = ("measurement", "target", "found", "asked for", "met")
     lines = ["# Measured", "", markdown(columns, rows)]
     for name, words in runs.items():

@@ -24,6 +24,7 @@ from flax import nnx
 
 from benchmarks import command
 from benchmarks.chips import peak_flops
+from benchmarks.command import Sizes
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import training_flops
 from benchmarks.harness import Race, Side, Work, columns, made_late, race, table_rows
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 
 OURS = "JAX, this project"
 
-CPU_SIZE, CPU_BATCH = (257, 257), 2
-"""Without options, on a CPU."""
+ON_CPU = Sizes((257, 257), 2)
+"""Without options."""
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 3e-2}
 """Of the loss of the first step, relative, by compute type."""
@@ -66,18 +67,9 @@ def add_command(commands: command.Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     settings = command.settings_of(options)
-    size, batch_size = sizes_of(settings, is_full=options.full)
-    settings = with_sizes(settings, options.size or size, options.batch or batch_size)
+    configured = Sizes(settings.data.augmentation.crop_size, settings.batch_size)
+    settings = with_sizes(settings, *command.sizes_of(options, configured, ON_CPU))
     publish(measure(settings, turns=options.turns, with_torch=options.torch), options.json)
-
-
-def sizes_of(settings: Settings, *, is_full: bool) -> tuple[tuple[int, int], int]:
-    """Height and width of the configuration's crops, and its batch; on a CPU less."""
-    (height, width), batch_size = settings.data.augmentation.crop_size, settings.batch_size
-    if jax.default_backend() == "cpu" and not is_full:
-        height, width = min(height, CPU_SIZE[0]), min(width, CPU_SIZE[1])
-        batch_size = min(batch_size, CPU_BATCH)
-    return (height, width), batch_size
 
 
 def with_sizes(settings: Settings, size: tuple[int, int], batch_size: int) -> Settings:

@@ -55,7 +55,7 @@ from data_prep.labels import (
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree
 from tmanet_jax.data.classes import CAMVID, CAMVID_CLASS_OF_COLOUR, IGNORE, colours_to_train_ids
-from tmanet_jax.errors import UserError, ends_with_message
+from tmanet_jax.errors import UserError
 
 LabelFormat = Literal["colours", "indices12", "indices11"]
 LABEL_FORMATS: tuple[LabelFormat, ...] = get_args(LabelFormat)
@@ -289,10 +289,7 @@ def _query(
     return Query(name, number, still, CamvidLabels(labels, label_format))
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command.main(Camvid, "data_prep.camvid", __doc__, arguments)
+main = command.main_of(Camvid, "data_prep.camvid", __doc__)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ from data_prep.data_set import (
     Options,
     Query,
     Unusable,
-    named,
 )
 from data_prep.labels import LabelPicture, LabelTable, read_values
 from data_prep.naming import parse_frame_name
@@ -55,7 +54,7 @@ from tmanet_jax.data.classes import (
     CITYSCAPES_LABEL_PALETTE_35x3,
     label_ids_to_train_ids,
 )
-from tmanet_jax.errors import UserError, ends_with_message
+from tmanet_jax.errors import UserError, abridged
 
 _SUFFIX = "_leftImg8bit.png"
 _QUERIES, _SEQUENCE = "leftImg8bit", "leftImg8bit_sequence"
@@ -283,7 +282,7 @@ def _places_without_frames(
     if not places:
         return []
     return [
-        f"Warning: {_SEQUENCE}/{split} has no frame of {named(sorted(places))}: "
+        f"Warning: {_SEQUENCE}/{split} has no frame of {abridged(sorted(places), 8)}: "
         f"expected files NAME{_SUFFIX}."
     ]
 
@@ -381,15 +380,12 @@ def _groups_of_nothing(unknown: Iterable[str]) -> list[str]:
     if not names:
         return []
     return [
-        f"Warning: groups.json names {named(names)}: no such clip is prepared, so that this says "
-        "nothing."
+        f"Warning: groups.json names {abridged(names, 8)}: no such clip is prepared, so that this "
+        "says nothing."
     ]
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command.main(Cityscapes, "data_prep.cityscapes", __doc__, arguments)
+main = command.main_of(Cityscapes, "data_prep.cityscapes", __doc__)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,26 +19,28 @@ from data_prep.stopping import stops_with
 from data_prep.verification import verify
 from tmanet_jax.data.records import read_info
 from tmanet_jax.data.records_info import RecordsInfo, label_doubts
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.program import advice
 
 
-def main(
-    data_set: type[DataSet], name: str, doc: str | None, arguments: Sequence[str] | None
-) -> int:
-    """Prepares or verifies, as a command line asks; returns the exit status.
+def main_of(data_set: type[DataSet], name: str, doc: str | None) -> Callable[..., int]:
+    """The main function of a preparation's command, which returns the exit status.
 
     Args:
         data_set: which preparation it is.
         name: of its module, such as 'data_prep.folder'.
         doc: the help.
-        arguments: those after the program's name.
-
-    Raises:
-        UserError: see `prepare` and `verify`.
-        Stopped: it was interrupted.
     """
-    asked = _parser(data_set, name, doc).parse_args(arguments)
+
+    @ends_with_message
+    def main(arguments: Sequence[str] | None = None) -> int:
+        return _run(data_set, _parser(data_set, name, doc).parse_args(arguments))
+
+    return main
+
+
+def _run(data_set: type[DataSet], asked: argparse.Namespace) -> int:
+    """Prepares or verifies, as a command line asks."""
     goes_on = "" if asked.verify else " The same command goes on from here."
     with stops_with(f"Stopped.{goes_on}"):
         opened = data_set.of_options(asked)

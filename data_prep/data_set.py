@@ -25,9 +25,7 @@ frames in SOURCE/SPLIT/VIDEO/NUMBER.jpg, and labels of indices beside some of th
             ]
             return LabelledVideo(folder, frames, queries)
 
-    @ends_with_message
-    def main(arguments=None):
-        return command.main(Mine, "data_prep.mine", __doc__, arguments)
+    main = command.main_of(Mine, "data_prep.mine", __doc__)
 
 `folder.py` is the example in full; `tests/data_prep/test_data_set.py` has the smallest.
 """
@@ -227,9 +225,3 @@ def files_by_number(
             )
         files[int(stem)] = file
     return dict(sorted(files.items()))
-
-
-def named(names: Sequence[str], largest: int = 8) -> str:
-    """The first few of many names, for notes."""
-    more = f" and {len(names) - largest} more" if len(names) > largest else ""
-    return ", ".join(names[:largest]) + more

@@ -56,7 +56,6 @@ from data_prep.naming import frame_numbers
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree, UnpackedFile, is_turned_by_exif
 from tmanet_jax.data.classes import INVALID, ClassSet, Colour
-from tmanet_jax.errors import ends_with_message
 from tmanet_jax.video.frames import PICTURE_SUFFIXES
 
 _CLASSES = "classes.csv"
@@ -290,10 +289,7 @@ def _parse_line(file: SourceFile, number: int, line: list[str]) -> tuple[str, Co
     return _IGNORED if name.lower() == _IGNORED else name, (red, green, blue)
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command.main(Folder, "data_prep.folder", __doc__, arguments)
+main = command.main_of(Folder, "data_prep.folder", __doc__)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ from data_prep.labels import LabelPicture
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.errors import ends_with_message
 
 _FRAMES_OF_KITTI = {"train": "training", "val": "training", "test": "testing"}
 _UNLABELLED_SPLIT = "test"
@@ -134,10 +133,7 @@ def _query(
     return Query(clip_id, number, frame, PanopticMap(labels))
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command.main(KittiStep, "data_prep.kitti_step", __doc__, arguments)
+main = command.main_of(KittiStep, "data_prep.kitti_step", __doc__)
 
 
 if __name__ == "__main__":

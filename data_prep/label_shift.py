@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_prep.data_set import named
 from data_prep.labels import LabelFile, LabelPicture
 from data_prep.source import SourceFile, read_frame
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, abridged
 
 _FIRST_TIME = 10**9
 """Seconds since 1970 in 2001; no video has so many frames."""
@@ -71,7 +70,7 @@ def in_order_of_time(video: NumberedVideo) -> NumberedVideo:
 def notes_on_numbers(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
     """How the frames and labels of a split are numbered, and a warning if they are shifted."""
     videos = [video for video in videos if video.labels]
-    notes = [f"Numbers in {split}: {named([str(video) for video in videos])}"]
+    notes = [f"Numbers in {split}: {abridged([str(video) for video in videos], 8)}"]
     for shift in (1, -1):
         place = f"{'after' if shift > 0 else 'before'} the one of its number"
         if _is_shifted(videos, shift):

@@ -46,7 +46,7 @@ from tmanet_jax.data import strict_json
 from tmanet_jax.data.augment import LONGEST_SIDE
 from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, refuse_unknown, voc_colour
 from tmanet_jax.data.files import is_hidden
-from tmanet_jax.errors import UserError, ends_with_message
+from tmanet_jax.errors import UserError
 
 _CLASSES = "label_num_dic_final.json"
 _OTHERS = 0
@@ -252,10 +252,7 @@ def _listed(tree: SourceTree, split: str) -> list[str]:
     return [name for name in names if name and not is_hidden(name)]
 
 
-@ends_with_message
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    return command.main(Vspw, "data_prep.vspw", __doc__, arguments)
+main = command.main_of(Vspw, "data_prep.vspw", __doc__)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import io
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import ParamSpec
 
@@ -43,6 +43,12 @@ def counted(number: int, noun: str) -> str:
     """A number of things in words: 1 device, 2 devices, 3 classes."""
     plural = "es" if noun.endswith("s") else "s"
     return f"{number} {noun}{'' if number == 1 else plural}"
+
+
+def abridged(names: Sequence[str], limit: int = 6) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def ends_with_message(main: Callable[_P, int]) -> Callable[_P, int]:

@@ -3,15 +3,7 @@
 import pytest
 
 from benchmarks import inference
-from configs import cityscapes
 from tests.benchmarks.test_train import small_settings
-from tmanet_jax import settings
-
-
-def test_a_cpu_takes_less_than_the_configurations_sizes_unless_asked():
-    run = settings.from_config(cityscapes.get_config())
-    assert inference.sizes_of(run, is_full=False) == ((256, 512), 1)
-    assert inference.sizes_of(run, is_full=True) == ((769, 769), 1)
 
 
 def test_backbone_and_clip_are_measured_and_what_bfloat16_changes_is_told():

@@ -1,5 +1,6 @@
 """The benchmark of training, on the smallest network; its step in PyTorch is this project's."""
 
+import argparse
 import dataclasses
 import json
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import train
+from benchmarks import command, train
+from benchmarks.command import Sizes
 from benchmarks.harness import Side, race
 from benchmarks.inference import random_model
-from configs import cityscapes, demo
+from configs import demo
 from tests.made.small_networks import SMALL
 from tmanet_jax import settings
 from tmanet_jax.data.classes import IGNORE
@@ -35,10 +37,18 @@ def small_settings(size: tuple[int, int], **model) -> Settings:
     return dataclasses.replace(run, model=network, optimizer=optimizer)
 
 
-def test_a_cpu_takes_less_than_the_configurations_sizes_unless_asked():
-    run = settings.from_config(cityscapes.get_config())
-    assert train.sizes_of(run, is_full=False) == ((257, 257), 2)
-    assert train.sizes_of(run, is_full=True) == ((769, 769), 8)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, Sizes((257, 200), 2)),
+        ({"full": True}, Sizes((769, 200), 8)),
+        ({"batch": 4}, Sizes((257, 200), 4)),
+        ({"size": (64, 96)}, Sizes((64, 96), 2)),
+    ],
+)
+def test_a_cpu_takes_less_than_the_configurations_sizes_unless_asked(given, expected):
+    options = argparse.Namespace(**{"full": False, "size": None, "batch": None, **given})
+    assert command.sizes_of(options, Sizes((769, 200), 8), train.ON_CPU) == expected
 
 
 def test_random_batches_have_every_class_and_ignored_pixels():

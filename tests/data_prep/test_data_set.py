@@ -15,7 +15,6 @@ from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import open_clips
-from tmanet_jax.errors import ends_with_message
 
 # The data set, from here: SOURCE/VIDEO-SPLIT/shot7.jpg, and masks/7.png of some of its frames
 
@@ -54,9 +53,7 @@ def _query(clip_id, number, frame, mask):
     return Query(clip_id, number, frame, ClassLabels(mask, CLASSES))
 
 
-@ends_with_message
-def main(arguments):
-    return command.main(Toy, "tests.data_prep.test_data_set", __doc__, arguments)
+main = command.main_of(Toy, "tests.data_prep.test_data_set", __doc__)
 
 
 # to here

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, abridged
 
 Colour = tuple[int, int, int]
 
@@ -287,8 +287,7 @@ def name_differences(classes: ClassSet, others: ClassSet, limit: int = 3) -> str
         for index, (name, other) in enumerate(pairs)
         if _folded(name) != _folded(other)
     ]
-    more = f" and {len(different) - limit} more" if len(different) > limit else ""
-    return ", ".join(different[:limit]) + more
+    return abridged(different, limit)
 
 
 def _folded(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet, name_differences
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, abridged
 from tmanet_jax.fields import Checked, field
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
@@ -28,7 +28,6 @@ from tmanet_jax.weights.networks import (
     BACKBONE,
     SCALE_SCORES,
     FoundNetwork,
-    abridged,
     check_fit,
     check_original,
     network_of,

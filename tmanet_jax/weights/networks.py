@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, abridged
 from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -322,9 +322,3 @@ def check_fit(
             f"{path} holds NaN or infinity in {abridged(not_finite)}: did its training diverge? "
             "Take weights of an earlier step."
         )
-
-
-def abridged(names: list[str], limit: int = 6) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
