@@ -51,9 +51,6 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
 OURS, WHOLE_MATRIX = "JAX", "torch, whole matrix"
 WITH_GRADIENTS = ", with gradients"
 
-QUERY_CHUNK = 512
-"""Query positions whose scores PyTorch's chunked way holds at one time."""
-
 
 class ReadSizes(NamedTuple):
     """What is read: sizes and type.
@@ -262,6 +259,8 @@ def torch_chunks(query: "Tensor", key: "Tensor", value: "Tensor", scale: float) 
     """Chunks of queries; with gradients each one's scores are computed again."""
     import torch
     from torch.utils.checkpoint import checkpoint
+
+    from benchmarks.torch_network import QUERY_CHUNK
 
     return torch.cat(
         [

@@ -6,10 +6,9 @@ and `lax.map` make. The branches of a conditional all count.
 """
 
 import dataclasses
-import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -74,6 +73,16 @@ class _Instruction(NamedTuple):
     operands: str
     attributes: str
 
+    @property
+    def called(self) -> list[str]:
+        """The computations that it runs."""
+        called = _CALLED.findall(self.attributes)
+        if self.opcode == "call":  # in others it is what a reduction adds up with
+            called += re.findall(r"\bto_apply=%?([\w.\-]+)", self.attributes)
+        for names in _BRANCHES.findall(self.attributes):
+            called += re.findall(r"[\w.\-]+", names)
+        return called
+
 
 class _Run(NamedTuple):
     """An instruction, how often it runs, and whether that is known; `computation` holds it."""
@@ -95,9 +104,18 @@ class Hlo:
     """
 
     def __init__(self, text: str):
-        self._computations, self._entry = _parse(text)
+        self._computations, entry = _parse(text)
         partitions = re.search(r"\b(?:num_partitions|replica_count)=(\d+)", text)
-        self._num_devices = int(partitions.group(1)) if partitions else 1
+        self._num_devices = int(partitions[1]) if partitions else 1
+        self._runs = list(self._runs_of(entry, 1, True))
+        self._shapes: dict[tuple[str, str], str] = {}
+        self._shape_when_done: dict[tuple[str, str], str] = {}
+        for computation, instructions in self._computations.items():
+            for one in instructions:
+                self._shapes[computation, one.name] = one.shape
+                if one.opcode.endswith("-done"):
+                    for operand in _OPERAND.findall(one.operands):
+                        self._shape_when_done[computation, operand] = one.shape
 
     def collectives(self) -> tuple[Collective, ...]:
         """All collectives by kind and group size, in the order of `KINDS`."""
@@ -119,9 +137,9 @@ class Hlo:
         fused = {
             name
             for instructions in self._computations.values()
-            for instruction in instructions
-            if instruction.opcode in ("fusion", "async-start")
-            for name in _called(instruction)
+            for one in instructions
+            if one.opcode in ("fusion", "async-start")
+            for name in one.called
         }
         return sum(
             run.times * self._traffic(run)
@@ -132,34 +150,14 @@ class Hlo:
         )
 
     def _traffic(self, run: _Run) -> int:
-        shapes, result = self._shapes[run.computation], self._result(run)
-        names = _OPERAND.findall(run.instruction.operands)
-        read = sum(_num_bytes(shapes.get(name, ""), main_memory=True) for name in names)
+        result = self._result(run)
+        read = sum(
+            _num_bytes(self._shapes.get((run.computation, name), ""), main_memory=True)
+            for name in _OPERAND.findall(run.instruction.operands)
+        )
         if run.instruction.opcode in _SLICES:
             read = min(read, _num_bytes(result))
         return read + _num_bytes(result, main_memory=True)
-
-    @functools.cached_property
-    def _runs(self) -> list[_Run]:
-        return list(self._runs_of(self._entry, 1, True))
-
-    @functools.cached_property
-    def _shapes(self) -> Mapping[str, Mapping[str, str]]:
-        return {
-            name: {instruction.name: instruction.shape for instruction in instructions}
-            for name, instructions in self._computations.items()
-        }
-
-    @functools.cached_property
-    def _shape_when_done(self) -> Mapping[tuple[str, str], str]:
-        """By computation and name of what starts: the shape of what has been done."""
-        return {
-            (computation, operand): instruction.shape
-            for computation, instructions in self._computations.items()
-            for instruction in instructions
-            if instruction.opcode.endswith("-done")
-            for operand in _OPERAND.findall(instruction.operands)
-        }
 
     def _runs_of(self, computation: str, times: int, is_known: bool) -> Iterator[_Run]:
         for instruction in self._computations.get(computation, ()):
@@ -170,22 +168,24 @@ class Hlo:
                 inner_times, inner_known = times * (trips or 1), is_known and trips is not None
             elif instruction.opcode.endswith(("-done", "-update")):
                 continue  # they name what their start has run
-            for called in _called(instruction):
+            for called in instruction.called:
                 yield from self._runs_of(called, inner_times, inner_known)
 
     def _trip_count(self, loop: _Instruction) -> int | None:
         known = re.search(r"known_trip_count\W+n\W+(\d+)", loop.attributes)
         if known:
-            return int(known.group(1))
+            return int(known[1])
         condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.attributes)
-        instructions = self._computations.get(condition.group(1), ()) if condition else ()
-        compared = [i for i in instructions if i.opcode == "compare"]
+        instructions = self._computations.get(condition[1], ()) if condition else ()
+        compared = [one for one in instructions if one.opcode == "compare"]
         if len(compared) != 1 or "direction=LT" not in compared[0].attributes:
             return None
         limits = [
-            int(i.operands)
-            for i in instructions
-            if i.opcode == "constant" and i.operands.isdigit() and i.name in compared[0].operands
+            int(one.operands)
+            for one in instructions
+            if one.opcode == "constant"
+            and one.operands.isdigit()
+            and one.name in compared[0].operands
         ]
         return limits[0] if len(limits) == 1 else None
 
@@ -206,18 +206,21 @@ class Hlo:
 
     def _result(self, run: _Run) -> str:
         """Shape of what a collective gives; the start of an asynchronous one has its input too."""
-        name = (run.computation, run.instruction.name)
-        return self._shape_when_done.get(name, run.instruction.shape)
+        place = (run.computation, run.instruction.name)
+        return self._shape_when_done.get(place, run.instruction.shape)
 
     def _group_size(self, kind: str, attributes: str) -> int:
         if kind == "collective-permute":
             return 2
         if match := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", attributes):
-            return _mesh_group_size(*match.groups())
+            # along axes of a mesh: mesh['data'=8,'space'=2] {'space'}, or part of an axis
+            sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
+            parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", match[2])
+            return math.prod(int(part) if part else sizes[name] for name, part in parts)
         if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
-            return int(match.group(2))
+            return int(match[2])
         if match := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
-            return len(match.group(1).split(","))
+            return len(match[1].split(","))
         return self._num_devices
 
 
@@ -226,8 +229,8 @@ def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     entry = current = ""
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
-            current = match.group(2)
-            entry = current if match.group(1) else entry
+            current = match[2]
+            entry = current if match[1] else entry
             computations[current] = []
         elif current and (match := _INSTRUCTION.match(line)):
             computations[current].append(_instruction(*match.groups()))
@@ -253,22 +256,6 @@ def _closing(text: str, start: int) -> int:
         if depth == 0:
             return start + match.start()
     return len(text)
-
-
-def _called(instruction: _Instruction) -> list[str]:
-    called = _CALLED.findall(instruction.attributes)
-    if instruction.opcode == "call":  # in others it is what a reduction adds up with
-        called += re.findall(r"\bto_apply=%?([\w.\-]+)", instruction.attributes)
-    for names in _BRANCHES.findall(instruction.attributes):
-        called += re.findall(r"[\w.\-]+", names)
-    return called
-
-
-def _mesh_group_size(axes: str, over: str) -> int:
-    """Of groups along axes of a mesh: mesh['data'=8,'space'=2] {'space'}, or part of an axis."""
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
-    parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", over)
-    return math.prod(int(part) if part else sizes[name] for name, part in parts)
 
 
 def _num_bytes(shape: str, *, main_memory: bool = False) -> int:

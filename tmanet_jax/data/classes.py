@@ -274,7 +274,7 @@ def void_class(classes: ClassSet) -> int | None:
     return classes.names.index(VOID) if VOID in classes.names else None
 
 
-def name_differences(classes: ClassSet, others: ClassSet, limit: int = 3) -> str:
+def name_differences(classes: ClassSet, others: ClassSet) -> str:
     """The first classes whose names differ, in words; empty if none do, or if nobody named them.
 
     Capitals, underscores and hyphens make no difference.
@@ -287,7 +287,7 @@ def name_differences(classes: ClassSet, others: ClassSet, limit: int = 3) -> str
         for index, (name, other) in enumerate(pairs)
         if _folded(name) != _folded(other)
     ]
-    return abridged(different, limit)
+    return abridged(different, 3)
 
 
 def _folded(name: str) -> str:

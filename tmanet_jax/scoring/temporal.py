@@ -200,13 +200,16 @@ class TemporalScores:
         }
 
 
+LENGTHS = (8, 16)
+"""Each n of VC_n that is scored."""
+
+
 class TemporalTotal:
     """The scores over time of videos, one after the other.
 
     Args:
         num_classes: classes of the predictions.
         void: label values that are no class.
-        lengths: each n of VC_n.
         as_published: see `VideoConsistency`.
     """
 
@@ -215,13 +218,12 @@ class TemporalTotal:
         num_classes: int,
         *,
         void: Sequence[int] = (IGNORE,),
-        lengths: Sequence[int] = (8, 16),
         as_published: bool = False,
     ):
         self._num_classes = num_classes
         self._void = void
         self._as_published = as_published
-        self._shares_of_length: dict[int, list[float]] = {length: [] for length in lengths}
+        self._shares_of_length: dict[int, list[float]] = {length: [] for length in LENGTHS}
         self._tc_of_video: list[float] = []
 
     def add_video(self, frames: Iterable[SegmentedFrame]) -> None:

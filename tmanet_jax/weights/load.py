@@ -190,12 +190,7 @@ def other_classes(path: str | os.PathLike[str], differences: str) -> UserError:
     )
 
 
-def model_config_of(
-    file: WeightFile,
-    *,
-    align_corners: bool | None = None,
-    assume_align_corners: bool | None = None,
-) -> ModelConfig:
+def model_config_of(file: WeightFile, *, align_corners: bool | None = None) -> ModelConfig:
     """The configuration of the whole network in a file.
 
     Files written by this project carry it, and those of the original's training in its own words.
@@ -204,17 +199,12 @@ def model_config_of(
     Args:
         file: as it was read.
         align_corners: how logits are up-sampled, whatever the file says.
-        assume_align_corners: the same where the file does not say; None: as published, by the
-            number of classes.
 
     Raises:
         UserError: the file holds no whole TMANet that this project can build, or leaves
             `align_corners` open.
     """
-    return _whole(
-        file.path,
-        network_of(file, align_corners=align_corners, assume_align_corners=assume_align_corners),
-    )
+    return _whole(file.path, network_of(file, align_corners=align_corners))
 
 
 class LoadedModel(NamedTuple):
