@@ -53,7 +53,9 @@ def pictures(answer: http.client.HTTPResponse) -> Iterator[np.ndarray]:
         assert answer.readline() == b"\r\n"
         content = np.frombuffer(answer.read(length), np.uint8)
         assert answer.readline() + answer.readline() == b"\r\n--frame\r\n"
-        yield cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR_RGB)
+        assert picture is not None
+        yield picture
 
 
 def test_page_state_and_frames_are_served_to_this_machine_alone() -> None:

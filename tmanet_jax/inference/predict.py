@@ -76,8 +76,9 @@ def _predict_together(
         jobs: dict[Input, Job] = {}
         for one, manifest in wanted.items():
             with failures.of(one):
-                job = open_job(prediction, one, manifest, segmenter.classes, view)
-                jobs[one] = stack.enter_context(job)
+                jobs[one] = stack.enter_context(
+                    open_job(prediction, one, manifest, segmenter.classes, view)
+                )
         signals = stack.enter_context(StopSignals())
         stopped = _write_results(prediction, segmenter, list(jobs.values()), signals)
         for one, job in jobs.items():
