@@ -160,10 +160,10 @@ def _given(words: Sequence[str], modes: Mapping[str, Mode]) -> tuple[Mapping[str
 def read_settings(
     config: str | os.PathLike[str], fields: Mapping[str, Any] | None = None
 ) -> Settings:
-    """The settings that a configuration file makes, for programs and notebooks.
+    """The settings that a configuration makes, for programs and notebooks.
 
     Args:
-        config: the file, as in "configs/demo.py".
+        config: the file, as in "configs/demo.py", or the name of one in `configs`.
         fields: what is to be otherwise, by the names of the command line: {"num_steps": 50,
             "model.num_memory": 1}.
 

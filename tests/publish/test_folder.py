@@ -13,6 +13,9 @@ from tests.made.tiny_weights import CLASSES, write_weights
 from tmanet_jax import Segmenter
 from tmanet_jax.errors import UserError
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.publish.card import card
+from tmanet_jax.publish.story import Story, Training
+from tmanet_jax.weights import load
 
 SLIDE = Protocol("slide", (24, 32), (16, 24), memory_stride=2)
 
@@ -65,6 +68,19 @@ def test_what_nobody_recorded_is_said_and_not_invented(tmp_path: Path) -> None:
     ):
         assert said in text
     assert "mIoU" not in text
+
+
+@pytest.mark.parametrize(
+    ("recorded", "typed"),
+    [
+        ("run.py --config=configs/demo.py", "python run.py --config=configs/demo.py"),
+        ("/opt/venv/bin/tmanet train --config=demo", "tmanet train --config=demo"),
+    ],
+)
+def test_the_command_is_told_as_it_was_typed(tmp_path: Path, recorded: str, typed: str) -> None:
+    network = load.load_model(write_weights(tmp_path / "tmanet.safetensors"))
+    told = card(network, Story(Training({}, recorded)))
+    assert f"```bash\n{typed}\n```" in told
 
 
 def test_what_is_there_stays(tmp_path: Path) -> None:

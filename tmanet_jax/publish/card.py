@@ -110,7 +110,7 @@ def _about(network: LoadedModel) -> str:
 def _training(training: Training | None, origin: str) -> str:
     if training is None:
         return f"## Training\n\nHow the weights were trained is not recorded with them.{origin}"
-    config, command = training.config, training.command
+    config = training.config
     versions = ", ".join(f"{name} {version}" for name, version in training.versions.items())
     return _TRAINING.format(
         num_steps=config.get("num_steps"),
@@ -119,10 +119,17 @@ def _training(training: Training | None, origin: str) -> str:
         data="a street that this project renders" if config.get("data.render") else "records",
         data_dir=config.get("data.dir"),
         origin=origin,
-        command=f"python {command}" if command else "(not recorded)",
+        command=_as_typed(training.command) if training.command else "(not recorded)",
         commit=training.commit or "not recorded",
         versions=versions or "versions not recorded",
     )
+
+
+def _as_typed(command: str) -> str:
+    """A process knows its program by its path: run.py, or where `tmanet` is installed."""
+    program, space, words = command.partition(" ")
+    name = Path(program).name
+    return f"python {command}" if name.endswith(".py") else f"{name}{space}{words}"
 
 
 def _scores(metrics: Metrics) -> str:
