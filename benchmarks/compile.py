@@ -186,7 +186,7 @@ def lower_step(run: Settings, devices: Sequence[jax.Device]) -> Step:
         indices=_array((batch_size,), jnp.int32),
     )
     return Step(
-        lowered=cast(jax.stages.Wrapped, compile_train_step(recipe, mesh)).lower(state, batch),
+        lowered=compile_train_step(recipe, mesh).lower(state, batch),
         arguments={
             "parameters": _num_bytes(state.params),
             "statistics": _num_bytes(state.batch_stats),
