@@ -10,7 +10,8 @@ of an implementation.
 
 import dataclasses
 
-from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, STRIDES, ResNetConfig
+from tmanet_jax.models.fcn_head import FCNHeadConfig
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
 
@@ -41,8 +42,9 @@ class ForwardFlops:
 def forward_flops(model: ModelConfig, size: tuple[int, int]) -> ForwardFlops:
     """Operations of each part of the network for frames of this height and width."""
     positions = _area(model.feature_size(size))
-    head = model.head
+    head, aux = model.head, model.aux
     assert isinstance(model.backbone, ResNetConfig) and isinstance(head, TMAHeadConfig)
+    assert isinstance(aux, FCNHeadConfig)
     first_conv, backbone = _backbone_flops(model.backbone, size)
     stage3, stage4 = model.backbone.stage_channels[2:]
     branches = (head.key_channels, head.value_channels)[0 if head.num_memory else 1 :]
@@ -55,8 +57,8 @@ def forward_flops(model: ModelConfig, size: tuple[int, int]) -> ForwardFlops:
         encoder_first=encoder_first,
         read=_read_flops(head, positions),
         classify=_classify_flops(head, positions),
-        aux_head=_conv_flops(positions, 3, stage3, head.aux_channels)
-        + _conv_flops(positions, 1, head.aux_channels, head.num_classes),
+        aux_head=_conv_flops(positions, 3, stage3, aux.channels)
+        + _conv_flops(positions, 1, aux.channels, head.num_classes),
     )
 
 
@@ -111,9 +113,9 @@ def _backbone_flops(config: ResNetConfig, size: tuple[int, int]) -> tuple[int, i
         first_conv = total = _conv_flops(_area(size), 7, 3, width)
     size = _strided(size, 2)
     in_channels = width
-    for stage, num_blocks in enumerate(config.blocks or BLOCKS_OF_DEPTH[config.depth]):
+    for stage, num_blocks in enumerate(config.blocks_of_stages):
         for block in range(num_blocks):
-            stride = STRIDES[stage] if block == 0 else 1
+            stride = config.strides[stage] if block == 0 else 1
             total += _block_flops(config, in_channels, width * 2**stage, size, stride)
             size = _strided(size, stride)
             in_channels = config.stage_channels[stage]

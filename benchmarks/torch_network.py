@@ -18,11 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tmanet_jax.models.fcn_head import FCNHeadConfig
 from tmanet_jax.models.resnet import (
-    BLOCKS_OF_DEPTH,
     DEEPEST_BASIC,
-    DILATIONS,
-    STRIDES,
     ResNetConfig,
 )
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -137,15 +135,15 @@ class ResNet(nn.Module):
             self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
             self.bn1 = nn.BatchNorm2d(width)
         in_channels = width
-        for stage, num_blocks in enumerate(config.blocks or BLOCKS_OF_DEPTH[config.depth]):
+        for stage, num_blocks in enumerate(config.blocks_of_stages):
             blocks = []
             for index in range(num_blocks):
-                dilation = DILATIONS[stage] if index else max(DILATIONS[stage] // 2, 1)
+                dilation = config.dilation(stage, index)
                 block = Block(
                     in_channels,
                     width * 2**stage,
                     is_basic=config.depth <= DEEPEST_BASIC,
-                    stride=STRIDES[stage] if index == 0 else 1,
+                    stride=config.strides[stage] if index == 0 else 1,
                     dilation=dilation,
                 )
                 blocks.append(block)
@@ -213,11 +211,11 @@ class TMAHead(nn.Module):
 class FCNHead(nn.Module):
     """The auxiliary head of training; inference does not use it."""
 
-    def __init__(self, in_channels: int, config: TMAHeadConfig):
+    def __init__(self, in_channels: int, config: FCNHeadConfig):
         super().__init__()
-        self.convs = nn.Sequential(ConvModule(in_channels, config.aux_channels, 3))
+        self.convs = nn.Sequential(ConvModule(in_channels, config.channels, 3))
         self.dropout = nn.Dropout2d(config.dropout)
-        self.conv_seg = nn.Conv2d(config.aux_channels, config.num_classes, 1)
+        self.conv_seg = nn.Conv2d(config.channels, config.num_classes, 1)
 
     def forward(self, features_BxCxhxw: Tensor) -> Tensor:
         """Stage-3 features of the query -> logits BxC'xhxw."""
@@ -237,10 +235,11 @@ class TMANet(nn.Module):
         self.config = config
         self.read = read
         assert isinstance(config.backbone, ResNetConfig) and isinstance(config.head, TMAHeadConfig)
+        assert isinstance(config.aux, FCNHeadConfig)
         channels = config.backbone.stage_channels
         self.backbone = ResNet(config.backbone)
         self.decode_head = TMAHead(channels[3], config.head)
-        self.auxiliary_head = FCNHead(channels[2], config.head)
+        self.auxiliary_head = FCNHead(channels[2], config.aux)
         self.eval()
 
     def forward(self, frames_BxSx3xHxW: Tensor) -> Tensor:

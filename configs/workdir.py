@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import default
 from tmanet_jax.errors import UserError
 from tmanet_jax.run_file import read_run_file
+from tmanet_jax.settings import choose
 
 
 def get_config(workdir: str) -> ConfigDict:
@@ -25,7 +26,7 @@ def get_config(workdir: str) -> ConfigDict:
     run = read_run_file(Path(workdir))
     if run is None:
         raise UserError(f"There is no run in {workdir}: it has no config.json.")
-    config = default.get_config()
+    config = choose(default.get_config(), run.config)
     values = {name: _with_tuples(value) for name, value in run.config.items() if value is not None}
     try:
         config.update_from_flattened_dict(values)

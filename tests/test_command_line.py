@@ -43,11 +43,43 @@ def test_a_configuration_that_is_not_there_is_told_with_the_nearest(config: str)
     assert "Did you mean --config=cityscapes?" in done.stderr
 
 
+def test_a_configuration_chooses_backbone_and_heads() -> None:
+    done = in_process.called(
+        [
+            "config",
+            "--config=configs/demo.py",
+            "--config.model.backbone=mobilenet_v2",
+            "--config.model.head",
+            "psp",
+            "--config.model.pool_scales=(1,2)",
+            "--config.model.aux_head=psp",
+        ]
+    )
+    assert done.returncode == 0
+    said = re.sub(r"\s+", " ", done.stdout)
+    assert (
+        "* config.model.backbone = 'mobilenet_v2' from frames to features; one of 'resnet'" in said
+    )
+    assert "* config.model.pool_scales = (1, 2) rows and columns" in said
+    assert "* config.model.head_channels = 64 of" in said  # the demo's
+    assert "* config.model.aux_channels = 32 of" in said
+    assert " config.model.aux_stages = (3,) stages" in said
+    for of_others in ("depth", "key_channels", "num_memory", "aux_num_convs", "aux_num_classes"):
+        assert f"config.model.{of_others} " not in said
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--config.model.dept=18"], "Did you mean config.model.depth?"),
         (["--config.mdel.depth", "18"], "Did you mean config.model.depth?"),
+        (["--config.model.head=psq"], "one of 'tma', 'fcn', 'psp', not 'psq'. Did you mean 'psp'?"),
+        (
+            ["--config.model.head=psp", "--config.model.num_memory=4"],
+            "config.model.num_memory goes with config.model.head=tma, not with psp",
+        ),
+        (["--config.model.multi_gird=(1,)"], "Did you mean config.model.multi_grid?"),
+        (["--config.model.aux_head=tma"], "config.model.aux_num_memory must be 0"),
         (["--submti=results"], "--submti is no option. Did you mean --submit?"),
         (["eval", "--input=drive.mp4"], "--input goes with mode predict, not eval"),
         (["--num-processes=many"], "--num-processes: invalid int value: 'many'"),

@@ -22,7 +22,10 @@ def load(name: str):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-@pytest.mark.parametrize("name", ["cityscapes", "camvid", "vspw", "kitti_step", "demo"])
+BUILT = "cityscapes camvid vspw kitti_step demo pspnet_cityscapes fcn_cityscapes"
+
+
+@pytest.mark.parametrize("name", BUILT.split())
 def test_builds_its_network_and_segments_its_crop(name: str) -> None:
     run = settings.from_config(load(name))
     model = abstract_model(run.model)
@@ -98,7 +101,8 @@ NUMBERS = [
 TAKE_0 = """
     data.cat_max_ratio data.flip_probability data.memory_range data.num_workers data.render_eval
     data.render_memory_range data.render_train eval.num_overlays eval.num_worst loss.aux_weight
-    loss.class_weight_power max_skipped_steps model.dropout model.num_memory
+    loss.class_weight_power max_skipped_steps model.aux_num_convs model.dropout
+    model.frozen_stages model.num_memory
     optimizer.learning_rate optimizer.min_learning_rate optimizer.momentum optimizer.power
     optimizer.warmup_steps optimizer.weight_decay seed
 """
@@ -110,6 +114,7 @@ TAKE_A_MILLIARD = """
 TAKE_MORE = "optimizer.learning_rate optimizer.min_learning_rate"
 TAKEN: dict[float, list[str]] = {
     0: TAKE_0.split(),
+    -1: ["model.frozen_stages"],
     10**9: TAKE_A_MILLIARD.split(),
     10**30: TAKE_MORE.split(),
 }

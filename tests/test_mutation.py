@@ -20,8 +20,9 @@ from tmanet_jax.data import augment
 from tmanet_jax.data.augment import PhotometricDraw
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
-from tmanet_jax.models import backbones, layers, losses, memory
+from tmanet_jax.models import layers, losses, memory
 from tmanet_jax.models.layers import BatchNorm
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHead
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.scoring import metrics
@@ -76,7 +77,7 @@ def biased_running_variance(patch: pytest.MonkeyPatch) -> None:
 
 
 def uncontracted_dilation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(backbones, "_dilation", lambda stage, block: backbones.DILATIONS[stage])
+    patch.setattr(ResNetConfig, "dilation", lambda self, stage, block: self.dilations[stage])
 
 
 def swapped_concatenation(patch: pytest.MonkeyPatch) -> None:

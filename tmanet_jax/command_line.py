@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, config_flags
 
 from tmanet_jax import settings
@@ -184,14 +185,16 @@ def read_config(path: str, words: Sequence[str]) -> Configured:
     Raises:
         UserError: the file, a field or its value is wrong.
     """
-    fields = [re.match(r"--?(?:no)?config\.([^=]*)", word) for word in words]
-    settings.check_names(field[1] for field in fields if field)
-    arguments = ["run.py", f"--config={_file_of(path)}", *words]
     values = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=arguments)
     try:
-        _, *others = values(arguments, known_only=True)
-        config = holder.value.lock()  # the first use reports a file that could not be loaded
+        said = _said(words)
+        config = settings.choose(_loaded(_file_of(path)), said)
+        settings.check_names(said, flatten_dict(config.to_dict(), sep="."))
+        holder = config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=["run.py", *words]
+        )
+        _, *others = values(["run.py", *words], known_only=True)
+        config = holder.value.lock()
         told = config_flags.get_override_values(values["config"])
     except UserError:
         raise
@@ -219,6 +222,24 @@ def _file_of(config: str) -> str:
         f"There is no configuration {name!r}, neither a file nor one of "
         f"{', '.join(sorted(published))}.{hint}"
     )
+
+
+def _loaded(path: str) -> ConfigDict:
+    """The configuration that a file makes; the first use reports one that could not be loaded."""
+    values = flags.FlagValues()
+    words = ["run.py", f"--config={path}"]
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
+    values(words)
+    return holder.value.lock()
+
+
+def _said(words: Sequence[str]) -> dict[str, str]:
+    """The fields that words set, by their names; a value stands behind "=" or is the next word."""
+    said = {}
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        if match := re.match(r"--?(?:no)?config\.([^=]*)(=?)(.*)", word, re.DOTALL):
+            said[match[1]] = match[3] if match[2] else following
+    return said
 
 
 def _config_of(given: Mapping[str, Any]) -> str:

@@ -9,11 +9,12 @@ The declaration is all there is: the check of a value, the name on the command l
 """
 
 import dataclasses
+import difflib
 import functools
 import math
 import reprlib
 import types
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from tmanet_jax.errors import UserError
@@ -26,7 +27,7 @@ _MOST = 2**31 - 1
 MOST_AT_ONCE = 2**16
 """Clips, windows or devices; a mistyped number ends here instead of filling the memory."""
 _DECLARED = "declared"
-_NUMBERS = {2: "two", 4: "four"}
+_NUMBERS = {2: "two", 4: "four", 7: "seven"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Declared:
         name: in a configuration, if it is another than the attribute's.
         is_part: the field is itself a dataclass of such fields.
         is_flat: those stand beside this one's neighbours in a configuration.
+        kinds: the dataclasses that a part can be of, by the names that its field in a
+            configuration chooses from.
+        prefix: of a flat part: in a configuration its fields are called so, then as here.
+        but: of such a part: fields that are in no configuration.
     """
 
     meaning: str = ""
@@ -58,6 +63,9 @@ class Declared:
     name: str = ""
     is_part: bool = False
     is_flat: bool = False
+    kinds: Mapping[str, type] = dataclasses.field(default_factory=dict)
+    prefix: str = ""
+    but: Collection[str] = ()
 
     @property
     def all_choices(self) -> tuple[Any, ...]:
@@ -100,15 +108,16 @@ def field(default: Any, meaning: str, **declared: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def part(default: Any, *, name: str = "", flat: bool = False) -> Any:
+def part(default: Any, meaning: str = "", *, flat: bool = False, **declared: Any) -> Any:
     """A field that is itself a frozen dataclass of such fields.
 
     Args:
         default: one of it.
-        name: of the group in a configuration, if it is another than the attribute's.
-        flat: there is no such group: the fields stand beside this one's neighbours.
+        meaning: for people, of the choice between kinds.
+        flat: its fields stand beside this one's neighbours in a configuration, not in a group.
+        **declared: what else there is to say, see `Declared`.
     """
-    metadata = {_DECLARED: Declared(name=name, is_part=True, is_flat=flat)}
+    metadata = {_DECLARED: Declared(meaning, is_part=True, is_flat=flat, **declared)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -121,11 +130,7 @@ class Checked:
 
     def __post_init__(self) -> None:
         for item in declared_fields(self):
-            value = getattr(self, item.attribute)
-            if not _fits(item.kind, value, item.declared):
-                raise UserError(
-                    f"{item.name} must be {item.expected()}, not {reprlib.repr(value)}."
-                )
+            item.check(getattr(self, item.attribute), item.name)
 
 
 class Field(NamedTuple):
@@ -143,6 +148,15 @@ class Field(NamedTuple):
         unit = f" ({self.declared.unit})" if self.declared.unit else ""
         return f"{_words(self.kind, self.declared)}{unit}"
 
+    def fits(self, value: object) -> bool:
+        """Whether it can have the value."""
+        return _fits(self.kind, value, self.declared)
+
+    def check(self, value: object, name: str) -> None:
+        """Raises UserError, beginning with the name, if it cannot have the value."""
+        if not self.fits(value):
+            raise UserError(f"{name} must be {self.expected()}, not {reprlib.repr(value)}.")
+
 
 class Leaf(NamedTuple):
     """A field of a dataclass, or of its parts."""
@@ -151,6 +165,8 @@ class Leaf(NamedTuple):
     """On the command line, behind `--config.`"""
     value: Any
     field: Field
+    attributes: tuple[str, ...]
+    """From the dataclass through its parts to the value; none of the choice of a part's kind."""
 
 
 def declared_fields(settings: object) -> tuple[Field, ...]:
@@ -175,12 +191,73 @@ def leaves(settings: object) -> list[Leaf]:
     found = []
     for item in declared_fields(settings):
         value = getattr(settings, item.attribute)
-        prefix = "" if item.declared.is_flat else f"{item.name}."
-        if item.declared.is_part:
-            found += [leaf._replace(path=prefix + leaf.path) for leaf in leaves(value)]
-        else:
-            found.append(Leaf(item.name, value, item))
+        declared = item.declared
+        if not declared.is_part:
+            found.append(Leaf(item.name, value, item, (item.attribute,)))
+            continue
+        if declared.kinds:
+            found.append(Leaf(item.name, _kind_of(value, item), _choice(item), ()))
+        group = "" if declared.is_flat else f"{item.name}."
+        for leaf in leaves(value):
+            name = leaf.field.attribute
+            if name in declared.but:
+                continue
+            path = group + (declared.prefix + name if declared.prefix else leaf.path)
+            attributes = leaf.attributes and (item.attribute, *leaf.attributes)
+            found.append(leaf._replace(path=path, attributes=attributes))
     return found
+
+
+def of_kinds(settings: Any, kinds: Mapping[str, object], where: str = "") -> Any:
+    """A dataclass whose parts are of these kinds; what a part's default says besides stays.
+
+    Args:
+        settings: the dataclass, a default one.
+        kinds: names of kinds by their paths; other entries are left alone.
+        where: the path of the dataclass itself, with a dot behind it.
+
+    Raises:
+        UserError: there is no such kind; the message begins with the path.
+    """
+    parts = {}
+    for item in declared_fields(settings):
+        if item.declared.is_part:
+            path, value = where + item.name, getattr(settings, item.attribute)
+            if item.declared.kinds and path in kinds:
+                value = _of_kind(value, kinds[path], item, path)
+            parts[item.attribute] = of_kinds(
+                value, kinds, where if item.declared.is_flat else f"{path}."
+            )
+    return dataclasses.replace(settings, **parts)
+
+
+def _of_kind(value: Any, name: object, item: Field, path: str) -> Any:
+    kinds = item.declared.kinds
+    if name == _kind_of(value, item):
+        return value
+    if not isinstance(name, str) or name not in kinds:
+        near = difflib.get_close_matches(str(name), kinds, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{path} must be {_choice(item).expected()}, not {name!r}.{hint}")
+    new, usual = kinds[name], type(value)()
+    said = {
+        each.attribute: now
+        for each in declared_fields(value)
+        if (now := getattr(value, each.attribute)) != getattr(usual, each.attribute)
+    }
+    both = {each.attribute for each in _declared_fields(new)} & said.keys()
+    return new(**{name: said[name] for name in both})
+
+
+def _kind_of(value: object, item: Field) -> str:
+    names = [name for name, kind in item.declared.kinds.items() if type(value) is kind]
+    return names[0] if names else type(value).__name__
+
+
+def _choice(item: Field) -> Field:
+    """Of the kind of a part."""
+    declared = dataclasses.replace(item.declared, choices=item.declared.kinds)
+    return item._replace(kind=str, declared=declared)
 
 
 def _fits(kind: Any, value: Any, declared: Declared) -> bool:
@@ -190,11 +267,11 @@ def _fits(kind: Any, value: Any, declared: Declared) -> bool:
     if origin is Literal:
         return any(type(value) is type(choice) and value == choice for choice in arguments)
     if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
         kinds = arguments[:1] * len(value) if arguments[-1:] == (...,) else arguments
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(kinds)
-            and all(_fits(*of_each, declared) for of_each in zip(kinds, value, strict=True))
+        return len(value) == len(kinds) and all(
+            _fits(*of_each, declared) for of_each in zip(kinds, value, strict=True)
         )
     if not isinstance(value, (int, float) if kind is float else kind):
         return False

@@ -7,7 +7,7 @@ A field is declared once, in a dataclass beside the code that uses it (`tmanet_j
 import dataclasses
 import difflib
 import textwrap
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flax.traverse_util import flatten_dict
@@ -17,7 +17,17 @@ from ml_collections.config_dict import placeholder
 from tmanet_jax.checkpoints.store import CheckpointConfig
 from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError
-from tmanet_jax.fields import MOST_AT_ONCE, PUBLISHED, Checked, declared_fields, field, leaves, part
+from tmanet_jax.fields import (
+    MOST_AT_ONCE,
+    PUBLISHED,
+    Checked,
+    Leaf,
+    declared_fields,
+    field,
+    leaves,
+    of_kinds,
+    part,
+)
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import MeshConfig
@@ -87,6 +97,56 @@ def to_config(settings: Settings) -> ConfigDict:
     return ConfigDict(values).lock()
 
 
+def choose(config: ConfigDict, kinds: Mapping[str, object]) -> ConfigDict:
+    """A configuration with other kinds of parts, as in `choose(config, {"model.head": "psp"})`.
+
+    It has their fields. Those that it sets otherwise than by default keep their values; where the
+    chosen kind does not have one, it is left out.
+
+    Args:
+        config: as the files in `configs` make it.
+        kinds: by their fields; other entries are left alone.
+
+    Raises:
+        UserError: there is no such kind, or the configuration has a field that no kind has.
+    """
+    there = flatten_dict(config.to_dict(), sep=".")
+    run, before = _of_kinds({**there, **kinds}), _of_kinds(there)
+    of_any_kind = _kinds_with(run)
+    check_names((name for name in there if name not in of_any_kind), kinds)
+    usual, fields = _values(before), _values(run)
+    said = {name: value for name, value in there.items() if value != usual.get(name)}
+    chosen = to_config(run)
+    chosen.update_from_flattened_dict({name: said[name] for name in said if name in fields})
+    return chosen
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    return {leaf.path: leaf.value for leaf in leaves(settings)}
+
+
+def _kinds_of(settings: Settings) -> dict[str, str]:
+    return {leaf.path: leaf.value for leaf in leaves(settings) if leaf.field.declared.kinds}
+
+
+def _of_kinds(kinds: Mapping[str, object]) -> Settings:
+    """All defaults, with parts of these kinds."""
+    try:
+        return of_kinds(Settings(), kinds)
+    except UserError as error:
+        raise UserError(f"config.{error}") from error
+
+
+def _kinds_with(settings: Settings) -> dict[str, str]:
+    """All fields, of other kinds too, and with which choice there are those."""
+    return {
+        name: f"config.{leaf.path}={kind}, not with {leaf.value}"
+        for leaf in leaves(settings)
+        for kind in leaf.field.declared.kinds
+        for name in _values(_of_kinds({**_kinds_of(settings), leaf.path: kind}))
+    }
+
+
 def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
     """Checks a configuration and gives it types; a field that it lacks has its default.
 
@@ -97,8 +157,14 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
     Raises:
         UserError: a field is unknown, or has a value that it cannot have; the message names it.
     """
-    check_names(flatten_dict(config.to_dict(), sep="."))
-    settings: Settings = _made(Settings(), config, "config.")
+    fields = flatten_dict(config.to_dict(), sep=".")
+    check_names(fields, fields)
+    default = _of_kinds(fields)
+    for leaf in leaves(default):
+        leaf.field.check(fields.get(leaf.path, leaf.value), f"config.{leaf.path}")
+    settings: Settings = _made(
+        default, [leaf for leaf in leaves(default) if leaf.attributes], fields
+    )
     _check_together(settings)
     init, evaluation = settings.init, settings.evaluation
     if "model.align_corners" in told:
@@ -109,13 +175,21 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
     return dataclasses.replace(settings, init=init, evaluation=evaluation)
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raises UserError for a dotted name that is no field, with the nearest that is one."""
-    known = {leaf.path for leaf in leaves(Settings())}
+def check_names(names: Iterable[str], kinds: Mapping[str, object]) -> None:
+    """Raises UserError for a dotted name that is no field, with the nearest that is one.
+
+    Args:
+        names: without `config.`.
+        kinds: what is chosen, by its field; other entries are left alone.
+    """
+    settings = _of_kinds(kinds)
+    known = _values(settings)
     groups = {path.rpartition(".")[0] for path in known}
     for name in names:
-        if name in known | groups:
+        if name in known or name in groups:
             continue
+        if other := _kinds_with(settings).get(name):
+            raise UserError(f"config.{name} goes with {other}: leave it out, or choose that kind.")
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean config.{near[0]}?" if near else ""
         raise UserError(
@@ -126,9 +200,9 @@ def check_names(names: Iterable[str]) -> None:
 
 def described(settings: Settings) -> str:
     """Every field: value, meaning, range or choices, default and source; `*` where it differs."""
-    usual = {leaf.path: leaf.value for leaf in leaves(Settings())}
+    usual = _values(_of_kinds(_kinds_of(settings))) | _kinds_of(Settings())
     lines, num_different = [], 0
-    for path, value, item in leaves(settings):
+    for path, value, item, _ in leaves(settings):
         differs = value != usual[path]
         num_different += differs
         source = f" ({item.declared.source})" if item.declared.source else ""
@@ -138,22 +212,25 @@ def described(settings: Settings) -> str:
     return "\n".join([*lines, "", f"{num_different} of the fields (*) differ from their default."])
 
 
-def _made(default: Any, config: ConfigDict, where: str) -> Any:
-    """The dataclass with the values of a configuration; `where` it stands begins a message."""
-    values = {}
-    for item in declared_fields(default):
-        now = getattr(default, item.attribute)
-        if item.declared.is_flat:
-            values[item.attribute] = _made(now, config, where)
-        elif item.declared.is_part:
-            part_of = config.get(item.name, ConfigDict())
-            values[item.attribute] = _made(now, part_of, f"{where}{item.name}.")
+def _made(default: Any, of_default: Sequence[Leaf], fields: Mapping[str, Any]) -> Any:
+    """The dataclass with the values of a configuration, or those of its own leaves."""
+    values: dict[str, Any] = {}
+    parts: dict[str, list[Leaf]] = {}
+    for leaf in of_default:
+        name, *inner = leaf.attributes
+        if inner:
+            parts.setdefault(name, []).append(leaf._replace(attributes=tuple(inner)))
         else:
-            values[item.attribute] = config.get(item.name, now)
+            values[name] = fields.get(leaf.path, leaf.value)
+    for name, of_part in parts.items():
+        values[name] = _made(getattr(default, name), of_part, fields)
     try:
         return dataclasses.replace(default, **values)
     except UserError as error:
-        raise UserError(f"{where}{error}") from error
+        if str(error).startswith("config."):
+            raise
+        group = of_default[0].path.rpartition(".")[0]
+        raise UserError(f"config.{group}.{error}") from error
 
 
 def _type_of(annotation: Any) -> type:
@@ -178,6 +255,8 @@ def _check_together(settings: Settings) -> None:
             f"config.data.memory_range is {settings.memory_range}: {num_memory} memory frames "
             "(config.model.num_memory) cannot be drawn from so few."
         )
+    if settings.model.aux.num_memory:
+        raise UserError("config.model.aux_num_memory must be 0: the auxiliary head has no memory.")
     crop_size, stride = data.augmentation.crop_size, settings.model.backbone.stride
     if min(crop_size) < stride:
         raise UserError(

@@ -10,6 +10,7 @@ from benchmarks.attention import ReadSide, ReadSizes
 from configs import cityscapes
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
+from tmanet_jax.models.tma_head import TMAHeadConfig
 
 SIZES = ReadSizes(30, 60, 8, 20, 0.5, "chunked", "float32")
 
@@ -21,8 +22,7 @@ def test_the_sizes_are_those_of_a_training_clip_of_the_configuration():
 
 def test_a_network_without_memory_is_refused():
     run = settings.from_config(cityscapes.get_config())
-    head = dataclasses.replace(run.model.head, num_memory=0)
-    model = dataclasses.replace(run.model, head=head)
+    model = dataclasses.replace(run.model, head=TMAHeadConfig(num_memory=0))
     with pytest.raises(UserError, match="num_memory is 0"):
         attention.sizes_of(dataclasses.replace(run, model=model))
 

@@ -24,9 +24,7 @@ from tmanet_jax.protocol import Protocol
 
 SIZE = (72, 104)
 """Divisible by the strides, so that the gradient of a strided convolution is counted exactly."""
-HEAD = TMAHeadConfig(
-    num_classes=5, num_memory=2, key_channels=6, value_channels=10, channels=14, aux_channels=7
-)
+HEAD = TMAHeadConfig(num_classes=5, num_memory=2, key_channels=6, value_channels=10, channels=14)
 NETWORKS = [
     ModelConfig(ResNetConfig(depth=50, width=4, blocks=(1, 1, 2, 1)), HEAD),
     ModelConfig(ResNetConfig(depth=18, width=6, blocks=(2, 1, 1, 1), deep_stem=False), HEAD),

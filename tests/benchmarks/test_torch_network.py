@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from benchmarks import inference
-from tests.made.small_networks import BACKBONE, SMALL, build
+from tests.made.small_networks import BACKBONE, HEAD, SMALL, build
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
@@ -39,7 +39,7 @@ def with_memory(num_memory: int, backbone: ResNetConfig = BACKBONE, **head) -> M
     return dataclasses.replace(
         SMALL,
         backbone=backbone,
-        head=dataclasses.replace(SMALL.head, num_memory=num_memory, **head),
+        head=dataclasses.replace(HEAD, num_memory=num_memory, **head),
         align_corners=num_memory == 2,
     )
 

@@ -23,7 +23,9 @@ from tmanet_jax.export import onnx_file
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.verify import NUM_FRAMES
 from tmanet_jax.inference.windows import segment_whole
+from tmanet_jax.models.mobilenet import MobileNetV2Config
 from tmanet_jax.models.normalize import normalize
+from tmanet_jax.models.psp_head import PSPHeadConfig
 from tmanet_jax.protocol import Protocol
 
 pytestmark = pytest.mark.export
@@ -84,6 +86,14 @@ def test_the_whole_clip_is_the_networks(model, tmp_path: Path) -> None:
         clip_BxSxHxWx3
     )
     np.testing.assert_array_equal(runner.Network(output)(clip_BxSxHxWx3), expected)
+
+
+def test_a_head_without_memory_on_another_backbone(tmp_path: Path) -> None:
+    config = small_config(
+        backbone=MobileNetV2Config(0.1), head=PSPHeadConfig(5, channels=8), align_corners=False
+    )
+    agreement = export(untrained(config), tmp_path / "network")
+    assert agreement.calls == NUM_FRAMES and agreement.largest_difference < 1e-4
 
 
 def test_the_readme_runs_without_this_package(model, tmp_path: Path) -> None:

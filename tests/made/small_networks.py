@@ -1,5 +1,6 @@
 """Networks of a few channels and random weights, for tests of weight files."""
 
+import dataclasses
 from typing import Any
 from unittest import mock
 
@@ -12,7 +13,7 @@ from jax.typing import DTypeLike
 
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
-from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
+from tmanet_jax.models.tmanet import AUX_HEAD, ModelConfig, TMANet, abstract_model
 from tmanet_jax.weights.names import Tensors, expected_dtype, expected_shapes, with_tensors
 
 BACKBONE = ResNetConfig(depth=50, width=4, blocks=(1, 2, 1, 1))
@@ -22,11 +23,11 @@ HEAD = TMAHeadConfig(
     key_channels=3,
     value_channels=6,
     channels=8,
-    aux_channels=7,
     dropout=0.25,
     scale_scores=True,
 )
-SMALL = ModelConfig(BACKBONE, HEAD, align_corners=False)
+AUX = dataclasses.replace(AUX_HEAD, channels=7)
+SMALL = ModelConfig(BACKBONE, HEAD, AUX, align_corners=False)
 
 
 def random_tensors(config: ModelConfig, seed: int) -> Tensors:

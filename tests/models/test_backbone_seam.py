@@ -115,7 +115,7 @@ def test_a_kind_that_is_in_no_list_is_refused_by_name(
     assert said["backbone"] == {"kind": "patches", "width": 4}
     assert said["head"]["kind"] == "tma"
     monkeypatch.delitem(BACKBONES, "patches")
-    with pytest.raises(UserError, match=r"backbone: its kind is 'patches', known are resnet\."):
+    with pytest.raises(UserError, match=r"backbone: its kind is 'patches', known are resnet, "):
         load.load_model(path)
     with pytest.raises(ValueError, match="PatchesConfig is neither in BACKBONES"):
         load.save(path, TMANet(NETWORK, rngs=nnx.Rngs(0)))

@@ -1,4 +1,4 @@
-"""Heads of one's own: what a position remembers, and how it is read."""
+"""Heads: one of one's own, with a memory, and one of the list that remembers nothing."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import Conv, ConvNorm
+from tmanet_jax.models.psp_head import PSPHeadConfig
 from tmanet_jax.weights import files
 
 Remembered = dict[str, jax.Array]
@@ -27,7 +28,7 @@ Remembered = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class MeanConfig(HeadConfig):
-    """Adds to the query's features the mean of those of the memory; T = 0 has no memory."""
+    """Adds to the query's features the mean of those of the memory."""
 
     num_memory: int = 2
     channels: int = 8
@@ -40,12 +41,12 @@ class MeanConfig(HeadConfig):
 
 class MeanHead(nnx.Module):
     def __init__(self, in_channels: int, config: MeanConfig, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.conv = ConvNorm(in_channels, config.channels, 1, dtype=dtype, rngs=rngs)
+        self.one = ConvNorm(in_channels, config.channels, 1, dtype=dtype, rngs=rngs)
         self.classifier = Conv(config.channels, config.num_classes, 1, dtype=dtype, rngs=rngs)
 
     def remember(self, features: Stages, position: int, *, train: bool) -> Remembered:
         """The features, and their mean over the frame, which is no picture."""
-        x_NxhxwxC = self.conv(features.stage4, train=train)
+        x_NxhxwxC = self.one(features.stage4, train=train)
         return {"features": x_NxhxwxC, "mean_NxC": (position + 1) * x_NxhxwxC.mean((1, 2))}
 
     def read(
@@ -56,7 +57,7 @@ class MeanHead(nnx.Module):
         train: bool,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
-        x_BxhxwxC = self.conv(query.stage4, train=train)
+        x_BxhxwxC = self.one(query.stage4, train=train)
         for frame in memory:
             x_BxhxwxC += frame["features"] - frame["mean_NxC"][:, None, None]
         return self.classifier(x_BxhxwxC / (len(memory) + 1)).astype(jnp.float32)
@@ -67,15 +68,13 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, "mean", MeanConfig)
 
 
-NETWORKS = [
-    dataclasses.replace(
-        small_config(), head=MeanConfig(5, num_memory=num_memory, aux_channels=8, dropout=0.0)
-    )
-    for num_memory in (2, 0)
-]
+MEAN, PSP = (
+    dataclasses.replace(small_config(), head=head)
+    for head in (MeanConfig(5, dropout=0.0), PSPHeadConfig(5, dropout=0.0, channels=8))
+)
 
 
-@pytest.fixture(params=NETWORKS, ids=["with memory", "without memory"])
+@pytest.fixture(params=[MEAN, PSP], ids=["mean", "psp"])
 def network(request):
     return request.param
 
@@ -88,8 +87,12 @@ def test_its_stream_is_the_whole_clip(network) -> None:
     check_streams(network)
 
 
-def test_its_weights_have_names_of_their_own(network, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "own"),
+    [(MEAN, "head.one.conv.weight"), (PSP, "decode_head.psp_modules.3.1.conv.weight")],
+    ids=["mean", "psp"],
+)
+def test_its_weights_have_names_of_their_own(network, own: str, tmp_path: Path) -> None:
     check_saves_and_loads(network, tmp_path)
     names = set(files.read(tmp_path / "model.safetensors").tensors)
-    assert {"head.conv.conv.weight", "decode_head.conv_seg.weight"} < names
-    assert "backbone.layer4.0.conv1.weight" in names
+    assert {own, "decode_head.conv_seg.weight", "backbone.layer4.0.conv1.weight"} < names

@@ -18,6 +18,7 @@ from tests.models.test_tmanet import small_config
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.models.losses import LossConfig, segmentation_loss
 from tmanet_jax.models.normalize import normalize
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.protocol import Protocol
 
 SUFFIX = re.compile(r"\w+_((?:\d*[A-Za-z]|\d+)(?:x(?:\d*[A-Za-z]|\d+))*)(x?)")
@@ -76,6 +77,7 @@ def test_a_wrong_name_is_found() -> None:
 def test_training_and_its_loss_name_shapes_as_they_are(dtype: str) -> None:
     config = small_config(dtype=dtype)
     if dtype == "float32":
+        assert isinstance(config.backbone, ResNetConfig)
         backbone = dataclasses.replace(config.backbone, depth=50)  # its blocks are others
         config = dataclasses.replace(config, backbone=backbone)
     graphdef, *states = nnx.split(untrained(config), nnx.Param, ...)

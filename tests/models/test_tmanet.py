@@ -14,7 +14,7 @@ from tests.made.small_networks import initialised
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
-from tmanet_jax.models.tmanet import Logits, ModelConfig, TMANet, abstract_model
+from tmanet_jax.models.tmanet import AUX_HEAD, Logits, ModelConfig, TMANet, abstract_model
 
 
 def small_config(num_memory: int = 2, **changes: Any) -> ModelConfig:
@@ -26,8 +26,8 @@ def small_config(num_memory: int = 2, **changes: Any) -> ModelConfig:
             key_channels=8,
             value_channels=16,
             channels=16,
-            aux_channels=8,
         ),
+        aux=dataclasses.replace(AUX_HEAD, channels=8),
     )
     return dataclasses.replace(config, **changes)
 
@@ -171,3 +171,25 @@ def test_every_float32_product_is_as_precise_as_asked_for(precision: Precision) 
     assert len(products) > 40
     assert len(scores) == (0 if precision == "highest" else 2)  # forward, and again backward
     assert all(line.count("HIGHEST") == 2 for line in scores)
+
+
+@pytest.mark.parametrize(("frozen_stages", "norm_eval"), [(1, False), (-1, True)])
+def test_what_is_frozen_has_no_gradient_and_keeps_its_statistics(
+    frozen_stages: int, norm_eval: bool
+) -> None:
+    backbone = ResNetConfig(
+        18, width=4, blocks=(1, 1, 1, 1), frozen_stages=frozen_stages, norm_eval=norm_eval
+    )
+    model = trained(small_config(0, backbone=backbone))
+    trains = {path[:3] for path, _ in nnx.to_flat_state(nnx.state(model.backbone, nnx.Param))}
+    assert (("stem", 0, "conv") in trains) == (("stages", 0, 0) in trains) == norm_eval
+    assert ("stages", 1, 0) in trains
+    before = dict(nnx.to_flat_state(nnx.state(model.backbone, nnx.BatchStat)))
+    before = {path: np.asarray(leaf[...]) for path, leaf in before.items()}
+    apply(model, frames(2, 1), train=True)
+    moved = {
+        path[:2]
+        for path, leaf in nnx.to_flat_state(nnx.state(model.backbone, nnx.BatchStat))
+        if not np.array_equal(leaf[...], before[path])
+    }
+    assert moved == (set() if norm_eval else {("stages", 1), ("stages", 2), ("stages", 3)})

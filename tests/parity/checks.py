@@ -6,7 +6,16 @@ from functools import partial
 
 import pytest
 
-from tests.parity import augmentation, inference, labels, network, scores, training
+from tests.parity import (
+    augmentation,
+    backbones,
+    heads,
+    inference,
+    labels,
+    network,
+    scores,
+    training,
+)
 from tests.parity.goldens import Case
 
 Check = Callable[[Case], None]
@@ -20,6 +29,8 @@ def in_both(check: Callable[..., None]) -> Mapping[str, Check]:
 CHECKS: Mapping[str, Mapping[str, Check]] = {
     r"ResNet.* eval features": in_both(network.check_backbone),
     r"encode_decode": in_both(network.check_full),
+    r"backbone, eval": in_both(backbones.check_backbone),
+    r"decode head": in_both(heads.check_head),
     r"MemoryModule": in_both(network.check_memory),
     r"train steps": in_both(training.check_train),
     r"slide_inference": in_both(inference.check_slide),

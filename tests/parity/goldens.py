@@ -61,8 +61,11 @@ class Case:
 
     def tensors(self) -> Tensors:
         """The weights of the case's network."""
+        generator = _find(self.path, "golden_weights.py")
         spec = self.facts.get("spec") or re.findall(r"spec_\w+\.json", self.facts["what"])[0]
-        return _tensors(_find(self.path, "golden_weights.py"), _find(self.path, spec))
+        if isinstance(spec, list):
+            return _generator(generator).make_state_dict(spec)
+        return _tensors(generator, _find(self.path, spec))
 
     def input(self, seed: int, shape: list[int]) -> np.ndarray:
         return _generator(_find(self.path, "golden_weights.py")).make_input(seed, shape)
@@ -181,6 +184,13 @@ def assert_same_arg_max(
     """Compares predictions wherever the best class leads by more than a trifle."""
     differs = (computed != expected) & (margin > CLEAR_MARGIN)
     assert not differs.any(), f"{what}: {differs.sum()} of {differs.size} pixels differ"
+
+
+def with_tuples(value: Any) -> Any:
+    """Parsed JSON as the text of a configuration is parsed."""
+    if isinstance(value, Mapping):
+        return {name: with_tuples(item) for name, item in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
 def relative_l2(computed: np.ndarray, expected: np.ndarray) -> float:

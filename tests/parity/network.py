@@ -47,10 +47,10 @@ def build(case: Case, dtype: str, **head: Any) -> TMANet:
     abstract = abstract_model(config)
     graphdef, state = nnx.split(abstract)
     state = with_tensors(state, tensors)
-    return nnx.merge(graphdef, jax.tree.map(lambda leaf: _cast(leaf, dtype), state))
+    return nnx.merge(graphdef, jax.tree.map(lambda leaf: cast(leaf, dtype), state))
 
 
-def _cast(leaf: Any, dtype: str) -> Any:
+def cast(leaf: Any, dtype: str) -> Any:
     """Casts weights; counts stay, and the shapes that stand for weights the case does not have."""
     is_weight = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
     return leaf.astype(dtype) if is_weight else leaf

@@ -15,7 +15,7 @@ from tmanet_jax.inference.windows import segment_whole, segment_windows
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
-from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.models.tmanet import AUX_HEAD, ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -29,9 +29,9 @@ NETWORK = ModelConfig(
         key_channels=4,
         value_channels=4,
         channels=8,
-        aux_channels=8,
         dropout=0.0,
     ),
+    aux=dataclasses.replace(AUX_HEAD, channels=8),
 )
 SIZE = (40, 56)
 MESH = make_mesh(jax.devices()[:1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from tests.made.small_networks import SMALL, backbone_of, build, random_tensors
+from tests.made.small_networks import BACKBONE, SMALL, backbone_of, build, random_tensors
 from tmanet_jax import settings
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.errors import UserError
@@ -95,19 +95,17 @@ def test_what_no_tensor_shows_is_taken_from_it() -> None:
 @pytest.mark.parametrize(
     ("written", "instead", "named"),
     [
-        ("style='pytorch'", "style='caffe'", r"backbone\.style='caffe'"),
-        ("contract_dilation=True", "contract_dilation=False", r"backbone\.contract_dilation=False"),
-        (",\n        contract_dilation=True", "", r"backbone\.contract_dilation=False"),
-        ("style='pytorch'", "multi_grid=(1, 2, 4)", r"backbone\.multi_grid=\(1, 2, 4\)"),
-        ("strides=(1, 2, 1, 1)", "strides=(1, 2, 2, 1)", r"backbone\.strides=\(1, 2, 2, 1\)"),
-        ("dilations=(1, 1, 2, 4)", "dilations=(1, 1, 1, 2)", r"backbone\.dilations"),
+        ("style='pytorch'", "style='tensorflow'", r"backbone\.style='tensorflow'"),
+        ("style='pytorch'", "multi_grid=(1, 2, 4)", r"multi_grid must be a dilation for each"),
         ("dilations=(1, 1, 2, 4)", "dilations=tuple(x)", r"backbone\.dilations=tuple\(x\)"),
-        ("ResNetV1c", "ResNetV1d", r"backbone\.type='ResNetV1d'"),
-        ("style='pytorch'", "avg_down=True", r"backbone\.avg_down=True"),
+        ("ResNetV1c", "ResNeSt", r"backbone\.type='ResNeSt'"),
+        ("ResNetV1c", "ResNeXt", r"backbone\.type='ResNeXt' instead of 'ResNet'"),
+        ("style='pytorch'", "avg_down=True", r"avg_down=True instead of False"),
         ("style='pytorch'", "groups=32", r"backbone\.groups=32"),
         ("type='SyncBN'", "type='GN'", r"norm_cfg\.type='GN'"),
         ("type='SyncBN'", "type='BN', eps=0.001", r"norm_cfg\.eps=0\.001"),
-        ("TMAHead", "PSPHead", r"decode_head\.type='PSPHead'"),
+        ("TMAHead", "ASPPHead", r"decode_head\.type='ASPPHead'"),
+        ("TMAHead", "PSPHead", r"decode_head\.sequence_num=2"),
         ("in_index=3", "in_index=2", r"decode_head\.in_index=2"),
         ("in_index=3", "act_cfg=dict(type='GELU')", r"decode_head\.act_cfg={'type': 'GELU'}"),
         ("align_corners=True", "align_corners=1", r"decode_head\.align_corners=1"),
@@ -133,12 +131,34 @@ def test_what_this_project_does_not_have_is_refused_by_name(
 
 def test_a_backbone_is_judged_by_its_part_alone() -> None:
     tensors = {f"backbone.{name}": tensor for name, tensor in backbone_of(TENSORS).items()}
-    file = WeightFile(tensors, original=original_config.parse(CONFIG.replace("TMAHead", "PSPHead")))
+    file = WeightFile(
+        tensors, original=original_config.parse(CONFIG.replace("TMAHead", "ASPPHead"))
+    )
     alone = dataclasses.replace(file, tensors=backbone_of(tensors))
     assert network_of(alone).config == SMALL.backbone
     caffe = original_config.parse(CONFIG.replace("'pytorch'", "'caffe'"))
-    with pytest.raises(UserError, match=r"backbone\.style='caffe'"):
-        network_of(dataclasses.replace(alone, original=caffe))
+    found = network_of(dataclasses.replace(alone, original=caffe)).config
+    assert found == dataclasses.replace(BACKBONE, style="caffe")
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "field", "value"),
+    [
+        ("style='pytorch'", "style='caffe'", "style", "caffe"),
+        (",\n        contract_dilation=True", "", "contract_dilation", False),
+        ("style='pytorch'", "multi_grid=(4,)", "multi_grid", (4,)),
+        ("strides=(1, 2, 1, 1)", "strides=(1, 2, 2, 1)", "strides", (1, 2, 2, 1)),
+        ("dilations=(1, 1, 2, 4)", "dilations=(1, 1, 1, 2)", "dilations", (1, 1, 1, 2)),
+    ],
+)
+def test_what_no_tensor_shows_of_a_backbone_is_taken_from_it(
+    tmp_path: Path, written: str, instead: str, field: str, value: object
+) -> None:
+    config = network(CONFIG.replace(written, instead)).config
+    assert config.backbone == dataclasses.replace(SMALL.backbone, **{field: value})
+    files.write(tmp_path / "file.safetensors", WeightFile(TENSORS, config))
+    with pytest.raises(UserError, match=rf"has {field}=.*set \"--config\.model\.{field}="):
+        load.load_pretrained_backbone(tmp_path / "file.safetensors", small_of_19())
 
 
 def test_names_and_parts_that_were_assigned_before_are_known() -> None:

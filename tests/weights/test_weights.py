@@ -156,7 +156,7 @@ def test_what_nobody_stated_is_told_and_stays_an_assumption(tmp_path, tensors, c
     files.write(source, WeightFile(random_tensors(config, seed=1)))
     told = conversion.convert(source, copy)
     assert "assumed, as the file does not say: align_corners=False, as published for 12" in told
-    assert "style 'pytorch', contracted dilation, no multi-grid, output stride 8" in told
+    assert "contract_dilation True, multi_grid None, style 'pytorch', scores that are" in told
     assert not load.model_config_of(files.read(copy)).align_corners
     assert "assumed, as the file does not say: align_corners=False" in caplog.text
     stated = tmp_path / "stated.safetensors"
@@ -280,7 +280,7 @@ def test_files_of_other_kinds_are_refused(tmp_path):
         files.read(damaged)
     other = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"embedding": np.zeros(3, np.float32)}, other)
-    with pytest.raises(UserError, match="no TMANet and no ResNet"):
+    with pytest.raises(UserError, match="no network of this project"):
         conversion.convert(other, tmp_path / "copy.safetensors")
 
 

@@ -289,7 +289,7 @@ class Checkpoints:
                     f"The checkpoint {path} is damaged ({damage}). Mode train sets a newest one "
                     "that is damaged aside and goes on from the one before; or move it away."
                 )
-        saved = {**self._added_since, **self._saved(step, "model")}
+        saved = {**self._added_since, **_with_aux_of_its_own(self._saved(step, "model"))}
         self._check_fields(step, "model", saved, self._model)
         stream = {**self._stream, **self._saved(step, "stream")}
         self._check_fields(step, "stream of batches", stream, self._stream)
@@ -362,13 +362,21 @@ def _mean_iou(metrics: Mapping[str, float]) -> float:
 def _model_fields(model: ModelConfig) -> dict[str, Any]:
     """The fields that decide the parameters and what they compute, flat, as JSON returns them."""
     fields = model.fields()
-    head = {name: value for name, value in fields["head"].items() if name not in _OF_TRAINING}
-    parts = {"backbone": fields["backbone"], "head": head}
+    parts = {
+        part: {name: value for name, value in fields[part].items() if name not in _OF_TRAINING}
+        for part in ("backbone", "head", "aux")
+    }
     return _as_json(flatten_dict(parts, sep=".") | {"align_corners": model.align_corners})
 
 
 _OF_TRAINING = ("dropout", "tied_init")
 """Fields of a head that the parameters of a checkpoint do not depend on."""
+
+
+def _with_aux_of_its_own(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Older checkpoints say among the head's fields of how many channels the auxiliary one is."""
+    names = {"head.aux_channels": "aux.channels"}
+    return {names.get(name, name): value for name, value in saved.items()}
 
 
 def _fields_added_since(model: ModelConfig) -> dict[str, Any]:

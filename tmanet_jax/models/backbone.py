@@ -5,15 +5,19 @@ line in the list.
 """
 
 import abc
-from typing import NamedTuple, Protocol
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from tmanet_jax.models.shown import Shapes
+
 
 class Stages(NamedTuple):
-    """Output of the four stages, each NxhxwxC; stages 3 and 4 at the backbone's stride."""
+    """Output of the four stages, each NxhxwxC; stage 4 at the backbone's stride."""
 
     stage1: jax.Array
     stage2: jax.Array
@@ -35,12 +39,20 @@ class Backbone(Protocol):
         """
 
 
+@dataclasses.dataclass(frozen=True)
 class BackboneConfig(abc.ABC):
     """What chooses a backbone: a frozen dataclass whose fields have defaults, JSON's types alone.
 
     A field decides the parameters or what is computed of them: checkpoints and files of weights
     carry all of them.
     """
+
+    mmseg: ClassVar[tuple[str, ...]] = ()
+    """The framework's `type`s of it; none: its tensors have names of their own."""
+    out_indices: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    """By which the framework calls its stages."""
+    unshown: ClassVar[Mapping[str, Any]] = {}
+    """Fields that no tensor shows, with the framework's defaults."""
 
     @property
     @abc.abstractmethod
@@ -50,7 +62,7 @@ class BackboneConfig(abc.ABC):
     @property
     @abc.abstractmethod
     def stride(self) -> int:
-        """Pixels of a frame to a position of stages 3 and 4, which have ceil(H / stride) rows."""
+        """Pixels of a frame to a position of stage 4, which has ceil(H / stride) rows."""
 
     @abc.abstractmethod
     def build(self, *, dtype: DTypeLike, remat: bool, rngs: nnx.Rngs) -> Backbone:
@@ -61,3 +73,12 @@ class BackboneConfig(abc.ABC):
             remat: its backward pass computes the inside of each block again.
             rngs: of the weights.
         """
+
+    @classmethod
+    def shown(cls, shapes: Shapes) -> Self | None:
+        """The backbone that tensors are of, by the framework's names; None: one of another kind.
+
+        Raises:
+            UserError: it is of this kind, and none that can be built.
+        """
+        return None

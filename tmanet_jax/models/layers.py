@@ -54,6 +54,7 @@ class Conv(nnx.Module):
         *,
         stride: int = 1,
         dilation: int = 1,
+        groups: int = 1,
         use_bias: bool = False,
         kernel_init: nnx.Initializer = kaiming_normal_fan_out,
         dtype: DTypeLike = jnp.float32,
@@ -61,9 +62,10 @@ class Conv(nnx.Module):
     ):
         self.stride = stride
         self.dilation = dilation
+        self.groups = groups
         self.kernel_size = kernel_size
         self.dtype = dtype
-        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
         self.kernel_hwio = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(out_channels, jnp.float32)) if use_bias else None
 
@@ -71,7 +73,7 @@ class Conv(nnx.Module):
         """NxHxWxC -> NxH'xW'xC' with H' = ceil(H / stride), in the compute dtype."""
         x_NxHxWxC = x_NxHxWxC.astype(self.dtype)
         kernel_hwio = self.kernel_hwio[...].astype(self.dtype)
-        if self.kernel_size == 1:
+        if self.kernel_size == 1 and self.groups == 1:
             strided = x_NxHxWxC[:, :: self.stride, :: self.stride]
             y = _pointwise(strided, kernel_hwio[0, 0], self.precision)
         elif self._fewer_products_pay():
@@ -86,12 +88,14 @@ class Conv(nnx.Module):
                 ),
             )
         else:
-            y = _direct(x_NxHxWxC, kernel_hwio, self.stride, self.dilation, self.precision)
+            y = _direct(
+                x_NxHxWxC, kernel_hwio, self.stride, self.dilation, self.precision, self.groups
+            )
         return y if self.bias is None else y + _last(self.bias[...], y)
 
     def _fewer_products_pay(self) -> bool:
         return (
-            (self.kernel_size, self.stride) == (3, 1)
+            (self.kernel_size, self.stride, self.groups) == (3, 1, 1)
             and min(self.kernel_hwio.shape[2:]) >= WINOGRAD_CHANNELS
             and jnp.finfo(self.dtype).bits >= 32
             and space_size() == 1  # the partitioner exchanges rows for direct convolutions alone
@@ -131,6 +135,7 @@ def _direct(
     stride: int,
     dilation: int,
     precision: Precision = "default",
+    groups: int = 1,
 ) -> jax.Array:
     padding = dilation * (kernel_hwio.shape[0] // 2)
     return lax.conv_general_dilated(
@@ -140,6 +145,7 @@ def _direct(
         padding=[(padding, padding)] * 2,
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
         precision=precision,
     )
 
@@ -242,6 +248,7 @@ class ConvNorm(nnx.Module):
         *,
         stride: int = 1,
         dilation: int = 1,
+        groups: int = 1,
         relu: bool = True,
         scale_init: float = 1.0,
         dtype: DTypeLike = jnp.float32,
@@ -253,6 +260,7 @@ class ConvNorm(nnx.Module):
             kernel_size,
             stride=stride,
             dilation=dilation,
+            groups=groups,
             dtype=dtype,
             rngs=rngs,
         )

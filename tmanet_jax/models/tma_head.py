@@ -4,8 +4,8 @@ Source: TMANet section 3; `mmseg/models/decode_heads/tma_head.py`.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,14 @@ from tmanet_jax.models.head import HeadConfig, channels_field, classifier_of, lo
 from tmanet_jax.models.layers import ConvNorm, Precision
 from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
+from tmanet_jax.models.shown import Shapes, count, kernel_of
 
 
 @dataclasses.dataclass(frozen=True)
 class TMAHeadConfig(HeadConfig):
     """Shape of the temporal memory attention head."""
+
+    mmseg = "TMAHead"
 
     num_memory: int = field(
         2, "T: memory frames before the query; 0: no memory", low=0, high=64, source=PUBLISHED
@@ -46,6 +49,21 @@ class TMAHeadConfig(HeadConfig):
     ) -> "TMAHead":
         """A module with new weights, on stage 4."""
         return TMAHead(stage_channels[3], self, dtype=dtype, rngs=rngs)
+
+    @classmethod
+    def shown(
+        cls, shapes: Shapes, stage_channels: tuple[int, int, int, int], said: Mapping[str, Any]
+    ) -> Self | None:
+        """By the branches of the query."""
+        if "query_value_conv.0.conv.weight" not in shapes:
+            return None
+        return cls(
+            num_classes=kernel_of(shapes, "conv_seg")[0],
+            num_memory=count(shapes, "memory_key_conv.0.{}.conv.weight"),
+            key_channels=kernel_of(shapes, "query_key_conv.0.conv")[0],
+            value_channels=kernel_of(shapes, "query_value_conv.0.conv")[0],
+            channels=kernel_of(shapes, "bottleneck.conv")[0],
+        )
 
 
 class KeyValue(NamedTuple):

@@ -21,7 +21,7 @@ from jax import lax
 from tmanet_jax.fields import PUBLISHED, Checked, field, part
 from tmanet_jax.models.backbone import BackboneConfig, Stages
 from tmanet_jax.models.backbones import BACKBONES
-from tmanet_jax.models.fcn_head import FCNHead
+from tmanet_jax.models.fcn_head import FCNHeadConfig
 from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import Precision
@@ -33,16 +33,37 @@ from tmanet_jax.parallel.sharding import spread_rows
 DTYPES = ("float32", "bfloat16", "float64")
 
 
+AUX_HEAD = FCNHeadConfig(stages=(3,), channels=256, num_convs=1, concat_input=False)
+"""The published auxiliary head."""
+OF_BOTH_HEADS = ("num_classes", "dropout")
+"""Fields in which the auxiliary head is as the head."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Checked):
     """Everything that decides the network's parameters and what it computes of them.
 
     The fields of `OF_COMPUTATION` change rounding, time and memory of one and the same network;
-    parameters, statistics and logits stay float32.
+    parameters, statistics and logits stay float32. The auxiliary head has the head's
+    `OF_BOTH_HEADS`, whatever it was given.
     """
 
-    backbone: BackboneConfig = part(ResNetConfig(), flat=True)
-    head: HeadConfig = part(TMAHeadConfig(), flat=True)
+    backbone: BackboneConfig = part(
+        ResNetConfig(), "from frames to features", flat=True, kinds=BACKBONES, source=PUBLISHED
+    )
+    head: HeadConfig = part(
+        TMAHeadConfig(), "from features to logits", flat=True, kinds=HEADS, source=PUBLISHED
+    )
+    aux: HeadConfig = part(
+        AUX_HEAD,
+        "the auxiliary head, which training alone needs",
+        name="aux_head",
+        flat=True,
+        prefix="aux_",
+        but=OF_BOTH_HEADS,
+        kinds=HEADS,
+        source=PUBLISHED,
+    )
     align_corners: bool = field(
         True, "of the logits' up-sampling (CamVid's configuration: no)", source=PUBLISHED
     )
@@ -66,6 +87,11 @@ class ModelConfig(Checked):
         "third more work, a fraction of the memory",
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_both = {name: getattr(self.head, name) for name in OF_BOTH_HEADS}
+        object.__setattr__(self, "aux", dataclasses.replace(self.aux, **of_both))
+
     def computed_as(self, other: "ModelConfig") -> "ModelConfig":
         """This network, computed as another is."""
         return dataclasses.replace(self, **{name: getattr(other, name) for name in OF_COMPUTATION})
@@ -76,7 +102,9 @@ class ModelConfig(Checked):
         Raises:
             ValueError: backbone or head is in no list.
         """
-        parts = {"backbone": kind_and_fields(self.backbone), "head": kind_and_fields(self.head)}
+        parts = {name: kind_and_fields(getattr(self, name)) for name in ("backbone", "head", "aux")}
+        for name in OF_BOTH_HEADS:
+            del parts["aux"][name]
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | parts
 
     def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -94,7 +122,7 @@ def kind_and_fields(config: BackboneConfig | HeadConfig) -> dict[str, Any]:
     kinds: Mapping[str, type] = {**BACKBONES, **HEADS}
     for kind, listed in kinds.items():
         if type(config) is listed:
-            return {"kind": kind, **dataclasses.asdict(config)}  # type: ignore[arg-type]
+            return {"kind": kind, **dataclasses.asdict(config)}
     raise ValueError(
         f"{type(config).__name__} is neither in BACKBONES (tmanet_jax/models/backbones.py) nor in "
         "HEADS (heads.py): give it a name there, by which its weights can be read again"
@@ -105,12 +133,12 @@ OF_COMPUTATION = ("dtype", "precision", "attention", "remat")
 
 
 class Logits(NamedTuple):
-    """What the network says of the query frame, at the backbone's stride."""
+    """What the network says of the query frame, at the stride of the stages that are read."""
 
     main: jax.Array
     """BxhxwxC"""
     aux: jax.Array
-    """BxhxwxC, from stage 3 of the query alone; trains the backbone, unused in inference."""
+    """BxhxwxC, from the query alone; trains the backbone, unused in inference."""
 
 
 class TMANet(nnx.Module):
@@ -130,9 +158,12 @@ class TMANet(nnx.Module):
         channels = config.backbone.stage_channels
         self.backbone = config.backbone.build(dtype=dtype, remat=config.remat, rngs=rngs)
         self.head = config.head.build(channels, dtype=dtype, rngs=rngs)
-        self.aux_head = FCNHead(channels[2], config.head, dtype=dtype, rngs=rngs)
+        self.aux_head = config.aux.build(channels, dtype=dtype, rngs=rngs)
         self.set_attributes(
-            precision=config.precision, attention=config.attention, raise_if_not_found=False
+            precision=config.precision,
+            attention=config.attention,
+            align_corners=config.align_corners,
+            raise_if_not_found=False,
         )
 
     def encode(self, frames_NxHxWx3: jax.Array, *, train: bool = False, slots: int = 1) -> Stages:
@@ -199,7 +230,7 @@ class TMANet(nnx.Module):
         ]
         main_key, aux_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         main = self.read(query, memory, train=train, dropout_key=main_key)
-        aux = self.aux_head.read(query, train=train, dropout_key=aux_key)
+        aux = self.aux_head.read(query, (), train=train, dropout_key=aux_key)
         return Logits(main, aux)
 
     def _encode_clip(self, frames_BxSxHxWx3: jax.Array, train: bool) -> tuple[Stages, list[Stages]]:

@@ -11,6 +11,7 @@ from flax import nnx
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError, abridged
 from tmanet_jax.fields import Checked, field
+from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, blank_model
@@ -28,10 +29,12 @@ from tmanet_jax.weights.networks import (
     BACKBONE,
     SCALE_SCORES,
     FoundNetwork,
+    backbone_with_said,
     check_fit,
     check_original,
     network_of,
     of_backbone,
+    shown_config,
     without_torchvision_classifier,
 )
 from tmanet_jax.weights.weight_file import WeightFile
@@ -131,9 +134,32 @@ def load_pretrained_backbone(path: str | os.PathLike[str], model: TMANet) -> Loa
         backbone = without_torchvision_classifier(file.tensors)
         ignored = tuple(name for name in file.tensors if name not in backbone)
     tensors = {f"{BACKBONE}{name}": tensor for name, tensor in backbone.items()}
+    if (theirs := _stated_backbone(file, backbone)) is not None:
+        _check_same_backbone(path, theirs, model.config.backbone)
     shapes = of_backbone(expected_shapes(model.config))
     check_fit(path, tensors, {f"{BACKBONE}{name}": shape for name, shape in shapes.items()})
     return _load(path, model, tensors, ignored, file.notes)
+
+
+def _stated_backbone(file: WeightFile, tensors: Tensors) -> BackboneConfig | None:
+    """The backbone of a file that says what no tensor shows of it."""
+    if file.original is not None:
+        shown = shown_config(tensors)
+        assert isinstance(shown, BackboneConfig)
+        return backbone_with_said(shown, file.original)
+    return file.config.backbone if isinstance(file.config, ModelConfig) else file.config
+
+
+def _check_same_backbone(
+    path: str | os.PathLike[str], theirs: BackboneConfig, ours: BackboneConfig
+) -> None:
+    """Raises UserError where a model would compute otherwise than the file's backbone."""
+    for name in ours.unshown:
+        value = getattr(theirs, name, None)
+        if value != getattr(ours, name):
+            raise UserError(
+                f'The backbone of {path} has {name}={value!r}: set "--config.model.{name}={value}".'
+            )
 
 
 def load_checkpoint(
@@ -295,10 +321,13 @@ def _differences(
     """What a model computes otherwise than the file's network, by fields that no tensor shows.
 
     Raises:
-        UserError: its scores have another scale, and so its keys another meaning.
+        UserError: its scores have another scale, and so its keys another meaning; or its backbone
+            computes otherwise.
     """
     theirs = network.config
     assert isinstance(theirs, ModelConfig)
+    if not network.assumed:
+        _check_same_backbone(path, theirs.backbone, config.backbone)
     scales, wanted = (getattr(head, SCALE_SCORES, None) for head in (theirs.head, config.head))
     if SCALE_SCORES not in network.assumed and scales != wanted:
         raise UserError(

@@ -39,22 +39,37 @@ LAYERS = """
     backbone.stages.{s}.{b}.conv{n}.norm         backbone.layer{s+1}.{b}.bn{n}
     backbone.stages.{s}.{b}.shortcut.conv        backbone.layer{s+1}.{b}.downsample.0
     backbone.stages.{s}.{b}.shortcut.norm        backbone.layer{s+1}.{b}.downsample.1
-    head.query_encoder.key.{i}.conv              decode_head.query_key_conv.{i}.conv
-    head.query_encoder.key.{i}.norm              decode_head.query_key_conv.{i}.bn
-    head.query_encoder.value.{i}.conv            decode_head.query_value_conv.{i}.conv
-    head.query_encoder.value.{i}.norm            decode_head.query_value_conv.{i}.bn
-    head.memory_encoders.{t}.key.{i}.conv        decode_head.memory_key_conv.{i}.{t}.conv
-    head.memory_encoders.{t}.key.{i}.norm        decode_head.memory_key_conv.{i}.{t}.bn
-    head.memory_encoders.{t}.value.{i}.conv      decode_head.memory_value_conv.{i}.{t}.conv
-    head.memory_encoders.{t}.value.{i}.norm      decode_head.memory_value_conv.{i}.{t}.bn
-    head.bottleneck.conv                         decode_head.bottleneck.conv
-    head.bottleneck.norm                         decode_head.bottleneck.bn
-    head.classifier                              decode_head.conv_seg
-    aux_head.conv.conv                           auxiliary_head.convs.0.conv
-    aux_head.conv.norm                           auxiliary_head.convs.0.bn
-    aux_head.classifier                          auxiliary_head.conv_seg
+    backbone.stages.{s}.{b}.shortcut.of_mean.conv    backbone.layer{s+1}.{b}.downsample.1
+    backbone.stages.{s}.{b}.shortcut.of_mean.norm    backbone.layer{s+1}.{b}.downsample.2
+    backbone.first.conv                          backbone.conv1.conv
+    backbone.first.norm                          backbone.conv1.bn
+    backbone.layers.{s}.{b}.convs.{i}.conv       backbone.layer{s+1}.{b}.conv.{i}.conv
+    backbone.layers.{s}.{b}.convs.{i}.norm       backbone.layer{s+1}.{b}.conv.{i}.bn
 """
-"""Which layer is which: {s} stage, {b} block, {n} convolution, {i} 1x1 or 3x3, {t} position."""
+HEAD = """
+    this model                                   the original
+    -----------------------------------------    --------------------------------------------
+    query_encoder.key.{i}.conv                   query_key_conv.{i}.conv
+    query_encoder.key.{i}.norm                   query_key_conv.{i}.bn
+    query_encoder.value.{i}.conv                 query_value_conv.{i}.conv
+    query_encoder.value.{i}.norm                 query_value_conv.{i}.bn
+    memory_encoders.{t}.key.{i}.conv             memory_key_conv.{i}.{t}.conv
+    memory_encoders.{t}.key.{i}.norm             memory_key_conv.{i}.{t}.bn
+    memory_encoders.{t}.value.{i}.conv           memory_value_conv.{i}.{t}.conv
+    memory_encoders.{t}.value.{i}.norm           memory_value_conv.{i}.{t}.bn
+    conv.conv                                    convs.0.conv
+    conv.norm                                    convs.0.bn
+    further_convs.{i}.conv                       convs.{i+1}.conv
+    further_convs.{i}.norm                       convs.{i+1}.bn
+    of_both.conv                                 conv_cat.conv
+    of_both.norm                                 conv_cat.bn
+    pooled.{i}.conv                              psp_modules.{i}.1.conv
+    pooled.{i}.norm                              psp_modules.{i}.1.bn
+    bottleneck.conv                              bottleneck.conv
+    bottleneck.norm                              bottleneck.bn
+    classifier                                   conv_seg
+"""
+"""Which layer is which: {s} stage, {b} block, {n} and {i} convolution, {t} position."""
 
 UPDATE_COUNT = "num_batches_tracked"
 
@@ -104,6 +119,7 @@ def original_names(paths: Iterable[PathParts]) -> dict[PathParts, str]:
     paths = tuple(paths)
     is_deep = any(path[:3] == ("backbone", "stem", 2) for path in paths)
     rows = _rows(DEEP_STEM if is_deep else PLAIN_STEM) + _rows(LAYERS)
+    rows += _rows(HEAD, "head.", "decode_head.") + _rows(HEAD, "aux_head.", "auxiliary_head.")
     names = {path: _original_name(path, rows) for path in paths}
     for name, count in collections.Counter(names.values()).items():
         if count > 1:
@@ -154,12 +170,23 @@ def _from_original(path: PathParts, tensor: np.ndarray) -> np.ndarray:
     return tensor.transpose(2, 3, 1, 0) if path[-1] == "kernel_hwio" else tensor
 
 
-def _rows(table: str) -> list[tuple[re.Pattern[str], str]]:
-    """Rows of a table of names: a pattern of this model's layer, a template of the original's."""
+def _rows(table: str, here: str = "", there: str = "") -> list[tuple[re.Pattern[str], str]]:
+    """Rows of a table of names: a pattern of this model's layer, a template of the original's.
+
+    Args:
+        table: of which columns.
+        here: what the names of the first column stand behind.
+        there: those of the second.
+    """
     rows = []
     for line in table.split("\n")[3:-1]:
         ours, theirs = line.split()
-        rows.append((re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(ours))), theirs))
+        rows.append(
+            (
+                re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(here + ours))),
+                there + theirs,
+            )
+        )
     return rows
 
 

@@ -3,14 +3,17 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tmanet_jax.errors import UserError, abridged
+from tmanet_jax.fields import declared_fields
 from tmanet_jax.models.backbone import BackboneConfig
-from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, DEEPEST_BASIC, ResNetConfig
-from tmanet_jax.models.tma_head import TMAHeadConfig
+from tmanet_jax.models.backbones import BACKBONES
+from tmanet_jax.models.head import HeadConfig
+from tmanet_jax.models.heads import HEADS
+from tmanet_jax.models.shown import Shapes
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import original_config
@@ -20,15 +23,16 @@ from tmanet_jax.weights.weight_file import WeightFile
 T = TypeVar("T")
 
 BACKBONE = "backbone."
+HEAD = "decode_head."
 AUXILIARY = "auxiliary_head."
 TORCHVISION_CLASSIFIER = ("fc.weight", "fc.bias")
 
 ALIGN_CORNERS = "align_corners"
 SCALE_SCORES = "scale_scores"
+SHOWN_BY_NO_TENSOR = (SCALE_SCORES, "stages", "dropout", "tied_init")
+"""Fields of heads."""
 ALIGN_CORNERS_OF_CLASSES = {19: True, 12: False}
 """The published configurations of Cityscapes and CamVid, by their number of classes."""
-
-PUBLISHED_BACKBONE = "style 'pytorch', contracted dilation, no multi-grid, output stride 8"
 
 
 class FoundNetwork(NamedTuple):
@@ -77,28 +81,51 @@ def network_of(
         raise UserError(f"{file.path}: {error}") from error
 
 
-def shown_config(tensors: Mapping[str, np.ndarray]) -> ModelConfig | ResNetConfig:
+def shown_config(
+    tensors: Mapping[str, np.ndarray], said: original_config.OriginalNetwork | None = None
+) -> ModelConfig | BackboneConfig:
     """What the tensors' names and shapes show of their network; the rest is at its defaults.
+
+    Args:
+        tensors: of a whole network or of a backbone alone.
+        said: what the original's configuration says of them.
 
     Raises:
         UserError: they are of no network that this project can build.
     """
-    try:
-        if not WeightFile(dict(tensors)).is_whole_model:
-            return _shown_backbone(tensors)
-        head = TMAHeadConfig(
-            num_classes=_channels(tensors, "decode_head.conv_seg"),
-            num_memory=_count(tensors, "decode_head.memory_key_conv.0.{}.conv.weight"),
-            key_channels=_channels(tensors, "decode_head.query_key_conv.0.conv"),
-            value_channels=_channels(tensors, "decode_head.query_value_conv.0.conv"),
-            channels=_channels(tensors, "decode_head.bottleneck.conv"),
-            aux_channels=_channels(tensors, "auxiliary_head.convs.0.conv")
-            if has_auxiliary(tensors)
-            else TMAHeadConfig().aux_channels,
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if not WeightFile(dict(tensors)).is_whole_model:
+        return _shown_backbone(shapes)
+    backbone = _shown_backbone(_within(shapes, BACKBONE))
+    head = _shown_head(shapes, HEAD, backbone, said.head if said else {})
+    if not has_auxiliary(tensors):
+        return ModelConfig(backbone, head)
+    return ModelConfig(
+        backbone, head, _shown_head(shapes, AUXILIARY, backbone, said.aux if said else {})
+    )
+
+
+def _shown_backbone(shapes: Shapes) -> BackboneConfig:
+    found = (kind.shown(shapes) for kind in BACKBONES.values())
+    if (backbone := next(filter(None, found), None)) is None:
+        raise UserError(
+            "This is no network of this project: its tensors are of no backbone of "
+            f"{', '.join(BACKBONES)}."
         )
-        return ModelConfig(_shown_backbone(of_backbone(tensors)), head)
-    except ValueError as error:
-        raise UserError(f"This is no network of this project: {error}.") from error
+    return backbone
+
+
+def _shown_head(
+    shapes: Shapes, prefix: str, backbone: BackboneConfig, said: Mapping[str, Any]
+) -> HeadConfig:
+    of_head = _within(shapes, prefix)
+    found = (kind.shown(of_head, backbone.stage_channels, said) for kind in HEADS.values())
+    if (head := next(filter(None, found), None)) is None:
+        raise UserError(
+            f"This is no network of this project: the tensors {prefix}* are of no head of "
+            f"{', '.join(HEADS)}."
+        )
+    return head
 
 
 def has_auxiliary(tensors: Mapping[str, object]) -> bool:
@@ -108,36 +135,64 @@ def has_auxiliary(tensors: Mapping[str, object]) -> bool:
 
 def _network_of(file: WeightFile) -> FoundNetwork:
     if file.config is not None:
-        if _is_original(file.config):
-            _check_agrees("its header", _sizes(file.config), _sizes(shown_config(file.tensors)))
+        _check_header(file.config, file.tensors)
         return FoundNetwork(file.config, file.assumed, file.protocol)
-    shown = shown_config(file.tensors)
     if file.original is not None:
-        return _of_original(file.original, shown)
-    if isinstance(shown, ResNetConfig):
-        return FoundNetwork(
-            shown, notes=(f"assumed, as the file does not say: {PUBLISHED_BACKBONE}",)
-        )
-    note = f"assumed, as the file does not say: {PUBLISHED_BACKBONE}, scores that are not scaled"
-    return FoundNetwork(shown, (ALIGN_CORNERS, SCALE_SCORES), notes=(note,))
-
-
-def _of_original(
-    original: original_config.Fields, shown: ModelConfig | ResNetConfig
-) -> FoundNetwork:
-    is_backbone = isinstance(shown, ResNetConfig)
-    _check_original(original, backbone_alone=is_backbone)
-    if isinstance(shown, ResNetConfig):
-        return FoundNetwork(shown)
-    assert isinstance(shown.head, TMAHeadConfig)
-    said = original_config.network_of(original)
-    _check_agrees("its configuration", said.sizes, dataclasses.asdict(shown.head))
-    config = dataclasses.replace(
-        shown,
-        head=dataclasses.replace(shown.head, scale_scores=said.scale_scores),
-        align_corners=said.align_corners,
+        return _of_original(file.original, file.tensors)
+    shown = shown_config(file.tensors)
+    backbone = shown.backbone if isinstance(shown, ModelConfig) else shown
+    unshown = ", ".join(f"{name} {getattr(backbone, name)!r}" for name in backbone.unshown)
+    note = f"assumed, as the file does not say: {unshown}"
+    if not isinstance(shown, ModelConfig):
+        return FoundNetwork(shown, notes=(note,))
+    if not hasattr(shown.head, SCALE_SCORES):
+        return FoundNetwork(shown, (ALIGN_CORNERS,), notes=(note,))
+    return FoundNetwork(
+        shown, (ALIGN_CORNERS, SCALE_SCORES), notes=(f"{note}, scores that are not scaled",)
     )
+
+
+def _of_original(original: original_config.Fields, tensors: Tensors) -> FoundNetwork:
+    is_backbone = not WeightFile(tensors).is_whole_model
+    _check_original(original, backbone_alone=is_backbone)
+    if is_backbone:
+        shown = shown_config(tensors)
+        assert isinstance(shown, BackboneConfig)
+        return FoundNetwork(backbone_with_said(shown, original))
+    said = original_config.network_of(original)
+    shown = shown_config(tensors, said)
+    assert isinstance(shown, ModelConfig)
+    head, aux = _with_said(shown.head, said.head, "decode_head"), shown.aux
+    if has_auxiliary(tensors) and said.aux:
+        aux = _with_said(aux, said.aux, "auxiliary_head")
+    backbone = backbone_with_said(shown.backbone, original)
+    config = ModelConfig(backbone, head, aux, align_corners=said.align_corners)
     return FoundNetwork(config, protocol=said.protocol)
+
+
+def backbone_with_said(shown: BackboneConfig, original: original_config.Fields) -> BackboneConfig:
+    """With what the original's configuration says and no tensor shows.
+
+    Raises:
+        UserError: it is of another network.
+    """
+    said = original_config.said_of_backbone(original, shown)
+    of_tensors = {name: said[name] for name in said.keys() - shown.unshown.keys()}
+    _check_agrees("its configuration", of_tensors, shown)
+    return dataclasses.replace(shown, **said)
+
+
+def _with_said(shown: HeadConfig, said: Mapping[str, Any], part: str) -> HeadConfig:
+    """With what the original's configuration says and no tensor shows."""
+    if said["type"] != shown.mmseg:
+        raise UserError(
+            f"its configuration is of another network than its tensors: {part}.type="
+            f"{said['type']!r} instead of {shown.mmseg!r}."
+        )
+    fields = {item.attribute for item in declared_fields(shown)} & said.keys()
+    of_kind = {name: said[name] for name in fields}
+    _check_agrees("its configuration", of_kind, shown)
+    return dataclasses.replace(shown, **of_kind)
 
 
 def check_original(
@@ -196,83 +251,40 @@ def _assuming_align_corners(
     )
 
 
-def _is_original(config: ModelConfig | BackboneConfig) -> bool:
-    """Whether the original has such a network, so that its tensors show it."""
-    if isinstance(config, ModelConfig):
-        return isinstance(config.head, TMAHeadConfig) and _is_original(config.backbone)
-    return isinstance(config, ResNetConfig)
+def _check_header(config: ModelConfig | BackboneConfig, tensors: Tensors) -> None:
+    """Raises UserError, at once, if the head that the header says is none of the tensors'."""
+    if isinstance(config, ModelConfig) and config.head.mmseg:
+        said = dataclasses.asdict(config.head)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        shown = _shown_head(shapes, HEAD, config.backbone, said)
+        _check_agrees("its header", said, shown)
 
 
-def _sizes(config: ModelConfig | BackboneConfig) -> dict[str, object]:
-    """What tensors show of a configuration that the original has."""
-    if isinstance(config, ModelConfig):
-        head = dataclasses.asdict(config.head)
-        shown = ("num_classes", "num_memory", "key_channels", "value_channels", "channels")
-        return {name: head[name] for name in shown} | _sizes(config.backbone)
-    assert isinstance(config, ResNetConfig)
-    return {
-        "blocks": config.blocks or BLOCKS_OF_DEPTH[config.depth],
-        "deep_stem": config.deep_stem,
-        "width": config.width,
-        "expansion": config.expansion,
-    }
-
-
-def _check_agrees(who: str, said: Mapping[str, object], shown: Mapping[str, object]) -> None:
+def _check_agrees(who: str, said: Mapping[str, Any], shown: BackboneConfig | HeadConfig) -> None:
+    fields = dataclasses.asdict(shown)
     different = [
-        f"{name}={value!r} instead of {shown.get(name)!r}"
+        f"{name}={value!r} instead of {fields.get(name)!r}"
         for name, value in said.items()
-        if value != shown.get(name)
+        if value != fields.get(name) and name not in SHOWN_BY_NO_TENSOR
     ]
     if different:
         raise UserError(f"{who} is of another network than its tensors: {', '.join(different)}.")
 
 
-def _shown_backbone(tensors: Mapping[str, np.ndarray]) -> ResNetConfig:
-    deep_stem = "conv1.weight" not in tensors
-    width = _channels(tensors, "stem.6" if deep_stem else "conv1")
-    is_basic = "layer1.0.conv3.weight" not in tensors
-    first, second, third, fourth = (
-        _count(tensors, f"layer{stage}.{{}}.conv1.weight") for stage in (1, 2, 3, 4)
-    )
-    blocks = (first, second, third, fourth)
-    if not all(blocks) or width % 2:
-        raise UserError(
-            f"This is no ResNet of four stages: blocks {blocks}, first stage {width} channels wide."
-        )
-    for depth, blocks_of_depth in BLOCKS_OF_DEPTH.items():
-        if blocks == blocks_of_depth and is_basic == (depth <= DEEPEST_BASIC):
-            return ResNetConfig(depth, deep_stem, width)
-    return ResNetConfig(DEEPEST_BASIC if is_basic else 50, deep_stem, width, blocks)
-
-
 def of_backbone(named: Mapping[str, T]) -> dict[str, T]:
     """What belongs to the backbone of a whole network, named as in a file of a backbone alone."""
+    return _within(named, BACKBONE)
+
+
+def _within(named: Mapping[str, T], prefix: str) -> dict[str, T]:
     return {
-        name.removeprefix(BACKBONE): value
-        for name, value in named.items()
-        if name.startswith(BACKBONE)
+        name.removeprefix(prefix): value for name, value in named.items() if name.startswith(prefix)
     }
 
 
 def without_torchvision_classifier(tensors: Tensors) -> Tensors:
     """A backbone without the classifier that torchvision's files have."""
     return {name: tensor for name, tensor in tensors.items() if name not in TORCHVISION_CLASSIFIER}
-
-
-def _channels(tensors: Mapping[str, np.ndarray], layer: str) -> int:
-    """Output channels of a convolution."""
-    weight = tensors.get(f"{layer}.weight")
-    if weight is None or weight.ndim != 4:
-        raise UserError(f"This is no TMANet and no ResNet: the tensor {layer}.weight is missing.")
-    return weight.shape[0]
-
-
-def _count(tensors: Mapping[str, np.ndarray], template: str) -> int:
-    number = 0
-    while template.format(number) in tensors:
-        number += 1
-    return number
 
 
 def check_fit(

@@ -5,6 +5,7 @@ where this project has it, and refused by name where it has not.
 """
 
 import ast
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,11 @@ import numpy as np
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.errors import UserError
+from tmanet_jax.fields import Field, declared_fields
+from tmanet_jax.models.backbone import BackboneConfig
+from tmanet_jax.models.backbones import BACKBONES
+from tmanet_jax.models.head import HeadConfig
+from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.protocol import Protocol
 
@@ -40,38 +46,39 @@ _MISSPELT = {"sing_symbol": "sign_symbol"}
 
 _BATCH_NORM = Choice("BN", ("BN", "SyncBN"))
 _BACKBONE = {
-    "type": Choice(None, ("ResNet", "ResNetV1c")),
     "num_stages": Choice(4, (4,)),
-    "strides": Choice((1, 2, 2, 2), ((1, 2, 1, 1),)),
-    "dilations": Choice((1, 1, 1, 1), ((1, 1, 2, 4),)),
-    "contract_dilation": Choice(False, (True,)),
-    "out_indices": Choice((0, 1, 2, 3), ((0, 1, 2, 3),)),
-    "style": Choice("pytorch", ("pytorch",)),
-    "multi_grid": Choice(None, (None,)),
-    "avg_down": Choice(False, (False,)),
+    "act_cfg": Choice({"type": "ReLU6"}, ({"type": "ReLU6"},)),
     "conv_cfg": Choice(None, (None,)),
     "dcn": Choice(None, (None,)),
     "plugins": Choice(None, (None,)),
 }
 _BACKBONE_ELSEWHERE = """
-    depth in_channels stem_channels base_channels deep_stem frozen_stages norm_cfg norm_eval with_cp
-    zero_init_residual pretrained init_cfg
+    in_channels base_channels norm_cfg norm_eval with_cp zero_init_residual pretrained init_cfg
 """
 """Fields that the tensors show, or that are of training alone."""
 
 _HEAD = {
-    "type": Choice(None, ("TMAHead",)),
-    "in_index": Choice(-1, (3, -1)),
-    "input_transform": Choice(None, (None,)),
+    "type": Choice(None, tuple(kind.mmseg for kind in HEADS.values() if kind.mmseg)),
+    "input_transform": Choice(None, (None, "resize_concat")),
     "conv_cfg": Choice(None, (None,)),
     "act_cfg": Choice({"type": "ReLU"}, ({"type": "ReLU"},)),
     "align_corners": Choice(False, (False, True)),
-    "matmul_norm": Choice(False, (False, True)),
 }
+_LAST_STAGE = {
+    "in_index": Choice(-1, (3, -1)),
+    "input_transform": Choice(None, (None,)),
+}
+"""Of heads that read no other."""
 _HEAD_ELSEWHERE = """
-    in_channels channels sequence_num key_channels value_channels num_classes dropout_ratio norm_cfg
-    loss_decode sampler ignore_index low_in_index init_cfg
+    in_channels norm_cfg loss_decode sampler ignore_index low_in_index init_cfg
 """
+_RENAMED = {
+    "num_memory": "sequence_num",
+    "scale_scores": "matmul_norm",
+    "dropout": "dropout_ratio",
+    "stages": "in_index",
+}
+"""Fields of heads that the framework calls otherwise; the others have its names."""
 _MODEL = {
     "type": Choice("EncoderDecoder", ("EncoderDecoder",)),
     "neck": Choice(None, (None,)),
@@ -83,14 +90,14 @@ class OriginalNetwork(NamedTuple):
 
     Attributes:
         align_corners: of the logits' up-sampling.
-        scale_scores: the original's `matmul_norm`.
-        sizes: what it says of what the tensors show, by the names of `TMAHeadConfig`.
+        head: what it says of the head, its `type` and fields by this project's names.
+        aux: the same of the auxiliary head.
         protocol: how its `test_cfg` segments frames.
     """
 
     align_corners: bool
-    scale_scores: bool
-    sizes: dict[str, Any]
+    head: dict[str, Any]
+    aux: dict[str, Any]
     protocol: Protocol
 
 
@@ -132,22 +139,99 @@ def classes_of(meta: Mapping[Any, Any]) -> ClassSet | None:
 
 def backbone_problems(config: Fields) -> list[str]:
     """What the backbone has that this project's has not, one line each."""
-    model = _part(config, "model")
-    return [
-        *_problems(_part(model, "backbone"), _BACKBONE, _BACKBONE_ELSEWHERE, "backbone"),
-        *_normalisation_problems(config),
-    ]
+    fields = _part(_part(config, "model"), "backbone")
+    kinds = [kind for kind in BACKBONES.values() if fields.get("type") in kind.mmseg]
+    if not kinds:
+        types = tuple(name for kind in BACKBONES.values() for name in kind.mmseg)
+        problems = _unsupported(fields, {"type": Choice(None, types)}, "backbone")
+    else:
+        (kind,) = kinds
+        items = {item.attribute: item for item in declared_fields(kind())}
+        indices = Choice(kind.out_indices, (kind.out_indices,))
+        choices = {**_BACKBONE, "out_indices": indices}
+        known = " ".join([_BACKBONE_ELSEWHERE, "type", *items])
+        problems = [
+            *_problems(fields, choices, known, "backbone"),
+            *_unfit(fields, {name: items[name] for name in kind.unshown}, fields, "backbone"),
+        ]
+    return [*problems, *_normalisation_problems(config)]
+
+
+def said_of_backbone(config: Fields, shown: BackboneConfig) -> dict[str, Any]:
+    """What is said of a backbone: its fields that no tensor shows, and others that it names.
+
+    Raises:
+        UserError: it is said to be of another type than its tensors.
+    """
+    fields = _part(_part(config, "model"), "backbone")
+    if fields["type"] not in shown.mmseg:
+        raise UserError(
+            "its configuration is of another network than its tensors: backbone.type="
+            f"{fields['type']!r} instead of {' or '.join(map(repr, shown.mmseg))}."
+        )
+    of_both = dataclasses.asdict(shown).keys() & fields.keys()
+    said = {name: fields[name] for name in of_both if name not in _OF_BACKBONES_TRAINING}
+    return {**shown.unshown, **said}
+
+
+_OF_BACKBONES_TRAINING = ("stem_channels", "frozen_stages", "norm_eval")
+"""Fields of backbones that training alone needs, or that the framework has a default for."""
 
 
 def network_problems(config: Fields) -> list[str]:
     """What the whole network has that this project's has not, one line each."""
     model = _part(config, "model")
-    head = _part(model, "decode_head")
+    heads = [name for name in ("decode_head", "auxiliary_head") if name in model]
     return [
         *_unsupported(model, _MODEL, "model"),
         *backbone_problems(config),
-        *_problems(head, _HEAD, _HEAD_ELSEWHERE, "decode_head"),
+        *(line for name in heads or ["decode_head"] for line in head_problems(model, name)),
     ]
+
+
+def head_problems(model: Fields, name: str) -> list[str]:
+    """What a head has that this project's has not, one line each."""
+    fields = _part(model, name)
+    kind = next((kind for kind in HEADS.values() if kind.mmseg == fields.get("type")), None)
+    if kind is None:
+        return _problems(fields, _HEAD, " ".join(fields), name)
+    items = {_RENAMED.get(item.attribute, item.attribute): item for item in declared_fields(kind())}
+    choices = _HEAD if "in_index" in items else {**_HEAD, **_LAST_STAGE}
+    said = said_of_head(fields)
+    return [
+        *_problems(fields, choices, " ".join([_HEAD_ELSEWHERE, *items]), name),
+        *_unfit(fields, items, said, name),
+    ]
+
+
+def _unfit(
+    fields: Fields, items: Mapping[str, Field], said: Mapping[str, Any], part: str
+) -> list[str]:
+    """Fields whose values, as this project has them, cannot be."""
+    return [
+        f"{part}.{theirs}={fields[theirs]!r} (supported: {item.expected()})"
+        for theirs, item in items.items()
+        if theirs in fields and not item.fits(said[item.attribute])
+    ]
+
+
+def said_of_head(fields: Fields) -> dict[str, Any]:
+    """What is said of a head: its `type` and fields by this project's names."""
+    ours = {theirs: name for name, theirs in _RENAMED.items()}
+    said = {ours.get(name, name): value for name, value in fields.items()}
+    if "stages" in said:
+        indices = said["stages"] if isinstance(said["stages"], tuple | list) else (said["stages"],)
+        is_whole = all(isinstance(index, int) for index in indices)
+        said["stages"] = tuple(index % 4 + 1 for index in indices) if is_whole else ()
+    return said
+
+
+def head_of(fields: Fields) -> HeadConfig:
+    """The head that has no problems, and channels of which everything is said."""
+    said = said_of_head(fields)
+    kind = next(kind for kind in HEADS.values() if kind.mmseg == said["type"])
+    names = {item.attribute for item in declared_fields(kind())} & said.keys()
+    return kind(**{name: said[name] for name in names})
 
 
 def network_of(config: Fields) -> OriginalNetwork:
@@ -158,12 +242,10 @@ def network_of(config: Fields) -> OriginalNetwork:
     """
     model = _part(config, "model")
     head = _part(model, "decode_head")
-    names = {"sequence_num": "num_memory"}
-    shown = ("num_classes", "sequence_num", "key_channels", "value_channels", "channels")
     return OriginalNetwork(
         align_corners=head.get("align_corners", False),
-        scale_scores=head.get("matmul_norm", False),
-        sizes={names.get(field, field): head[field] for field in shown if field in head},
+        head=said_of_head(head),
+        aux=said_of_head(_part(model, "auxiliary_head")),
         protocol=_protocol(config, model),
     )
 

@@ -26,7 +26,7 @@ _CLASSES_KEY = "tmanet_jax_classes"
 _PROTOCOL_KEY = "tmanet_jax_protocol"
 _ORIGIN_KEY = "tmanet_jax_origin"
 
-OLD_BACKBONE, OLD_HEAD = "resnet", "tma"
+OLD_BACKBONE, OLD_HEAD, OLD_AUX_HEAD = "resnet", "tma", "fcn"
 """The kinds of files that say none: there were no others."""
 
 T = TypeVar("T")
@@ -194,10 +194,25 @@ def decode_model(values: object, where: str) -> ModelConfig:
         UserError: a field is unknown or has a value that it cannot have.
     """
     if isinstance(values, Mapping):
-        head = _decode_kind(HEADS, OLD_HEAD, values.get("head", {}), f"{where}, head")
-        backbone = decode_backbone(values.get("backbone", {}), f"{where}, backbone")
-        values = {**values, "backbone": backbone, "head": head}
+        values = _with_aux_of_its_own(values)
+        parts = {
+            "backbone": decode_backbone(values.get("backbone", {}), f"{where}, backbone"),
+            "head": _decode_kind(HEADS, OLD_HEAD, values.get("head", {}), f"{where}, head"),
+        }
+        if "aux" in values:
+            said = values["aux"]
+            parts["aux"] = _decode_kind(HEADS, OLD_AUX_HEAD, said, f"{where}, auxiliary head")
+        values = {**values, **parts}
     return strict_json.decode(ModelConfig, values, where)
+
+
+def _with_aux_of_its_own(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Older files say among the head's fields of how many channels the auxiliary one is."""
+    match values:
+        case {"head": {"aux_channels": channels, **head}}:
+            usual = dataclasses.asdict(ModelConfig().aux)
+            return {**values, "head": head, "aux": {**usual, "channels": channels}}
+    return values
 
 
 def decode_backbone(values: object, where: str) -> BackboneConfig:
