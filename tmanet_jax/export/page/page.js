@@ -56,8 +56,11 @@ function showLegend() {
 
 /** Segments the newest frame whenever the network is free. */
 async function follow() {
+  const newFrame = () => new Promise((done) => video.requestVideoFrameCallback(done));
+  let next = newFrame();
   for (;;) {
-    await new Promise((done) => video.requestVideoFrameCallback(done));
+    await next;
+    next = newFrame(); // may come before this one is done
     try {
       await segment();
     } catch (error) {
@@ -77,7 +80,7 @@ async function segment() {
   const ms = performance.now() - before;
   paint(labels);
   draw();
-  by("rate").textContent = `${rate(reset).toFixed(1)} frames/s, ${ms.toFixed(0)} ms each`;
+  by("rate").textContent = `${rate().toFixed(1)} frames/s, ${ms.toFixed(0)} ms each`;
   if (!by("place").matches(":active")) by("place").value = video.currentTime;
 }
 
@@ -134,9 +137,8 @@ function draw() {
   stage.drawImage(classes.canvas, area.x, area.y, area.width, area.height, 0, 0, width, height);
 }
 
-function rate(reset) {
+function rate() {
   const now = performance.now();
-  if (reset) times.length = 0;
   times.push(now);
   while (now - times[0] > RATE_OVER_MS && times.length > 2) times.shift();
   return times.length > 1 ? (1000 * (times.length - 1)) / (now - times[0]) : 0;
