@@ -108,6 +108,7 @@ TAKE_0 = """
 """
 TAKE_A_MILLIARD = """
     checkpoint.every checkpoint.keep eval.every eval.num_overlays eval.num_worst log.every
+    loss.ohem_kept
     max_skipped_steps num_steps optimizer.learning_rate optimizer.min_learning_rate
     optimizer.warmup_steps seed
 """

@@ -102,7 +102,11 @@ def test_adamw_moves_each_parameter_by_about_the_learning_rate() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "known"),
     [
-        ("loss__name", "dice", "config.loss.name must be one of 'cross_entropy', not 'dice'"),
+        (
+            "loss__name",
+            "dice",
+            "config.loss.name must be one of 'cross_entropy', 'ohem', not 'dice'",
+        ),
         ("optimizer__name", "lion", "config.optimizer.name must be one of 'sgd', 'adamw'"),
         ("optimizer__schedule", "step", "config.optimizer.schedule must be one of 'poly'"),
         ("log__to", ("paper",), "config.log.to must be names among 'tensorboard'"),

@@ -36,6 +36,15 @@ class LossConfig(Checked):
         'over "all" pixels, ignored ones included, or those with a "valid" label',
         source=PUBLISHED,
     )
+    ohem_threshold: float | None = field(
+        0.7,
+        '"ohem": pixels whose label has less probability are hard; None: by the loss',
+        above=0,
+        high=1,
+    )
+    ohem_kept: int = field(
+        100_000, '"ohem": at least so many of a clip\'s pixels, the hardest of the batch', low=1
+    )
     class_weight_power: float = field(
         0.0, "class weights are frequency ** -power; 0: none", low=0, high=4
     )
@@ -73,26 +82,74 @@ def cross_entropy(
     logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig
 ) -> jax.Array:
     """Mean of -log softmax(logits)[label]; pixels labelled `IGNORE` count 0."""
-    valid_BxHxW = labels_BxHxW != IGNORE
-    target_BxHxW = jnp.where(valid_BxHxW, labels_BxHxW, 0).astype(jnp.int32)
+    return _mean(_pixel_losses(logits_BxHxWxC, labels_BxHxW, config), labels_BxHxW, config)
+
+
+def ohem(logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
+    """Cross entropy of the hard pixels; the others count 0 in its mean."""
+    loss_BxHxW = _pixel_losses(logits_BxHxWxC, labels_BxHxW, config)
+    is_hard_BxHxW = hard_pixels(logits_BxHxWxC, labels_BxHxW, config)
+    return _mean(loss_BxHxW * is_hard_BxHxW, labels_BxHxW, config)
+
+
+def hard_pixels(
+    logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig
+) -> jax.Array:
+    """Which labelled pixels of a batch are hard, BxHxW.
+
+    With a threshold those whose label has less probability than it, or than the
+    `ohem_kept` * B-th smallest probability where that is greater; without, the `ohem_kept` * B
+    of the greatest losses.
+
+    Source: Shrivastava et al. 2016; `mmseg/core/seg/sampler/ohem_pixel_sampler.py`.
+    """
+    is_valid_P = (labels_BxHxW != IGNORE).ravel()
+    num_kept = min(config.ohem_kept * labels_BxHxW.shape[0], labels_BxHxW.size)
+    if config.ohem_threshold is None:
+        loss_P = _pixel_losses(logits_BxHxWxC, labels_BxHxW, config).ravel()
+        order_P = jnp.argsort(jnp.where(is_valid_P, loss_P, -jnp.inf), descending=True)
+        is_kept_P = jnp.zeros(labels_BxHxW.size, bool).at[order_P[:num_kept]].set(True)
+    else:
+        one_hot_BxHxWxC = _one_hot(labels_BxHxW, logits_BxHxWxC)
+        probability_P = (jax.nn.softmax(logits_BxHxWxC) * one_hot_BxHxWxC).sum(-1).ravel()
+        sorted_P = jnp.sort(jnp.where(is_valid_P, probability_P, jnp.inf))
+        of_kept = sorted_P[jnp.clip(is_valid_P.sum() - 1, 0, num_kept)]
+        is_kept_P = probability_P < jnp.maximum(of_kept, config.ohem_threshold)
+    return (is_kept_P & is_valid_P).reshape(labels_BxHxW.shape)
+
+
+def _pixel_losses(
+    logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig
+) -> jax.Array:
+    """BxHxW, with the classes' weights; 0 where nothing is labelled."""
     log_normalizer_BxHxW = jax.nn.logsumexp(logits_BxHxWxC, axis=-1)
-    one_hot_BxHxWxC = jax.nn.one_hot(
-        target_BxHxW, logits_BxHxWxC.shape[-1], dtype=logits_BxHxWxC.dtype
-    )
+    one_hot_BxHxWxC = _one_hot(labels_BxHxW, logits_BxHxWxC)
     target_logit_BxHxW = (logits_BxHxWxC * one_hot_BxHxWxC).sum(-1)
-    loss_BxHxW = jnp.where(valid_BxHxW, log_normalizer_BxHxW - target_logit_BxHxW, 0.0)
+    is_valid_BxHxW = labels_BxHxW != IGNORE
+    loss_BxHxW = jnp.where(is_valid_BxHxW, log_normalizer_BxHxW - target_logit_BxHxW, 0.0)
     if config.class_weights is not None:
         weights_C = jnp.asarray(config.class_weights, loss_BxHxW.dtype)
         loss_BxHxW = loss_BxHxW * (one_hot_BxHxWxC @ weights_C)
+    return loss_BxHxW
+
+
+def _one_hot(labels_BxHxW: jax.Array, logits_BxHxWxC: jax.Array) -> jax.Array:
+    """Of class 0 where nothing is labelled."""
+    target_BxHxW = jnp.where(labels_BxHxW != IGNORE, labels_BxHxW, 0).astype(jnp.int32)
+    return jax.nn.one_hot(target_BxHxW, logits_BxHxWxC.shape[-1], dtype=logits_BxHxWxC.dtype)
+
+
+def _mean(loss_BxHxW: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
     if config.average == "all":
         return loss_BxHxW.sum() / labels_BxHxW.size
-    return loss_BxHxW.sum() / jnp.maximum(valid_BxHxW.sum(), 1).astype(loss_BxHxW.dtype)
+    num_valid = jnp.maximum((labels_BxHxW != IGNORE).sum(), 1)
+    return loss_BxHxW.sum() / num_valid.astype(loss_BxHxW.dtype)
 
 
 Loss = Callable[[jax.Array, jax.Array, LossConfig], jax.Array]
 """Logits BxHxWxC and labels BxHxW, some of them `IGNORE` -> a scalar."""
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "ohem": ohem}
 """What `config.loss.name` chooses from; one of your own is an entry more."""
 
 
