@@ -200,7 +200,7 @@ def side_of(network: Network, computation: Computation, frames: Sequence[np.ndar
     stream, upcoming, states = new_stream(), itertools.cycle(frames), list[Any]()
 
     def step() -> np.ndarray:
-        state = states.pop() if states else stream.start(1, (height, width))
+        state: Any = states.pop() if states else stream.start(1, (height, width))
         state, output = stream.step(state, next(upcoming)[None], np.zeros(1, bool))
         states.append(state)
         return np.asarray(output.labels_BxHxW[0])

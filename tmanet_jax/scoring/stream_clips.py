@@ -1,6 +1,7 @@
 """Segments whole clips by a stream, which begins anew with each: how other engines are scored."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class StreamClipSegmenter:
         num_classes = self._stream.model_config.head.num_classes
         for clip in clips:
             height, width = clip.labels_HxW.shape
-            state = self._stream.start(1, (height, width))
+            state: Any = self._stream.start(1, (height, width))
             for frame_HxWx3 in clip.frames_SxHxWx3:
                 state, output = self._stream.step(state, frame_HxWx3[None], np.zeros(1, bool))
             predicted_HxW = np.asarray(output.labels_BxHxW[0])
