@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -80,9 +81,9 @@ class ClassSet:
 
     def paint(self, labels_HxW: np.ndarray) -> np.ndarray:
         """Colours train ids: uint8 HxWx3 RGB, ignored pixels black."""
-        palette_256x3 = np.zeros((256, 3), np.uint8)
-        palette_256x3[: self.num_classes] = self.palette_Cx3
-        return palette_256x3[labels_HxW]
+        palette_256x1x3 = np.zeros((256, 1, 3), np.uint8)
+        palette_256x1x3[: self.num_classes, 0] = self.palette_Cx3
+        return cv2.applyColorMap(labels_HxW, palette_256x1x3)
 
 
 CITYSCAPES = ClassSet.of(
