@@ -70,7 +70,7 @@ COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Workload:
     """What all sides compute.
 
     Attributes:
@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> None:
         publish(stages.measure(segmenters, network.classes, frames), None)
 
 
-def network_of(settings: Settings) -> Network:
+def network_of(settings: Settings) -> Workload:
     """The trained network that is named, with the clips to score it on, or a random one."""
     if settings.init.checkpoint:
         loaded = load.load_model(settings.init.checkpoint, dtype="float32", attention="chunked")
@@ -140,11 +140,11 @@ def network_of(settings: Settings) -> Network:
             settings, settings.data.eval_split, memory_range=settings.model.head.num_memory
         )
         evaluation = settings.evaluation.for_weights(loaded.protocol)
-        return Network(loaded.model, loaded.classes, evaluation, records)
+        return Workload(loaded.model, loaded.classes, evaluation, records)
     config = dataclasses.replace(settings.model, dtype="float32", attention="chunked")
     evaluation = settings.evaluation.told_besides(mode="whole")
     classes = classes_of_number(config.head.num_classes)
-    return Network(random_model(config, settings.seed), classes, evaluation)
+    return Workload(random_model(config, settings.seed), classes, evaluation)
 
 
 def rendered_street(size: tuple[int, int]) -> list[np.ndarray]:
@@ -180,7 +180,7 @@ def _in_precision(model: TMANet, computation: Computation) -> TMANet:
     return other
 
 
-def side_of(network: Network, computation: Computation, frames: Sequence[np.ndarray]) -> Side:
+def side_of(network: Workload, computation: Computation, frames: Sequence[np.ndarray]) -> Side:
     """An engine loaded, its network scored."""
     height, width, _ = frames[0].shape
     protocol = dataclasses.replace(network.evaluation.protocol, memory_stride=1)
@@ -214,7 +214,7 @@ def side_of(network: Network, computation: Computation, frames: Sequence[np.ndar
 
 
 def measure(
-    network: Network,
+    network: Workload,
     size: tuple[int, int],
     sides: Mapping[str, Side],
     failed: Mapping[str, str],

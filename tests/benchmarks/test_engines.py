@@ -30,7 +30,7 @@ def test_speed_is_asked_of_a_random_network() -> None:
         return np.zeros((4, 4), np.uint8)
 
     sides = {name: engines.Side(step, None, 1_000_000, None) for name in NAMES[:-1]}
-    network = engines.Network(untrained(SMALL), CLASSES, EvalConfig())
+    network = engines.Workload(untrained(SMALL), CLASSES, EvalConfig())
     found = engines.measure(network, (4, 4), sides, {NAMES[-1]: "no such package"}, turns=3)
     rows = {row[0]: dict(zip(engines.COLUMNS, row, strict=True)) for row in found.rows}
     assert list(rows) == NAMES
