@@ -164,10 +164,13 @@ def computations(
     for engine, precisions in PRECISIONS.items():
         for precision in precisions:
             frames = calibrate if precision == "int8" else None
+            computation = Computation(engine, precision, frames)
             try:
-                found[f"{engine} {precision}"] = Computation(engine, precision, frames)
-            except UserError as error:  # it is not installed
+                computation.check_there()
+            except UserError as error:
                 failed[f"{engine} {precision}"] = str(error)
+            else:
+                found[f"{engine} {precision}"] = computation
     return found, failed
 
 

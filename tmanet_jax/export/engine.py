@@ -49,7 +49,7 @@ class Computation:
         device: by the engine's own name, as in "cpu" or "gpu"; None: the engine's usual one.
 
     Raises:
-        UserError: the engine is not installed, or has no such precision or device.
+        UserError: the engine has no such precision, or there are no frames to calibrate it.
     """
 
     engine: Engine = "jax"
@@ -76,6 +76,9 @@ class Computation:
                 "is: precision int8 goes with calibrate, a video, folder or glob of pictures, or "
                 "folder of clip records (--precision=int8 --calibrate=drive.mp4)."
             )
+
+    def check_there(self) -> None:
+        """Raises UserError where the engine is not installed, or has no such device."""
         if self.engine != "jax":
             check_installed(FORMATS[self.engine])
         if self.precision == "int8":
@@ -101,11 +104,15 @@ class EngineStream:
         classes: what it tells apart.
         protocol: how frames are segmented.
         computation: by an engine that is not jax.
+
+    Raises:
+        UserError: the engine is not installed, or has no such device.
     """
 
     def __init__(
         self, model: TMANet, classes: ClassSet, protocol: Protocol, computation: Computation
     ):
+        computation.check_there()
         self.protocol = protocol
         self.model_config = model.config
         self._computation = computation

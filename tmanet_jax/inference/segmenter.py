@@ -61,6 +61,9 @@ class Segmenter:
         protocol: how frames are segmented.
         computation: what computes; jax does so in the model's own precision.
         origin: the training that left the weights, if that is known.
+
+    Raises:
+        UserError: the engine is not installed, or has no such device.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Segmenter:
             self._stream = EngineStream(model, classes, protocol, computation)
             return
         if computation.device is not None:
+            computation.check_there()
             device = devices("stablehlo")[computation.device]
             nnx.update(model, jax.device_put(nnx.state(model), device))
         self._stream = FrameStream(model, protocol)
