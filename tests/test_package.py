@@ -150,7 +150,8 @@ def test_a_network_is_made_and_used_without_the_checkout(programs: Path, tmp_pat
     assert done.returncode == 0, done.stderr
     segment = (
         "import sys, tmanet_jax; "
-        "segmenter = tmanet_jax.Segmenter.load('other.safetensors'); "
+        "tmanet_jax.Segmenter.load('other.safetensors'); "
+        "tmanet_jax.read_settings('cityscapes', {'num_steps': 2}); "
         "print(tmanet_jax.__file__, *sys.path)"
     )
     done = called(tmp_path, python, "-c", segment)

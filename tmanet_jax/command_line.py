@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
-from tmanet_jax.program import FOLDER, advice
+from tmanet_jax.program import FOLDER, advice, folder_is_importable
 from tmanet_jax.run_file import CONFIG_FILE
 from tmanet_jax.settings import Settings
 
@@ -164,7 +164,7 @@ def read_settings(
     """The settings that a configuration makes, for programs and notebooks.
 
     Args:
-        config: the file, as in "configs/demo.py", or the name of one in `configs`.
+        config: the file, or the name of one in `configs`, as in "demo".
         fields: what is to be otherwise, by the names of the command line: {"num_steps": 50,
             "model.num_memory": 1}.
 
@@ -229,8 +229,9 @@ def _loaded(path: str) -> ConfigDict:
     values = flags.FlagValues()
     words = ["run.py", f"--config={path}"]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-    values(words)
-    return holder.value.lock()
+    with folder_is_importable():
+        values(words)
+        return holder.value.lock()
 
 
 def _said(words: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """How this program is started: in a checkout by `python run.py`, installed as `tmanet`."""
 
+import contextlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _IN_WHEEL = Path(__file__).parent / "checkout"
@@ -15,6 +17,17 @@ _AS_COMMAND = {
     r"--config=configs/(\w+)\.py": r"--config=\1",
     r"pip install -r requirements-(\w+)\.txt": r'pip install "tmanet-jax[\1]"',
 }
+
+
+@contextlib.contextmanager
+def folder_is_importable() -> Iterator[None]:
+    """Where the package alone was imported, as in a notebook, configurations find each other."""
+    before = [*sys.path]
+    sys.path.insert(0, str(FOLDER))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def advice(text: str) -> str:

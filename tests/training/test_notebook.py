@@ -43,7 +43,6 @@ def test_the_readmes_example_runs(
         ('{"num_steps": 1500, "eval.every": 100}', "tiny"),
         ('{"init.checkpoint"', '{**tiny, "init.checkpoint"'),
         ('metrics.get("eval/mIoU", 0) > 0.6', '"eval/mIoU" in metrics'),
-        ("configs/demo.py", str(processes.PROJECT / "configs" / "demo.py")),
     ):
         assert written in example
         example = example.replace(written, of_test)
