@@ -53,7 +53,8 @@ _BACKBONE = {
     "plugins": Choice(None, (None,)),
 }
 _BACKBONE_ELSEWHERE = """
-    in_channels base_channels norm_cfg norm_eval with_cp zero_init_residual pretrained init_cfg
+    in_channels base_channels frozen_stages norm_cfg norm_eval with_cp zero_init_residual pretrained
+    init_cfg
 """
 """Fields that the tensors show, or that are of training alone."""
 
