@@ -1,5 +1,6 @@
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,10 @@ LONGEST = """
 """Files that begin first: a long one that begins last is waited for."""
 
 
+STRICT = ("inference", "models", "scoring", "training", "weights")
+"""Folders in whose tests the code says itself how ranks and types of arrays become equal."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """All but the group for accelerators runs on the CPU, and compiles a program once."""
     if not _wants_accelerator(config):
@@ -46,6 +51,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.unit)
     order = {here / name: number for number, name in enumerate(LONGEST.split())}
     items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_promoted(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.path.parent.name not in STRICT:
+        yield
+        return
+    import jax  # when its options are set
+
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
