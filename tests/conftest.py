@@ -20,9 +20,9 @@ OF_THE_WHOLE = """
 
 
 LONGEST = """
-    test_parity.py training/test_faults.py parallel/test_multidevice.py models/test_shapes.py
-    training/test_end_to_end.py training/test_workdir.py models/test_head_seam.py
-    inference/test_stream.py scoring/test_evaluation.py scoring/test_modes.py
+    test_parity.py training/test_end_to_end.py parallel/test_multidevice.py training/test_faults.py
+    inference/test_stream.py training/test_workdir.py training/test_notebook.py test_bad_input.py
+    models/test_tmanet.py models/test_head_seam.py scoring/test_evaluation.py
 """
 """Files that begin first: a long one that begins last is waited for."""
 
