@@ -31,8 +31,9 @@ def value_and_gradients(convolve, x, kernel, weights, dilation):
     return value, *pull_back(weights)
 
 
-@pytest.mark.parametrize("dilation", [1, 2, 4])
-@pytest.mark.parametrize("size", [(13, 22), (1, 16)])
+@pytest.mark.parametrize(
+    ("size", "dilation"), [((13, 22), 1), ((13, 22), 2), ((13, 22), 4), ((1, 16), 2)]
+)
 def test_it_is_the_direct_convolution(size: tuple[int, int], dilation: int) -> None:
     rng = np.random.default_rng(0)
     with jax.enable_x64():
