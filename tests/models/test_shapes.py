@@ -1,4 +1,7 @@
-"""Names of arrays carry their shapes: checked against the arrays, while steps are traced."""
+"""Names of arrays carry their shapes: checked against the arrays, while steps are traced.
+
+Annotations (jaxtyping) would say each shape a second time, and not see local variables.
+"""
 
 import dataclasses
 import re
