@@ -53,7 +53,9 @@ def build(case: Case, dtype: str, **head: Any) -> TMANet:
 def cast(leaf: Any, dtype: str) -> Any:
     """Casts weights; counts stay, and the shapes that stand for weights the case does not have."""
     is_weight = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return leaf.astype(dtype) if is_weight else leaf
+    if not is_weight or leaf.dtype == dtype:
+        return leaf
+    return jnp.asarray(np.asarray(leaf).astype(dtype))  # jax would compile a cast of every shape
 
 
 def compiled(model: nnx.Module, function: Callable[..., Any]) -> Callable[..., Any]:
