@@ -17,7 +17,7 @@ from tests.export.test_export import SIZE, SLIDE
 from tests.made import tiny_runs
 from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
-from tests.models.test_tmanet import small_config
+from tests.models.test_tmanet import small_config, trained
 from tmanet_jax import settings
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
@@ -61,12 +61,13 @@ def test_an_engine_segments_a_video_as_jax_does(
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_session_of_an_engine_is_that_of_jax(name: Engine, tmp_path: Path, exports: Path) -> None:
-    weights = write_weights(tmp_path / "tmanet.safetensors")
+def test_a_session_of_an_engine_is_that_of_jax(name: Engine, exports: Path) -> None:
+    model, classes = trained(small_config()), numbered_classes(5)
     videos_LxBxHxWx3 = np.random.default_rng(0).integers(0, 256, (6, 2, *SIZE, 3), np.uint8)
+    by_engine = tmanet_jax.Segmenter(model, classes, computation=Computation(name))
     with (
-        tmanet_jax.Segmenter.load(weights, engine=name).session(streams=2) as session,
-        tmanet_jax.Segmenter.load(weights).session(streams=2) as of_jax,
+        by_engine.session(streams=2) as session,
+        tmanet_jax.Segmenter(model, classes).session(streams=2) as of_jax,
     ):
         for index, frames in enumerate(videos_LxBxHxWx3):
             if index == 3:
