@@ -58,9 +58,7 @@ class Job:
                 prediction, self._output, manifest, frames, classes, self._seen
             )
         self._outputs = [*self._files.values(), *([view] if view else [])]
-        self.frames = self._seen.watched(
-            itertools.takewhile(lambda frame: self.error is None, frames.frames)
-        )
+        self.frames = self._seen.watched(frames.frames)
 
     def wants(self, index: int) -> bool:
         """Whether the frame of this index is still to be written."""
@@ -71,18 +69,20 @@ class Job:
         if self.error is not None:
             return
         if isinstance(result, UserError):
-            self._is_failed, self.error = True, result
+            self._end(result, is_failed=True)
         elif result.problem is not None and self._prediction.on_error == "stop":
-            self.error = UserError(
-                f"{_broken(result)}: stopped there; --on-error=keep goes on.{done(self._output)}"
-            )
+            end = f"stopped there; --on-error=keep goes on.{done(self._output)}"
+            self._end(UserError(f"{_broken(result)}: {end}"), is_failed=False)
         else:
             if result.problem is not None:
                 self.tell(f"{_broken(result)}: the labels before it are kept.")
             try:
                 self._write(result)
             except UserError as error:
-                self._is_failed, self.error = True, error
+                self._end(error, is_failed=True)
+
+    def _end(self, error: UserError, *, is_failed: bool) -> None:
+        self.error, self._is_failed, self._seen.is_enough = error, is_failed, True
 
     def _write(self, result: FrameResult) -> None:
         with told_if_unwritable(self._output):
@@ -209,13 +209,14 @@ class _Seen:
 
     def __init__(self) -> None:
         self.num_frames = 0
+        self.is_enough = False
         self.size: tuple[int, int] | None = None
         self.problems: list[tuple[int, str]] = []
         self.doubtful: list[int] = []
 
     def watched(self, frames: Iterator[SourceFrame]) -> Iterator[SourceFrame]:
-        """The same frames."""
-        for frame in frames:
+        """The same frames, until they are enough."""
+        for frame in itertools.takewhile(lambda _: not self.is_enough, frames):
             self.num_frames += 1
             if frame.problem is not None:
                 self.problems.append((frame.index, frame.problem))
