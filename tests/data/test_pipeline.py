@@ -120,9 +120,7 @@ def test_workers_and_threads_change_nothing(source, num_workers, num_threads):
 
 
 def test_two_processes_together_see_what_one_sees(source):
-    parts = [
-        take(3, source, start_step=1, process_index=index, process_count=2) for index in range(2)
-    ]
+    parts = [take(3, source, start_step=1, part_index=index, part_count=2) for index in range(2)]
     together = [
         Batch(*(np.concatenate(arrays) for arrays in zip(*pair, strict=True)))
         for pair in zip(*parts, strict=True)
@@ -132,8 +130,7 @@ def test_two_processes_together_see_what_one_sees(source):
 
 def test_two_processes_together_see_each_clip_once_an_epoch(source):
     parts = [
-        take(NUM_CLIPS, source, batch_size=2, process_index=index, process_count=2)
-        for index in range(2)
+        take(NUM_CLIPS, source, batch_size=2, part_index=index, part_count=2) for index in range(2)
     ]
     pairs = zip(*parts, strict=True)
     indices = np.concatenate([batch.indices for pair in pairs for batch in pair])
@@ -176,7 +173,7 @@ def test_a_network_without_memory_gets_the_query_alone(source):
 
 def test_a_batch_that_processes_do_not_divide_is_refused(source):
     with pytest.raises(UserError, match="batch of 4 clips cannot be divided among 3"):
-        batches(source, process_count=3)
+        batches(source, part_count=3)
 
 
 def test_more_memory_than_the_records_hold_is_refused(source):

@@ -33,8 +33,8 @@ def main(data_dir: str, coordinator: str, count: str, index: str, peer_timeout: 
             memory_range=2,
             batch_size=2,
             seed=0,
-            process_index=part.index,
-            process_count=part.count,
+            part_index=part.index,
+            part_count=part.count,
             num_workers=1,
         ) as batches:
             for step, batch in enumerate(batches):

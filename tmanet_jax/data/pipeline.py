@@ -166,8 +166,8 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    part_index: int = 0,
+    part_count: int = 1,
     num_workers: int = 0,
     num_threads: int = 2,
 ) -> BatchIterator:
@@ -181,8 +181,8 @@ def train_batches(
         batch_size: number of clips in a batch of all processes together.
         seed: of everything that is random.
         start_step: the batch to begin with: batches are those of a stream begun at 0.
-        process_index: which part of each batch is wanted: the process_index-th of process_count.
-        process_count: number of equal parts of a batch.
+        part_index: which part of each batch is wanted: the part_index-th of part_count.
+        part_count: number of equal parts of a batch; processes that share images read one part.
         num_workers: number of spawned worker processes; 0 works in threads of this one. The
             program's main module must be guarded by `if __name__ == "__main__"`.
         num_threads: threads of each worker. Each works on a batch of its own, and as many batches
@@ -194,9 +194,9 @@ def train_batches(
     """
     records.check_memory(num_memory, memory_range)
     records.check_labelled()
-    if batch_size < 1 or batch_size % process_count:
+    if batch_size < 1 or batch_size % part_count:
         raise UserError(
-            f"A batch of {batch_size} clips cannot be divided among {process_count} processes: "
+            f"A batch of {batch_size} clips cannot be divided among {part_count} processes: "
             "make it a multiple."
         )
     if num_workers and not flags.FLAGS.is_parsed():
@@ -204,7 +204,7 @@ def train_batches(
     if not num_workers:
         keep_freed_memory()
     sampling = Sampling(augmentation, num_memory, memory_range)
-    first_part = start_step * process_count + process_index
+    first_part = start_step * part_count + part_index
     batches = (
         grain.MapDataset.source(range(len(records)))
         .seed(seed)
@@ -213,10 +213,10 @@ def train_batches(
         .random_map(_DrawClip(records, sampling))
         # An endless stream has no remainder; grain would round its length up, beyond an index.
         .batch(
-            batch_size // process_count,
+            batch_size // part_count,
             drop_remainder=True,
             batch_fn=_MakeBatch(augmentation.crop_size),
-        )[first_part::process_count]
+        )[first_part::part_count]
         .to_iter_dataset(grain.ReadOptions(num_threads, prefetch_buffer_size=num_threads))
         .mp_prefetch(grain.MultiprocessingOptions(num_workers), worker_init_fn=_begin_worker)
     )

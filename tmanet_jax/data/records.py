@@ -332,7 +332,8 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipRecords:
         split: its name, such as "train" or "val".
 
     Returns:
-        The clips, read one by one: frames_SxHxWx3 RGB uint8 and labels_HxW uint8 train ids.
+        The clips: `read` decodes whole ones (evaluation), `read_encoded` leaves that to who wants
+        windows of them (training: `pipeline.train_batches`).
 
     Raises:
         UserError: there are no records, or those of another version, or no such split.

@@ -2,8 +2,8 @@
 
 The network is cut at its memory seam: `encode` turns frames into features, `remember` features into
 what each position of the memory keeps of them, `read` a query's features and its memory into
-logits, and `__call__` is built of the three. Training, evaluation of clips and streaming are three
-callers of the same parts.
+logits. `__call__` is the same on a clip, where each memory frame has one position: training and the
+evaluation of clips call it, streaming calls the three.
 
 Source: Wang et al. 2021 (arXiv 2102.08643).
 """

@@ -240,8 +240,8 @@ class _Stepper:
             batch_size=settings.batch_size,
             seed=settings.seed,
             start_step=first,
-            process_index=run.part.index,
-            process_count=run.part.count,
+            part_index=run.part.index,
+            part_count=run.part.count,
             num_workers=settings.data.num_workers,
         )
 
