@@ -6,10 +6,8 @@ r"""FCN-50 on Cityscapes: 769x769, frame by frame, 80,000 steps of 8 frames.
 What a memory is measured against: `configs/cityscapes.py` but for the head, on the same records, of
 which it reads the query frames alone. Needs what that needs.
 
-Time and memory are not measured.
-
-Expected: 72.64 mIoU on `val`, the
-framework's published score (mmsegmentation's model zoo); not reproduced here.
+Expected: 72.64 mIoU on `val`, the framework's published score (mmsegmentation's model zoo); not
+reproduced here. Time and memory are not measured.
 
 Source: `configs/fcn/fcn_r50-d8_769x769_80k_cityscapes.py` of mmsegmentation 0.7.
 """

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from data_prep import command
 from data_prep.data_set import (
@@ -51,6 +51,8 @@ from tmanet_jax.errors import UserError
 _CLASSES = "label_num_dic_final.json"
 _OTHERS = 0
 _UNLABELLED_SPLIT = "test"
+_NO_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow may raise."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,13 @@ class ResizedFile:
             with Image.open(io.BytesIO(content)) as picture:
                 width = int(self.height * picture.width / picture.height)
                 resized = picture.resize((width, self.height), self.how)
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        except (
+            UnidentifiedImageError,
+            OSError,
+            ValueError,
+            SyntaxError,
+            Image.DecompressionBombError,
+        ):
             return content  # whoever decodes it says what is wrong
         png = io.BytesIO()
         resized.save(png, "PNG", compress_level=1)
@@ -249,6 +257,9 @@ def _listed(tree: SourceTree, split: str) -> list[str]:
         names = [line.strip() for line in file.read_bytes().decode().splitlines()]
     except UnicodeDecodeError as error:
         raise WrongSourceError(f"{file} is no list of videos: {error}. Get it again.") from error
+    for name in names:
+        if "/" in name or "\\" in name or name == "..":
+            raise WrongSourceError(f"{file} lists {name!r}, which is no name of a video.")
     return [name for name in names if name and not is_hidden(name)]
 
 

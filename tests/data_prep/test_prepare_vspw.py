@@ -139,6 +139,7 @@ def test_what_is_damaged_is_named_and_skipped_on_request(source, capsys, damage,
         ("label_num_dic_final.json", None, "which names the classes"),
         ("train.txt", None, "which lists the videos of train"),
         ("train.txt", "nothing\n", "None of the videos in"),
+        ("train.txt", "9_v\n../../elsewhere\n", "which is no name of a video"),
         ("data/9_v/origin/one.jpg", "", "not named after a number of its own"),
     ],
 )

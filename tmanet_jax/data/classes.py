@@ -83,7 +83,7 @@ class ClassSet:
         """Colours train ids: uint8 HxWx3 RGB, ignored pixels black."""
         palette_256x1x3 = np.zeros((256, 1, 3), np.uint8)
         palette_256x1x3[: self.num_classes, 0] = self.palette_Cx3
-        return cv2.applyColorMap(labels_HxW, palette_256x1x3)
+        return cv2.applyColorMap(labels_HxW.astype(np.uint8, copy=False), palette_256x1x3)
 
 
 CITYSCAPES = ClassSet.of(
