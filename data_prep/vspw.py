@@ -117,13 +117,7 @@ class ResizedFile:
             with Image.open(io.BytesIO(content)) as picture:
                 width = int(self.height * picture.width / picture.height)
                 resized = picture.resize((width, self.height), self.how)
-        except (
-            UnidentifiedImageError,
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ):
+        except _NO_PICTURE:
             return content  # whoever decodes it says what is wrong
         png = io.BytesIO()
         resized.save(png, "PNG", compress_level=1)
