@@ -96,7 +96,7 @@ def test_ratios_that_are_no_factors_are_refused(ratios: tuple[object, ...]) -> N
 NUMBERS = [
     leaf.path
     for leaf in leaves(settings.Settings())
-    if re.search(r"\b(int|float)\b", str(leaf.field.kind))
+    if re.search(r"\b(int|float)\b", str(leaf.field.annotation))
 ]
 TAKE_0 = """
     data.cat_max_ratio data.flip_probability data.memory_range data.num_workers data.render_eval

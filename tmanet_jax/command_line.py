@@ -115,6 +115,7 @@ def parse(argv: Sequence[str], modes: Mapping[str, Mode]) -> Command | None:
     Raises:
         UserError: an unknown mode, option or field, or a wrong value.
     """
+    # -config=... is --config=..., as absl has it; -h stays
     words = [f"-{word}" if re.match("-[a-z]{2}", word) else word for word in argv[1:]]
     if "--help" in words or "-h" in words:
         _print_help(next((word for word in words if word in modes), next(iter(modes))), modes)
@@ -178,6 +179,9 @@ def read_settings(
 def read_config(path: str, words: Sequence[str]) -> Configured:
     """Reads a configuration.
 
+    Which backbone and heads the words choose decides which fields there are: so these are found
+    before the words are parsed as fields.
+
     Args:
         path: of the file, or the name of one in `configs`; perhaps an argument behind a colon.
         words: of a command line, some as in "--config.batch_size=2".
@@ -187,9 +191,9 @@ def read_config(path: str, words: Sequence[str]) -> Configured:
     """
     values = flags.FlagValues()
     try:
-        said = _said(words)
-        config = settings.choose(_loaded(_file_of(path)), said)
-        settings.check_names(said, flatten_dict(config.to_dict(), sep="."))
+        set_here = _fields_of(words)
+        config = settings.choose(_loaded(_file_of(path)), set_here)
+        settings.check_names(set_here, flatten_dict(config.to_dict(), sep="."))
         holder = config_flags.DEFINE_config_dict(
             "config", config, flag_values=values, sys_argv=["run.py", *words]
         )
@@ -234,13 +238,13 @@ def _loaded(path: str) -> ConfigDict:
         return holder.value.lock()
 
 
-def _said(words: Sequence[str]) -> dict[str, str]:
+def _fields_of(words: Sequence[str]) -> dict[str, str]:
     """The fields that words set, by their names; a value stands behind "=" or is the next word."""
-    said = {}
+    fields = {}
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if match := re.match(r"--?(?:no)?config\.([^=]*)(=?)(.*)", word, re.DOTALL):
-            said[match[1]] = match[3] if match[2] else following
-    return said
+            fields[match[1]] = match[3] if match[2] else following
+    return fields
 
 
 def _config_of(given: Mapping[str, Any]) -> str:

@@ -139,18 +139,17 @@ class Field(NamedTuple):
     attribute: str
     name: str
     """In a configuration."""
-    kind: Any
-    """Its annotation."""
+    annotation: Any
     declared: Declared
 
     def expected(self) -> str:
         """What it can be, in words."""
         unit = f" ({self.declared.unit})" if self.declared.unit else ""
-        return f"{_words(self.kind, self.declared)}{unit}"
+        return f"{_words(self.annotation, self.declared)}{unit}"
 
     def fits(self, value: object) -> bool:
         """Whether it can have the value."""
-        return _fits(self.kind, value, self.declared)
+        return _fits(self.annotation, value, self.declared)
 
     def check(self, value: object, name: str) -> None:
         """Raises UserError, beginning with the name, if it cannot have the value."""
@@ -196,7 +195,7 @@ def leaves(settings: object) -> list[Leaf]:
             found.append(Leaf(item.name, value, item, (item.attribute,)))
             continue
         if declared.kinds:
-            found.append(Leaf(item.name, _kind_of(value, item), _choice(item), ()))
+            found.append(Leaf(item.name, _kind_name(value, item), _choice(item), ()))
         group = "" if declared.is_flat else f"{item.name}."
         for leaf in leaves(value):
             name = leaf.field.attribute
@@ -208,7 +207,7 @@ def leaves(settings: object) -> list[Leaf]:
     return found
 
 
-def of_kinds(settings: Any, kinds: Mapping[str, object], where: str = "") -> Any:
+def with_kinds(settings: Any, kinds: Mapping[str, object], where: str = "") -> Any:
     """A dataclass whose parts are of these kinds; what a part's default says besides stays.
 
     Args:
@@ -224,16 +223,16 @@ def of_kinds(settings: Any, kinds: Mapping[str, object], where: str = "") -> Any
         if item.declared.is_part:
             path, value = where + item.name, getattr(settings, item.attribute)
             if item.declared.kinds and path in kinds:
-                value = _of_kind(value, kinds[path], item, path)
-            parts[item.attribute] = of_kinds(
+                value = _part_of_kind(value, kinds[path], item, path)
+            parts[item.attribute] = with_kinds(
                 value, kinds, where if item.declared.is_flat else f"{path}."
             )
     return dataclasses.replace(settings, **parts)
 
 
-def _of_kind(value: Any, name: object, item: Field, path: str) -> Any:
+def _part_of_kind(value: Any, name: object, item: Field, path: str) -> Any:
     kinds = item.declared.kinds
-    if name == _kind_of(value, item):
+    if name == _kind_name(value, item):
         return value
     if not isinstance(name, str) or name not in kinds:
         near = difflib.get_close_matches(str(name), kinds, n=1, cutoff=0.5)
@@ -249,7 +248,7 @@ def _of_kind(value: Any, name: object, item: Field, path: str) -> Any:
     return new(**{name: said[name] for name in both})
 
 
-def _kind_of(value: object, item: Field) -> str:
+def _kind_name(value: object, item: Field) -> str:
     names = [name for name, kind in item.declared.kinds.items() if type(value) is kind]
     return names[0] if names else type(value).__name__
 
@@ -257,7 +256,7 @@ def _kind_of(value: object, item: Field) -> str:
 def _choice(item: Field) -> Field:
     """Of the kind of a part."""
     declared = dataclasses.replace(item.declared, choices=item.declared.kinds)
-    return item._replace(kind=str, declared=declared)
+    return item._replace(annotation=str, declared=declared)
 
 
 def _fits(kind: Any, value: Any, declared: Declared) -> bool:

@@ -25,8 +25,8 @@ from tmanet_jax.fields import (
     declared_fields,
     field,
     leaves,
-    of_kinds,
     part,
+    with_kinds,
 )
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.tmanet import ModelConfig
@@ -39,7 +39,11 @@ from tmanet_jax.weights.load import InitConfig
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Checked):
-    """Everything that a run is told; the defaults are the published Cityscapes run's."""
+    """Everything that a run is told; the defaults are the published Cityscapes run's.
+
+    In a configuration the fields of a flat part stand beside its own: `config.model.num_memory` is
+    `settings.model.head.num_memory` here.
+    """
 
     name: str = field("default", "names the default workdir, runs/NAME")
     seed: int = field(
@@ -93,7 +97,7 @@ def to_config(settings: Settings) -> ConfigDict:
         for each in groups:
             group = group.setdefault(each, {})
         is_none = leaf.value is None
-        group[name] = placeholder(_type_of(leaf.field.kind)) if is_none else leaf.value
+        group[name] = placeholder(_type_of(leaf.field.annotation)) if is_none else leaf.value
     return ConfigDict(values).lock()
 
 
@@ -111,8 +115,8 @@ def choose(config: ConfigDict, kinds: Mapping[str, object]) -> ConfigDict:
         UserError: there is no such kind, or the configuration has a field that no kind has.
     """
     there = flatten_dict(config.to_dict(), sep=".")
-    run, before = _of_kinds({**there, **kinds}), _of_kinds(there)
-    of_any_kind = _kinds_with(run)
+    run, before = _defaults_with({**there, **kinds}), _defaults_with(there)
+    of_any_kind = _homes_of_fields(run)
     check_names((name for name in there if name not in of_any_kind), kinds)
     usual, fields = _values(before), _values(run)
     said = {name: value for name, value in there.items() if value != usual.get(name)}
@@ -125,25 +129,25 @@ def _values(settings: Settings) -> dict[str, Any]:
     return {leaf.path: leaf.value for leaf in leaves(settings)}
 
 
-def _kinds_of(settings: Settings) -> dict[str, str]:
+def _kinds_in(settings: Settings) -> dict[str, str]:
     return {leaf.path: leaf.value for leaf in leaves(settings) if leaf.field.declared.kinds}
 
 
-def _of_kinds(kinds: Mapping[str, object]) -> Settings:
+def _defaults_with(kinds: Mapping[str, object]) -> Settings:
     """All defaults, with parts of these kinds."""
     try:
-        return of_kinds(Settings(), kinds)
+        return with_kinds(Settings(), kinds)
     except UserError as error:
         raise UserError(f"config.{error}") from error
 
 
-def _kinds_with(settings: Settings) -> dict[str, str]:
+def _homes_of_fields(settings: Settings) -> dict[str, str]:
     """All fields, of other kinds too, and with which choice there are those."""
     return {
         name: f"config.{leaf.path}={kind}, not with {leaf.value}"
         for leaf in leaves(settings)
         for kind in leaf.field.declared.kinds
-        for name in _values(_of_kinds({**_kinds_of(settings), leaf.path: kind}))
+        for name in _values(_defaults_with({**_kinds_in(settings), leaf.path: kind}))
     }
 
 
@@ -159,7 +163,7 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
     """
     fields = flatten_dict(config.to_dict(), sep=".")
     check_names(fields, fields)
-    default = _of_kinds(fields)
+    default = _defaults_with(fields)
     for leaf in leaves(default):
         leaf.field.check(fields.get(leaf.path, leaf.value), f"config.{leaf.path}")
     settings: Settings = _made(
@@ -182,13 +186,13 @@ def check_names(names: Iterable[str], kinds: Mapping[str, object]) -> None:
         names: without `config.`.
         kinds: what is chosen, by its field; other entries are left alone.
     """
-    settings = _of_kinds(kinds)
+    settings = _defaults_with(kinds)
     known = _values(settings)
     groups = {path.rpartition(".")[0] for path in known}
     for name in names:
         if name in known or name in groups:
             continue
-        if other := _kinds_with(settings).get(name):
+        if other := _homes_of_fields(settings).get(name):
             raise UserError(f"config.{name} goes with {other}: leave it out, or choose that kind.")
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean config.{near[0]}?" if near else ""
@@ -200,7 +204,7 @@ def check_names(names: Iterable[str], kinds: Mapping[str, object]) -> None:
 
 def described(settings: Settings) -> str:
     """Every field: value, meaning, range or choices, default and source; `*` where it differs."""
-    usual = _values(_of_kinds(_kinds_of(settings))) | _kinds_of(Settings())
+    usual = _values(_defaults_with(_kinds_in(settings))) | _kinds_in(Settings())
     lines, num_different = [], 0
     for path, value, item, _ in leaves(settings):
         differs = value != usual[path]
