@@ -274,7 +274,7 @@ def write_story(folder: Path) -> None:
 
 
 def read_story(folder: Path) -> Found:
-    story_of(folder, Origin(8))
+    story_of(folder, Origin(8), "float32")
     return {}
 
 

@@ -50,4 +50,12 @@ def assessment_of(shown: Sequence[SegmentedClip], classes: ClassSet = CITYSCAPES
         tally.add(index, segmented.confusion_CxC)
     evaluation = tally.evaluation(shown[:2])
     worst = [shown[index] for index in evaluation.worst(2)]
-    return Assessment(evaluation, EvalConfig(), step=8, split="val", worst=worst, player=shown)
+    return Assessment(
+        evaluation,
+        EvalConfig(),
+        step=8,
+        split="val",
+        computation="float32, engine jax",
+        worst=worst,
+        player=shown,
+    )

@@ -48,7 +48,7 @@ def test_what_other_settings_scored_is_kept_under_a_name_of_its_own(tmp_path: Pa
         "Frames were segmented so: slide 769x769 at 513x513"
         in (tmp_path / "report.html").read_text()
     )
-    write_report(first, tmp_path)
+    assert "8, 3 clips of val, float32, engine jax" in write_report(first, tmp_path)
     assert kept(tmp_path) == {}
     others = [
         dataclasses.replace(first, how=EvalConfig(Protocol(scale=0.5))),
@@ -57,6 +57,7 @@ def test_what_other_settings_scored_is_kept_under_a_name_of_its_own(tmp_path: Pa
         dataclasses.replace(first, split="test"),
         dataclasses.replace(first, step=9),
         dataclasses.replace(first, weights="other.safetensors"),
+        dataclasses.replace(first, computation="int8 calibrated on data/demo, engine openvino"),
     ]
     for number, other in enumerate(others):
         before = [(tmp_path / name).read_text() for name in ("metrics.json", "report.html")]

@@ -215,6 +215,10 @@ def test_scores_of_other_weights_are_not_published(workdir: Path, tmp_path: Path
         (
             ({**metrics, "step": 4}, "is of step 4, not of these weights of step 8"),
             ({**metrics, "weights": "other.pth"}, "is of a file of weights, not of these"),
+            (
+                {**metrics, "computation": "int8 calibrated on drive.mp4, engine openvino"},
+                "engine openvino, not of these weights in float32, engine jax",
+            ),
             (None, "The run has no metrics.json yet"),
         )
     ):

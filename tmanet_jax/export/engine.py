@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +76,11 @@ class Computation:
                 "is: precision int8 goes with calibrate, a video, folder or glob of pictures, or "
                 "folder of clip records (--precision=int8 --calibrate=drive.mp4)."
             )
+
+    @classmethod
+    def by_jax(cls, dtype: str) -> "Computation":
+        """In a network's compute type; raises UserError if it is not one of jax's here."""
+        return cls(precision=cast(Precision, dtype))
 
     def check_there(self) -> None:
         """Raises UserError where the engine is not installed, or has no such device."""

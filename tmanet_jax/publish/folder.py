@@ -28,7 +28,7 @@ def publish_run(workdir: Path, output: str) -> None:
     if not output:
         raise UserError("Say where to: --output=published.")
     network = load.load_model(load.weights_of_run(workdir))
-    story = story_of(workdir, network.origin)
+    story = story_of(workdir, network.origin, network.model.config.dtype)
     write_folder(Path(output), network, story)
     if story.metrics is None:
         print(f"Without scores and pictures. {story.unscored}")

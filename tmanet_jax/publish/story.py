@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tmanet_jax.data import strict_json
+from tmanet_jax.export.engine import Computation
 from tmanet_jax.protocol import EvalConfig, Origin, Protocol
 from tmanet_jax.run_file import CONFIG_FILE, METRICS_FILE, PICTURES_DIR, read_run_file
 
@@ -43,6 +44,7 @@ class Metrics(Scores):
         clips: how many it has.
         step: of the weights that were scored.
         weights: the file of them; empty: a checkpoint of the run.
+        computation: what computed them, in words; empty: not recorded, as in older ones.
         scored: how frames were segmented.
         groups: of its clips.
     """
@@ -51,6 +53,7 @@ class Metrics(Scores):
     clips: int
     step: int
     weights: str
+    computation: str = ""
     scored: EvalConfig
     groups: Mapping[str, Scores]
 
@@ -90,12 +93,13 @@ class Story:
     files: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
 
-def story_of(workdir: Path, origin: Origin | None) -> Story:
+def story_of(workdir: Path, origin: Origin | None, dtype: str) -> Story:
     """What the run in a workdir tells of its weights.
 
     Args:
         workdir: of the run.
         origin: what the weights say of themselves: scores of another step are not theirs.
+        dtype: the compute type of their network: scores of another computation are not theirs.
 
     Raises:
         UserError: a file in the workdir is damaged.
@@ -104,17 +108,27 @@ def story_of(workdir: Path, origin: Origin | None) -> Story:
     metrics = _metrics(workdir / METRICS_FILE)
     if metrics is None:
         return Story(training, unscored=f"The run has no {METRICS_FILE} yet: it was not scored.")
-    if metrics.weights or origin is None or metrics.step != origin.step:
-        scored = "a file of weights" if metrics.weights else f"step {metrics.step}"
+    of_others = _of_others(metrics, origin, dtype)
+    if of_others:
         return Story(
             training,
-            unscored=f"The run's {METRICS_FILE} is of {scored}, not of these weights"
-            f"{'' if origin is None else f' of step {origin.step}'}: "
+            unscored=f"The run's {METRICS_FILE} is of {of_others}: "
             "`python run.py eval --workdir=DIR` scores them.",
         )
     pictures = sorted((workdir / PICTURES_DIR).glob("*.png"))[:_MOST_PICTURES]
     files = [workdir / METRICS_FILE, *pictures]
     return Story(training, metrics, files={str(path.relative_to(workdir)): path for path in files})
+
+
+def _of_others(metrics: Metrics, origin: Origin | None, dtype: str) -> str:
+    """What was scored instead of these weights, in words; empty: it was these, as they are."""
+    if metrics.weights or origin is None or metrics.step != origin.step:
+        scored = "a file of weights" if metrics.weights else f"step {metrics.step}"
+        return f"{scored}, not of these weights{f' of step {origin.step}' if origin else ''}"
+    own = str(Computation.by_jax(dtype))
+    if metrics.computation not in ("", own):
+        return f"{metrics.computation}, not of these weights in {own}"
+    return ""
 
 
 def _training(workdir: Path) -> Training | None:

@@ -172,6 +172,7 @@ class Assessment:
         how: the clips were segmented.
         step: of the weights.
         split: that was scored.
+        computation: what computed the network, in words.
         weights: the file of them; empty: a checkpoint of the workdir.
         worst: the clips with the lowest mIoU, the lowest first.
         player: neighbouring frames for the page's player; empty: the evaluation's clips to show.
@@ -182,6 +183,7 @@ class Assessment:
     how: EvalConfig
     step: int
     split: str
+    computation: str
     weights: str = ""
     worst: Sequence[SegmentedClip] = ()
     player: Sequence[SegmentedClip] = ()
@@ -190,11 +192,16 @@ class Assessment:
     @property
     def title(self) -> str:
         """What was scored, in words."""
-        return f"step {self.step}, {counted(self.evaluation.num_clips, 'clip')} of {self.split}"
+        clips = counted(self.evaluation.num_clips, "clip")
+        return f"step {self.step}, {clips} of {self.split}, {self.computation}"
 
 
 def assess(
-    evaluation: Evaluation, segmenter: SegmentsClips, records: ClipRecords, step: int
+    evaluation: Evaluation,
+    segmenter: SegmentsClips,
+    records: ClipRecords,
+    step: int,
+    computation: str,
 ) -> Assessment:
     """With the worst clips, which are segmented once more.
 
@@ -203,6 +210,7 @@ def assess(
         segmenter: the network.
         records: the split.
         step: of the weights.
+        computation: what computes the network, in words.
     """
     worst = evaluation.worst(segmenter.config.num_worst)
     offsets = range(segmenter.num_memory, 0, -1)
@@ -211,6 +219,7 @@ def assess(
         how=segmenter.config,
         step=step,
         split=records.split,
+        computation=computation,
         worst=list(segmenter.segment(records.read(index, offsets) for index in worst)),
     )
 

@@ -68,8 +68,8 @@ def evaluate_run(
     Raises:
         UserError: bad input, or nothing to score.
     """
-    if computation is not None:
-        settings = _computed(settings, computation)
+    computation = computation or Computation.by_jax(settings.model.dtype)
+    settings = _computed(settings, computation)
     file = named_file(settings)
     if workdir is None and file is None:
         raise UserError("Name what to score: a workdir, or a file of weights in init.checkpoint.")
@@ -104,7 +104,7 @@ def evaluate_run(
             distributed.tell(doubt)
         evaluation = evaluate(segmenter, records, take)
         if workdir is not None and distributed.is_first():
-            assessed = assess(evaluation, segmenter, records, trained.step)
+            assessed = assess(evaluation, segmenter, records, trained.step, str(computation))
             assessed = dataclasses.replace(
                 assessed,
                 weights=settings.init.checkpoint,
@@ -130,9 +130,9 @@ def _segmenter(
     trained: TrainedNetwork,
     classes: ClassSet,
     settings: Settings,
-    computation: Computation | None,
+    computation: Computation,
 ) -> SegmentsClips:
-    if computation is not None and computation.engine != "jax":
+    if computation.engine != "jax":
         model = nnx.merge(trained.graphdef, *to_default_device(trained.weights))
         neighbours = dataclasses.replace(settings.evaluation.protocol, memory_stride=1)
         stream = EngineStream(model, classes, neighbours, computation)
@@ -173,6 +173,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
         how=settings.evaluation,
         step=trained.step,
         split=records.split,
+        computation=str(Computation.by_jax(settings.model.dtype)),
         weights=settings.init.checkpoint,
         player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
         temporal=temporal,

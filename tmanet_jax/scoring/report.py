@@ -31,7 +31,8 @@ WORST_DIR = "worst"
 def write_report(assessed: Assessment, workdir: Path) -> str:
     """Writes metrics, tables, pictures and the page; returns the table and where they are.
 
-    Metrics and page of other weights, another split or other settings are kept under other names.
+    Metrics and page of other weights, another split, other settings or another computation are
+    kept under other names.
 
     Raises:
         UserError: the workdir cannot be written.
@@ -59,7 +60,7 @@ def write_report(assessed: Assessment, workdir: Path) -> str:
     )
 
 
-_IDENTITY = ("split", "step", "weights", "scored")
+_IDENTITY = ("split", "step", "weights", "scored", "computation")
 
 
 def _identity(assessed: Assessment) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def _identity(assessed: Assessment) -> dict[str, Any]:
         "ratios": assessed.how.ratios,
         "flip": assessed.how.flip,
     }
-    values = (assessed.split, assessed.step, assessed.weights, scored)
+    values = (assessed.split, assessed.step, assessed.weights, scored, assessed.computation)
     return json.loads(json.dumps(dict(zip(_IDENTITY, values, strict=True))))
 
 

@@ -14,6 +14,7 @@ from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints, check_pat
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import Stopped
+from tmanet_jax.export.engine import Computation
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (
     BatchPart,
@@ -315,7 +316,10 @@ def _leave_results(run: _Run, state: TrainState, evaluation: Evaluation) -> None
     if distributed.is_first():
         with run.clock.within(Part.EVALUATION):
             segmenter = run.segmenter.with_weights(*state.network)
-            assessed = assess(evaluation, segmenter, run.splits.scored, int(state.step))
+            computation = str(Computation.by_jax(run.settings.model.dtype))
+            assessed = assess(
+                evaluation, segmenter, run.splits.scored, int(state.step), computation
+            )
             run.log.message(write_report(assessed, run.workdir))
     run.log.message(str(run.clock))
     run.log.message(told)
