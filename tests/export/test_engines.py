@@ -1,8 +1,10 @@
 """Engines behind one API: the same frames and scores; exports are kept, torn ones made anew."""
 
+import errno
 import functools
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,7 +45,7 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def folders_of(exports: Path) -> list[Path]:
-    return sorted(path for path in exports.iterdir() if path.is_dir())
+    return sorted(path for path in exports.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
 @pytest.mark.parametrize("protocol", [Protocol(scale=0.75), SLIDE], ids=str)
@@ -103,23 +105,56 @@ def test_an_export_is_made_once_and_anew_where_it_is_torn(
     assert folders_of(exports) == [folder]
 
 
+def write_entry(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "export.json").touch()
+    (folder / "program").write_bytes(b"x" * 1000)
+
+
+def keep(name: str) -> bytes:
+    """What the cache has or makes of an entry."""
+    return cache.kept(
+        f"{name}_0000000000000000", write_entry, lambda folder: (folder / "program").read_bytes()
+    )
+
+
 def test_exports_that_were_used_longest_ago_go(
     exports: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "program").write_bytes(b"x" * 1000)
-
-    def keep(name: str) -> bytes:
-        return cache.kept(name, write, lambda folder: (folder / "program").read_bytes())
-
     monkeypatch.setattr(cache, "LIMIT_BYTES", 2500)
     for name in ("a", "b", "a", "c"):
         assert keep(name) == b"x" * 1000
-    assert [folder.name for folder in folders_of(exports)] == ["a", "c"]
+    assert [folder.name[0] for folder in folders_of(exports)] == ["a", "c"]
     monkeypatch.setattr(cache, "LIMIT_BYTES", 10)
     keep("d")
-    assert [folder.name for folder in folders_of(exports)] == ["d"]
+    assert [folder.name[0] for folder in folders_of(exports)] == ["d"]
+
+
+def test_folders_that_are_no_exports_of_the_cache_stay(
+    exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("photos", "exported"):
+        write_entry(exports / name)
+    (exports / "photos" / "export.json").unlink()
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 10)
+    keep("a"), keep("b")
+    assert [folder.name[:6] for folder in folders_of(exports)] == ["b_0000", "export", "photos"]
+
+
+def test_an_export_stays_where_it_is_the_engine_that_cannot(exports: Path) -> None:
+    keep("a")
+
+    def out_of_memory(folder: Path) -> None:
+        raise RuntimeError("out of memory")
+
+    def full(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cache.kept("a_0000000000000000", write_entry, out_of_memory)
+    with pytest.raises(UserError, match=r"exports cannot be written.*TMANET_EXPORTS=DIR"):
+        cache.kept("b_0000000000000000", full, out_of_memory)
+    cache.kept("a_0000000000000000", full, lambda folder: (folder / "program").read_bytes())
 
 
 def test_streams_share_a_program_and_not_their_memory(model, exports: Path) -> None:

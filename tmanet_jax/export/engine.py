@@ -172,7 +172,7 @@ class EngineStream:
         def write(folder: Path) -> None:
             _LOGGER.warning(
                 f"The network is exported for {self._computation.engine} and frames of "
-                f"{size[0]}x{size[1]} pixels, once: {folder}."
+                f"{size[0]}x{size[1]} pixels, once: it is kept in {cache.DIRECTORY}."
             )
             agreement = export_network(
                 self._model,
