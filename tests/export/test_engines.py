@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -23,7 +24,7 @@ from tests.models.test_tmanet import small_config, trained
 from tmanet_jax import settings
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
-from tmanet_jax.export import cache
+from tmanet_jax.export import cache, engine
 from tmanet_jax.export import network as runner
 from tmanet_jax.export.engine import Computation, Engine, EngineStream
 from tmanet_jax.protocol import Protocol
@@ -103,6 +104,39 @@ def test_an_export_is_made_once_and_anew_where_it_is_torn(
         assert "is damaged, and is written anew" in caplog.text, name
         caplog.clear()
     assert folders_of(exports) == [folder]
+
+
+def test_an_export_is_made_anew_by_another_version(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the project, of an engine under whatever name it is packaged, of what rounds to 8 bits."""
+    stream = EngineStream(model, numbered_classes(5), Protocol(), Computation("onnxruntime"))
+    versions = {"jax": "1", "flax": "1", "onnx": "1", "onnxruntime-gpu": "1", "nncf": "1"}
+    packages = {"onnxruntime": ["onnxruntime-gpu"]}
+
+    def version(package: str) -> str:
+        if package not in versions:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return versions[package]
+
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: packages)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    frames = [np.zeros((1, *SIZE, 3), np.uint8)]
+
+    def names() -> list[str]:
+        return [stream._name(1, SIZE, calibration) for calibration in ([], frames)]
+
+    before = names()
+    versions["nncf"] = "2"
+    assert [name in before for name in names()] == [True, False]
+    versions["onnxruntime-gpu"] = "2"
+    assert not set(names()) & set(before)
+    engine._source.cache_clear()
+    read_bytes, before = Path.read_bytes, names()
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: read_bytes(path) + b"#" * (path.name == "stream.py")
+    )
+    engine._source.cache_clear()
+    assert not set(names()) & set(before)
+    engine._source.cache_clear()
 
 
 def write_entry(folder: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,13 @@ from flax import nnx
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import cache
-from tmanet_jax.export.folder import Format, check_installed, check_quantiser, export_network
+from tmanet_jax.export.folder import (
+    Format,
+    check_installed,
+    check_quantiser,
+    export_network,
+    version_of,
+)
 from tmanet_jax.export.network import Network, devices
 from tmanet_jax.export.quantise import CalibrationSource, calibration_clips
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
@@ -207,8 +212,9 @@ class EngineStream:
         self, batch_size: int, size: tuple[int, int], calibration: Sequence[np.ndarray]
     ) -> str:
         """Of the export: what it is made of and by."""
-        packages = ("jax", "flax", "onnx", self._format.replace("onnx", "onnxruntime"))
-        versions = {name: importlib.metadata.version(name) for name in packages}
+        names = ["jax", "flax", "onnx", self._format.replace("onnx", "onnxruntime")]
+        names += ["nncf"] if calibration else []
+        versions = {name: version_of(name) for name in names}
         config = dataclasses.asdict(self._model.config)
         told = (config, self.protocol, self._classes, batch_size, size, versions, _source())
         digest = hashlib.sha256(repr(told).encode() + self._weights)
@@ -220,6 +226,6 @@ class EngineStream:
 
 @functools.cache
 def _source() -> str:
-    """What writes the exports: another one writes them anew."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """Of the whole package, from which exports are traced: another one writes them anew."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -195,8 +195,17 @@ def _about(
         "normalisation": {"mean": MEAN_RGB.tolist(), "std": STD_RGB.tolist()},
         "protocol": dataclasses.asdict(protocol),
         "words": str(protocol),
-        "versions": {name: importlib.metadata.version(name) for name in (engine, "jax", "numpy")},
+        "versions": {name: version_of(name) for name in (engine, "jax", "numpy")},
     }
+
+
+def version_of(module: str) -> str:
+    """Of an installed module, whatever its package is called (onnxruntime-gpu has onnxruntime)."""
+    try:
+        return importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:
+        packages = importlib.metadata.packages_distributions()[module]
+        return ", ".join(map(importlib.metadata.version, sorted(set(packages))))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
