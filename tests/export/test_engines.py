@@ -237,6 +237,27 @@ def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         segmenter(engine="openvino")
 
 
+def test_other_frames_calibrate_another_computation(tmp_path: Path) -> None:
+    """Also where they have the same path: what was written or scored by the old ones is told."""
+
+    def told(source: Any) -> str:
+        return Computation("openvino", "int8", calibrate=source).in_words()
+
+    frame_HxWx3 = np.zeros((8, 8, 3), np.uint8)
+    assert told([frame_HxWx3]) == told([frame_HxWx3.copy()]) != told([frame_HxWx3 + 1])
+    assert told([frame_HxWx3]).startswith("int8 calibrated on 1 array (")
+    (tmp_path / "a.png").write_bytes(b"one")
+    before = told(tmp_path)
+    assert before == told(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"others")
+    assert told(tmp_path) != before
+
+
+def test_a_type_that_jax_does_not_compute_here_is_told() -> None:
+    with pytest.raises(UserError, match="precision is 'float64': choose one of float32"):
+        Computation.by_jax("float64")
+
+
 def test_a_cpu_without_bfloat16_computes_float32_and_says_so(
     model, exports: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

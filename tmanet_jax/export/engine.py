@@ -24,7 +24,7 @@ from tmanet_jax.export.folder import (
     version_of,
 )
 from tmanet_jax.export.network import Network, devices
-from tmanet_jax.export.quantise import CalibrationSource, calibration_clips
+from tmanet_jax.export.quantise import CalibrationSource, calibration_clips, calibration_in_words
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
 from tmanet_jax.inference.windows import resized_frames
 from tmanet_jax.models.tmanet import TMANet
@@ -100,8 +100,11 @@ class Computation:
                     f"device is {self.device!r}: {self.engine} has {', '.join(there)} here."
                 )
 
-    def __str__(self) -> str:
-        of_int8 = "" if self.calibrate is None else f" calibrated on {self.calibrate}"
+    def in_words(self) -> str:
+        """What tells its results from another's; raises UserError if calibrate cannot be read."""
+        of_int8 = ""
+        if self.calibrate is not None:
+            of_int8 = f" calibrated on {calibration_in_words(self.calibrate)}"
         where = "" if self.device is None else f" on {self.device}"
         return f"{self.precision}{of_int8}, engine {self.engine}{where}"
 

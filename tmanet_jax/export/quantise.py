@@ -1,5 +1,6 @@
 """OpenVINO programs in 8 bits: post-training quantisation by NNCF, calibrated on real frames."""
 
+import hashlib
 import itertools
 import logging
 import os
@@ -9,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.records import has_records, open_clips, read_info
-from tmanet_jax.errors import UserError
+from tmanet_jax.data.records import ClipRecords, has_records, open_clips, read_info
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.export.network import Arrays, Network, openvino_library
 from tmanet_jax.inference.windows import resized_frames
-from tmanet_jax.video.frames import open_frames
+from tmanet_jax.video.frames import fingerprint_input, open_frames
 
 CALIBRATION_FRAMES = 100
 
@@ -31,7 +32,7 @@ def calibration_clips(source: CalibrationSource, size: tuple[int, int]) -> list[
         UserError: the source cannot be read, or has no whole frame.
     """
     if isinstance(source, str | os.PathLike) and has_records(source):
-        clips = _clips_of_records(Path(source))
+        clips = _clips_of_records(_calibration_records(source))
     else:
         with open_frames(source) as frames:
             whole = (frame.pixels_HxWx3 for frame in frames.frames)
@@ -46,12 +47,32 @@ def calibration_clips(source: CalibrationSource, size: tuple[int, int]) -> list[
     return [resized_frames(clip_SxHxWx3, Size(*size)) for clip_SxHxWx3 in clips]
 
 
-def _clips_of_records(data_dir: Path) -> list[np.ndarray]:
-    info = read_info(data_dir)
-    records = open_clips(data_dir, "train" if "train" in info.splits else next(iter(info.splits)))
-    count = min(-(-CALIBRATION_FRAMES // (info.memory_range + 1)), len(records))
+def calibration_in_words(source: CalibrationSource) -> str:
+    """Names a source, and tells apart what it held at different times.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not isinstance(source, str | os.PathLike):
+        digest = hashlib.sha256()
+        for frame_HxWx3 in source:
+            digest.update(repr(frame_HxWx3.shape).encode() + frame_HxWx3.tobytes())
+        return f"{counted(len(source), 'array')} ({digest.hexdigest()[:16]})"
+    if has_records(source):
+        return f"{source} ({_calibration_records(source).fingerprint()})"
+    return fingerprint_input(source)
+
+
+def _calibration_records(data_dir: str | os.PathLike[str]) -> ClipRecords:
+    splits = read_info(data_dir).splits
+    return open_clips(data_dir, "train" if "train" in splits else next(iter(splits)))
+
+
+def _clips_of_records(records: ClipRecords) -> list[np.ndarray]:
+    memory_range = records.info.memory_range
+    count = min(-(-CALIBRATION_FRAMES // (memory_range + 1)), len(records))
     indices = np.linspace(0, len(records) - 1, count).round().astype(int)
-    offsets = range(info.memory_range, 0, -1)
+    offsets = range(memory_range, 0, -1)
     return [records.read(int(index), offsets).frames_SxHxWx3 for index in indices]
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import time
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,7 @@ from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.pictures import legend
-from tmanet_jax.video.frames import Frames, is_video, picture_files
-from tmanet_jax.video.read import is_stream
+from tmanet_jax.video.frames import Frames
 from tmanet_jax.video.writer import PartWriter, join
 from tmanet_jax.weights import files
 from tmanet_jax.weights.networks import network_of
@@ -122,22 +120,6 @@ def _as_spelt_now(found: Manifest, wanted: Manifest, weights: Path) -> Manifest:
     if is_of_file and checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest():
         checkpoint = wanted.checkpoint
     return dataclasses.replace(found, how=how, checkpoint=checkpoint)
-
-
-def fingerprint_input(source: str | int) -> str:
-    """Names a source, and tells apart what it held at different times."""
-    if isinstance(source, int):
-        return f"camera {source} at {time.time():.3f}"
-    if is_stream(source):
-        return f"{source} at {time.time():.3f}"
-    path = Path(source)
-    paths = [path] if is_video(path) else picture_files(path)
-    stats = [file.stat(follow_symlinks=file.exists()) for file in paths]
-    facts = [
-        (file.name, stat.st_size, stat.st_mtime_ns) for file, stat in zip(paths, stats, strict=True)
-    ]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return f"{path} ({len(paths)} file(s), {digest[:16]})"
 
 
 def fingerprint_weights(path: Path, align_corners: bool | None = None) -> str:

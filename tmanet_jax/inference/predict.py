@@ -9,19 +9,19 @@ it by a kill, goes on where it was, and ends in the same files.
 import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from typing import get_args
 
 from tqdm import tqdm
 
 from tmanet_jax.errors import Stopped, UserError, counted
-from tmanet_jax.export.engine import Computation, Precision
+from tmanet_jax.export.engine import Computation
 from tmanet_jax.inference.job import Job, done, open_job
-from tmanet_jax.inference.outputs import Manifest, fingerprint_input, fingerprint_weights
+from tmanet_jax.inference.outputs import Manifest, fingerprint_weights
 from tmanet_jax.inference.prediction import Input, Prediction
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import Segmenter, Video
 from tmanet_jax.inference.serve import LiveView, served
 from tmanet_jax.stop_signals import StopSignals
+from tmanet_jax.video.frames import fingerprint_input
 
 
 def predict(prediction: Prediction) -> None:
@@ -132,14 +132,13 @@ def _load(prediction: Prediction) -> Segmenter:
 
 
 def _computation(prediction: Prediction) -> Computation:
-    dtype = next(name for name in get_args(Precision) if name == prediction.settings.model.dtype)
-    return prediction.computation or Computation(precision=dtype)
+    return prediction.computation or Computation.by_jax(prediction.settings.model.dtype)
 
 
 def _computation_in_words(prediction: Prediction) -> str:
     model, computation = prediction.settings.model, _computation(prediction)
     if computation.engine != "jax":
-        return str(computation)
+        return computation.in_words()
     return f"{computation.precision}, precision {model.precision}, attention {model.attention}"
 
 

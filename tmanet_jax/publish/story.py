@@ -125,7 +125,7 @@ def _of_others(metrics: Metrics, origin: Origin | None, dtype: str) -> str:
     if metrics.weights or origin is None or metrics.step != origin.step:
         scored = "a file of weights" if metrics.weights else f"step {metrics.step}"
         return f"{scored}, not of these weights{f' of step {origin.step}' if origin else ''}"
-    own = str(Computation.by_jax(dtype))
+    own = Computation.by_jax(dtype).in_words()
     if metrics.computation not in ("", own):
         return f"{metrics.computation}, not of these weights in {own}"
     return ""

@@ -104,7 +104,7 @@ def evaluate_run(
             distributed.tell(doubt)
         evaluation = evaluate(segmenter, records, take)
         if workdir is not None and distributed.is_first():
-            assessed = assess(evaluation, segmenter, records, trained.step, str(computation))
+            assessed = assess(evaluation, segmenter, records, trained.step, computation.in_words())
             assessed = dataclasses.replace(
                 assessed,
                 weights=settings.init.checkpoint,
@@ -173,7 +173,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
         how=settings.evaluation,
         step=trained.step,
         split=records.split,
-        computation=str(Computation.by_jax(settings.model.dtype)),
+        computation=Computation.by_jax(settings.model.dtype).in_words(),
         weights=settings.init.checkpoint,
         player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
         temporal=temporal,

@@ -316,7 +316,7 @@ def _leave_results(run: _Run, state: TrainState, evaluation: Evaluation) -> None
     if distributed.is_first():
         with run.clock.within(Part.EVALUATION):
             segmenter = run.segmenter.with_weights(*state.network)
-            computation = str(Computation.by_jax(run.settings.model.dtype))
+            computation = Computation.by_jax(run.settings.model.dtype).in_words()
             assessed = assess(
                 evaluation, segmenter, run.splits.scored, int(state.step), computation
             )

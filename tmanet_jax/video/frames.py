@@ -3,11 +3,14 @@
 import contextlib
 import dataclasses
 import glob
+import hashlib
 import itertools
+import json
 import logging
 import math
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
@@ -132,6 +135,22 @@ def picture_files(source: str | os.PathLike[str]) -> list[Path]:
             f"({', '.join(PICTURE_SUFFIXES)}), or the number of a camera."
         )
     return sorted(paths, key=_natural_order)
+
+
+def fingerprint_input(source: str | os.PathLike[str] | int) -> str:
+    """Names a source, and tells apart what it held at different times."""
+    if isinstance(source, int):
+        return f"camera {source} at {time.time():.3f}"
+    if is_stream(source):
+        return f"{source} at {time.time():.3f}"
+    path = Path(source)
+    paths = [path] if is_video(path) else picture_files(path)
+    stats = [file.stat(follow_symlinks=file.exists()) for file in paths]
+    facts = [
+        (file.name, stat.st_size, stat.st_mtime_ns) for file, stat in zip(paths, stats, strict=True)
+    ]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return f"{path} ({len(paths)} file(s), {digest[:16]})"
 
 
 def videos_of_glob(source: str | int) -> list[Path]:
