@@ -210,6 +210,24 @@ def test_an_interrupted_prediction_keeps_what_is_done_and_goes_on(
     assert len(list((tmp_path / "out" / "labels").iterdir())) == 8
 
 
+def test_where_one_file_cannot_be_written_the_others_keep_what_is_done(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = outputs.PictureOutput.write
+
+    def full(output: outputs.PictureOutput, result: FrameResult) -> None:
+        if result.index == 4:
+            raise OSError("no space")
+        write(output, result)
+
+    monkeypatch.setattr(outputs.PictureOutput, "write", full)
+    source = broken_folder(tmp_path / "frames", {2})
+    with pytest.raises(UserError, match=r"out cannot be written \(no space\)"):
+        predict(asked(weights, source, tmp_path / "out", formats=["video", "labels"]))
+    assert len(frames_of(tmp_path / "out" / "overlay.mp4")) == 5
+    assert '"2.png cannot be read as a picture"' in (tmp_path / "out" / "predict.json").read_text()
+
+
 def test_pictures_that_are_cut_off_or_claim_to_be_huge_are_broken(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

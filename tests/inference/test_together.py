@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import in_process
-from tests.made.small_predictions import SIZE, asked, broken_folder, contents
+from tests.made.small_predictions import SIZE, asked, broken_folder, contents, frames_of
 from tests.made.small_videos import numbered, write_video
 from tests.made.tiny_weights import CLASSES, write_weights
 from tests.models.test_tmanet import small_config, trained
@@ -184,6 +185,35 @@ def test_a_broken_frame_stops_its_own_input_alone(
     assert contents(tmp_path / "out" / "a") == contents(one_by_one / "a")
 
 
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_a_size_that_cannot_be_segmented_ends_its_own_input_alone(
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    at_once: int,
+) -> None:
+    """Also where whole frames came before it, which are kept."""
+    monkeypatch.setattr(Segmenter, "videos_at_once", at_once)
+    sources = [broken_folder(tmp_path / name, set()) for name in ("thin", "later", "good")]
+    for folder, broken in zip(sources, ({0, 1}, {3}, ()), strict=False):
+        for number in broken:
+            cv2.imwrite(str(folder / f"{number}.png"), np.zeros((1, 64, 3), np.uint8))
+    formats = ["video", "labels"]
+    wishes = asked(weights, sources, tmp_path / "out", scale="0.4", formats=formats)
+    with pytest.raises(UserError, match=r"2 of 3 inputs failed, as told above: .*thin, .*later\."):
+        predict(wishes)
+    told = capsys.readouterr().out
+    for name in ("thin", "later"):
+        assert f"{name}: A frame of 1x64 pixels would be resized" in told
+    assert f"8 frames, 0 broken: {tmp_path}/out/good" in told
+    written = {path.parts[0] for path in map(Path, contents(tmp_path / "out"))}
+    assert written == {"thin", "later", "good"}
+    for name, num_frames in (("later", 3), ("good", 8)):
+        assert len(list((tmp_path / "out" / name / "labels").iterdir())) == num_frames
+        assert len(frames_of(tmp_path / "out" / name / "overlay.mp4")) == num_frames
+
+
 def test_two_inputs_of_one_name_are_told_before_anything_is_done(
     weights: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -196,6 +226,21 @@ def test_two_inputs_of_one_name_are_told_before_anything_is_done(
     assert [one.output for one in several] == [
         Path("out", name) for name in (tmp_path.name, "0", "x")
     ]
+
+
+def test_each_input_has_a_folder_of_its_own_below_the_output(tmp_path: Path) -> None:
+    folders, videos = ("run.1", "run.2"), ("a[1].mp4", "a[2].mp4")
+    for name in folders:
+        (tmp_path / name).mkdir()
+    for name in videos:
+        (tmp_path / name).touch()
+    for told, names in (
+        ([tmp_path / name for name in folders], folders),
+        ([tmp_path / "*.mp4"], ("a[1]", "a[2]")),
+        (["/*.png", "0"], ("root", "0")),
+    ):
+        inputs = asked(tmp_path, told, "out").inputs
+        assert [one.output for one in inputs] == [Path("out", name) for name in names]
 
 
 def test_a_glob_of_one_video_has_a_folder_for_it_and_an_input_alone_has_none(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tmanet_jax.errors import UserError
 from tmanet_jax.export.engine import EngineStream
 from tmanet_jax.inference.stream import PIXELS_AT_A_TIME, FrameStream, StreamOutput
 
@@ -36,10 +37,13 @@ class Batches:
         self._stream = stream
         self._batches: list[_Batch] = []
 
-    def step(self, frames: Mapping[int, NextFrame]) -> dict[int, Place]:
-        """Segments the next frame of each video that goes on, by the video's number."""
-        self._batches = self._with_members(frames)
-        return {
+    def step(self, frames: Mapping[int, NextFrame]) -> dict[int, Place | UserError]:
+        """Segments the next frame of each video that goes on, by the video's number.
+
+        A frame of a size that cannot be segmented has an error in its place.
+        """
+        self._batches, failed = self._with_members(frames)
+        return failed | {
             member: Place(output, row)
             for batch in self._batches
             for output in [batch.step(frames)]
@@ -47,8 +51,11 @@ class Batches:
             if batch.has(member, frames)
         }
 
-    def _with_members(self, frames: Mapping[int, NextFrame]) -> "list[_Batch]":
+    def _with_members(
+        self, frames: Mapping[int, NextFrame]
+    ) -> "tuple[list[_Batch], dict[int, Place | UserError]]":
         batches, homeless = [], dict(frames)
+        failed: dict[int, Place | UserError] = {}
         for batch in self._batches:
             active = [member for member in batch.members if batch.has(member, frames)]
             for member in active:
@@ -58,11 +65,19 @@ class Batches:
             elif active:
                 batches.append(batch)
         for size, members in _by_size(homeless).items():
-            pixels = math.prod(self._stream.protocol.size_of(size))
-            at_once = max(PIXELS_AT_A_TIME // pixels, 1)
-            for first in range(0, len(members), at_once):
-                batches.append(_Batch(self._stream, size, members[first : first + at_once]))
-        return batches
+            try:
+                batches += self._of_size(size, members)
+            except UserError as error:
+                failed |= dict.fromkeys(members, error)
+        return batches, failed
+
+    def _of_size(self, size: tuple[int, int], members: Sequence[int]) -> "list[_Batch]":
+        pixels = math.prod(self._stream.protocol.size_of(size))
+        at_once = max(PIXELS_AT_A_TIME // pixels, 1)
+        return [
+            _Batch(self._stream, size, members[first : first + at_once])
+            for first in range(0, len(members), at_once)
+        ]
 
 
 def _by_size(frames: Mapping[int, NextFrame]) -> dict[tuple[int, int], list[int]]:

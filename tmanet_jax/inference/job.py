@@ -51,7 +51,7 @@ class Job:
         self._source, self._output = input_
         self._is_one_of_several = len(prediction.inputs) > 1
         self._seen = _Seen()
-        self._is_failed = False
+        self._is_unwritable = False
         self._files: dict[Format, Output] = {}
         if self._output is not None:
             self._files = _open_outputs(
@@ -69,20 +69,20 @@ class Job:
         if self.error is not None:
             return
         if isinstance(result, UserError):
-            self._end(result, is_failed=True)
+            self._end(result, is_unwritable=False)
         elif result.problem is not None and self._prediction.on_error == "stop":
             end = f"stopped there; --on-error=keep goes on.{done(self._output)}"
-            self._end(UserError(f"{_broken(result)}: {end}"), is_failed=False)
+            self._end(UserError(f"{_broken(result)}: {end}"), is_unwritable=False)
         else:
             if result.problem is not None:
                 self.tell(f"{_broken(result)}: the labels before it are kept.")
             try:
                 self._write(result)
             except UserError as error:
-                self._end(error, is_failed=True)
+                self._end(error, is_unwritable=True)
 
-    def _end(self, error: UserError, *, is_failed: bool) -> None:
-        self.error, self._is_failed, self._seen.is_enough = error, is_failed, True
+    def _end(self, error: UserError, *, is_unwritable: bool) -> None:
+        self.error, self._is_unwritable, self._seen.is_enough = error, is_unwritable, True
 
     def _write(self, result: FrameResult) -> None:
         with told_if_unwritable(self._output):
@@ -97,12 +97,12 @@ class Job:
             is_stopped: before the frames were over.
 
         Raises:
-            UserError: the files cannot be written.
+            UserError: the files cannot be written, and `error` does not say so yet.
         """
-        if self._is_failed:
-            return
         is_whole = self.error is None and not is_stopped
-        self._finish_files(is_whole=is_whole)
+        said = contextlib.suppress(UserError) if self._is_unwritable else contextlib.nullcontext()
+        with said:
+            self._finish_files(is_whole=is_whole)
         if self._seen.doubtful:
             self.tell(
                 f"Frames {_ranges(self._seen.doubtful)} may refer to a broken one: their pixels, "

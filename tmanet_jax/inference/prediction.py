@@ -156,7 +156,10 @@ def _inputs(told: Sequence[str | int], output: Path | None) -> tuple[Input, ...]
 
 
 def _name(source: str) -> str:
-    """Of its file without ending, or of the folder of a glob."""
+    """Of its file without ending, of the folder, or of the folder of a glob."""
     path = Path(os.path.abspath(source))
-    parts = [path.stem, *reversed(path.parts[:-1])]
-    return next(part for part in parts if not set("*?[") & set(part))
+    own = path.name if path.is_dir() else path.stem
+    if own and path.exists():
+        return own
+    parts = [own, *reversed(path.parts[1:-1])]
+    return next((part for part in parts if part and not set("*?[") & set(part)), "root")

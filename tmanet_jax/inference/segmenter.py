@@ -227,8 +227,8 @@ class Segmenter:
         """`stream` of videos that are open, together: those of one size as one batch.
 
         Yields:
-            which video it is of, and a result; or, where not one of its frames can be read, an
-            error.
+            which video it is of, and a result; or the error that ends it: not one of its frames
+            can be read, or they have a size that cannot be segmented.
         """
         with contextlib.ExitStack() as opened:
             needed = []
@@ -265,6 +265,9 @@ class Segmenter:
                 else:
                     del running[number]
             places = batches.step(whole)
+            for number, place in places.items():
+                if isinstance(place, UserError):
+                    del running[number]
             yield [(number, _step(one, places.get(number))) for number, one in turn]
 
 
@@ -283,9 +286,12 @@ class _Told:
         self._last: FrameResult | None = None
         self._classes, self._probabilities_of = classes, probabilities_of
 
-    def after(self, step: "_Step") -> Iterator[FrameResult]:
+    def after(self, step: "_Step") -> Iterator[FrameResult | UserError]:
         """What can be told now."""
-        if step.place is not None:
+        if isinstance(step.place, UserError):
+            self.too_early.clear()
+            yield step.place
+        elif step.place is not None:
             self._last = last = whole_result(
                 step.frame, *step.place, self._classes, self._probabilities_of
             )
@@ -313,14 +319,14 @@ class _Needed(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """A frame, and what the device is computing of it; None if it is broken."""
+    """A frame, and what the device is computing of it, or why it cannot; None if it is broken."""
 
     frame: SourceFrame
-    place: Place | None
+    place: Place | UserError | None
     is_wanted: bool
 
 
-def _step(one: _Needed, place: Place | None) -> _Step:
+def _step(one: _Needed, place: Place | UserError | None) -> _Step:
     return _Step(one.frame, None if one.frame.problem else place, one.is_wanted)
 
 

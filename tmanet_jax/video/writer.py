@@ -71,6 +71,7 @@ class PartWriter:
         try:
             self._open.write(picture_HxWx3, pts)
         except (av.error.ArgumentError, av.error.ExternalError) as error:
+            self._open = None
             height, width, _ = picture_HxWx3.shape
             raise UserError(
                 f"Frames of {height}x{width} pixels (height x width, legend included) cannot be "
@@ -154,8 +155,8 @@ class _Part:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode())
-        self._container.close()
+        with contextlib.closing(self._container):
+            self._container.mux(self._stream.encode())
 
 
 def join(folder: Path, out: Path, *, sound_of: str | os.PathLike[str] | None = None) -> None:
