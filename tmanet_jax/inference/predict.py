@@ -150,12 +150,14 @@ def _write_results(
     results = segmenter.segment([Video(job.frames, job.wants) for job in jobs])
     bar = tqdm(total=_total(jobs), desc="predict", unit="frame", disable=None)
     begun: set[int] = set()
+    num_before = 0  # what an earlier run has done
     with contextlib.closing(bar), contextlib.closing(results):
         try:
             for number, result in results:
                 if isinstance(result, FrameResult) and number not in begun:
                     begun.add(number)
-                    bar.n = bar.initial = bar.n + result.index  # what an earlier run has done
+                    num_before += result.index
+                    bar.n, bar.initial = bar.n + result.index, num_before
                 jobs[number].take(result)
                 bar.update()
                 if signals.stops_now():
