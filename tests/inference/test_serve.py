@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from tests.made.small_predictions import SIZE, asked, frames_of
 from tests.made.small_videos import numbered, write_video
 from tests.made.tiny_weights import CLASSES, write_weights
 from tmanet_jax.errors import UserError
+from tmanet_jax.inference import serve
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.serve import served
@@ -99,6 +101,30 @@ def test_a_slow_or_vanished_browser_stops_nobody_and_others_get_the_newest_frame
         newest = next(pictures(asked_of(address, "/frames")))
         assert np.abs(newest.astype(int) - result(1999, (600, 800)).overlay).mean() < 4
         stuck.close()
+
+
+def test_while_a_camera_stalls_the_newest_frame_comes_again_and_before_it_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "_PATIENCE_S", 0.1)
+    with served(0) as (view, address):
+        assert list(pictures(asked_of(address, "/frames"))) == []
+        view.write(result(0))
+        shown = pictures(asked_of(address, "/frames"))
+        np.testing.assert_array_equal(next(shown), next(shown))
+
+
+def test_an_error_of_the_server_is_told_and_a_vanished_browser_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error in (BrokenPipeError("gone"), ValueError("a fault")):
+        answer = mock.Mock(side_effect=error)
+        monkeypatch.setattr(serve.LiveView, "state", answer)
+        with served(0) as (_, address), contextlib.suppress(OSError, http.client.HTTPException):
+            asked_of(address, "/state")
+        assert answer.called
+    told = capsys.readouterr().err
+    assert "a fault" in told and "gone" not in told
 
 
 class Loop:

@@ -10,6 +10,7 @@ import functools
 import http.server
 import json
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ _ADDRESS = "127.0.0.1"
 _HOSTS = (_ADDRESS, "localhost")
 _PAGE = Path(__file__).with_name("live_page.html")
 _PATIENCE_S = 10
-"""How long a browser may take nothing."""
+"""How long a browser may take nothing, or gets nothing."""
 _RATE_OVER = 30
 """Frames."""
 _POLICY = (
@@ -75,14 +76,17 @@ class LiveView:
             self._changed.notify_all()
 
     def after(self, number: int) -> _Shown | None:
-        """The newest frame, once it is a later one; None: none follows."""
+        """The newest frame: a later one, or the same again if none comes for a while.
+
+        None: none follows, or none has come yet.
+        """
 
         def later() -> _Shown | None:
             return self._newest if self._newest and self._newest.number > number else None
 
         with self._changed:
-            self._changed.wait_for(lambda: self._is_over or later())
-            return later()
+            self._changed.wait_for(lambda: self._is_over or later(), _PATIENCE_S)
+            return later() if self._is_over else self._newest
 
     def state(self) -> dict[str, Any]:
         """What the page says beside the picture."""
@@ -109,7 +113,7 @@ def served(port: int) -> Iterator[tuple[LiveView, str]]:
         port: to listen at; 0: one that is free.
 
     Raises:
-        UserError: the port is in use, or not for everybody.
+        UserError: the port is in use, or needs rights.
     """
     view = LiveView()
     try:
@@ -137,6 +141,8 @@ class _Server(socketserver.ThreadingTCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that vanishes is no matter."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
