@@ -1,12 +1,15 @@
 """Weights at addresses of the hub, which a small server here stands in for."""
 
+import errno
 import http.server
+import os
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -160,6 +163,14 @@ def test_without_a_network_it_is_told(fake: FakeHub, monkeypatch: pytest.MonkeyP
     fake.server_close()
     with pytest.raises(UserError, match=r"the hub cannot be reached \(.*refused.*see your network"):
         files.read(ADDRESS)
+
+
+@pytest.mark.hub
+def test_a_cache_that_is_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", mock.Mock(side_effect=full))
+    with pytest.raises(UserError, match="cannot be kept: No space left on device"):
+        hub.fetched("hf://street/full")
 
 
 @pytest.mark.hub

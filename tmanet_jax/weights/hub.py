@@ -1,10 +1,12 @@
 """Weights on the Hugging Face hub: `hf://OWNER/NAME`, or `hf://OWNER/NAME@REVISION`."""
 
+import errno
 import functools
 import os
 import re
 from pathlib import Path
 
+from tmanet_jax.data.files import why_not_written
 from tmanet_jax.errors import UserError
 
 WEIGHTS = "model.safetensors"
@@ -12,6 +14,7 @@ WEIGHTS = "model.safetensors"
 
 _SCHEME = "hf://"
 _ADDRESS = re.compile(r"hf://(?!.*\.\.)([\w.-]+/[\w.-]+)(?:@(\w[\w./-]*))?", re.ASCII)
+_OF_THE_CACHE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 def fetched(path: str | os.PathLike[str]) -> Path:
@@ -24,7 +27,7 @@ def fetched(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         UserError: the address is malformed, huggingface_hub is not installed, there is no such
-            repository, revision or file, or the hub cannot be reached.
+            repository, revision or file, the hub cannot be reached, or the disk is full.
     """
     return _downloaded(path) if isinstance(path, str) and path.startswith(_SCHEME) else Path(path)
 
@@ -55,6 +58,8 @@ def _downloaded(address: str) -> Path:
     except errors.RemoteEntryNotFoundError:
         reason = f"{repository} has no {WEIGHTS}: it was not published by this project"
     except (errors.HTTPError, OSError) as error:
+        if getattr(error, "errno", None) in _OF_THE_CACHE:
+            raise UserError(f"{address} cannot be kept: {why_not_written(error)}.") from error
         cause = str(error.__cause__ or error).partition("\n")[0]
         reason = f"the hub cannot be reached ({cause}): see your network"
     raise UserError(f"{address} cannot be read: {reason}.")
