@@ -65,6 +65,8 @@ def test_advice_is_what_the_user_can_type(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "argv", ["/usr/bin/tmanet"])
     assert advice(text) == "tmanet config --config=demo, tmanet prepare folder --help"
     assert advice("python -m tmanet_jax.weights A B") == "tmanet weights A B"
+    users = "/home/data_prep.old/a.png, x/--config=configs/demo.py"
+    assert advice(users) == users
     torch = "pip install -r requirements-torch.txt."
     assert advice(torch) == 'pip install "tmanet-jax[torch]".'
 

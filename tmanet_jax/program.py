@@ -34,5 +34,5 @@ def advice(text: str) -> str:
     """What a text for a checkout advises to type, as whoever started this program would."""
     if _IN_WHEEL.is_dir() or Path(sys.argv[0]).stem == "tmanet":
         for in_checkout, as_command in _AS_COMMAND.items():
-            text = re.sub(in_checkout, as_command, text)
+            text = re.sub(rf"(?<![\w/]){in_checkout}", as_command, text)  # in no user's path
     return text
