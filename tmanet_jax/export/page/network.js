@@ -42,11 +42,13 @@ export class Network {
     this.logits = null;
     this._ort = ort;
     this._session = session;
+    this._state = [];
     this.restart();
   }
 
   /** Forgets all frames. */
   restart() {
+    for (const [, tensor] of this._state) tensor.dispose();
     this._state = Object.entries(this.about.state).map(([name, { shape, type }]) => {
       const size = shape.reduce((product, n) => product * n, 1);
       return [name, new this._ort.Tensor(type, new ARRAYS[type](size), shape)];

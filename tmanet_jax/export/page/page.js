@@ -153,8 +153,9 @@ async function show(source, name) {
   isNew = true;
   try {
     await video.play();
-  } catch {
-    tell(`This browser cannot play ${name}.`, true);
+  } catch (error) {
+    const isReplaced = error.name === "AbortError"; // by another video
+    if (!isReplaced) tell(`This browser cannot play ${name}.`, true);
     return;
   }
   tell(`${name}, on ${engineInWords()}.`);
@@ -183,7 +184,7 @@ by("webcam").addEventListener("click", async () => {
 
 by("play").addEventListener("click", () => (video.paused ? video.play() : video.pause()));
 by("place").addEventListener("input", (event) => (video.currentTime = event.target.value));
-by("opacity").addEventListener("input", draw);
+by("opacity").addEventListener("input", () => times.length && draw());
 video.addEventListener("seeking", () => (isNew = true)); // also where it begins again
 for (const event of ["play", "pause"]) {
   video.addEventListener(event, () => (by("play").textContent = video.paused ? "Play" : "Pause"));
