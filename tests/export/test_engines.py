@@ -229,6 +229,8 @@ def test_an_engine_that_cannot_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         ({"engine": "openvino", "device": "abacus"}, "device is 'abacus': openvino has cpu"),
         ({"engine": "onnxruntime", "device": "abacus"}, "onnxruntime has .*cpu"),
         ({"device": "abacus"}, "device is 'abacus': jax has cpu"),
+        ({"engine": "openvino", "products": "highest"}, "products and attention are for jax"),
+        ({"engine": "onnxruntime", "attention": "chunked"}, "leave them out with onnxruntime"),
     ):
         with pytest.raises(UserError, match=told):
             segmenter(**wrong)

@@ -204,3 +204,9 @@ def test_8_bits_are_refused_elsewhere(model, tmp_path: Path) -> None:
     clips = [np.zeros((1, *SIZE, 3), np.uint8)]
     with pytest.raises(UserError, match="8 bits are for format openvino"):
         export(model, tmp_path / "network", calibration=clips)
+
+
+def test_a_device_that_is_not_there_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "export.json").write_text('{"format": "stablehlo", "file": "program.stablehlo"}')
+    with pytest.raises(ValueError, match="device is 'abacus': choose one of cpu"):
+        runner.Network(tmp_path, device="abacus")

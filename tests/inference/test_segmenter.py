@@ -10,14 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import tmanet_jax
 from tests.made.small_videos import numbered, packet_positions, write_video
 from tests.made.tiny_weights import CLASSES, write_weights
+from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, numbered_classes
 from tmanet_jax.errors import UserError
+from tmanet_jax.export.engine import Computation
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import Segmenter, ahead
 from tmanet_jax.protocol import Protocol
@@ -52,6 +56,17 @@ def results(segmenter: Segmenter, frames: list[np.ndarray]) -> list[FrameResult]
 def assert_same(result: FrameResult, expected: FrameResult) -> None:
     np.testing.assert_array_equal(result.labels, expected.labels)
     np.testing.assert_array_equal(result.probabilities, expected.probabilities)
+
+
+def test_another_device_computes_a_copy_and_as_many_videos_as_gain_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = trained(small_config())
+    segmenter = Segmenter(model, CLASSES, computation=Computation(device="cpu"))
+    assert not any(leaf.committed for leaf in jax.tree.leaves(nnx.state(model)))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert segmenter.videos_at_once == 1
+    assert Segmenter(model, CLASSES).videos_at_once > 1
 
 
 def test_a_result_has_what_it_promises(

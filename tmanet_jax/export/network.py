@@ -42,6 +42,8 @@ class Network:
         self.about = json.loads((folder / "export.json").read_text())
         self.logits = np.zeros(0, np.float32)
         path, there = folder / self.about["file"], devices(self.about["format"])
+        if device and device not in there:
+            raise ValueError(f"device is {device!r}: choose one of {', '.join(there)}")
         chosen = there[device or next(iter(there))]
         self._begin: Begin = _ENGINES[self.about["format"]](path, precision, chosen)
         self._run = self._begin()

@@ -9,6 +9,7 @@ it by a kill, goes on where it was, and ends in the same files.
 import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -119,14 +120,16 @@ class _Failures:
 
 
 def _load(prediction: Prediction) -> Segmenter:
-    run = prediction.settings
+    run, computation = prediction.settings, _computation(prediction)
+    of_jax: dict[str, Any] = {}
+    if computation.engine == "jax":
+        of_jax = {"products": run.model.precision, "attention": run.model.attention}
     return Segmenter.load(
         prediction.checkpoint,
         align_corners=run.init.align_corners,
-        products=run.model.precision,
-        attention=run.model.attention,
         otherwise=run.evaluation.protocol,
-        **vars(_computation(prediction)),
+        **of_jax,
+        **vars(computation),
         **run.evaluation.told_fields(),
     )
 

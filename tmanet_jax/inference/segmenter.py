@@ -56,7 +56,7 @@ class Segmenter:
     """A network that segments the frames of videos, each with the memory of those before it.
 
     Args:
-        model: the network.
+        model: the network; on another device it is a copy that computes.
         classes: what it tells apart.
         protocol: how frames are segmented.
         computation: what computes; jax does so in the model's own precision.
@@ -75,7 +75,7 @@ class Segmenter:
         origin: Origin | None = None,
     ):
         self.classes = classes
-        self._model, self._origin = model, origin
+        self._model, self._origin, self._device = model, origin, computation.device
         protocol = protocol or Protocol()
         self._stream: FrameStream | EngineStream
         if computation.engine != "jax":
@@ -83,8 +83,9 @@ class Segmenter:
             return
         if computation.device is not None:
             computation.check_there()
-            device = devices("stablehlo")[computation.device]
-            nnx.update(model, jax.device_put(nnx.state(model), device))
+            graphdef, state = nnx.split(model)
+            there = devices("stablehlo")[computation.device]
+            model = nnx.merge(graphdef, jax.device_put(state, there))
         self._stream = FrameStream(model, protocol)
 
     @property
@@ -147,6 +148,8 @@ class Segmenter:
             if value not in _CHOICES[name]:
                 raise UserError(f"{name} is {value!r}: choose one of {list(_CHOICES[name])}.")
         computation = Computation(engine, precision or "float32", calibrate, device)
+        if engine != "jax" and (products, attention) != ("default", "auto"):
+            raise UserError(f"products and attention are for jax: leave them out with {engine}.")
         loaded = load.load_model(
             path,
             align_corners=align_corners,
@@ -218,8 +221,8 @@ class Segmenter:
     @property
     def videos_at_once(self) -> int:
         """How many videos gain by going through the network together."""
-        is_on_accelerator = isinstance(self._stream, FrameStream) and jax.default_backend() != "cpu"
-        return _VIDEOS_ON_ACCELERATOR if is_on_accelerator else 1
+        by_jax, where = isinstance(self._stream, FrameStream), self._device or jax.default_backend()
+        return _VIDEOS_ON_ACCELERATOR if by_jax and where != "cpu" else 1
 
     def segment(
         self, videos: Sequence["Video"]

@@ -19,7 +19,7 @@ class StreamClipSegmenter:
 
     Args:
         stream: the network, with memory frames one frame apart.
-        config: how frames are segmented, in one view.
+        config: how frames are segmented, in one view; how many at a time is jax's alone.
 
     Raises:
         UserError: the settings ask for several views.
