@@ -3,8 +3,11 @@
 import base64
 import contextlib
 import http.server
+import importlib.util
 import io
 import json
+import runpy
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -23,7 +26,7 @@ from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
-from tmanet_jax.export import web_runtime
+from tmanet_jax.export import web, web_runtime
 from tmanet_jax.export.page import serve
 from tmanet_jax.export.program import program_of
 from tmanet_jax.export.verify import agreement_of, calls_of
@@ -291,6 +294,25 @@ def test_without_npm_or_its_network_what_to_do_is_told(
     npm.chmod(0o755)
     with pytest.raises(UserError, match=r"npm cannot fetch .* \(npm error code EAI_AGAIN\)"):
         web_runtime.runtime_files("")
+
+
+def test_without_onnx_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched(source: str) -> dict[str, bytes]:
+        raise AssertionError("npm was asked")
+
+    monkeypatch.setattr(web, "runtime_files", fetched)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="Format onnx needs onnxruntime and onnx"):
+        model = untrained(small_config())
+        export_page(model, CLASSES, Protocol(), tmp_path / "site", size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("port", ["abc", "99999", "-1"])
+def test_a_port_that_is_none_is_told(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["serve.py", port])
+    with pytest.raises(SystemExit, match=f"PORT is '{port}': choose a whole number"):
+        runpy.run_path(serve.__file__, run_name="__main__")
 
 
 def test_the_command_refuses_what_a_page_cannot_do(tmp_path: Path) -> None:

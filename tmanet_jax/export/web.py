@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import folder_in_place
-from tmanet_jax.export.folder import export_network
+from tmanet_jax.export.folder import check_installed, export_network
 from tmanet_jax.export.verify import Agreement
 from tmanet_jax.export.web_runtime import PACKAGE, runtime_files
 from tmanet_jax.models.tmanet import TMANet
@@ -59,6 +59,7 @@ def export_page(
     Raises:
         UserError: the runtime is not to be had, or as of `export_network` with format onnx.
     """
+    check_installed("onnx")
     with folder_in_place(output) as folder:
         files = runtime_files(runtime)
         shutil.copytree(

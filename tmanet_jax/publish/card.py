@@ -9,6 +9,7 @@ from flax import nnx
 
 from tmanet_jax.data.classes import NUMBERED
 from tmanet_jax.errors import counted
+from tmanet_jax.models.resnet import Frozen
 from tmanet_jax.publish.story import Metrics, Scores, Story, Training
 from tmanet_jax.weights.load import LoadedModel
 
@@ -97,7 +98,7 @@ def _about(network: LoadedModel) -> str:
     config, classes = network.model.config, network.classes
     of = "" if classes.name == NUMBERED else f" of {classes.name}"
     num_memory = config.head.num_memory
-    parameters = jax.tree.leaves(nnx.state(network.model, nnx.Param))
+    parameters = jax.tree.leaves(nnx.state(network.model, nnx.Any(nnx.Param, Frozen)))
     return _ABOUT.format(
         classes=f"{counted(classes.num_classes, 'class')}{of}",
         memory=f"with a memory of {counted(num_memory, 'frame')}" if num_memory else "by itself",

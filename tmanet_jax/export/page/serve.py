@@ -43,12 +43,15 @@ def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
+    told = sys.argv[1] if len(sys.argv) > 1 else "8000"
+    if not (told.isascii() and told.isdecimal() and int(told) < 2**16):
+        sys.exit(f"PORT is {told!r}: choose a whole number from 1024 to 65535.")
+    port = int(told)
     try:
         with server(Path(__file__).parent, port) as running:
-            print(f"http://localhost:{port} (Ctrl-C ends)")
+            print(f"http://localhost:{running.server_port} (Ctrl-C ends)")
             running.serve_forever()
     except OSError as error:
-        sys.exit(f"Port {port}: {error.strerror}. Choose another: python serve.py {port + 1}")
+        sys.exit(f"Port {port}: {error.strerror}. Choose another, from 1024 to 65535.")
     except KeyboardInterrupt:
         pass
