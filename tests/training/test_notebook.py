@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests import processes
 from tests.made import tiny_runs
 from tests.made.small_videos import numbered, write_video
 from tmanet_jax.errors import UserError
+from tmanet_jax.training import loop
 from tmanet_jax.weights import files
 
 README = (processes.PROJECT / "README.md").read_text()
@@ -86,6 +88,34 @@ def test_a_run_that_was_ended_goes_on(tiny: dict[str, Any], tmp_path: Path) -> N
     assert again is not None
     np.testing.assert_array_equal(again.confusion_CxC, whole.evaluation.confusion_CxC)
     assert tuple(clips) == again.clip_ids
+
+
+def test_a_run_that_is_ended_when_its_checkpoint_is_scored_trains_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fields = {"num_steps": 8, "eval.every": 4}
+    run = mock.MagicMock(
+        settings=tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", fields)
+    )
+    run.log.stops, run.checkpoints.mean_iou.return_value = False, None
+
+    def scored(*_: object) -> str:
+        run.log.stops = True
+        return "scores"
+
+    monkeypatch.setattr(loop, "_score", scored)
+    monkeypatch.setattr(loop, "_Stepper", mock.Mock(side_effect=AssertionError("it trains")))
+    state = mock.Mock(step=4)
+    assert loop._train_to_the_end(run, state) == (state, "scores")
+
+
+def test_bad_settings_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    fields = {"data.render": False, "data.dir": tmp_path / "none"}
+    config = processes.PROJECT / "configs" / "demo.py"
+    with pytest.raises(UserError, match="none"):
+        tmanet_jax.train(tmanet_jax.read_settings(config, fields))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_missing_or_wrong_is_named() -> None:

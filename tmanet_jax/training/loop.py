@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
+import uuid
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -91,7 +92,8 @@ def train(
         Stopped: the process was told to stop, and a checkpoint is written.
     """
     clock = RunClock()
-    workdir = Path(tempfile.mkdtemp(prefix="tmanet-") if workdir is None else workdir)
+    new = Path(tempfile.gettempdir(), f"tmanet-{uuid.uuid4().hex}")  # not made by bad input
+    workdir = new if workdir is None else Path(workdir)
     check_path(workdir)
     mesh = make_mesh(config=settings.mesh)
     part = batch_part(mesh)
@@ -187,6 +189,8 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     settings, first = run.settings, int(state.step)
     ends_unscored = _is_scored_after(first, settings) and run.checkpoints.mean_iou(first) is None
     evaluation = _score(run, state, first) if ends_unscored else None
+    if evaluation is not None and run.log.stops:
+        return state, evaluation
     watch = LossWatch(
         run.splits.train,
         run.checkpoints,
