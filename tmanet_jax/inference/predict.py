@@ -53,9 +53,10 @@ def _predict(prediction: Prediction, failures: "_Failures", view: LiveView | Non
     for one in prediction.inputs:
         with failures.of(one):
             prints[one] = fingerprint_input(one.source)
-    weights_print = fingerprint_weights(
-        prediction.checkpoint, prediction.settings.init.align_corners
-    )
+    weights_print = ""
+    if prediction.output is not None:  # whose manifest names them
+        align_corners = prediction.settings.init.align_corners
+        weights_print = fingerprint_weights(prediction.checkpoint, align_corners)
     segmenter = _load(prediction)
     tqdm.write(prediction.settings.evaluation.compared_with(segmenter.protocol))
     how = f"{segmenter.protocol}, {_computation_in_words(prediction)}"
