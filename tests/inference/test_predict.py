@@ -23,6 +23,7 @@ from tests.made.tiny_weights import CLASSES, write_weights
 from tmanet_jax.errors import Stopped, UserError
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.predict import predict
+from tmanet_jax.inference.prediction import Prediction
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.protocol import Protocol
@@ -395,7 +396,16 @@ def test_bad_input_is_told(weights: Path, tmp_path: Path) -> None:
         ({"on_error": "panic"}, "--on-error"),
         ({"sound": "loud"}, "--sound"),
         ({"memory_stride": 0}, "memory_stride"),
+        ({"serve": 70000}, "--serve is 70000: choose a port"),
     ):
         with pytest.raises(UserError, match=message):
             asked(weights, "a.mp4", tmp_path / "out", **options)
+    missing: tuple[tuple[tuple[str, ...], Path | None], ...] = (
+        ((), tmp_path),
+        (("",), tmp_path),
+        (("a.mp4",), None),
+    )
+    for source, output in missing:
+        with pytest.raises(UserError, match="Say what to segment and where to"):
+            Prediction(checkpoint=weights, source=source, output=output)
     assert not (tmp_path / "out").exists()

@@ -20,6 +20,7 @@ OnError = Literal["keep", "stop"]
 SoundChoice = Literal["keep", "none"]
 
 _VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".gif")
+_HIGHEST_PORT = 65535
 
 
 class Input(NamedTuple):
@@ -49,6 +50,9 @@ class Prediction:
         settings: how the network computes, and how frames are segmented where weights do not say.
         computation: what computes; None: jax, as the settings say.
         serve: port of this machine at which a browser sees the newest overlay; 0: any.
+
+    Raises:
+        UserError: there is nothing to segment or nowhere to show it, or a value cannot be.
     """
 
     checkpoint: Path
@@ -61,6 +65,31 @@ class Prediction:
     computation: Computation | None = None
     serve: int | None = None
 
+    def __post_init__(self) -> None:
+        if not self._told or "" in self._told or (self.output is None and self.serve is None):
+            raise UserError("Say what to segment and where to: --input=drive.mp4 --output=out.")
+        if not self.formats or any(name not in get_args(Format) for name in self.formats):
+            choices = ", ".join(get_args(Format))
+            found = ",".join(self.formats)
+            raise UserError(f"--format is {found!r}: choose one or several of {choices}.")
+        for option, value, kind in (
+            ("--on-error", self.on_error, OnError),
+            ("--sound", self.sound, SoundChoice),
+        ):
+            if value not in get_args(kind):
+                raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
+        if self.serve is not None and not 0 <= self.serve <= _HIGHEST_PORT:
+            raise UserError(f"--serve is {self.serve}: choose a port, 0 to {_HIGHEST_PORT}.")
+        if self.output and self.output.suffix.lower() in (*_VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
+            raise UserError(
+                f"--output is a folder, and {self.output} is a file's name: "
+                f"--output={self.output.stem} gets {outputs.VIDEO_FILE}."
+            )
+
+    @property
+    def _told(self) -> tuple[str | int, ...]:
+        return self.source if isinstance(self.source, tuple) else (self.source,)
+
     @functools.cached_property
     def inputs(self) -> tuple[Input, ...]:
         """What is segmented, and into which folders.
@@ -68,8 +97,7 @@ class Prediction:
         Raises:
             UserError: two would be written to one folder, or several shown in one picture.
         """
-        told = self.source if isinstance(self.source, tuple) else (self.source,)
-        inputs = _inputs(told, self.output)
+        inputs = _inputs(self._told, self.output)
         if self.serve is not None and len(inputs) > 1:
             raise UserError(f"--serve shows one input, not {len(inputs)}: give one --input.")
         return inputs
@@ -82,9 +110,9 @@ def prediction_of(
     checkpoint: str,
     sources: Sequence[str],
     output: str,
-    formats: list[str],
-    on_error: str,
-    sound: str,
+    formats: Sequence[Format],
+    on_error: OnError,
+    sound: SoundChoice,
     memory_stride: int | None,
     scale: str | None,
     computation: Computation | None = None,
@@ -95,40 +123,22 @@ def prediction_of(
     Raises:
         UserError: something is missing, or has a value that it cannot have.
     """
-    if not all(sources) or not sources or not (output or serve is not None):
-        raise UserError("Say what to segment and where to: --input=drive.mp4 --output=out.")
-    _check_choices(formats, on_error, sound)
-    if Path(output).suffix.lower() in (*_VIDEO_SUFFIXES, *PICTURE_SUFFIXES):
-        raise UserError(
-            f"--output is a folder, and {output} is a file's name: --output={Path(output).stem} "
-            f"gets {outputs.VIDEO_FILE}."
-        )
     evaluation = settings.evaluation.told_besides(
         memory_stride=memory_stride, scale=None if scale is None else parse_scale(scale)
     )
-    return Prediction(
+    prediction = Prediction(
         settings=dataclasses.replace(settings, evaluation=evaluation),
-        checkpoint=hub.fetched(checkpoint) if checkpoint else load.weights_of_run(workdir),
+        checkpoint=Path(checkpoint),
         source=tuple(_source(source) for source in sources),
         output=Path(output) if output else None,
-        formats=tuple(name for name in get_args(Format) if name in formats),
-        on_error="stop" if on_error == "stop" else "keep",
-        sound="none" if sound == "none" else "keep",
+        formats=tuple(formats),
+        on_error=on_error,
+        sound=sound,
         computation=computation,
         serve=serve,
     )
-
-
-def _check_choices(formats: list[str], on_error: str, sound: str) -> None:
-    if not formats or any(name not in get_args(Format) for name in formats):
-        choices = ", ".join(get_args(Format))
-        raise UserError(f"--format is {','.join(formats)!r}: choose one or several of {choices}.")
-    for option, value, kind in (
-        ("--on-error", on_error, OnError),
-        ("--sound", sound, SoundChoice),
-    ):
-        if value not in get_args(kind):
-            raise UserError(f"{option} is {value!r}: choose {' or '.join(get_args(kind))}.")
+    found = hub.fetched(checkpoint) if checkpoint else load.weights_of_run(workdir)
+    return dataclasses.replace(prediction, checkpoint=found)
 
 
 def _source(told: str) -> str | int:
