@@ -1,5 +1,6 @@
 """Written videos: their frames, times and sound come back, and a browser would play them."""
 
+import ctypes
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tmanet_jax.video.read import open_video
 from tmanet_jax.video.writer import PartWriter, join
 
 TIME_BASE = Fraction(1, 1000)
+M_PERTURB = -6
+"""Of glibc's mallopt: what new memory is filled with, as the complement of a byte; 0: nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +54,24 @@ def test_frames_and_their_times_come_back(tmp_path: Path, count: int) -> None:
     numbers, seconds = read(tmp_path / "out.mp4")
     assert numbers == list(range(count))
     np.testing.assert_allclose(seconds, np.array(times) / 1000, atol=1e-4)
+
+
+def test_no_byte_depends_on_what_memory_held_before(tmp_path: Path) -> None:
+    """It did on CPUs with AVX-512, in frames of 33 blocks a row."""
+    mallopt = ctypes.CDLL(None).mallopt
+    contents = []
+    try:
+        for complement in (255, 1):
+            assert mallopt(M_PERTURB, complement)
+            folder = tmp_path / str(complement)
+            writer = PartWriter(folder, rate=Fraction(10), time_base=TIME_BASE)
+            for number in range(4):
+                small_HxWx3 = numbered(7 * number, (64, 48))
+                writer.write(small_HxWx3.repeat(11, axis=0).repeat(11, axis=1), 100 * number)
+            contents.append((folder / "000000.nut").read_bytes())
+    finally:
+        mallopt(M_PERTURB, 0)
+    assert contents[0] == contents[1]
 
 
 def test_a_browser_would_play_it(tmp_path: Path) -> None:

@@ -23,9 +23,16 @@ from tmanet_jax.video.sound import Sound, copied, ways_to_keep
 
 PART_FRAMES = 120
 
-_ENCODER = {"crf": "20", "preset": "veryfast", "bf": "0", "threads": "2"}
-"""Without B-frames a packet is decoded when it is shown, so that parts follow seamlessly; the
-number of threads decides bits of the result, and must not depend on the machine."""
+_ENCODER = {
+    "crf": "20",
+    "preset": "veryfast",
+    "bf": "0",
+    "threads": "2",
+    "x264-params": "cpu-independent=1",
+}
+"""Without B-frames a packet is decoded when it is shown, so that parts follow seamlessly. Number of
+threads and CPU must not decide bits of the result; nor must what memory held before, which x264's
+AVX-512 code reads where a row of 16-pixel blocks is not a multiple of 16 of them."""
 _LAST = "last.nut"
 _BT709 = 1
 _LIMITED_RANGE = 1
