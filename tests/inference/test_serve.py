@@ -243,6 +243,10 @@ def test_the_page_in_a_browser(watch: Callable[..., Any]) -> None:
             assert grounds == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 21, 21)"}
             assert page.get_log("browser") == []
             assert all(url.startswith((address, "data:")) for url in requests(page))
+            script(page, "document.dispatchEvent(new Event('visibilitychange'))")
+            until(lambda: f"{address}frames" in requests(page))  # it connects again
+            first = view.screenshot_as_png
+            until(lambda: view.screenshot_as_png != first)
 
     watch(look)
 
