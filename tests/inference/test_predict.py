@@ -400,12 +400,7 @@ def test_bad_input_is_told(weights: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             asked(weights, "a.mp4", tmp_path / "out", **options)
-    missing: tuple[tuple[tuple[str, ...], Path | None], ...] = (
-        ((), tmp_path),
-        (("",), tmp_path),
-        (("a.mp4",), None),
-    )
-    for source, output in missing:
+    for told, output in (((), tmp_path), (("",), tmp_path), (("a.mp4",), None)):
         with pytest.raises(UserError, match="Say what to segment and where to"):
-            Prediction(checkpoint=weights, source=source, output=output)
+            Prediction(checkpoint=weights, source=told, output=output)
     assert not (tmp_path / "out").exists()
