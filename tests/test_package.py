@@ -167,6 +167,7 @@ def test_a_network_is_made_and_used_without_the_checkout(programs: Path, tmp_pat
     [
         (["--config=cityscapes"], 2, "tmanet prepare cityscapes --source=DIR"),
         (["--config=citiscapes"], 2, "Did you mean --config=cityscapes?"),
+        (["prepare", "--help"], 0, "tmanet prepare cityscapes|camvid|"),
         (["prepare", "citiscapes"], 2, "tmanet prepare cityscapes|camvid|"),
         (["prepare", "folder", "--help"], 0, "tmanet prepare folder --source=DIR --out=DIR"),
         (["--help"], 0, "\n  prepare "),

@@ -7,6 +7,7 @@ from tmanet_jax.errors import UserError, ends_with_message, tell_interrupts
 from tmanet_jax.program import FOLDER
 
 PREPARATIONS = ("cityscapes", "camvid", "vspw", "kitti_step", "folder", "synthetic", "browse")
+_PREPARE = f"tmanet prepare {'|'.join(PREPARATIONS)} --help"
 _BESIDES = f"""
 besides (tmanet WORD --help):
   prepare      writes clip records, or shows them: {", ".join(PREPARATIONS)}
@@ -27,9 +28,11 @@ def main() -> int:
     match sys.argv[1:]:
         case ["prepare", name, *words] if name in PREPARATIONS:
             return importlib.import_module(f"data_prep.{name}").main(words)
+        case ["prepare", "--help" | "-h"]:
+            print(_PREPARE)
+            return 0
         case ["prepare", *_]:
-            names = "|".join(PREPARATIONS)
-            raise UserError(f"Prepare what? tmanet prepare {names} --help.")
+            raise UserError(f"Prepare what? {_PREPARE}")
         case ["weights", *words]:
             from tmanet_jax.weights import conversion
 
