@@ -349,34 +349,6 @@ def test_frames_of_changing_size(weights: Path, tmp_path: Path) -> None:
         assert labels.size == SIZE
 
 
-def test_two_inputs_or_networks_are_never_mixed(
-    weights: Path, video: Path, once: Path, tmp_path: Path
-) -> None:
-    predict(asked(weights, broken_folder(tmp_path / "frames", set()), tmp_path / "out"))
-    before = contents(tmp_path / "out")
-    other = write_weights(tmp_path / "other.safetensors", seed=1)
-    with pytest.raises(UserError, match="predictions of other input"):
-        predict(asked(weights, video, tmp_path / "out"))
-    with pytest.raises(UserError, match="predictions of other weights"):
-        predict(asked(other, tmp_path / "frames", tmp_path / "out"))
-    with pytest.raises(UserError, match="predictions of other settings"):
-        predict(asked(weights, tmp_path / "frames", tmp_path / "out", memory_stride=2))
-    with pytest.raises(UserError, match=r"predictions of other settings.*precision highest"):
-        predict(asked(weights, tmp_path / "frames", tmp_path / "out", precision="highest"))
-    assert contents(tmp_path / "out") == before
-    (tmp_path / "out" / "predict.json").unlink()
-    with pytest.raises(UserError, match="of nobody knows what"):
-        predict(asked(weights, tmp_path / "frames", tmp_path / "out"))
-    (tmp_path / "killed" / "segments").mkdir(parents=True)
-    with pytest.raises(UserError, match="killed holds segments of nobody knows what"):
-        predict(asked(weights, tmp_path / "frames", tmp_path / "killed"))
-    (tmp_path / "blocked").mkdir()
-    predict(asked(weights, tmp_path / "frames", tmp_path / "blocked", formats=["png"]))
-    (tmp_path / "blocked" / "labels").touch()
-    with pytest.raises(UserError, match="blocked cannot be written"):
-        predict(asked(weights, tmp_path / "frames", tmp_path / "blocked", formats=["labels"]))
-
-
 def test_bad_input_is_told(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "torn.mp4").write_bytes(bytes(1000))

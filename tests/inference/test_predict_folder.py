@@ -11,7 +11,7 @@ import av
 import pytest
 
 from tests.made.small_predictions import asked, broken_folder, contents
-from tests.made.small_videos import with_sound
+from tests.made.small_videos import numbered, with_sound, write_video
 from tests.made.tiny_weights import write_weights
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference import outputs
@@ -99,3 +99,30 @@ def test_the_output_is_a_folder(weights: Path, tmp_path: Path) -> None:
     for name in ("out.mp4", "out.PNG"):
         with pytest.raises(UserError, match=r"--output=out gets overlay\.mp4"):
             asked(weights, "a.mp4", tmp_path / name)
+
+
+def test_two_inputs_or_networks_are_never_mixed(weights: Path, tmp_path: Path) -> None:
+    predict(asked(weights, broken_folder(tmp_path / "frames", set()), tmp_path / "out"))
+    video = write_video(tmp_path / "a.mp4", map(numbered, range(2)), "libx264")
+    before = contents(tmp_path / "out")
+    other = write_weights(tmp_path / "other.safetensors", seed=1)
+    with pytest.raises(UserError, match="predictions of other input"):
+        predict(asked(weights, video, tmp_path / "out"))
+    with pytest.raises(UserError, match="predictions of other weights"):
+        predict(asked(other, tmp_path / "frames", tmp_path / "out"))
+    with pytest.raises(UserError, match="predictions of other settings"):
+        predict(asked(weights, tmp_path / "frames", tmp_path / "out", memory_stride=2))
+    with pytest.raises(UserError, match=r"predictions of other settings.*precision highest"):
+        predict(asked(weights, tmp_path / "frames", tmp_path / "out", precision="highest"))
+    assert contents(tmp_path / "out") == before
+    (tmp_path / "out" / "predict.json").unlink()
+    with pytest.raises(UserError, match="of nobody knows what"):
+        predict(asked(weights, tmp_path / "frames", tmp_path / "out"))
+    (tmp_path / "killed" / "segments").mkdir(parents=True)
+    with pytest.raises(UserError, match="killed holds segments of nobody knows what"):
+        predict(asked(weights, tmp_path / "frames", tmp_path / "killed"))
+    (tmp_path / "blocked").mkdir()
+    predict(asked(weights, tmp_path / "frames", tmp_path / "blocked", formats=["png"]))
+    (tmp_path / "blocked" / "labels").touch()
+    with pytest.raises(UserError, match="blocked cannot be written"):
+        predict(asked(weights, tmp_path / "frames", tmp_path / "blocked", formats=["labels"]))

@@ -1,7 +1,6 @@
 """Three lines from any source of frames to labels; threads end, and memory does not grow."""
 
 import dataclasses
-import itertools
 import subprocess
 import sys
 import threading
@@ -25,7 +24,6 @@ from tmanet_jax.export.engine import Computation
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import Segmenter, ahead
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.video.frames import open_frames
 from tmanet_jax.weights import load
 from tmanet_jax.weights.files import classes_of_number
 
@@ -362,14 +360,6 @@ def test_weight_files_name_their_classes(weights_file: Path, tmp_path: Path) -> 
     assert load.load_model(old)[1].names[4] == "class 4"
     load.save(tmp_path / "new.safetensors", load.load_model(old)[0], CLASSES)
     assert load.load_model(tmp_path / "new.safetensors")[1] == CLASSES
-
-
-def test_times_rise_whatever_the_file_says(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mkv", map(numbered, range(4)), "libx264", rate=30)
-    with open_frames(path) as source:
-        times = [frame.pts for frame in source.frames]
-    assert times[0] == 0
-    assert all(a is not None and b is not None and a < b for a, b in itertools.pairwise(times))
 
 
 MEMORY = """

@@ -1,6 +1,7 @@
 """Sources of frames beside files and folders: pictures, pipes, addresses; and what is none."""
 
 import http.server
+import itertools
 import os
 import threading
 from collections.abc import Iterator
@@ -93,3 +94,11 @@ def test_pixel_aspect_and_hdr_are_known(tmp_path: Path, caplog: pytest.LogCaptur
 def test_what_is_no_source_is_told(source: FrameSource) -> None:
     with pytest.raises(UserError, match=r"source of frames|A frame is an array|nothing to segment"):
         read(source)
+
+
+def test_times_rise_whatever_the_file_says(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", map(numbered, range(4)), "libx264", rate=30)
+    with open_frames(path) as source:
+        times = [frame.pts for frame in source.frames]
+    assert times[0] == 0
+    assert all(a is not None and b is not None and a < b for a, b in itertools.pairwise(times))
