@@ -34,6 +34,7 @@ import numpy as np
 
 from data_prep import command
 from data_prep.data_set import (
+    UNLABELLED_SPLIT,
     DataSet,
     FoundSplit,
     LabelledVideo,
@@ -59,7 +60,6 @@ from tmanet_jax.errors import UserError, abridged
 _SUFFIX = "_leftImg8bit.png"
 _QUERIES, _SEQUENCE = "leftImg8bit", "leftImg8bit_sequence"
 _LABELS, _PRIVATE_LABELS = "gtFine", "gtFine_19"
-_UNLABELLED_SPLIT = "test"
 _LARGEST_GAP = 30
 """A snippet has 30 frames: after a longer gap comes another one of the same city and sequence."""
 
@@ -168,7 +168,7 @@ class Cityscapes(DataSet):
             ids = {query.id for found in videos.values() for v in found for query in v.queries}
             notes[splits[-1]] += _groups_of_nothing(group_of.keys() - ids)
         return {
-            split: FoundSplit(videos[split], split != _UNLABELLED_SPLIT, notes[split])
+            split: FoundSplit(videos[split], split != UNLABELLED_SPLIT, notes[split])
             for split in splits
         }
 
@@ -178,7 +178,7 @@ class Cityscapes(DataSet):
         tree, queries_in = self.tree, f"{self._queries}/{split}"
         cities = tree.folders(queries_in)
         self._check_folders(split, cities, options)
-        labelled = split != _UNLABELLED_SPLIT
+        labelled = split != UNLABELLED_SPLIT
         labels_in = f"{self._labels}/{split}" if self._labels else _labels_folder(tree, split)
         for city in sorted({*cities, *(tree.folders(labels_in) if labelled else ())}):
             folder = _CityFolder(

@@ -43,6 +43,9 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
 
+UNLABELLED_SPLIT = "test"
+"""Its labels are the data set's server's alone."""
+
 _MOST_FRAMES = 1000
 """Of a memory range, and of a frame stride."""
 

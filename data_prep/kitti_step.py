@@ -24,6 +24,7 @@ import numpy as np
 
 from data_prep import command
 from data_prep.data_set import (
+    UNLABELLED_SPLIT,
     DataSet,
     FoundSplit,
     LabelledVideo,
@@ -38,7 +39,6 @@ from data_prep.source import SourceFile
 from tmanet_jax.data.classes import CITYSCAPES
 
 _FRAMES_OF_KITTI = {"train": "training", "val": "training", "test": "testing"}
-_UNLABELLED_SPLIT = "test"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class KittiStep(DataSet):
         return {split: self._split(split) for split in splits}
 
     def _split(self, split: str) -> FoundSplit:
-        labelled = split != _UNLABELLED_SPLIT
+        labelled = split != UNLABELLED_SPLIT
         frames_in, labels_in = self._folder_of_frames(split), f"panoptic_maps/{split}"
         sequences = self.tree.folders(labels_in if labelled else frames_in)
         if not sequences:

@@ -31,6 +31,7 @@ from PIL import Image
 
 from data_prep import command
 from data_prep.data_set import (
+    UNLABELLED_SPLIT,
     DataSet,
     FoundSplit,
     LabelledVideo,
@@ -50,7 +51,6 @@ from tmanet_jax.errors import UserError
 
 _CLASSES = "label_num_dic_final.json"
 _OTHERS = 0
-_UNLABELLED_SPLIT = "test"
 _NO_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow may raise."""
 
@@ -164,7 +164,7 @@ class Vspw(DataSet):
         return {split: self._split(split) for split in splits}
 
     def _split(self, split: str) -> FoundSplit:
-        labelled = split != _UNLABELLED_SPLIT
+        labelled = split != UNLABELLED_SPLIT
         videos = [self._video(name, labelled) for name in _listed(self.tree, split)]
         if not any(isinstance(query, Query) for video in videos for query in video.queries):
             raise WrongSourceError(

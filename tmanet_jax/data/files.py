@@ -1,11 +1,13 @@
 """Files and folders: written whole, or why not; locked; hidden from readers."""
 
 import contextlib
+import csv
 import errno
 import fcntl
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tmanet_jax.errors import UserError
@@ -30,6 +32,13 @@ _LEFT_BY_SYSTEMS = {
     *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"),
     *("@eadir", "$recycle.bin", "system volume information"),
 }
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """The rows as a table of comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def is_hidden(name: str) -> bool:

@@ -1,15 +1,13 @@
 """The folder of a published network, and the mode `publish` of run.py."""
 
-import csv
 import dataclasses
-import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.files import folder_in_place
+from tmanet_jax.data.files import csv_text, folder_in_place
 from tmanet_jax.errors import UserError
 from tmanet_jax.publish.card import card
 from tmanet_jax.publish.story import Story, story_of
@@ -81,9 +79,5 @@ def _about(network: LoadedModel, story: Story) -> dict[str, Any]:
 
 
 def _classes_csv(classes: ClassSet) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("name", "red", "green", "blue"))
-    for name, colour in zip(classes.names, classes.palette_Cx3, strict=True):
-        writer.writerow((name, *colour))
-    return text.getvalue()
+    rows = zip(classes.names, classes.palette_Cx3, strict=True)
+    return csv_text([("name", "red", "green", "blue"), *((name, *colour) for name, colour in rows)])

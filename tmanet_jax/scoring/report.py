@@ -1,9 +1,7 @@
 """What an evaluation leaves in the workdir: tables, pictures, and a page with all of it."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import re
@@ -16,7 +14,7 @@ import numpy as np
 
 from tmanet_jax import pictures
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.files import write_whole
+from tmanet_jax.data.files import csv_text, write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.run_file import CONFIG_FILE, METRICS_FILE, PICTURES_DIR
 from tmanet_jax.scoring.clips import SegmentedClip
@@ -177,7 +175,7 @@ def confusion_csv(evaluation: Evaluation) -> str:
     """Pixels: labels in rows, predictions in columns."""
     names = evaluation.classes.names
     rows = zip(names, evaluation.confusion_CxC.tolist(), strict=True)
-    return _csv([("label", *names), *((name, *pixels) for name, pixels in rows)])
+    return csv_text([("label", *names), *((name, *pixels) for name, pixels in rows)])
 
 
 def classes_csv(evaluation: Evaluation) -> str:
@@ -188,13 +186,7 @@ def classes_csv(evaluation: Evaluation) -> str:
         (name, *("" if math.isnan(column[index]) else float(column[index]) for column in columns))
         for index, name in enumerate(evaluation.classes.names)
     ]
-    return _csv([("class", "IoU", "Acc", "Dice", "frequency"), *rows])
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    return csv_text([("class", "IoU", "Acc", "Dice", "frequency"), *rows])
 
 
 def table(assessed: Assessment) -> str:
