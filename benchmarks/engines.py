@@ -194,8 +194,7 @@ def side_of(network: Workload, computation: Computation, frames: Sequence[np.nda
             return FrameStream(model, protocol)
         return EngineStream(model, network.classes, protocol, computation)
 
-    new_stream().start(1, (height, width))  # an export is written
-    state = new_stream().start(1, (height, width))  # and read where it is kept
+    state = new_stream().start(1, (height, width))  # an export is written
     if isinstance(state, StreamState):
         on_disk = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model)))
     else:

@@ -195,13 +195,16 @@ class EngineStream:
             _LOGGER.warning(f"{agreement}.")
 
         in_bfloat16 = self._computation.precision == "bfloat16"
-        return cache.kept(
-            self._name(batch_size, size, calibration),
+        name = self._name(batch_size, size, calibration)
+        network = cache.kept(
+            name,
             write,
             lambda folder: Network(
                 folder, "bfloat16" if in_bfloat16 else "float32", self._computation.device
             ),
         )
+        network.folder = cache.DIRECTORY / name  # read before it got there, if it is new
+        return network
 
     @functools.cached_property
     def _weights(self) -> bytes:

@@ -32,7 +32,10 @@ def calibration_clips(source: CalibrationSource, size: tuple[int, int]) -> list[
         UserError: the source cannot be read, or has no whole frame.
     """
     if isinstance(source, str | os.PathLike) and has_records(source):
-        clips = _clips_of_records(_calibration_records(source))
+        clips = [
+            resized_frames(clip_SxHxWx3, Size(*size))
+            for clip_SxHxWx3 in _clips_of_records(_calibration_records(source))
+        ]
     else:
         with open_frames(source) as frames:
             whole = (frame.pixels_HxWx3 for frame in frames.frames)
@@ -44,7 +47,7 @@ def calibration_clips(source: CalibrationSource, size: tuple[int, int]) -> list[
         clips = [np.concatenate(resized)] if resized else []
     if not clips:
         raise UserError(f"There is no whole frame to calibrate on in {source}.")
-    return [resized_frames(clip_SxHxWx3, Size(*size)) for clip_SxHxWx3 in clips]
+    return clips
 
 
 def calibration_in_words(source: CalibrationSource) -> str:
