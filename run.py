@@ -45,8 +45,8 @@ from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
 from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
 from tmanet_jax.export.command import FORMATS, export_weights
-from tmanet_jax.export.engine import Computation, Engine, Precision
 from tmanet_jax.export.folder import AnySize
+from tmanet_jax.inference.engine import Computation, Engine, Precision
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.prediction import prediction_of
 from tmanet_jax.parallel import distributed

@@ -24,6 +24,7 @@ ORDER = """
     tmanet_jax.training.loggers tmanet_jax.training.optimizer
     tmanet_jax.settings tmanet_jax.workdir tmanet_jax.command_line tmanet_jax.inputs
     tmanet_jax.inference.windows tmanet_jax.inference.stream tmanet_jax.export
+    tmanet_jax.inference.engine
     tmanet_jax.publish
     tmanet_jax.inference
     tmanet_jax.scoring

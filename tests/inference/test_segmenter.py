@@ -20,7 +20,7 @@ from tests.made.tiny_weights import CLASSES, write_weights
 from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, numbered_classes
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.engine import Computation
+from tmanet_jax.inference.engine import Computation
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import Segmenter, ahead
 from tmanet_jax.protocol import Protocol

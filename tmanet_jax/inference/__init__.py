@@ -1,1 +1,1 @@
-"""Inference: windows over whole frames, and evaluation of a set of clips."""
+"""Inference: frames and videos segmented, by jax or by another engine, and what is written then."""

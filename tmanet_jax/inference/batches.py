@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.engine import EngineStream
+from tmanet_jax.inference.engine import EngineStream
 from tmanet_jax.inference.stream import PIXELS_AT_A_TIME, FrameStream, StreamOutput
 
 

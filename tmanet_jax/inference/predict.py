@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tmanet_jax.errors import Stopped, UserError, counted
-from tmanet_jax.export.engine import Computation
+from tmanet_jax.inference.engine import Computation
 from tmanet_jax.inference.job import Job, done, open_job
 from tmanet_jax.inference.outputs import Manifest, fingerprint_weights
 from tmanet_jax.inference.prediction import Input, Prediction

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.engine import Computation
 from tmanet_jax.inference import outputs
+from tmanet_jax.inference.engine import Computation
 from tmanet_jax.protocol import parse_scale
 from tmanet_jax.settings import Settings
 from tmanet_jax.video.frames import PICTURE_SUFFIXES, videos_of_glob

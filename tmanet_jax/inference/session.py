@@ -9,7 +9,7 @@ import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.export.engine import EngineStream
+from tmanet_jax.inference.engine import EngineStream
 from tmanet_jax.inference.results import FrameResult, whole_result
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.video.frames import checked, numbered

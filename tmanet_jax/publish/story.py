@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tmanet_jax.data import strict_json
-from tmanet_jax.export.engine import Computation
+from tmanet_jax.inference.engine import Computation
 from tmanet_jax.protocol import EvalConfig, Origin, Protocol
 from tmanet_jax.run_file import CONFIG_FILE, METRICS_FILE, PICTURES_DIR, read_run_file
 

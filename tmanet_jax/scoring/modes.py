@@ -12,7 +12,7 @@ from flax import nnx
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.engine import Computation, EngineStream
+from tmanet_jax.inference.engine import Computation, EngineStream
 from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import local_mesh, to_default_device

@@ -7,7 +7,7 @@ import numpy as np
 
 from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.engine import EngineStream
+from tmanet_jax.inference.engine import EngineStream
 from tmanet_jax.inference.stream import FrameStream
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import SegmentedClip

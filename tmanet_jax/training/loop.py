@@ -15,7 +15,7 @@ from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints, check_pat
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import Stopped
-from tmanet_jax.export.engine import Computation
+from tmanet_jax.inference.engine import Computation
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (
     BatchPart,

@@ -24,9 +24,10 @@ from tests.models.test_tmanet import small_config, trained
 from tmanet_jax import settings
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
-from tmanet_jax.export import cache, engine
+from tmanet_jax.export import cache
 from tmanet_jax.export import network as runner
-from tmanet_jax.export.engine import Computation, Engine, EngineStream
+from tmanet_jax.inference import engine
+from tmanet_jax.inference.engine import Computation, Engine, EngineStream
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import load
 
