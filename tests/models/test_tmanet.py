@@ -14,7 +14,14 @@ from tests.made.small_networks import initialised
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
-from tmanet_jax.models.tmanet import AUX_HEAD, Logits, ModelConfig, TMANet, abstract_model
+from tmanet_jax.models.tmanet import (
+    AUX_HEAD,
+    Logits,
+    ModelConfig,
+    TMANet,
+    abstract_model,
+    num_parameters,
+)
 
 
 def small_config(num_memory: int = 2, **changes: Any) -> ModelConfig:
@@ -193,3 +200,11 @@ def test_what_is_frozen_has_no_gradient_and_keeps_its_statistics(
         if not np.array_equal(leaf[...], before[path])
     }
     assert moved == (set() if norm_eval else {("stages", 1), ("stages", 2), ("stages", 3)})
+
+
+def test_parameters_that_training_leaves_alone_are_counted_too() -> None:
+    counts = []
+    for frozen_stages in (-1, 2):
+        backbone = ResNetConfig(18, width=8, blocks=(1, 1, 1, 1), frozen_stages=frozen_stages)
+        counts.append(num_parameters(abstract_model(small_config(backbone=backbone))))
+    assert counts[0] == counts[1] > 0

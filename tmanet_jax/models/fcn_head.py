@@ -17,6 +17,7 @@ from tmanet_jax.fields import field
 from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.head import (
     HeadConfig,
+    MemorylessHead,
     channels_field,
     channels_of,
     chosen_features,
@@ -73,10 +74,8 @@ class FCNHeadConfig(HeadConfig):
         )
 
 
-class FCNHead(nnx.Module):
+class FCNHead(MemorylessHead):
     """Convolutions, dropout, classifier, on the query frame alone."""
-
-    align_corners: bool = True
 
     def __init__(
         self,
@@ -101,10 +100,6 @@ class FCNHead(nnx.Module):
         self.further_convs = nnx.List([conv(channels) for _ in range(config.num_convs - 1)])
         self.of_both = conv(in_channels + channels) if config.concat_input else None
         self.classifier = classifier_of(channels, config.num_classes, dtype, rngs)
-
-    def remember(self, features: Stages, position: int, *, train: bool) -> tuple[()]:
-        """Nothing."""
-        return ()
 
     def read(
         self,

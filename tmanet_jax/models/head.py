@@ -123,6 +123,16 @@ class HeadConfig(Checked, abc.ABC):
         return None
 
 
+class MemorylessHead(nnx.Module):
+    """What heads share that see the query frame alone."""
+
+    align_corners: bool = True
+
+    def remember(self, features: Stages, position: int, *, train: bool) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+
 def stages_with(channels: int, stage_channels: Sequence[int]) -> tuple[int, ...]:
     """The stages of so many channels, where tensors alone say which: the last one, or all."""
     for stages in ((4,), (3,), (2,), (1,), (1, 2, 3, 4)):

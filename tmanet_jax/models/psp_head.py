@@ -18,6 +18,7 @@ from tmanet_jax.fields import field
 from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.head import (
     HeadConfig,
+    MemorylessHead,
     channels_field,
     channels_of,
     chosen_features,
@@ -71,10 +72,8 @@ class PSPHeadConfig(HeadConfig):
         )
 
 
-class PSPHead(nnx.Module):
+class PSPHead(MemorylessHead):
     """Features beside their means over grids of several scales; on the query frame alone."""
-
-    align_corners: bool = True
 
     def __init__(
         self, in_channels: int, config: PSPHeadConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
@@ -88,10 +87,6 @@ class PSPHead(nnx.Module):
             in_channels + len(scales) * channels, channels, 3, dtype=dtype, rngs=rngs
         )
         self.classifier = classifier_of(channels, config.num_classes, dtype, rngs)
-
-    def remember(self, features: Stages, position: int, *, train: bool) -> tuple[()]:
-        """Nothing."""
-        return ()
 
     def read(
         self,

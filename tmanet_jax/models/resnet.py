@@ -201,7 +201,7 @@ class BasicBlock(nnx.Module):
         dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        channels, dilation = config.width * 2**stage, config.dilation(stage, block)
+        channels, dilation = config.inner_channels(stage), config.dilation(stage, block)
         stride = config.strides[stage] if block == 0 else 1
         self.conv1 = ConvNorm(
             in_channels, channels, 3, stride=stride, dilation=dilation, dtype=dtype, rngs=rngs

@@ -26,7 +26,7 @@ from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import Precision
 from tmanet_jax.models.memory_kernels import Attention
-from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.resnet import Frozen, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.parallel.sharding import spread_rows
 
@@ -261,6 +261,11 @@ class TMANet(nnx.Module):
             jax.tree.map(lambda x_BxSxhxwxC, slot=slot: x_BxSxhxwxC[:, slot], of_clips)
             for slot in range(s)
         ]
+
+
+def num_parameters(model: TMANet) -> int:
+    """How many numbers training may change, or leaves as they are where stages are frozen."""
+    return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Any(nnx.Param, Frozen))))
 
 
 def abstract_model(config: ModelConfig) -> TMANet:

@@ -4,12 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import jax
-from flax import nnx
-
 from tmanet_jax.data.classes import NUMBERED
 from tmanet_jax.errors import counted
-from tmanet_jax.models.resnet import Frozen
+from tmanet_jax.models.tmanet import num_parameters
 from tmanet_jax.publish.story import Metrics, Scores, Story, Training
 from tmanet_jax.weights.load import LoadedModel
 
@@ -98,12 +95,11 @@ def _about(network: LoadedModel) -> str:
     config, classes = network.model.config, network.classes
     of = "" if classes.name == NUMBERED else f" of {classes.name}"
     num_memory = config.head.num_memory
-    parameters = jax.tree.leaves(nnx.state(network.model, nnx.Any(nnx.Param, Frozen)))
     return _ABOUT.format(
         classes=f"{counted(classes.num_classes, 'class')}{of}",
         memory=f"with a memory of {counted(num_memory, 'frame')}" if num_memory else "by itself",
         backbone=config.backbone,
-        num_parameters=sum(array.size for array in parameters),
+        num_parameters=num_parameters(network.model),
         names=", ".join(classes.names),
     )
 

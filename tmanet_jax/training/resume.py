@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 from jax.sharding import Mesh
 
 from tmanet_jax.checkpoints.damage import steps_in
@@ -14,7 +13,7 @@ from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import counted
 from tmanet_jax.inputs import load_weights, random_model
-from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.tmanet import TMANet, num_parameters
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.optimizer import OptimizerConfig, make_schedule
 from tmanet_jax.training.recipe import Splits
@@ -25,10 +24,10 @@ from tmanet_jax.workdir import differences
 
 def introduction(model: TMANet, splits: Splits, mesh: Mesh, workdir: Path) -> str:
     """What a run is, for the log."""
-    num_params = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
     return (
-        f"TMANet with {num_params / 1e6:.2f} M parameters, T = {model.config.head.num_memory}, "
-        f"{model.config.dtype} at {model.config.precision} precision; "
+        f"TMANet with {num_parameters(model) / 1e6:.2f} M parameters, "
+        f"T = {model.config.head.num_memory}, {model.config.dtype} at {model.config.precision} "
+        "precision; "
         f"clips: {len(splits.train)} to train, {len(splits.scored)} to score; "
         f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}; workdir {workdir}"
     )
