@@ -43,7 +43,7 @@ from tmanet_jax.errors import UserError, counted
 from tmanet_jax.models.tmanet import blank_model
 from tmanet_jax.parallel.sharding import DATA_AXIS, check_batch_size, make_mesh
 from tmanet_jax.settings import Settings
-from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.setup import initial_state
 from tmanet_jax.training.step import compile_train_step
 
 MIB = 2**20

@@ -35,7 +35,7 @@ from tmanet_jax.errors import counted
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
-from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.setup import initial_state
 from tmanet_jax.training.step import TrainState, compile_train_step
 from tmanet_jax.weights.names import Tensors, to_tensors
 

@@ -21,7 +21,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.parallel.sharding import make_mesh, put_batch, replicated
 from tmanet_jax.settings import Settings
-from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.setup import initial_state
 from tmanet_jax.training.step import compile_train_step
 from tmanet_jax.weights.names import Tensors, to_tensors
 

@@ -23,7 +23,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, blank_model
 from tmanet_jax.parallel.sharding import make_mesh, replicated
-from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.setup import initial_state
 
 MODEL = ModelConfig()
 STREAM = DataStream(

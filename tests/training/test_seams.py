@@ -21,7 +21,7 @@ from tmanet_jax.parallel.sharding import make_mesh, put_batch
 from tmanet_jax.training.loggers import LOGGERS
 from tmanet_jax.training.logs import RunLog
 from tmanet_jax.training.optimizer import OPTIMIZERS, SCHEDULES, OptimizerConfig, make_schedule
-from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.setup import initial_state
 from tmanet_jax.training.step import TrainState, compile_train_step
 
 

@@ -21,12 +21,11 @@ from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.losses import Losses
 from tmanet_jax.models.tma_head import TMAHead, TMAHeadConfig
-from tmanet_jax.training import loop, resume
+from tmanet_jax.training import loop, setup
 from tmanet_jax.training.divergence import LossWatch
 from tmanet_jax.training.loop import train
 from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from tmanet_jax.training.recipe import class_weights
-from tmanet_jax.training.resume import beginning
+from tmanet_jax.training.setup import beginning, class_weights
 from tmanet_jax.training.step import StepMetrics, TrainState, if_finite
 from tmanet_jax.weights.load import InitConfig, LoadReport
 
@@ -168,11 +167,11 @@ def test_a_step_that_is_not_finite_changes_counters_alone(
 def test_a_file_of_weights_that_is_missing_is_told_before_any_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(resume, "random_model", lambda settings: pytest.fail("drawn"))
+    monkeypatch.setattr(setup, "random_model", lambda settings: pytest.fail("drawn"))
     fields = {f"init__{kind}": str(tmp_path / "none.safetensors")}
     run = settings.from_config(tiny_runs.config(tmp_path, **fields))
     with pytest.raises(UserError, match=r"no file of weights at .*none\.safetensors"):
-        resume.first_network(run, tmp_path / "run", numbered_classes(2))
+        setup.first_network(run, tmp_path / "run", numbered_classes(2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +188,7 @@ def test_a_doubt_about_labels_stands_in_the_log_of_a_run(
     plan = SplitPlan([RoadClip(0)], labelled=True)
     write_records(tmp_path / "records", CITYSCAPES, 3, {"train": plan, "val": plan})
     run = settings.from_config(tiny_runs.config(tmp_path / "records"))
-    monkeypatch.setattr(resume, "random_model", lambda settings: untrained(settings.model))
+    monkeypatch.setattr(setup, "random_model", lambda settings: untrained(settings.model))
 
     def stop(source: ClipRecords, power: float) -> None:
         raise UserError("What follows the messages is of no interest here.")

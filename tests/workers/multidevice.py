@@ -17,7 +17,7 @@ from tmanet_jax.inputs import open_split, random_model
 from tmanet_jax.parallel.sharding import MeshConfig, make_mesh, put_batch, replicated
 from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.scoring.evaluate import evaluate
-from tmanet_jax.training.recipe import initial_state
+from tmanet_jax.training.setup import initial_state
 from tmanet_jax.training.step import compile_train_step
 
 NUM_STEPS = 2

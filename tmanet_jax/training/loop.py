@@ -34,16 +34,18 @@ from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.training.divergence import LossWatch
 from tmanet_jax.training.logs import OnMetrics, Part, Progress, RunClock, RunLog, StepProfiler
 from tmanet_jax.training.optimizer import make_schedule
-from tmanet_jax.training.recipe import (
+from tmanet_jax.training.results import leave_weights
+from tmanet_jax.training.resume import going_on
+from tmanet_jax.training.setup import (
     Splits,
     class_weights,
     data_stream,
+    first_network,
     initial_state,
+    introduction,
     open_splits,
     with_training_data,
 )
-from tmanet_jax.training.results import leave_weights
-from tmanet_jax.training.resume import first_network, going_on, introduction
 from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, compile_train_step
 from tmanet_jax.weights import load
 from tmanet_jax.workdir import (

@@ -1,19 +1,26 @@
-"""What a run trains on and by: its splits, and its settings made into a recipe and a state."""
+"""What a run begins with: its splits, its network, its recipe, and its state at step 0."""
 
 import dataclasses
+from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from tmanet_jax.checkpoints.store import DataStream
+from tmanet_jax.checkpoints.damage import steps_in
+from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, DataStream
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords
-from tmanet_jax.errors import UserError
-from tmanet_jax.inputs import open_split
-from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.errors import UserError, counted
+from tmanet_jax.inputs import load_weights, open_split, random_model
+from tmanet_jax.models.tmanet import TMANet, num_parameters
 from tmanet_jax.scoring.evaluate import evenly_spread
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.optimizer import make_optimizer
 from tmanet_jax.training.step import Recipe, TrainState, init_state
+from tmanet_jax.weights.files import check_there
+from tmanet_jax.weights.load import InitConfig, LoadReport
 
 _FRAMES_MEASURED = 15
 
@@ -78,6 +85,36 @@ def _usual_height(records: ClipRecords) -> int:
     return int(np.median([records.read_encoded(index).size.height for index in some]))
 
 
+def first_network(
+    settings: Settings, workdir: Path, classes: ClassSet
+) -> tuple[TMANet, tuple[str, ...]]:
+    """The network before step 0, and what it begins from; that of a run that goes on tells nothing.
+
+    Raises:
+        UserError: the file of weights cannot be read or does not fit.
+    """
+    if steps_in(workdir / CHECKPOINTS_DIR):
+        return random_model(settings), ()
+    if path := settings.init.pretrained or settings.init.checkpoint:
+        check_there(path)  # before random weights are drawn for seconds
+    model = random_model(settings)
+    report = load_weights(model, settings.init, classes)
+    return model, (beginning(settings.init, report),)
+
+
+def beginning(init: InitConfig, report: LoadReport | None) -> str:
+    """What a new run begins from, for the log; warns where a published score needs more."""
+    if report is not None:
+        return f"begins from a file: {report}"
+    if not init.published:
+        return "begins from random weights"
+    return (
+        "WARNING: begins from random weights. The published score of this configuration needs the "
+        f"backbone {init.published}: --config.init.pretrained=FILE (the README says where it comes "
+        "from)."
+    )
+
+
 def data_stream(settings: Settings, records: ClipRecords) -> DataStream:
     """What decides the batches of a run."""
     return DataStream(
@@ -121,3 +158,14 @@ def initial_state(
         skips_not_finite=settings.max_skipped_steps > 0,
     )
     return recipe, state
+
+
+def introduction(model: TMANet, splits: Splits, mesh: Mesh, workdir: Path) -> str:
+    """What a run is, for the log."""
+    return (
+        f"TMANet with {num_parameters(model) / 1e6:.2f} M parameters, "
+        f"T = {model.config.head.num_memory}, {model.config.dtype} at {model.config.precision} "
+        "precision; "
+        f"clips: {len(splits.train)} to train, {len(splits.scored)} to score; "
+        f"{counted(mesh.size, f'{jax.devices()[0].platform} device')}; workdir {workdir}"
+    )
