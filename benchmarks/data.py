@@ -32,11 +32,12 @@ from benchmarks.harness import Turn, median_cpu, median_ratio, take_turns
 from data_prep.street.demo import ensure_records
 from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data import augment, samples
-from tmanet_jax.data.augment import Box, PhotometricDraw, draw_clip_photometry
+from tmanet_jax.data.augment import PhotometricDraw, draw_clip_photometry
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import Clip, ClipRecords, open_clips
+from tmanet_jax.data.resize import Box, scaled_size
 from tmanet_jax.data.samples import Lap, Sampling
 from tmanet_jax.settings import Settings
 
@@ -269,7 +270,7 @@ def make_from_pngs(
     with Image.open(pngs[-1]) as picture:
         labels_HxW = np.array(picture)
     lap("decode")
-    size = augment.scaled_size(Size(*labels_HxW.shape), rng.uniform(*augmentation.ratio_range))
+    size = scaled_size(Size(*labels_HxW.shape), rng.uniform(*augmentation.ratio_range))
     frames = [_resized(frame_HxWx3, size, cv2.INTER_LINEAR) for frame_HxWx3 in frames]
     labels_HxW = _resized(labels_HxW, size, cv2.INTER_NEAREST)
     lap("resize, crop")

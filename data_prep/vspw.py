@@ -44,9 +44,9 @@ from data_prep.labels import LabelPicture
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree
 from tmanet_jax.data import strict_json
-from tmanet_jax.data.augment import LONGEST_SIDE
 from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, refuse_unknown, voc_colour
 from tmanet_jax.data.files import is_hidden
+from tmanet_jax.data.resize import LONGEST_SIDE
 from tmanet_jax.errors import UserError
 
 _CLASSES = "label_num_dic_final.json"

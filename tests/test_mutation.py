@@ -16,7 +16,7 @@ from tests.inference.test_stream import assert_stream_is_clip, no_resets, video
 from tests.models.test_tmanet import small_config, trained
 from tests.parity.checks import checks_of, kind_of
 from tests.parity.goldens import Case, load_cases
-from tmanet_jax.data import augment
+from tmanet_jax.data import augment, resize
 from tmanet_jax.data.augment import PhotometricDraw
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import FrameStream
@@ -120,7 +120,7 @@ def labels_to_the_nearest_centre(patch: pytest.MonkeyPatch) -> None:
     def nearest(length: int, resized_length: int) -> np.ndarray:
         return ((np.arange(resized_length) + 0.5) * length / resized_length).astype(int)
 
-    patch.setattr(augment, "_nearest", nearest)
+    patch.setattr(resize, "_nearest", nearest)
 
 
 def contrast_before_hue(patch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,14 @@
 import dataclasses
 from typing import Any, Literal
 
-from tmanet_jax.data.augment import (
+from tmanet_jax.data.codec import Size
+from tmanet_jax.data.resize import (
     LEAST_RATIO,
     LONGEST_SIDE,
     MOST_RATIO,
     keep_ratio_size,
     scaled_size,
 )
-from tmanet_jax.data.codec import Size
 from tmanet_jax.errors import UserError
 from tmanet_jax.fields import MOST_AT_ONCE, PUBLISHED, Checked, field, part
 

@@ -12,7 +12,7 @@ from data_prep.records.writer import SplitPlan, write_records
 from tests.made.small_clips import NoiseClip
 from tests.test_configs import load
 from tmanet_jax import settings
-from tmanet_jax.data import augment, samples
+from tmanet_jax.data import augment, resize, samples
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.codec import Size
@@ -66,7 +66,7 @@ def _number_of_boxes(source, seed, sampling):
     rng = np.random.default_rng(seed)
     labels = source.read_encoded(1).decode_labels()
     samples.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
-    size = augment.scaled_size(SIZE, rng.uniform(0.5, 2.0))
+    size = resize.scaled_size(SIZE, rng.uniform(0.5, 2.0))
     drawn = []
 
     def boxes():

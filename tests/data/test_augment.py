@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmanet_jax.data import augment, samples
-from tmanet_jax.data.augment import Augmentation, Box, GeometricDraw, PhotometricDraw
+from tmanet_jax.data.augment import Augmentation, GeometricDraw, PhotometricDraw
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.resize import Box, keep_ratio_size
 from tmanet_jax.models.normalize import normalize
 
 
@@ -81,7 +82,7 @@ def test_a_window_in_the_middle_leaves_the_edges_undecoded():
     ],
 )
 def test_sizes_keep_their_aspect_ratio(size, scale, expected):
-    assert augment.keep_ratio_size(Size(*size), scale) == expected
+    assert keep_ratio_size(Size(*size), scale) == expected
 
 
 def test_labels_are_varied_if_no_class_has_the_share():

@@ -14,15 +14,16 @@ import numpy as np
 
 from tests.parity.goldens import Case, at_least_one, every_nth
 from tmanet_jax.data import augment
-from tmanet_jax.data.augment import (
-    Augmentation,
-    Box,
-    GeometricDraw,
-    PhotometricDraw,
-    keep_ratio_size,
-)
+from tmanet_jax.data.augment import Augmentation, GeometricDraw, PhotometricDraw
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.resize import (
+    Box,
+    keep_ratio_size,
+    resize_frame,
+    resize_labels,
+    scaled_size,
+)
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB, normalize
 
 SAME_EVERYWHERE_WIDTH = 64
@@ -60,10 +61,10 @@ def check_resize(case: Case) -> None:
         out = keep_ratio_size(size, tuple(facts["scale"]))
         assert [*out, 3] == facts["out"]
         if tuple(size) == (height, width):
-            assert augment.scaled_size(size, facts["ratio"]) == out
+            assert scaled_size(size, facts["ratio"]) == out
         for what, expected in at_least_one(case.expected(f"src{source}_u{index}_")).items():
             picture = case.arrays[f"src{source}_{what}"]
-            resize = augment.resize_labels if what == "seg" else augment.resize_frame
+            resize = resize_labels if what == "seg" else resize_frame
             np.testing.assert_array_equal(resize(picture, out), expected)
     for height, width, *scale_and_out in at_least_one(case.facts["shape_table_HWscale_hw"]):
         scale, out_size = tuple(scale_and_out[:2]), tuple(scale_and_out[2:])
@@ -80,7 +81,7 @@ def _check_keep_ratio(case: Case, index: int, facts: Mapping[str, Any]) -> None:
     assert (out == size) == facts["identity"]
     for name, expected in at_least_one(case.expected(f"test{index}_")).items():
         source = frame[:, ::-1] if name.startswith("seq") else frame
-        resized = augment.resize_frame(np.ascontiguousarray(source), out)
+        resized = resize_frame(np.ascontiguousarray(source), out)
         np.testing.assert_array_equal(_thinned(resized, expected), expected)
 
 

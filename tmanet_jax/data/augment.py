@@ -11,7 +11,7 @@ leave the host as uint8: normalising and blanking the padding happen on the devi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,17 +19,18 @@ import numpy as np
 from tmanet_jax.data import kernels
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.resize import (
+    LEAST_RATIO,
+    LONGEST_SIDE,
+    MOST_RATIO,
+    Box,
+    resize_labels_in_box,
+    scaled_size,
+)
 from tmanet_jax.errors import UserError
 from tmanet_jax.fields import PUBLISHED, Checked, field
 
 CROP_TRIES = 10
-
-LONGEST_SIDE = 2**14
-"""Of a frame or crop in pixels; a mistyped number ends here instead of filling the memory."""
-
-LEAST_RATIO, MOST_RATIO = 1 / 16, 16
-"""That a frame is resized by: beyond these it is no picture, or fills the memory."""
-
 _EXACT_COUNT = 2**23  # pixels; OpenCV's histograms are float32, which counts to 2**24
 
 PhotometricMode = Literal["frame", "clip", "off"]
@@ -76,19 +77,6 @@ class Augmentation(Checked):
             raise UserError(f"ratio_range is {self.ratio_range}: the least factor comes first.")
 
 
-class Box(NamedTuple):
-    """A rectangle of pixels; it may reach over the bottom and right edge of the picture."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, picture_HxW: np.ndarray) -> np.ndarray:
-        """The part of a picture (HxW or HxWxC) inside the box; a view."""
-        return picture_HxW[self.top : self.top + self.height, self.left : self.left + self.width]
-
-
 @dataclass(frozen=True)
 class GeometricDraw:
     """The geometry of all frames of a clip.
@@ -102,48 +90,6 @@ class GeometricDraw:
     scaled_size: Size
     box: Box
     flip: bool
-
-
-def keep_ratio_size(size: Size, scale: tuple[int, int]) -> Size:
-    """Size of a picture resized to fit `scale` with its aspect ratio kept (mmcv.rescale_size).
-
-    Args:
-        size: the picture's size.
-        scale: two lengths in pixels, in either order: the longer bounds the picture's longer side,
-            the shorter its shorter side.
-    """
-    factor = min(max(scale) / max(size), min(scale) / min(size))
-    return Size(int(size.height * factor + 0.5), int(size.width * factor + 0.5))
-
-
-def scaled_size(size: Size, ratio: float) -> Size:
-    """Size of a picture resized by a factor, rounded as the original does."""
-    return keep_ratio_size(size, (int(size.height * ratio), int(size.width * ratio)))
-
-
-def resize_frame(frame_HxWx3: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes a uint8 frame bilinearly (cv2.INTER_LINEAR, no antialiasing)."""
-    return cv2.resize(frame_HxWx3, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
-
-
-def resize_labels(labels_HxW: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes labels to the nearest neighbour towards the origin (cv2.INTER_NEAREST)."""
-    return resize_labels_in_box(labels_HxW, size, Box(0, 0, *size))
-
-
-def resize_labels_in_box(labels_HxW: np.ndarray, size: Size, box: Box) -> np.ndarray:
-    """The part of the resized labels inside the box, without resizing the rest."""
-    rows = _nearest(labels_HxW.shape[0], size.height)[box.top : box.top + box.height]
-    columns = _nearest(labels_HxW.shape[1], size.width)[box.left : box.left + box.width]
-    window_hxw = labels_HxW[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # Whole rows are gathered at the speed of memory, single pixels are not.
-    return cv2.transpose(cv2.transpose(window_hxw)[columns - columns[0]])[rows - rows[0]]
-
-
-def _nearest(length: int, resized_length: int) -> np.ndarray:
-    """Source position of each resized position, as cv2.INTER_NEAREST computes it."""
-    scale = 1.0 / (resized_length / length)
-    return np.minimum((np.arange(resized_length) * scale).astype(np.int64), length - 1)
 
 
 def is_varied(labels_HxW: np.ndarray, cat_max_ratio: float) -> bool:

@@ -16,8 +16,9 @@ import numpy as np
 from absl import flags
 
 from tmanet_jax.allocator import keep_freed_memory
-from tmanet_jax.data.augment import LONGEST_SIDE, Augmentation
+from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.records import Clip, ClipRecords, EncodedClip
+from tmanet_jax.data.resize import LONGEST_SIDE
 from tmanet_jax.data.samples import (
     Batch,
     ClipDraw,

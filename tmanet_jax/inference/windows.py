@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from tmanet_jax.data.augment import resize_frame
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.resize import resize_frame
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tmanet_jax.data.augment import resize_frame, resize_labels
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
+from tmanet_jax.data.resize import resize_frame, resize_labels
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation
 from tmanet_jax.scoring.metrics import Scores, row_shares
