@@ -30,7 +30,7 @@ from benchmarks.harness import (
     table_rows,
 )
 from tmanet_jax.errors import UserError
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory import read_memory
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -73,7 +73,7 @@ class ReadSizes(NamedTuple):
     scale: float
     attention: Attention
     dtype: str
-    precision: Precision = "default"
+    precision: MatmulPrecision = "default"
 
     @property
     def flops(self) -> int:

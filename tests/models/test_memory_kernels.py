@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tmanet_jax.models import memory_kernels
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory_kernels import (
     QUERY_CHUNK,
     Attention,
@@ -153,7 +153,7 @@ def test_a_gpu_asks_cudnn_where_it_fits(
 
 @pytest.mark.parametrize("precision", ["default", "highest"])
 def test_float32_scores_keep_all_digits_and_other_products_the_precision_asked_for(
-    precision: Precision,
+    precision: MatmulPrecision,
 ) -> None:
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 9, 3), (1, 18, 3), (1, 18, 5))]
     read = functools.partial(read_on_device, scale=1.0, attention="auto", precision=precision)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from tests.made.small_networks import initialised
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import (
@@ -160,7 +160,7 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state_and_logits() -> 
 
 
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
-def test_every_float32_product_is_as_precise_as_asked_for(precision: Precision) -> None:
+def test_every_float32_product_is_as_precise_as_asked_for(precision: MatmulPrecision) -> None:
     """Forward and backward, on a chip that knows several precisions."""
     config = small_config(precision=precision, remat=True)
     graphdef, state = nnx.split(abstract_model(config))

@@ -28,7 +28,7 @@ from tmanet_jax.inference.engine import Computation, Engine, EngineStream, Preci
 from tmanet_jax.inference.results import FrameResult, result_of, whole_result
 from tmanet_jax.inference.session import Session
 from tmanet_jax.inference.stream import FrameStream, StreamOutput
-from tmanet_jax.models import layers
+from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Origin, Protocol
@@ -45,7 +45,7 @@ _VIDEOS_ON_ACCELERATOR = 8  # on a CPU, a frame takes as long in a batch as alon
 _WHOLE = Protocol("whole")
 _CHOICES: dict[str, tuple[object, ...]] = {
     "align_corners": (None, False, True),
-    "products": get_args(layers.Precision),
+    "products": get_args(MatmulPrecision),
     "attention": get_args(Attention),
 }
 
@@ -108,7 +108,7 @@ class Segmenter:
         precision: Precision | None = None,
         calibrate: CalibrationSource | None = None,
         device: str | None = None,
-        products: layers.Precision = "default",
+        products: MatmulPrecision = "default",
         attention: Attention = "auto",
         otherwise: Protocol = _WHOLE,
     ) -> "Segmenter":

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from tmanet_jax.models import winograd
 from tmanet_jax.parallel.sharding import space_size
 
-Precision = Literal["default", "high", "highest"]
+MatmulPrecision = Literal["default", "high", "highest"]
 """Of float32 products: as fast as the chip can (TF32 on NVIDIA GPUs, one bfloat16 pass on TPUs), in
 between, or float32's own digits. A CPU always keeps them all."""
 
@@ -43,7 +43,7 @@ class Conv(nnx.Module):
     rounding, end 3.2 % from the original's loss so; 5.3 % with Winograd's products going forward.
     """
 
-    precision: Precision = "default"
+    precision: MatmulPrecision = "default"
     """Set by the whole network for all of its layers."""
 
     def __init__(
@@ -102,7 +102,9 @@ class Conv(nnx.Module):
         )
 
 
-def _pointwise(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array, precision: Precision) -> jax.Array:
+def _pointwise(
+    x_NxHxWxI: jax.Array, kernel_IxO: jax.Array, precision: MatmulPrecision
+) -> jax.Array:
     """1x1 convolution, NxHxWxO, as a product; which axes it is written with matters on a CPU.
 
     There the kernel's gradient of a product over N, H and W begins with a transposed copy of its
@@ -117,7 +119,7 @@ def _pointwise(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array, precision: Precision
 
 
 def product_of_rows(
-    x_NxHxWxI: jax.Array, kernel_IxO: jax.Array, precision: Precision = "default"
+    x_NxHxWxI: jax.Array, kernel_IxO: jax.Array, precision: MatmulPrecision = "default"
 ) -> jax.Array:
     """NxHxWxO; N, H and W stay axes of their own."""
     return jnp.einsum("nhwi,io->nhwo", x_NxHxWxI, kernel_IxO, precision=precision)
@@ -134,7 +136,7 @@ def _direct(
     kernel_hwio: jax.Array,
     stride: int,
     dilation: int,
-    precision: Precision = "default",
+    precision: MatmulPrecision = "default",
     groups: int = 1,
 ) -> jax.Array:
     padding = dilation * (kernel_hwio.shape[0] // 2)

@@ -2,7 +2,7 @@
 
 import jax
 
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory_kernels import Attention, fitting_kernels, read_on_device
 from tmanet_jax.parallel.sharding import map_rows
 
@@ -14,7 +14,7 @@ def read_memory_of_rows(
     *,
     scale: float = 1.0,
     attention: Attention = "auto",
-    precision: Precision = "default",
+    precision: MatmulPrecision = "default",
 ) -> jax.Array:
     """`read_memory` for a frame of queries, BxhxwxV, each device reading for its own rows."""
 
@@ -48,7 +48,7 @@ def read_memory(
     *,
     scale: float = 1.0,
     attention: Attention = "auto",
-    precision: Precision = "default",
+    precision: MatmulPrecision = "default",
 ) -> jax.Array:
     """Weights the memory's values by softmax(scale * query . key) over all M positions: BxNxV.
 

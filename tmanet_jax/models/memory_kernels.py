@@ -27,7 +27,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 )
 from jax.typing import DTypeLike
 
-from tmanet_jax.models.layers import Precision, at_least_float32
+from tmanet_jax.models.layers import MatmulPrecision, at_least_float32
 
 QUERY_CHUNK = 128
 """Query positions whose scores `read_chunked` holds at one time.
@@ -56,7 +56,7 @@ def read_on_device(
     *,
     scale: float,
     attention: Attention,
-    precision: Precision,
+    precision: MatmulPrecision,
 ) -> jax.Array:
     """The memory read by the way that is asked for.
 
@@ -94,7 +94,7 @@ def read_chunked(
     key_BxMxK: jax.Array,
     value_BxMxV: jax.Array,
     scale: float,
-    precision: Precision = "default",
+    precision: MatmulPrecision = "default",
 ) -> jax.Array:
     """Chunks of queries, one after the other; backward, each chunk's scores are computed again.
 
@@ -111,7 +111,7 @@ def _forward(
     key_BxMxK: jax.Array,
     value_BxMxV: jax.Array,
     scale: float,
-    precision: Precision,
+    precision: MatmulPrecision,
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     def read(query_BxQxK: jax.Array) -> tuple[jax.Array, ...]:
         scores_BxQxM = _scores(query_BxQxK, key_BxMxK, scale)
@@ -130,7 +130,7 @@ def _forward(
 
 def _backward(
     scale: float,
-    precision: Precision,
+    precision: MatmulPrecision,
     saved: tuple[jax.Array, ...],
     gradient_BxNxV: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -174,7 +174,7 @@ def _scores(query_BxQxK: jax.Array, key_BxMxK: jax.Array, scale: float) -> jax.A
     return scale * _dot("bqk,bmk->bqm", query_BxQxK, key_BxMxK, "highest")
 
 
-def _dot(dimensions: str, a: jax.Array, b: jax.Array, precision: Precision) -> jax.Array:
+def _dot(dimensions: str, a: jax.Array, b: jax.Array, precision: MatmulPrecision) -> jax.Array:
     """A product with sums of at least float32; 16-bit types know one precision alone."""
     return jnp.einsum(
         dimensions,

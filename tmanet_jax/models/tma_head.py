@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from tmanet_jax.fields import PUBLISHED, field
 from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.head import HeadConfig, channels_field, classifier_of, logits_of
-from tmanet_jax.models.layers import ConvNorm, Precision
+from tmanet_jax.models.layers import ConvNorm, MatmulPrecision
 from tmanet_jax.models.memory import read_memory_of_rows
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.shown import Shapes, count, kernel_of
@@ -116,7 +116,7 @@ class TMAHead(nnx.Module):
     Every position of the memory has an encoder of its own, position 0 being the oldest frame.
     """
 
-    precision: Precision = "default"
+    precision: MatmulPrecision = "default"
     attention: Attention = "auto"
 
     def __init__(

@@ -24,7 +24,7 @@ from tmanet_jax.models.backbones import BACKBONES
 from tmanet_jax.models.fcn_head import FCNHeadConfig
 from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.heads import HEADS
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.resnet import Frozen, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -71,7 +71,7 @@ class ModelConfig(Checked):
         True, "training's gradients flow into the memory frames", source=PUBLISHED
     )
     dtype: str = field("float32", "compute type", choices=DTYPES)
-    precision: Precision = field(
+    precision: MatmulPrecision = field(
         "default",
         'of float32 products: "default" is the chip\'s fast way (TF32 on GPUs, one bfloat16 pass '
         'on TPUs), "highest" is float32; on CPUs all are. Query and key are always "highest"',

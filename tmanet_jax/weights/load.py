@@ -12,7 +12,7 @@ from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError, abridged
 from tmanet_jax.fields import Checked, field
 from tmanet_jax.models.backbone import BackboneConfig
-from tmanet_jax.models.layers import Precision
+from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, blank_model
 from tmanet_jax.protocol import Origin, Protocol
@@ -247,7 +247,7 @@ def load_model(
     *,
     align_corners: bool | None = None,
     dtype: str | None = None,
-    precision: Precision = "default",
+    precision: MatmulPrecision = "default",
     attention: Attention = "auto",
 ) -> LoadedModel:
     """The whole network in a file.
