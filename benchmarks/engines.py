@@ -37,9 +37,9 @@ from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import cache
 from tmanet_jax.export.quantise import CalibrationSource
-from tmanet_jax.inference.engine import PRECISIONS, Computation, EngineStream
+from tmanet_jax.inference.engine import PRECISIONS, Computation, ExportedNetwork
 from tmanet_jax.inference.segmenter import Segmenter
-from tmanet_jax.inference.stream import FrameStream, StreamState
+from tmanet_jax.inference.stream import StreamingNetwork, StreamState
 from tmanet_jax.inputs import open_split
 from tmanet_jax.models.tmanet import TMANet, blank_model
 from tmanet_jax.protocol import EvalConfig
@@ -189,29 +189,29 @@ def side_of(network: Workload, computation: Computation, frames: Sequence[np.nda
     protocol = dataclasses.replace(network.evaluation.protocol, memory_stride=1)
     model = _in_precision(network.model, computation)
 
-    def new_stream() -> FrameStream | EngineStream:
+    def new_engine() -> StreamingNetwork | ExportedNetwork:
         if computation.engine == "jax":
-            return FrameStream(model, protocol)
-        return EngineStream(model, network.classes, protocol, computation)
+            return StreamingNetwork(model, protocol)
+        return ExportedNetwork(model, network.classes, protocol, computation)
 
-    state = new_stream().start(1, (height, width))  # an export is written
+    state = new_engine().start(1, (height, width))  # an export is written
     if isinstance(state, StreamState):
         on_disk = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model)))
     else:
         on_disk = cache.size_of(state.folder)
     del state
-    stream, upcoming, states = new_stream(), itertools.cycle(frames), list[Any]()
+    engine, upcoming, states = new_engine(), itertools.cycle(frames), list[Any]()
 
     def step() -> np.ndarray:
-        state: Any = states.pop() if states else stream.start(1, (height, width))
-        state, output = stream.step(state, next(upcoming)[None], np.zeros(1, bool))
+        state: Any = states.pop() if states else engine.start(1, (height, width))
+        state, output = engine.step(state, next(upcoming)[None], np.zeros(1, bool))
         states.append(state)
         return np.asarray(output.labels_BxHxW[0])
 
     peak = host_peak_bytes(step)
     mean_iou = None
     if network.records:
-        segmenter = StreamClipSegmenter(stream, network.evaluation)
+        segmenter = StreamClipSegmenter(engine, network.evaluation)
         mean_iou = evaluate(segmenter, network.records).overall.mean_iou
     return Side(step, peak, on_disk, mean_iou)
 

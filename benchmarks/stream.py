@@ -38,7 +38,7 @@ from benchmarks.harness import (
 from benchmarks.inference import random_model
 from tmanet_jax import protocol
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
@@ -179,14 +179,14 @@ class Streaming:
     """
 
     def __init__(self, model: TMANet, size: tuple[int, int], num_streams: int = 1):
-        self._stream = FrameStream(model, protocol.Protocol())
-        self._state = self._stream.start(num_streams, size)
+        self._network = StreamingNetwork(model, protocol.Protocol())
+        self._state = self._network.start(num_streams, size)
         self._num_streams = num_streams
 
     def step(self, frame_HxWx3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Segments the next frame."""
         frames_NxHxWx3 = np.broadcast_to(frame_HxWx3, (self._num_streams, *frame_HxWx3.shape))
-        self._state, output = self._stream.step(
+        self._state, output = self._network.step(
             self._state, frames_NxHxWx3, np.zeros(self._num_streams, np.bool_)
         )
         labels_NxHxW, logits_NxhxwxC = jax.device_get(output)

@@ -19,7 +19,7 @@ from tests.parity.goldens import Case, load_cases
 from tmanet_jax.data import augment, resize
 from tmanet_jax.data.augment import PhotometricDraw
 from tmanet_jax.inference import stream
-from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models import layers, losses, memory
 from tmanet_jax.models.layers import BatchNorm
 from tmanet_jax.models.resnet import ResNetConfig
@@ -142,13 +142,13 @@ def absent_classes_that_count(patch: pytest.MonkeyPatch) -> None:
 
 
 def memory_a_frame_too_old(patch: pytest.MonkeyPatch) -> None:
-    delays = FrameStream._delays
-    patch.setattr(FrameStream, "_delays", lambda self: tuple(one + 1 for one in delays(self)))
+    delays = StreamingNetwork._delays
+    patch.setattr(StreamingNetwork, "_delays", lambda self: tuple(one + 1 for one in delays(self)))
 
 
 def memory_in_reverse(patch: pytest.MonkeyPatch) -> None:
-    delays = FrameStream._delays
-    patch.setattr(FrameStream, "_delays", lambda self: delays(self)[::-1])
+    delays = StreamingNetwork._delays
+    patch.setattr(StreamingNetwork, "_delays", lambda self: delays(self)[::-1])
 
 
 def memory_before_the_first_frame(patch: pytest.MonkeyPatch) -> None:
@@ -163,9 +163,9 @@ def memory_before_the_first_frame(patch: pytest.MonkeyPatch) -> None:
 
 
 def memory_that_a_reset_keeps(patch: pytest.MonkeyPatch) -> None:
-    step = FrameStream.step
+    step = StreamingNetwork.step
     patch.setattr(
-        FrameStream,
+        StreamingNetwork,
         "step",
         lambda self, state, frames, reset_B: step(self, state, frames, np.zeros_like(reset_B)),
     )

@@ -14,7 +14,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from benchmarks.flops import clip_flops, stream_flops, training_flops
 from tests.made.small_networks import untrained
-from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.resnet import ResNetConfig
@@ -105,7 +105,7 @@ def read_overhead(head: HeadConfig) -> int:
 
 
 def test_a_frame_of_a_stream_costs_what_its_program_does() -> None:
-    stream = FrameStream(untrained(NETWORKS[0]), Protocol())
+    stream = StreamingNetwork(untrained(NETWORKS[0]), Protocol())
     state, frame = stream.start(1, SIZE), np.zeros((1, *SIZE, 3), np.uint8)
     traced = traced_flops(stream.step, state, frame, np.zeros(1, bool))
     logits = jnp.zeros((1, *ModelConfig().feature_size(SIZE), HEAD.num_classes))

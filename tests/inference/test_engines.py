@@ -27,7 +27,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.export import cache
 from tmanet_jax.export import network as runner
 from tmanet_jax.inference import engine
-from tmanet_jax.inference.engine import Computation, Engine, EngineStream
+from tmanet_jax.inference.engine import Computation, Engine, ExportedNetwork
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import load
 
@@ -109,7 +109,7 @@ def test_an_export_is_made_once_and_anew_where_it_is_torn(
 
 def test_an_export_is_made_anew_by_another_version(model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the project, of an engine under whatever name it is packaged, of what rounds to 8 bits."""
-    stream = EngineStream(model, numbered_classes(5), Protocol(), Computation("onnxruntime"))
+    stream = ExportedNetwork(model, numbered_classes(5), Protocol(), Computation("onnxruntime"))
     versions = {"jax": "1", "flax": "1", "onnx": "1", "onnxruntime-gpu": "1", "nncf": "1"}
     packages = {"onnxruntime": ["onnxruntime-gpu"]}
 
@@ -194,7 +194,7 @@ def test_an_export_stays_where_it_is_the_engine_that_cannot(exports: Path) -> No
 
 def test_streams_share_a_program_and_not_their_memory(model, exports: Path) -> None:
     computation = Computation("openvino")
-    stream = EngineStream(model, numbered_classes(5), Protocol(), computation)
+    stream = ExportedNetwork(model, numbered_classes(5), Protocol(), computation)
     frames = np.random.default_rng(0).integers(0, 256, (4, 1, *SIZE, 3), np.uint8)
     goes_on = np.zeros(1, bool)
 
@@ -269,7 +269,7 @@ def test_a_cpu_without_bfloat16_computes_float32_and_says_so(
     frame_1xHxWx3 = np.random.default_rng(0).integers(0, 256, (1, *SIZE, 3), np.uint8)
     logits = []
     for computation in (Computation("openvino"), Computation("openvino", "bfloat16")):
-        stream = EngineStream(model, numbered_classes(5), Protocol(), computation)
+        stream = ExportedNetwork(model, numbered_classes(5), Protocol(), computation)
         state = stream.start(1, SIZE)
         logits.append(stream.step(state, frame_1xHxWx3, np.ones(1, bool))[1].logits_NxhxwxC)
     np.testing.assert_array_equal(logits[0], logits[1])

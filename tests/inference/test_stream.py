@@ -13,7 +13,7 @@ from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.inference import stream
-from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.inference.windows import resized_frames, segment_whole, segment_windows
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
@@ -74,7 +74,7 @@ def assert_stream_is_clip(
     starts_BxL = np.maximum.accumulate(np.where(resets_BxL, np.arange(length), 0), axis=1)
     logits = whole_clip_logits(model, config, frames_BxLxHxWx3, starts_BxL)
     expected = np.asarray(jax.nn.softmax(logits, axis=-1))
-    frame_stream = FrameStream(model, config)
+    frame_stream = StreamingNetwork(model, config)
     state = frame_stream.start(batch, (height, width))
     shapes = jax.tree.map(jnp.shape, state)
     for step in range(length):
@@ -144,7 +144,7 @@ def test_what_differs_is_rounding(tmp_path: Path) -> None:
 
 def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
     frames = video(1, 3, (33, 49))
-    frame_stream = FrameStream(trained(small_config()), Protocol())
+    frame_stream = StreamingNetwork(trained(small_config()), Protocol())
 
     def logits(cut: bool) -> np.ndarray:
         state = frame_stream.start(1, (33, 49))
@@ -163,7 +163,9 @@ def test_the_published_network_streams_as_it_segments_clips() -> None:
 
 def test_the_state_is_given_away_and_holds_no_more_than_it_must() -> None:
     config = small_config(4)
-    frame_stream = FrameStream(trained(config), dataclasses.replace(Protocol(), memory_stride=3))
+    frame_stream = StreamingNetwork(
+        trained(config), dataclasses.replace(Protocol(), memory_stride=3)
+    )
     state = frame_stream.start(2, (16, 24))
     assert [len(ring.key) for ring in state.rings] == [12, 9, 6, 3]
     frame_stream.step(state, video(2, 1, (16, 24))[:, 0], np.zeros(2, bool))

@@ -18,7 +18,7 @@ from flax import nnx
 from tests.made.small_networks import untrained
 from tests.models.seam_checks import noise
 from tests.models.test_tmanet import small_config
-from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models.losses import LossConfig, segmentation_loss
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.resnet import ResNetConfig
@@ -99,7 +99,7 @@ def test_training_and_its_loss_name_shapes_as_they_are(dtype: str) -> None:
 
 @pytest.mark.parametrize("protocol", [Protocol(), Protocol("slide", (24, 32), (16, 24))], ids=str)
 def test_streaming_names_shapes_as_they_are(protocol: Protocol) -> None:
-    stream = FrameStream(untrained(small_config()), protocol)
+    stream = StreamingNetwork(untrained(small_config()), protocol)
     step, weights = stream.pure_step((33, 49))
     arguments = stream.start(2, (33, 49)), jnp.zeros((2, 33, 49, 3), jnp.uint8), jnp.zeros(2, bool)
     assert misnamed_in(lambda: jax.eval_shape(step, weights, *arguments)) == []

@@ -14,7 +14,7 @@ import jax.export
 import jax.numpy as jnp
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.stream import FrameStream, StreamOutput
+from tmanet_jax.inference.stream import StreamingNetwork, StreamOutput
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
 
@@ -79,17 +79,17 @@ def program_of(
         raise UserError(f"{streams} streams of {size[0]}x{size[1]} pixels: both must be above 0.")
     if kind == "clip":
         return _clip(model, dataclasses.replace(protocol, memory_stride=1), streams, size)
-    return _step(FrameStream(model, protocol), streams, size)
+    return _step(StreamingNetwork(model, protocol), streams, size)
 
 
-def _step(stream: FrameStream, streams: int, size: tuple[int, int]) -> Program:
-    step, weights = stream.pure_step(size)
-    state = jax.eval_shape(lambda: stream.start(streams, size))
+def _step(network: StreamingNetwork, streams: int, size: tuple[int, int]) -> Program:
+    step, weights = network.pure_step(size)
+    state = jax.eval_shape(lambda: network.start(streams, size))
     paths, tree = jax.tree_util.tree_flatten_with_path(state)
     names = [_name(path) for path, _ in paths]
     assert len(set(names)) == len(names), names
     inputs = {
-        "frames": jax.ShapeDtypeStruct((streams, *stream.protocol.size_of(size), 3), jnp.uint8),
+        "frames": jax.ShapeDtypeStruct((streams, *network.protocol.size_of(size), 3), jnp.uint8),
         "reset": jax.ShapeDtypeStruct((streams,), jnp.bool_),
     } | {
         name: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -103,11 +103,11 @@ def _step(stream: FrameStream, streams: int, size: tuple[int, int]) -> Program:
         return {"labels": output.labels_BxHxW, "logits": output.logits_NxhxwxC} | state_of
 
     outputs = jax.eval_shape(function, weights, inputs)
-    return Program("stream", function, weights, inputs, outputs, _probabilities(stream))
+    return Program("stream", function, weights, inputs, outputs, _probabilities(network))
 
 
-def _probabilities(stream: FrameStream) -> Callable[[Arrays], jax.Array]:
-    return lambda outputs: stream.probabilities(StreamOutput(outputs["labels"], outputs["logits"]))
+def _probabilities(network: StreamingNetwork) -> Callable[[Arrays], jax.Array]:
+    return lambda outputs: network.probabilities(StreamOutput(outputs["labels"], outputs["logits"]))
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -117,15 +117,15 @@ def _name(path: tuple[Any, ...]) -> str:
 
 def _clip(model: TMANet, protocol: Protocol, clips: int, size: tuple[int, int]) -> Program:
     """The streaming step from a start, once for each frame: equal to the whole clip at once."""
-    stream = FrameStream(model, protocol)
-    step, weights = stream.pure_step(size)
-    length = stream.reach + 1
+    network = StreamingNetwork(model, protocol)
+    step, weights = network.pure_step(size)
+    length = network.reach + 1
     inputs = {
         "frames": jax.ShapeDtypeStruct((clips, length, *protocol.size_of(size), 3), jnp.uint8)
     }
 
     def function(weights: Any, given: Arrays) -> Arrays:
-        state = stream.start(clips, size)
+        state = network.start(clips, size)
         for index in range(length):
             frames_BxHxWx3 = given["frames"][:, index]
             reset_B = jnp.full(clips, index == 0)
@@ -133,4 +133,4 @@ def _clip(model: TMANet, protocol: Protocol, clips: int, size: tuple[int, int]) 
         return {"labels": output.labels_BxHxW, "logits": output.logits_NxhxwxC}
 
     outputs = jax.eval_shape(function, weights, inputs)
-    return Program("clip", function, weights, inputs, outputs, _probabilities(stream))
+    return Program("clip", function, weights, inputs, outputs, _probabilities(network))

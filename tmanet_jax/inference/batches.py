@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.engine import EngineStream
-from tmanet_jax.inference.stream import PIXELS_AT_A_TIME, FrameStream, StreamOutput
+from tmanet_jax.inference.engine import ExportedNetwork
+from tmanet_jax.inference.stream import PIXELS_AT_A_TIME, StreamingNetwork, StreamOutput
 
 
 class NextFrame(NamedTuple):
@@ -30,11 +30,11 @@ class Batches:
     """Steps the videos of one size as one batch; a batch that half of them have left is halved.
 
     Args:
-        stream: the network's step.
+        network: that segments.
     """
 
-    def __init__(self, stream: FrameStream | EngineStream):
-        self._stream = stream
+    def __init__(self, network: StreamingNetwork | ExportedNetwork):
+        self._network = network
         self._batches: list[_Batch] = []
 
     def step(self, frames: Mapping[int, NextFrame]) -> dict[int, Place | UserError]:
@@ -72,10 +72,10 @@ class Batches:
         return batches, failed
 
     def _of_size(self, size: tuple[int, int], members: Sequence[int]) -> "list[_Batch]":
-        pixels = math.prod(self._stream.protocol.size_of(size))
+        pixels = math.prod(self._network.protocol.size_of(size))
         at_once = max(PIXELS_AT_A_TIME // pixels, 1)
         return [
-            _Batch(self._stream, size, members[first : first + at_once])
+            _Batch(self._network, size, members[first : first + at_once])
             for first in range(0, len(members), at_once)
         ]
 
@@ -92,13 +92,16 @@ class _Batch:
     """Videos of one size, one a row, and what is remembered of them."""
 
     def __init__(
-        self, stream: FrameStream | EngineStream, size: tuple[int, int], members: Sequence[int]
+        self,
+        network: StreamingNetwork | ExportedNetwork,
+        size: tuple[int, int],
+        members: Sequence[int],
     ):
         self.members = members
-        self._stream, self._size = stream, size
-        self._state: Any = stream.start(len(members), size)
+        self._network, self._size = network, size
+        self._state: Any = network.start(len(members), size)
         self._recent = {
-            member: collections.deque[NextFrame](maxlen=stream.reach) for member in members
+            member: collections.deque[NextFrame](maxlen=network.reach) for member in members
         }
 
     def has(self, member: int, frames: Mapping[int, NextFrame]) -> bool:
@@ -115,12 +118,12 @@ class _Batch:
                 if reset_B[row]:
                     self._recent[member].clear()
                 self._recent[member].append(frames[member])
-        self._state, output = self._stream.step(self._state, frames_BxHxWx3, reset_B)
+        self._state, output = self._network.step(self._state, frames_BxHxWx3, reset_B)
         return output
 
     def only(self, members: Sequence[int]) -> "_Batch":
         """A smaller batch, which sees again what some of the members remember."""
-        smaller = _Batch(self._stream, self._size, members)
+        smaller = _Batch(self._network, self._size, members)
         recent = [list(self._recent[member]) for member in members]
         longest = max(map(len, recent))
         for back in range(longest, 0, -1):

@@ -25,7 +25,7 @@ from tmanet_jax.export.folder import (
 )
 from tmanet_jax.export.network import Network, devices
 from tmanet_jax.export.quantise import CalibrationSource, calibration_clips, calibration_in_words
-from tmanet_jax.inference.stream import FrameStream, StreamOutput
+from tmanet_jax.inference.stream import StreamingNetwork, StreamOutput
 from tmanet_jax.inference.windows import resized_frames
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
@@ -109,8 +109,8 @@ class Computation:
         return f"{self.precision}{of_int8}, engine {self.engine}{where}"
 
 
-class EngineStream:
-    """Does what a `FrameStream` does, by another engine; streams may go on in several threads.
+class ExportedNetwork:
+    """Does what a `StreamingNetwork` does, by another engine; streams may go on in several threads.
 
     Args:
         model: in float32, its parameters as they are now.
@@ -133,7 +133,7 @@ class EngineStream:
         self._model = model
         self._classes = classes
         self._networks: dict[tuple[int, tuple[int, int]], Network] = {}
-        self._jax = FrameStream(model, protocol)
+        self._jax = StreamingNetwork(model, protocol)
 
     @property
     def reach(self) -> int:
@@ -161,7 +161,7 @@ class EngineStream:
         frames_BxHxWx3: jax.Array | np.ndarray,
         reset_B: jax.Array | np.ndarray,
     ) -> tuple[Network, StreamOutput]:
-        """Segments the newest frame of each stream; see `FrameStream.step`."""
+        """Segments the newest frame of each stream; see `StreamingNetwork.step`."""
         height, width = frames_BxHxWx3.shape[1:3]
         resized = self.protocol.size_of((height, width))
         labels_BxHxW = state(resized_frames(np.asarray(frames_BxHxWx3), resized), reset_B)

@@ -24,10 +24,10 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.export.network import devices
 from tmanet_jax.export.quantise import CalibrationSource
 from tmanet_jax.inference.batches import Batches, NextFrame, Place
-from tmanet_jax.inference.engine import Computation, Engine, EngineStream, Precision
+from tmanet_jax.inference.engine import Computation, Engine, ExportedNetwork, Precision
 from tmanet_jax.inference.results import FrameResult, result_of, whole_result
 from tmanet_jax.inference.session import Session
-from tmanet_jax.inference.stream import FrameStream, StreamOutput
+from tmanet_jax.inference.stream import StreamingNetwork, StreamOutput
 from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.tmanet import TMANet
@@ -77,21 +77,21 @@ class Segmenter:
         self.classes = classes
         self._model, self._origin, self._device = model, origin, computation.device
         protocol = protocol or Protocol()
-        self._stream: FrameStream | EngineStream
+        self._network: StreamingNetwork | ExportedNetwork
         if computation.engine != "jax":
-            self._stream = EngineStream(model, classes, protocol, computation)
+            self._network = ExportedNetwork(model, classes, protocol, computation)
             return
         if computation.device is not None:
             computation.check_there()
             graphdef, state = nnx.split(model)
             there = devices("stablehlo")[computation.device]
             model = nnx.merge(graphdef, jax.device_put(state, there))
-        self._stream = FrameStream(model, protocol)
+        self._network = StreamingNetwork(model, protocol)
 
     @property
     def protocol(self) -> Protocol:
         """How frames are segmented."""
-        return self._stream.protocol
+        return self._network.protocol
 
     @classmethod
     def load(
@@ -190,7 +190,7 @@ class Segmenter:
         Raises:
             UserError: there are none.
         """
-        return Session(self._stream, self.classes, streams)
+        return Session(self._network, self.classes, streams)
 
     def stream(
         self, source: FrameSource, *, wanted: Callable[[int], bool] | None = None
@@ -221,7 +221,8 @@ class Segmenter:
     @property
     def videos_at_once(self) -> int:
         """How many videos gain by going through the network together."""
-        by_jax, where = isinstance(self._stream, FrameStream), self._device or jax.default_backend()
+        by_jax = isinstance(self._network, StreamingNetwork)
+        where = self._device or jax.default_backend()
         return _VIDEOS_ON_ACCELERATOR if by_jax and where != "cpu" else 1
 
     def segment(
@@ -238,24 +239,24 @@ class Segmenter:
             for video in videos:
                 decoded = ahead(video.frames, _DECODED_AHEAD)
                 opened.enter_context(contextlib.closing(decoded))
-                needed.append(_needed(decoded, video.wanted, self._stream.reach))
+                needed.append(_needed(decoded, video.wanted, self._network.reach))
             turns = ahead(self._compute(needed), _COMPUTED_AHEAD)
             opened.enter_context(contextlib.closing(turns))
-            told = [_Told(self.classes, self._stream.probabilities) for _ in videos]
+            results = [_Results(self.classes, self._network.probabilities) for _ in videos]
             for turn in turns:
-                for number, step in turn:
-                    for result in told[number].after(step):
+                for number, pending in turn:
+                    for result in results[number].after(pending):
                         yield number, result
-            for number, one in enumerate(told):
+            for number, one in enumerate(results):
                 if one.too_early:
                     reason = one.too_early[0].problem
                     yield number, UserError(f"Not one frame can be read: {reason}.")
 
     def _compute(
         self, videos: "Sequence[Iterator[_Needed]]"
-    ) -> "Iterator[list[tuple[int, _Step]]]":
+    ) -> "Iterator[list[tuple[int, _Pending]]]":
         """Sends frames to the device, without waiting for it: of each video up to a whole one."""
-        batches, running = Batches(self._stream), dict(enumerate(videos))
+        batches, running = Batches(self._network), dict(enumerate(videos))
         while running:
             turn: list[tuple[int, _Needed]] = []
             whole: dict[int, NextFrame] = {}
@@ -271,7 +272,7 @@ class Segmenter:
             for number, place in places.items():
                 if isinstance(place, UserError):
                     del running[number]
-            yield [(number, _step(one, places.get(number))) for number, one in turn]
+            yield [(number, _pending(one, places.get(number))) for number, one in turn]
 
 
 class Video(NamedTuple):
@@ -281,33 +282,33 @@ class Video(NamedTuple):
     wanted: Callable[[int], bool]
 
 
-class _Told:
-    """What is told of a video so far; waits for the device. Broken frames repeat those before."""
+class _Results:
+    """Results of a video, in order; waits for the device. Broken frames repeat those before."""
 
     def __init__(self, classes: ClassSet, probabilities_of: Callable[[StreamOutput], jax.Array]):
         self.too_early: list[SourceFrame] = []
         self._last: FrameResult | None = None
         self._classes, self._probabilities_of = classes, probabilities_of
 
-    def after(self, step: "_Step") -> Iterator[FrameResult | UserError]:
-        """What can be told now."""
-        if isinstance(step.place, UserError):
+    def after(self, pending: "_Pending") -> Iterator[FrameResult | UserError]:
+        """Those that are known when a frame is."""
+        if isinstance(pending.place, UserError):
             self.too_early.clear()
-            yield step.place
-        elif step.place is not None:
+            yield pending.place
+        elif pending.place is not None:
             self._last = last = whole_result(
-                step.frame, *step.place, self._classes, self._probabilities_of
+                pending.frame, *pending.place, self._classes, self._probabilities_of
             )
             for frame in self.too_early:
                 unknown = np.full_like(last.labels, IGNORE)
                 yield result_of(frame, np.zeros_like(last.frame), unknown, self._classes)
             self.too_early.clear()
-            if step.is_wanted:
+            if pending.is_wanted:
                 yield last
         elif self._last is not None:
-            yield result_of(step.frame, self._last.frame, self._last.labels, self._classes)
+            yield result_of(pending.frame, self._last.frame, self._last.labels, self._classes)
         else:
-            self.too_early.append(step.frame)
+            self.too_early.append(pending.frame)
 
 
 class _Needed(NamedTuple):
@@ -321,7 +322,7 @@ class _Needed(NamedTuple):
     is_wanted: bool
 
 
-class _Step(NamedTuple):
+class _Pending(NamedTuple):
     """A frame, and what the device is computing of it, or why it cannot; None if it is broken."""
 
     frame: SourceFrame
@@ -329,8 +330,8 @@ class _Step(NamedTuple):
     is_wanted: bool
 
 
-def _step(one: _Needed, place: Place | UserError | None) -> _Step:
-    return _Step(one.frame, None if one.frame.problem else place, one.is_wanted)
+def _pending(one: _Needed, place: Place | UserError | None) -> _Pending:
+    return _Pending(one.frame, None if one.frame.problem else place, one.is_wanted)
 
 
 def _needed(

@@ -9,9 +9,9 @@ import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.inference.engine import EngineStream
+from tmanet_jax.inference.engine import ExportedNetwork
 from tmanet_jax.inference.results import FrameResult, whole_result
-from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.video.frames import checked, numbered
 
 
@@ -24,7 +24,7 @@ class Session:
     Threads may share a session: their calls wait for one another.
 
     Args:
-        stream: the network's step.
+        network: that segments.
         classes: what it tells apart.
         num_streams: B, how many go on together.
 
@@ -32,10 +32,12 @@ class Session:
         UserError: there are no streams.
     """
 
-    def __init__(self, stream: FrameStream | EngineStream, classes: ClassSet, num_streams: int):
+    def __init__(
+        self, network: StreamingNetwork | ExportedNetwork, classes: ClassSet, num_streams: int
+    ):
         if num_streams < 1:
             raise UserError(f"streams is {num_streams}: a session has 1 or more.")
-        self._stream, self._classes = stream, classes
+        self._network, self._classes = network, classes
         self._ages_B = np.zeros(num_streams, int)
         self._size: tuple[int, int] | None = None
         self._state: Any = None
@@ -61,13 +63,13 @@ class Session:
             frames_BxHxWx3 = self._checked(frames)
             if self._size is None:
                 size = frames_BxHxWx3.shape[1:3]
-                self._state = self._stream.start(len(frames_BxHxWx3), size)
+                self._state = self._network.start(len(frames_BxHxWx3), size)
                 self._size = size
             starts_B = self._ages_B == 0
-            self._state, output = self._stream.step(self._state, frames_BxHxWx3, starts_B)
+            self._state, output = self._network.step(self._state, frames_BxHxWx3, starts_B)
             ages_B = self._ages_B.tolist()
             self._ages_B += 1
-        probabilities = self._stream.probabilities
+        probabilities = self._network.probabilities
         return [
             whole_result(numbered(age, pixels), output, row, self._classes, probabilities)
             for row, (age, pixels) in enumerate(zip(ages_B, frames_BxHxWx3, strict=True))

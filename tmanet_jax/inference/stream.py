@@ -69,16 +69,16 @@ class StreamOutput(NamedTuple):
     """uint8"""
     logits_NxhxwxC: jax.Array
     """At the network's stride, of whole (resized) frames or windows, for
-    `FrameStream.probabilities`."""
+    `StreamingNetwork.probabilities`."""
 
 
 PureStep = Callable[
     [nnx.State, StreamState, jax.Array, jax.Array], tuple[StreamState, StreamOutput]
 ]
-"""Weights, state, frames_BxHxWx3 and reset_B -> as `FrameStream.step` returns."""
+"""Weights, state, frames_BxHxWx3 and reset_B -> as `StreamingNetwork.step` returns."""
 
 
-class FrameStream:
+class StreamingNetwork:
     """The network as a step from frame to frame, compiled once for each size and batch.
 
     Args:

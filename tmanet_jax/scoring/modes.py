@@ -12,7 +12,7 @@ from flax import nnx
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.engine import Computation, EngineStream
+from tmanet_jax.inference.engine import Computation, ExportedNetwork
 from tmanet_jax.inputs import open_split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import local_mesh, to_default_device
@@ -31,8 +31,8 @@ from tmanet_jax.scoring.videos import (
     clips_of,
     evaluate_videos,
     find_videos,
-    frame_stream,
     segment_video,
+    streaming_network,
 )
 from tmanet_jax.settings import Settings
 from tmanet_jax.workdir import check_processes_agree, make_workdir
@@ -135,8 +135,8 @@ def _segmenter(
     if computation.engine != "jax":
         model = nnx.merge(trained.graphdef, *to_default_device(trained.weights))
         neighbours = dataclasses.replace(settings.evaluation.protocol, memory_stride=1)
-        stream = EngineStream(model, classes, neighbours, computation)
-        return StreamClipSegmenter(stream, settings.evaluation)
+        network = ExportedNetwork(model, classes, neighbours, computation)
+        return StreamClipSegmenter(network, settings.evaluation)
     num_memory, mesh = settings.model.head.num_memory, local_mesh(settings.mesh)
     program = compile_segmenter(trained.graphdef, num_memory, settings.evaluation, mesh)
     return program.with_weights(*trained.weights)
@@ -158,11 +158,11 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     records = open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
     first = find_videos(records)[0]
     trained = load_trained(settings, workdir, records.info.classes, file)
-    network = to_default_device(trained.weights)
-    stream = frame_stream(nnx.merge(trained.graphdef, *network), settings.evaluation)
+    weights = to_default_device(trained.weights)
+    network = streaming_network(nnx.merge(trained.graphdef, *weights), settings.evaluation)
     make_workdir(workdir / CONSISTENCY_DIR)
     evaluation, temporal = evaluate_videos(
-        stream,
+        network,
         records,
         num_shown=settings.evaluation.num_overlays,
         as_published=settings.evaluation.vspw_published,
@@ -175,7 +175,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
         split=records.split,
         computation=Computation.by_jax(settings.model.dtype).in_words(),
         weights=settings.init.checkpoint,
-        player=list(itertools.islice(segment_video(stream, clips), MAX_PLAYER_FRAMES)),
+        player=list(itertools.islice(segment_video(network, clips), MAX_PLAYER_FRAMES)),
         temporal=temporal,
     )
     distributed.tell(write_report(assessed, workdir / CONSISTENCY_DIR))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tmanet_jax.data.classes import IGNORE, void_class
 from tmanet_jax.data.records import Clip, ClipRecords
 from tmanet_jax.errors import UserError
-from tmanet_jax.inference.stream import FrameStream
+from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import SegmentedClip
@@ -85,7 +85,7 @@ def clips_of(records: ClipRecords, video: Video, num_memory: int) -> Iterator[Cl
         yield Clip(clip.id, clip.group, np.stack(frames), clip.labels_HxW)
 
 
-def frame_stream(model: TMANet, config: EvalConfig) -> FrameStream:
+def streaming_network(model: TMANet, config: EvalConfig) -> StreamingNetwork:
     """Streams as a run's evaluation settings say.
 
     Raises:
@@ -96,11 +96,11 @@ def frame_stream(model: TMANet, config: EvalConfig) -> FrameStream:
             "Videos are segmented frame after frame in one view: leave config.eval.ratios at "
             "(1.0,) and config.eval.flip at False."
         )
-    return FrameStream(model, config.protocol)
+    return StreamingNetwork(model, config.protocol)
 
 
 def evaluate_videos(
-    stream: FrameStream, records: ClipRecords, *, num_shown: int, as_published: bool = False
+    network: StreamingNetwork, records: ClipRecords, *, num_shown: int, as_published: bool = False
 ) -> tuple[Evaluation, TemporalScores]:
     """Scores the network on every frame of every video of a split, with one pass a frame.
 
@@ -108,7 +108,7 @@ def evaluate_videos(
     not read.
 
     Args:
-        stream: the network.
+        network: that segments.
         records: the videos.
         num_shown: frames to keep for pictures.
         as_published: see `VideoConsistency`.
@@ -128,7 +128,7 @@ def evaluate_videos(
     progress = tqdm(total=len(records), desc="videos", unit="frame", leave=False, disable=None)
 
     def scored_frames(video: Video) -> Iterator[SegmentedFrame]:
-        segmented = segment_video(stream, clips_of(records, video, num_memory=0))
+        segmented = segment_video(network, clips_of(records, video, num_memory=0))
         for index, one in zip(video.indices, segmented, strict=True):
             tally.add(index, one.confusion_CxC)
             if index in wanted:
@@ -143,25 +143,25 @@ def evaluate_videos(
     return tally.evaluation(shown), total.result()
 
 
-def segment_video(stream: FrameStream, clips: Iterable[Clip]) -> Iterator[SegmentedClip]:
+def segment_video(network: StreamingNetwork, clips: Iterable[Clip]) -> Iterator[SegmentedClip]:
     """Segments the frames of a video, the queries of some clips, one after the other.
 
     Raises:
         UserError: the frames are of several sizes.
     """
-    num_classes = stream.model_config.head.num_classes
+    num_classes = network.model_config.head.num_classes
     state, size, first = None, None, True
     for clip in clips:
         frame_HxWx3 = clip.frames_SxHxWx3[-1]
         if state is None:
             size = clip.labels_HxW.shape
-            state = stream.start(1, (size[0], size[1]))
+            state = network.start(1, (size[0], size[1]))
         if clip.labels_HxW.shape != size:
             raise UserError(
                 f"The frame {clip.id} is of {clip.labels_HxW.shape} pixels, the frames before it "
                 f"of {size}: the frames of a video must have one size."
             )
-        state, output = stream.step(state, frame_HxWx3[None], np.array([first]))
+        state, output = network.step(state, frame_HxWx3[None], np.array([first]))
         first = False
         predicted_HxW = np.asarray(output.labels_BxHxW[0])
         yield SegmentedClip(
