@@ -177,7 +177,7 @@ def _evaluate(command: Command) -> None:
 
 def _consistency(command: Command) -> None:
     run = command.settings
-    evaluation = run.evaluation.told_besides(memory_stride=command.options["memory-stride"])
+    evaluation = run.evaluation.override(memory_stride=command.options["memory-stride"])
     evaluate_consistency(dataclasses.replace(run, evaluation=evaluation), command.workdir)
 
 

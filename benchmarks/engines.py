@@ -142,7 +142,7 @@ def network_of(settings: Settings) -> Workload:
         evaluation = settings.evaluation.for_weights(loaded.protocol)
         return Workload(loaded.model, loaded.classes, evaluation, records)
     config = dataclasses.replace(settings.model, dtype="float32", attention="chunked")
-    evaluation = settings.evaluation.told_besides(mode="whole")
+    evaluation = settings.evaluation.override(mode="whole")
     classes = classes_of_number(config.head.num_classes)
     return Workload(random_model(config, settings.seed), classes, evaluation)
 

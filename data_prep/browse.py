@@ -158,7 +158,7 @@ class RunClips:
                 config["data.memory_range"],
             )
             fields = {f.name: config[f"data.{f.name}"] for f in dataclasses.fields(Augmentation)}
-            data_dir = Path(run.said["data_dir"])
+            data_dir = Path(run.content["data_dir"])
         except (TypeError, KeyError) as error:
             raise run.damaged(repr(error)) from error
         augmentation = decode(Augmentation, fields, str(run.path))

@@ -86,7 +86,7 @@ def test_what_is_told_goes_before_the_weights_and_these_before_the_configuration
     of_weights = Protocol("slide", (96, 192), (32, 64), memory_stride=3, train_height=128)
     assert configured.for_weights(None) == configured
     assert configured.for_weights(of_weights).protocol == of_weights
-    told = configured.told_besides(scale=0.5, memory_stride=None)
+    told = configured.override(scale=0.5, memory_stride=None)
     expected = Protocol("slide", (96, 192), (32, 64), 0.5, memory_stride=3, train_height=128)
     assert told.for_weights(of_weights).protocol == expected
     assert "configuration has whole" in configured.compared_with(of_weights)

@@ -36,9 +36,9 @@ _COMMON: Options = {
 _CONFIG_OF_WORKDIR = FOLDER / "configs" / "workdir.py"
 
 
-def option(meaning: str, **said: Any) -> Mapping[str, Any]:
+def option(meaning: str, **keywords: Any) -> Mapping[str, Any]:
     """What `argparse` is told of an option: what it means, and more."""
-    return {"help": meaning, **said}
+    return {"help": meaning, **keywords}
 
 
 class Configured(NamedTuple):
@@ -128,7 +128,7 @@ def parse(argv: Sequence[str], modes: Mapping[str, Mode]) -> Command | None:
         raise UserError(f"{reprlib.repr(mode)} is no mode: choose one of {', '.join(modes)}.")
     for name in (*unknown, *given):
         _check_option(name.lstrip("-").partition("=")[0], mode, modes)
-    defaults = {name: said.get("default") for name, said in modes[mode].all_options.items()}
+    defaults = {name: keywords.get("default") for name, keywords in modes[mode].all_options.items()}
     return Command(mode, {**defaults, **given}, configured.config, configured.settings)
 
 
@@ -152,8 +152,8 @@ def _given(words: Sequence[str], modes: Mapping[str, Mode]) -> tuple[Mapping[str
     of_all: Options = {}
     for mode in modes.values():
         of_all = {**of_all, **mode.all_options}
-    for name, said in of_all.items():
-        but_default = {key: value for key, value in said.items() if key != "default"}
+    for name, keywords in of_all.items():
+        but_default = {key: value for key, value in keywords.items() if key != "default"}
         parser.add_argument(f"--{name}", dest=name, **but_default)
     found, others = parser.parse_known_args(words)
     return vars(found), others
@@ -199,7 +199,7 @@ def read_config(path: str, words: Sequence[str]) -> Configured:
         )
         _, *others = values(["run.py", *words], known_only=True)
         config = holder.value.lock()
-        told = config_flags.get_override_values(values["config"])
+        overrides = config_flags.get_override_values(values["config"])
     except UserError:
         raise
     except Exception as error:  # a configuration is a program: it can fail in any way
@@ -210,7 +210,7 @@ def read_config(path: str, words: Sequence[str]) -> Configured:
             f"The command line or its configuration is wrong: {reason}. Fields and their types: "
             "python run.py config --config=configs/default.py."
         ) from error
-    return Configured(config, settings.from_config(config, told), others)
+    return Configured(config, settings.from_config(config, overrides), others)
 
 
 def _file_of(config: str) -> str:
@@ -287,8 +287,8 @@ def _print_help(mode: str, modes: Mapping[str, Mode]) -> None:
     )
     group = parser.add_argument_group("several processes as one (docs/pods.md)")
     for of, options in ((parser, _COMMON), (parser, modes[mode].options)):
-        for name, said in options.items():
-            of.add_argument(f"--{name}", **said)
-    for name, said in modes[mode].of_processes.items():
-        group.add_argument(f"--{name}", **said)
+        for name, keywords in options.items():
+            of.add_argument(f"--{name}", **keywords)
+    for name, keywords in modes[mode].of_processes.items():
+        group.add_argument(f"--{name}", **keywords)
     parser.print_help()

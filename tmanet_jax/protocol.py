@@ -151,11 +151,12 @@ class EvalConfig(Checked):
 
     Attributes:
         protocol: of the configuration; what weights say of themselves goes before it.
-        told: fields of the protocol that the command line sets; they go before the weights'.
+        overridden: fields of the protocol that the command line sets; they go before those that
+            weights carry.
     """
 
     protocol: Protocol = part(Protocol("slide"), flat=True)
-    told: frozenset[str] = frozenset()
+    overridden: frozenset[str] = frozenset()
     batch_size: int = field(1, "clips at a time on each device", low=1, high=MOST_AT_ONCE)
     windows_per_call: int = field(
         1, "windows of a clip that the network sees at a time", low=1, high=MOST_AT_ONCE
@@ -203,19 +204,19 @@ class EvalConfig(Checked):
         """What a frame of that height and width is resized to, for each ratio."""
         return [self.protocol.size_of(size, ratio) for ratio in self.ratios]
 
-    def told_besides(self, **fields: Any) -> "EvalConfig":
+    def override(self, **fields: Any) -> "EvalConfig":
         """With other fields of the protocol, where they are not None, as the command line's.
 
         Raises:
             UserError: a value cannot be.
         """
-        told = {name for name, value in fields.items() if value is not None}
+        names = {name for name, value in fields.items() if value is not None}
         protocol = self.protocol.but(**fields)
-        return dataclasses.replace(self, protocol=protocol, told=self.told | told)
+        return dataclasses.replace(self, protocol=protocol, overridden=self.overridden | names)
 
-    def told_fields(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, Any]:
         """The fields of the protocol that the command line sets, with their values."""
-        return {name: getattr(self.protocol, name) for name in sorted(self.told)}
+        return {name: getattr(self.protocol, name) for name in sorted(self.overridden)}
 
     def for_weights(self, protocol: Protocol | None) -> "EvalConfig":
         """With the protocol that weights carry, if they do, save what the command line sets.
@@ -225,7 +226,7 @@ class EvalConfig(Checked):
         """
         if protocol is None:
             return self
-        own = dataclasses.replace(protocol, **self.told_fields())
+        own = dataclasses.replace(protocol, **self.overrides())
         return dataclasses.replace(self, protocol=own)
 
     def compared_with(self, protocol: Protocol) -> str:

@@ -19,11 +19,11 @@ class RunFile:
 
     Attributes:
         path: of the file.
-        said: what it holds, as JSON.
+        content: what it holds, as JSON.
     """
 
     path: Path
-    said: Mapping[str, Any]
+    content: Mapping[str, Any]
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -32,7 +32,7 @@ class RunFile:
         Raises:
             UserError: there are none.
         """
-        fields = self.said.get("config")
+        fields = self.content.get("config")
         if not isinstance(fields, Mapping):
             raise self.damaged("it has no configuration")
         return fields
@@ -55,9 +55,9 @@ def read_run_file(workdir: Path) -> RunFile | None:
     if not path.is_file():
         return None
     try:
-        said = strict_json.parse(path.read_bytes(), "its text")
+        content = strict_json.parse(path.read_bytes(), "its text")
     except (OSError, UserError) as error:
         raise RunFile(path, {}).damaged(error) from error
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         raise RunFile(path, {}).damaged("it is no object of JSON")
-    return RunFile(path, said)
+    return RunFile(path, content)

@@ -119,9 +119,9 @@ def choose(config: ConfigDict, kinds: Mapping[str, object]) -> ConfigDict:
     of_any_kind = _homes_of_fields(run)
     check_names((name for name in there if name not in of_any_kind), kinds)
     usual, fields = _values(before), _values(run)
-    said = {name: value for name, value in there.items() if value != usual.get(name)}
+    stated = {name: value for name, value in there.items() if value != usual.get(name)}
     chosen = to_config(run)
-    chosen.update_from_flattened_dict({name: said[name] for name in said if name in fields})
+    chosen.update_from_flattened_dict({name: stated[name] for name in stated if name in fields})
     return chosen
 
 
@@ -151,12 +151,12 @@ def _homes_of_fields(settings: Settings) -> dict[str, str]:
     }
 
 
-def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
+def from_config(config: ConfigDict, overrides: Collection[str] = ()) -> Settings:
     """Checks a configuration and gives it types; a field that it lacks has its default.
 
     Args:
         config: as the files in `configs` make it.
-        told: its fields that the command line sets, such as "eval.mode".
+        overrides: its fields that the command line sets, such as "eval.mode".
 
     Raises:
         UserError: a field is unknown, or has a value that it cannot have; the message names it.
@@ -171,11 +171,11 @@ def from_config(config: ConfigDict, told: Collection[str] = ()) -> Settings:
     )
     _check_together(settings)
     init, evaluation = settings.init, settings.evaluation
-    if "model.align_corners" in told:
+    if "model.align_corners" in overrides:
         init = dataclasses.replace(init, align_corners=settings.model.align_corners)
     of_protocol = [item.name for item in declared_fields(evaluation.protocol)]
-    set_here = frozenset(name for name in of_protocol if f"eval.{name}" in told)
-    evaluation = dataclasses.replace(evaluation, told=set_here)
+    set_here = frozenset(name for name in of_protocol if f"eval.{name}" in overrides)
+    evaluation = dataclasses.replace(evaluation, overridden=set_here)
     return dataclasses.replace(settings, init=init, evaluation=evaluation)
 
 

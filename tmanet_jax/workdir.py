@@ -190,9 +190,9 @@ def read_protocol(workdir: Path) -> Protocol | None:
         UserError: the file is damaged.
     """
     run = read_run_file(workdir)
-    if run is None or "protocol" not in run.said:
+    if run is None or "protocol" not in run.content:
         return None
-    return strict_json.decode(Protocol, run.said["protocol"], f"{run.path}, protocol")
+    return strict_json.decode(Protocol, run.content["protocol"], f"{run.path}, protocol")
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -185,7 +185,7 @@ def test_a_network_is_scored_as_it_was_unless_told_otherwise(
     half = street.with_eval(protocol=dataclasses.replace(protocol, memory_stride=1))
     evaluate_run(half, tmp_path / "named")
     assert metrics(tmp_path / "weights")["confusion"] == metrics(tmp_path / "named")["confusion"]
-    quarter = street.run.evaluation.told_besides(scale=0.25)
+    quarter = street.run.evaluation.override(scale=0.25)
     evaluate_run(of_file(street.with_eval(**vars(quarter))), tmp_path / "told")
     assert metrics(tmp_path / "told")["confusion"] != metrics(tmp_path / "named")["confusion"]
     evaluate_consistency(of_file(videos), tmp_path / "videos")

@@ -90,12 +90,12 @@ class Network:
         return given
 
 
-def _shape(told: list[Any], frames: np.ndarray) -> tuple[int, ...]:
+def _shape(sizes_or_names: list[Any], frames: np.ndarray) -> tuple[int, ...]:
     """A shape in the export, whose sizes may be open, where the frames are these."""
     height, width = (1, 1, 1, *frames.shape)[-3:-1]
     h, w = height // 8, width // 8
     sizes = {"h": h, "w": w, "8*h": 8 * h, "8*w": 8 * w}
-    return tuple(sizes.get(n, n) for n in told)
+    return tuple(sizes.get(n, n) for n in sizes_or_names)
 
 
 def devices(format: str) -> dict[str, Any]:

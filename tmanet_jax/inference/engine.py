@@ -222,8 +222,8 @@ class ExportedNetwork:
         names += ["nncf"] if calibration else []
         versions = {name: version_of(name) for name in names}
         config = dataclasses.asdict(self._model.config)
-        told = (config, self.protocol, self._classes, batch_size, size, versions, _source())
-        digest = hashlib.sha256(repr(told).encode() + self._weights)
+        made_of = (config, self.protocol, self._classes, batch_size, size, versions, _source())
+        digest = hashlib.sha256(repr(made_of).encode() + self._weights)
         for clip_SxHxWx3 in calibration:
             digest.update(clip_SxHxWx3.tobytes())
         bits = "_int8" if calibration else ""

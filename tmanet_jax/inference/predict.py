@@ -131,7 +131,7 @@ def _load(prediction: Prediction) -> Segmenter:
         otherwise=run.evaluation.protocol,
         **of_jax,
         **vars(computation),
-        **run.evaluation.told_fields(),
+        **run.evaluation.overrides(),
     )
 
 

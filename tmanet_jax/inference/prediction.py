@@ -66,7 +66,7 @@ class Prediction:
     serve: int | None = None
 
     def __post_init__(self) -> None:
-        if not self._told or "" in self._told or (self.output is None and self.serve is None):
+        if not self._sources or "" in self._sources or (self.output is None and self.serve is None):
             raise UserError("Say what to segment and where to: --input=drive.mp4 --output=out.")
         if not self.formats or any(name not in get_args(Format) for name in self.formats):
             choices = ", ".join(get_args(Format))
@@ -87,7 +87,7 @@ class Prediction:
             )
 
     @property
-    def _told(self) -> tuple[str | int, ...]:
+    def _sources(self) -> tuple[str | int, ...]:
         return self.source if isinstance(self.source, tuple) else (self.source,)
 
     @functools.cached_property
@@ -97,7 +97,7 @@ class Prediction:
         Raises:
             UserError: two would be written to one folder, or several shown in one picture.
         """
-        inputs = _inputs(self._told, self.output)
+        inputs = _inputs(self._sources, self.output)
         if self.serve is not None and len(inputs) > 1:
             raise UserError(f"--serve shows one input, not {len(inputs)}: give one --input.")
         return inputs
@@ -123,7 +123,7 @@ def prediction_of(
     Raises:
         UserError: something is missing, or has a value that it cannot have.
     """
-    evaluation = settings.evaluation.told_besides(
+    evaluation = settings.evaluation.override(
         memory_stride=memory_stride, scale=None if scale is None else parse_scale(scale)
     )
     prediction = Prediction(
@@ -141,18 +141,18 @@ def prediction_of(
     return dataclasses.replace(prediction, checkpoint=found)
 
 
-def _source(told: str) -> str | int:
-    is_camera = told.isdecimal() and not Path(told).exists()
-    return int(told) if is_camera else told
+def _source(word: str) -> str | int:
+    is_camera = word.isdecimal() and not Path(word).exists()
+    return int(word) if is_camera else word
 
 
-def _inputs(told: Sequence[str | int], output: Path | None) -> tuple[Input, ...]:
+def _inputs(sources: Sequence[str | int], output: Path | None) -> tuple[Input, ...]:
     """A single one has the output to itself; several, or those of a glob, get a folder each."""
-    globs = [videos_of_glob(source) for source in told]
-    if len(told) == 1 and not globs[0]:
-        return (Input(told[0], output),)
+    globs = [videos_of_glob(source) for source in sources]
+    if len(sources) == 1 and not globs[0]:
+        return (Input(sources[0], output),)
     inputs: dict[str, Input] = {}
-    for source, videos in zip(told, globs, strict=True):
+    for source, videos in zip(sources, globs, strict=True):
         for one in map(str, videos) if videos else [source]:
             name = _name(str(one))
             folder = output / name if output else None

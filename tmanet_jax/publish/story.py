@@ -135,8 +135,10 @@ def _training(workdir: Path) -> Training | None:
     run = read_run_file(workdir)
     if run is None:
         return None
-    said = {name: run.said[name] for name in ("command", "commit", "versions") if name in run.said}
-    about = strict_json.decode(Training, {"config": {}, **said}, str(workdir / CONFIG_FILE))
+    recorded = {
+        name: run.content[name] for name in ("command", "commit", "versions") if name in run.content
+    }
+    about = strict_json.decode(Training, {"config": {}, **recorded}, str(workdir / CONFIG_FILE))
     return dataclasses.replace(about, config=run.config)
 
 

@@ -121,7 +121,7 @@ class MissingFrames:
             self._waiting = {k: text for k, text in self._waiting.items() if text != _NO_FRAME}
         if self._expects_pts:
             self._expect_up_to(place)
-        return self._told(sorted(waiting for waiting in self._waiting if waiting < place))
+        return self._events_at(sorted(waiting for waiting in self._waiting if waiting < place))
 
     def _expect_up_to(self, place: Place) -> None:
         """Where packets come one by one, no frame may be left out between two."""
@@ -133,7 +133,7 @@ class MissingFrames:
 
     def rest(self) -> Iterable[Event]:
         """What is lost after the last frame."""
-        return self._told(sorted(self._waiting))
+        return self._events_at(sorted(self._waiting))
 
     def flaw(self, frame: av.VideoFrame) -> str | None:
         """What is wrong with a frame that the decoder gave."""
@@ -146,7 +146,7 @@ class MissingFrames:
             frame.opaque if isinstance(frame.opaque, SentPacket) else SentPacket(self._piece, False)
         )
 
-    def _told(self, places: list[Place]) -> list[Event]:
+    def _events_at(self, places: list[Place]) -> list[Event]:
         return [
             Event(
                 place.pts, None, self._waiting.pop(place), is_referred_to=place not in self._leaves

@@ -43,10 +43,10 @@ def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
-    told = sys.argv[1] if len(sys.argv) > 1 else "8000"
-    if not (told.isascii() and told.isdecimal() and int(told) < 2**16):
-        sys.exit(f"PORT is {told!r}: choose a whole number from 1024 to 65535.")
-    port = int(told)
+    word = sys.argv[1] if len(sys.argv) > 1 else "8000"
+    if not (word.isascii() and word.isdecimal() and int(word) < 2**16):
+        sys.exit(f"PORT is {word!r}: choose a whole number from 1024 to 65535.")
+    port = int(word)
     try:
         with server(Path(__file__).parent, port) as running:
             print(f"http://localhost:{running.server_port} (Ctrl-C ends)")
