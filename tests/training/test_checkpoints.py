@@ -17,7 +17,7 @@ import pytest
 from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.checkpoints.damage import Damaged, Newest, damage_of, set_damaged_aside, steps_in
-from tmanet_jax.checkpoints.store import Checkpoints, DataStream, check_path
+from tmanet_jax.checkpoints.store import BatchStream, Checkpoints, check_path
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -26,7 +26,7 @@ from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.training.setup import initial_state
 
 MODEL = ModelConfig()
-STREAM = DataStream(
+STREAM = BatchStream(
     seed=0,
     batch_size=8,
     num_clips=5,

@@ -74,7 +74,7 @@ class CheckpointConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True)
-class DataStream:
+class BatchStream:
     """What decides which clips a step trains on; a run that goes on must not change it.
 
     Attributes:
@@ -118,7 +118,7 @@ class Checkpoints:
         *,
         keep: int,
         model: ModelConfig,
-        stream: DataStream | None = None,
+        stream: BatchStream | None = None,
         about: Mapping[str, Any] | None = None,
     ):
         newest = Newest({}, ()) if stream is None else set_damaged_aside(directory)

@@ -38,8 +38,8 @@ from tmanet_jax.training.results import leave_weights
 from tmanet_jax.training.resume import going_on
 from tmanet_jax.training.setup import (
     Splits,
+    batch_stream,
     class_weights,
-    data_stream,
     first_network,
     initial_state,
     introduction,
@@ -107,7 +107,7 @@ def train(
     make_workdir(workdir)
     check_processes_agree(splits.train, workdir)
     description = RunDescription.of(config, splits.train, settings.evaluation.protocol)
-    stream = data_stream(settings, splits.train)
+    stream = batch_stream(settings, splits.train)
     with contextlib.ExitStack() as stack:
         stack.enter_context(alone_in(workdir, "--workdir"))
         checkpoints = Checkpoints(

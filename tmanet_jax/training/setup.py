@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from tmanet_jax.checkpoints.damage import steps_in
-from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, DataStream
+from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, BatchStream
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError, counted
@@ -115,9 +115,9 @@ def beginning(init: InitConfig, report: LoadReport | None) -> str:
     )
 
 
-def data_stream(settings: Settings, records: ClipRecords) -> DataStream:
+def batch_stream(settings: Settings, records: ClipRecords) -> BatchStream:
     """What decides the batches of a run."""
-    return DataStream(
+    return BatchStream(
         seed=settings.seed,
         batch_size=settings.batch_size,
         num_clips=len(records),
