@@ -1,7 +1,7 @@
 """Being told to stop: by a scheduler that wants the machine (SIGTERM), or by Ctrl-C (SIGINT)."""
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
@@ -51,11 +51,6 @@ class StopSignals:
         if self._is_one_of_several:
             signal.raise_signal(signal.SIGTERM)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

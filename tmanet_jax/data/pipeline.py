@@ -9,7 +9,6 @@ exactly the clips that one process would see; and a run resumes by starting the 
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import grain
 import numpy as np
@@ -101,12 +100,7 @@ class BatchIterator(Iterator[Batch]):
     def __enter__(self) -> "BatchIterator":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
