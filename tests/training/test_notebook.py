@@ -97,7 +97,7 @@ def test_a_run_that_is_ended_when_its_checkpoint_is_scored_trains_no_further(
     run = mock.MagicMock(
         settings=tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", fields)
     )
-    run.log.stops, run.checkpoints.mean_iou.return_value = False, None
+    run.log.stops, run.checkpoints.is_scored.return_value = False, False
 
     def scored(*_: object) -> str:
         run.log.stops = True

@@ -28,6 +28,7 @@ from tmanet_jax.checkpoints.damage import (
     best_step,
     damage_of,
     free_name,
+    mean_iou,
     read_checked,
     reason_of,
     set_damaged_aside,
@@ -164,10 +165,13 @@ class Checkpoints:
         """Step of the newest checkpoint that is written and was not set aside."""
         return next(iter(steps_in(self._directory)), None)
 
+    def is_scored(self, step: int) -> bool:
+        """Whether a checkpoint has a score, be it nan: no pixel of the split has a label."""
+        return bool(self._manager.metrics(step))
+
     def mean_iou(self, step: int) -> float | None:
-        """The score of a checkpoint, if it has one; nan if no pixel of the split has a label."""
-        metrics = self._manager.metrics(step)
-        return metrics["mIoU"] if metrics else None
+        """The score of a checkpoint; None if it has none, or nan."""
+        return mean_iou(self._directory / str(step))
 
     def about(self, step: int) -> Mapping[str, Any]:
         """What the run said of itself then; empty in checkpoints of earlier versions."""
@@ -213,7 +217,7 @@ class Checkpoints:
             UserError: it cannot be written.
         """
         self.wait()
-        if self.mean_iou(step) is not None:
+        if self.is_scored(step):
             return
         self._being_written = step
         path = self._directory.absolute() / str(step) / METRIC_ITEM_NAME

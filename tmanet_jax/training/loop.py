@@ -189,7 +189,7 @@ def _newest_state(run: _Run, initial: TrainState) -> TrainState:
 
 def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluation]:
     settings, first = run.settings, int(state.step)
-    ends_unscored = _is_scored_after(first, settings) and run.checkpoints.mean_iou(first) is None
+    ends_unscored = _is_scored_after(first, settings) and not run.checkpoints.is_scored(first)
     evaluation = _score(run, state, first) if ends_unscored else None
     if evaluation is not None and run.log.stops:
         return state, evaluation

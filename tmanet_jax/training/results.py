@@ -1,6 +1,5 @@
 """What a finished run leaves for use: files of weights, of its best step and of its last."""
 
-import math
 from pathlib import Path
 
 from flax import nnx
@@ -44,9 +43,7 @@ def leave_weights(
         (load.OF_WORKDIR, best, of_best, "the best"),
         (load.LAST, last, network, "the last"),
     ):
-        mean_iou = checkpoints.mean_iou(step)
-        is_scored = mean_iou is not None and math.isfinite(mean_iou)
-        origin = Origin(step, mean_iou if is_scored else None)
+        origin = Origin(step, checkpoints.mean_iou(step))
         if distributed.is_first():
             model = nnx.merge(graphdef, *to_default_device(tuple(weights.values())))
             load.save(
