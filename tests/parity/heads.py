@@ -1,6 +1,8 @@
 """Decode heads alone, by the framework's configuration of them."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,10 @@ from flax import nnx
 from tests.parity.goldens import Case, assert_features_close, nchw, with_tuples
 from tests.parity.network import cast, compiled, precision
 from tests.parity.training import TOLERANCES
+from tmanet_jax.fields import declared_fields
 from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.head import Head, HeadConfig
+from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.losses import LossConfig, cross_entropy, pixel_accuracy
 from tmanet_jax.weights import original_config
@@ -32,7 +36,7 @@ def check_head(case: Case, dtype: str) -> None:
     """Logits; and, in float32, loss, accuracy and gradients of a training pass without dropout."""
     said = with_tuples(case.facts["config"])
     assert not original_config.head_problems({"head": said}, "head")
-    config = original_config.head_of(said)
+    config = _head_of(original_config.said_of_head(said))
     with precision(dtype):
         network = _build(case, config, dtype)
         features = _features(case, dtype)
@@ -41,6 +45,13 @@ def check_head(case: Case, dtype: str) -> None:
         assert_features_close(nchw(logits), case.arrays[f"logits{suffix}"], "logits")
         if dtype == "float32":
             _check_training(case, network, features)
+
+
+def _head_of(said: Mapping[str, Any]) -> HeadConfig:
+    """Of which everything is said."""
+    kind = next(kind for kind in HEADS.values() if kind.mmseg == said["type"])
+    names = {item.attribute for item in declared_fields(kind())} & said.keys()
+    return kind(**{name: said[name] for name in names})
 
 
 def _build(case: Case, config: HeadConfig, dtype: str) -> _Network:

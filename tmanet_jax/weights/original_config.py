@@ -17,7 +17,6 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.fields import Field, declared_fields
 from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.backbones import BACKBONES
-from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.protocol import Protocol
@@ -225,14 +224,6 @@ def said_of_head(fields: Fields) -> dict[str, Any]:
         is_whole = all(isinstance(index, int) for index in indices)
         said["stages"] = tuple(index % 4 + 1 for index in indices) if is_whole else ()
     return said
-
-
-def head_of(fields: Fields) -> HeadConfig:
-    """The head that has no problems, and channels of which everything is said."""
-    said = said_of_head(fields)
-    kind = next(kind for kind in HEADS.values() if kind.mmseg == said["type"])
-    names = {item.attribute for item in declared_fields(kind())} & said.keys()
-    return kind(**{name: said[name] for name in names})
 
 
 def network_of(config: Fields) -> OriginalNetwork:
