@@ -192,7 +192,9 @@ class Vspw(DataSet):
         mask: SourceFile | None,
         labelled: bool,
     ) -> Query | Unusable:
-        stem = Path((frame or mask).name).stem  # type: ignore[union-attr]  # one of them is there
+        named = frame or mask
+        assert named is not None
+        stem = Path(named.name).stem
         clip_id, folder = f"{video}_{stem}", f"data/{video}"
         if frame is None:
             reason = f"{mask} has no frame: expected {folder}/origin/{stem}.jpg."

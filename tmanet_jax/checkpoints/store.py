@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Sharding
 from orbax.checkpoint.checkpoint_manager import METRIC_ITEM_NAME
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -38,7 +38,7 @@ from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.fields import Checked, field
-from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.models.tmanet import ModelConfig, with_aux_of_its_own
 from tmanet_jax.parallel import distributed
 
 State = TypeVar("State")
@@ -128,9 +128,7 @@ class Checkpoints:
         self._directory = directory
         self._model = _model_fields(model)
         self._added_since = _fields_added_since(model)
-        self._stream = (
-            {} if stream is None else _as_json(flatten_dict(dataclasses.asdict(stream), sep="."))
-        )
+        self._stream = {} if stream is None else _flat(dataclasses.asdict(stream))
         self._about = about or {}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(
@@ -293,7 +291,8 @@ class Checkpoints:
                     f"The checkpoint {path} is damaged ({damage}). Mode train sets a newest one "
                     "that is damaged aside and goes on from the one before; or move it away."
                 )
-        saved = {**self._added_since, **_with_aux_of_its_own(self._saved(step, "model"))}
+        fields = with_aux_of_its_own(unflatten_dict(self._saved(step, "model"), sep="."))
+        saved = {**self._added_since, **_flat(fields)}
         self._check_fields(step, "model", saved, self._model)
         stream = {**self._stream, **self._saved(step, "stream")}
         self._check_fields(step, "stream of batches", stream, self._stream)
@@ -370,17 +369,11 @@ def _model_fields(model: ModelConfig) -> dict[str, Any]:
         part: {name: value for name, value in fields[part].items() if name not in _OF_TRAINING}
         for part in ("backbone", "head", "aux")
     }
-    return _as_json(flatten_dict(parts, sep=".") | {"align_corners": model.align_corners})
+    return _flat({**parts, "align_corners": model.align_corners})
 
 
 _OF_TRAINING = ("dropout", "tied_init")
 """Fields of a head that the parameters of a checkpoint do not depend on."""
-
-
-def _with_aux_of_its_own(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Older checkpoints say among the head's fields of how many channels the auxiliary one is."""
-    names = {"head.aux_channels": "aux.channels"}
-    return {names.get(name, name): value for name, value in saved.items()}
 
 
 def _fields_added_since(model: ModelConfig) -> dict[str, Any]:
@@ -390,6 +383,6 @@ def _fields_added_since(model: ModelConfig) -> dict[str, Any]:
     return _model_fields(defaults) | {name: oldest[name] for name in oldest if "kind" in name}
 
 
-def _as_json(fields: dict[str, Any]) -> dict[str, Any]:
-    """As they come back from a file of JSON."""
-    return json.loads(json.dumps(fields))
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted names, with values as they come back from a file of JSON."""
+    return json.loads(json.dumps(flatten_dict(fields, sep=".")))

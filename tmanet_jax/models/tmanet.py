@@ -129,6 +129,15 @@ def kind_and_fields(config: BackboneConfig | HeadConfig) -> dict[str, Any]:
     )
 
 
+def with_aux_of_its_own(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Older fields of a network say in the head of how many channels the auxiliary one is."""
+    match fields:
+        case {"head": {"aux_channels": channels, **head}}:
+            usual = dataclasses.asdict(AUX_HEAD)
+            return {**fields, "head": head, "aux": {**usual, "channels": channels}}
+    return fields
+
+
 OF_COMPUTATION = ("dtype", "precision", "attention", "remat")
 
 

@@ -16,7 +16,12 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.backbones import BACKBONES
 from tmanet_jax.models.heads import HEADS
-from tmanet_jax.models.tmanet import OF_COMPUTATION, ModelConfig, kind_and_fields
+from tmanet_jax.models.tmanet import (
+    OF_COMPUTATION,
+    ModelConfig,
+    kind_and_fields,
+    with_aux_of_its_own,
+)
 from tmanet_jax.protocol import Origin, Protocol
 from tmanet_jax.weights import original_config
 from tmanet_jax.weights.names import Tensors
@@ -194,7 +199,7 @@ def decode_model(values: object, where: str) -> ModelConfig:
         UserError: a field is unknown or has a value that it cannot have.
     """
     if isinstance(values, Mapping):
-        values = _with_aux_of_its_own(values)
+        values = with_aux_of_its_own(values)
         parts = {
             "backbone": decode_backbone(values.get("backbone", {}), f"{where}, backbone"),
             "head": _decode_kind(HEADS, OLD_HEAD, values.get("head", {}), f"{where}, head"),
@@ -204,15 +209,6 @@ def decode_model(values: object, where: str) -> ModelConfig:
             parts["aux"] = _decode_kind(HEADS, OLD_AUX_HEAD, said, f"{where}, auxiliary head")
         values = {**values, **parts}
     return strict_json.decode(ModelConfig, values, where)
-
-
-def _with_aux_of_its_own(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Older files say among the head's fields of how many channels the auxiliary one is."""
-    match values:
-        case {"head": {"aux_channels": channels, **head}}:
-            usual = dataclasses.asdict(ModelConfig().aux)
-            return {**values, "head": head, "aux": {**usual, "channels": channels}}
-    return values
 
 
 def decode_backbone(values: object, where: str) -> BackboneConfig:
