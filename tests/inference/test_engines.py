@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -109,8 +110,12 @@ def test_an_export_is_made_once_and_anew_where_it_is_torn(
 
 def test_an_export_is_made_anew_by_another_version(model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the project, of an engine under whatever name it is packaged, of what rounds to 8 bits."""
-    stream = ExportedNetwork(model, numbered_classes(5), Protocol(), Computation("onnxruntime"))
-    versions = {"jax": "1", "flax": "1", "onnx": "1", "onnxruntime-gpu": "1", "nncf": "1"}
+    frames = [np.zeros((*SIZE, 3), np.uint8)]
+    networks = [
+        ExportedNetwork(model, numbered_classes(5), Protocol(), computation)
+        for computation in (Computation("onnxruntime"), Computation("openvino", "int8", frames))
+    ]
+    versions = dict.fromkeys(("jax", "flax", "onnx", "onnxruntime-gpu", "openvino", "nncf"), "1")
     packages = {"onnxruntime": ["onnxruntime-gpu"]}
 
     def version(package: str) -> str:
@@ -120,10 +125,9 @@ def test_an_export_is_made_anew_by_another_version(model, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda: packages)
     monkeypatch.setattr(importlib.metadata, "version", version)
-    frames = [np.zeros((1, *SIZE, 3), np.uint8)]
 
     def names() -> list[str]:
-        return [stream._name(1, SIZE, calibration) for calibration in ([], frames)]
+        return [network._name(1, SIZE) for network in networks]
 
     before = names()
     versions["nncf"] = "2"
@@ -138,6 +142,25 @@ def test_an_export_is_made_anew_by_another_version(model, monkeypatch: pytest.Mo
     engine._source.cache_clear()
     assert not set(names()) & set(before)
     engine._source.cache_clear()
+
+
+def test_frames_to_calibrate_on_are_decoded_for_an_export_alone(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, names = tmp_path / "drive.mp4", list[str]()
+
+    def kept(name: str, *_: object) -> mock.Mock:
+        names.append(name)
+        return mock.Mock()
+
+    monkeypatch.setattr(cache, "kept", kept)
+    monkeypatch.setattr(engine, "calibration_clips", lambda *_: pytest.fail("they are decoded"))
+    for content in (b"one", None, b"another"):
+        if content is not None:
+            video.write_bytes(content)
+        computation = Computation("openvino", "int8", video)
+        ExportedNetwork(model, numbered_classes(5), Protocol(), computation).start(1, SIZE)
+    assert names[0] == names[1] != names[2]
 
 
 def write_entry(folder: Path) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -172,16 +172,16 @@ class ExportedNetwork:
         return self._jax.probabilities(output)
 
     def _load(self, batch_size: int, size: tuple[int, int]) -> Network:
-        calibration: list[np.ndarray] = []
-        if self._computation.calibrate is not None:
-            resized = self.protocol.size_of(size)
-            calibration = calibration_clips(self._computation.calibrate, resized)
+        calibrate = self._computation.calibrate
 
         def write(folder: Path) -> None:
             _LOGGER.warning(
                 f"The network is exported for {self._computation.engine} and frames of "
                 f"{size[0]}x{size[1]} pixels, once: it is kept in {cache.DIRECTORY}."
             )
+            clips = []
+            if calibrate is not None:
+                clips = calibration_clips(calibrate, self.protocol.size_of(size))
             agreement = export_network(
                 self._model,
                 self._classes,
@@ -190,12 +190,12 @@ class ExportedNetwork:
                 format=self._format,
                 size=size,
                 streams=batch_size,
-                calibration=calibration,
+                calibration=clips,
             )
             _LOGGER.warning(f"{agreement}.")
 
         in_bfloat16 = self._computation.precision == "bfloat16"
-        name = self._name(batch_size, size, calibration)
+        name = self._name(batch_size, size)
         network = cache.kept(
             name,
             write,
@@ -214,19 +214,18 @@ class ExportedNetwork:
             digest.update(np.asarray(leaf).tobytes())
         return digest.digest()
 
-    def _name(
-        self, batch_size: int, size: tuple[int, int], calibration: Sequence[np.ndarray]
-    ) -> str:
+    def _name(self, batch_size: int, size: tuple[int, int]) -> str:
         """Of the export: what it is made of and by."""
+        calibrate = self._computation.calibrate
+        calibrated_on = "" if calibrate is None else calibration_in_words(calibrate)
         names = ["jax", "flax", "onnx", self._format.replace("onnx", "onnxruntime")]
-        names += ["nncf"] if calibration else []
+        names += ["nncf"] if calibrated_on else []
         versions = {name: version_of(name) for name in names}
         config = dataclasses.asdict(self._model.config)
-        made_of = (config, self.protocol, self._classes, batch_size, size, versions, _source())
-        digest = hashlib.sha256(repr(made_of).encode() + self._weights)
-        for clip_SxHxWx3 in calibration:
-            digest.update(clip_SxHxWx3.tobytes())
-        bits = "_int8" if calibration else ""
+        of_export = (self.protocol, self._classes, batch_size, size, calibrated_on)
+        made_of = repr((config, of_export, versions, _source()))
+        digest = hashlib.sha256(made_of.encode() + self._weights)
+        bits = "_int8" if calibrated_on else ""
         return f"{self._format}{bits}_{size[0]}x{size[1]}_{digest.hexdigest()[:16]}"
 
 
