@@ -23,9 +23,11 @@ from tmanet_jax.export import onnx_file
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.verify import NUM_FRAMES
 from tmanet_jax.inference.windows import segment_whole
+from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.mobilenet import MobileNetV2Config
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.psp_head import PSPHeadConfig
+from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.protocol import Protocol
 
 pytestmark = pytest.mark.export
@@ -88,10 +90,15 @@ def test_the_whole_clip_is_the_networks(model, tmp_path: Path) -> None:
     np.testing.assert_array_equal(runner.Network(output)(clip_BxSxHxWx3), expected)
 
 
-def test_a_head_without_memory_on_another_backbone(tmp_path: Path) -> None:
-    config = small_config(
-        backbone=MobileNetV2Config(0.1), head=PSPHeadConfig(5, channels=8), align_corners=False
-    )
+@pytest.mark.parametrize(
+    "backbone",
+    [MobileNetV2Config(0.1), ResNetConfig(18, width=4, blocks=(1, 1, 1, 1), avg_down=True)],
+    ids=str,
+)
+def test_a_head_without_memory_on_another_backbone(
+    backbone: BackboneConfig, tmp_path: Path
+) -> None:
+    config = small_config(backbone=backbone, head=PSPHeadConfig(5, channels=8), align_corners=False)
     agreement = export(untrained(config), tmp_path / "network")
     assert agreement.calls == NUM_FRAMES and agreement.largest_difference < 1e-4
 

@@ -1,11 +1,12 @@
 """Convolutions, products and pooling of a jaxpr as ONNX nodes."""
 
+import math
 from typing import Any
 
 import numpy as np
 from jax import lax
 
-from tmanet_jax.export.elementwise import Writer, as_value, cast
+from tmanet_jax.export.elementwise import Writer, as_value, cast, pointwise
 from tmanet_jax.export.graph import Graph
 from tmanet_jax.export.layout import Operand, Value, arranged, expanded, transposed
 
@@ -121,7 +122,20 @@ def _pointwise_convolution(graph: Graph, x: Value, axis: int, matrix_IxO: np.nda
 
 
 def _max_pool(graph: Graph, params: dict[str, Any], x: Operand) -> Operand:
-    assert set(params["base_dilation"]) == {1}
+    return _pooled(graph, params, x, "MaxPool")
+
+
+def _sum_pool(graph: Graph, params: dict[str, Any], x: Operand) -> Operand:
+    """The mean over a window, padding counted, times its positions."""
+    mean = _pooled(graph, params, x, "AveragePool", count_include_pad=1)
+    positions = np.asarray(math.prod(params["window_dimensions"]), mean.dtype)
+    return pointwise(graph, "Mul", [mean, positions], mean.dtype)
+
+
+def _pooled(
+    graph: Graph, params: dict[str, Any], x: Operand, operator: str, **attributes: Any
+) -> Value:
+    assert {*params["base_dilation"], *params["window_dilation"]} == {1}
     window, strides = params["window_dimensions"], params["window_strides"]
     value = as_value(graph, x)
     pooled = [axis for axis in value.layout if window[axis] > 1]
@@ -129,20 +143,19 @@ def _max_pool(graph: Graph, params: dict[str, Any], x: Operand) -> Operand:
     value = expanded(graph, arranged(graph, value, [*others, *pooled]))
     assert len(others) == 2 and all(strides[axis] == 1 for axis in others)
     padding = [params["padding"][axis] for axis in pooled]
-    dilations = [params["window_dilation"][axis] for axis in pooled]
     spatial = [
-        (value.shape[axis] + sum(pads) - dilation * (window[axis] - 1) - 1) // strides[axis] + 1
-        for axis, pads, dilation in zip(pooled, padding, dilations, strict=True)
+        (value.shape[axis] + sum(pads) - window[axis]) // strides[axis] + 1
+        for axis, pads in zip(pooled, padding, strict=True)
     ]
     stored = (*value.stored[:2], *spatial)
     name = graph.add(
-        "MaxPool",
+        operator,
         [value.name],
         stored,
         kernel_shape=[window[axis] for axis in pooled],
         strides=[strides[axis] for axis in pooled],
         pads=[pads[0] for pads in padding] + [pads[1] for pads in padding],
-        dilations=dilations,
+        **attributes,
     )
     return _of_stored(name, stored, value.dtype, value.layout)
 
@@ -151,4 +164,5 @@ WRITERS: dict[Any, Writer] = {
     lax.conv_general_dilated_p: _convolution,
     lax.dot_general_p: _product,
     lax.reduce_window_max_p: _max_pool,
+    lax.reduce_window_sum_p: _sum_pool,
 }
