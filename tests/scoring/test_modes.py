@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.made.small_streets import write_videos
 from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES_LABEL_ID_OF_TRAIN_ID
 from tmanet_jax.errors import UserError
+from tmanet_jax.inference.engine import Computation
 from tmanet_jax.inputs import open_split
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.scoring.clips import compile_segmenter
@@ -203,3 +205,12 @@ def test_the_player_shows_a_video(street: Street, videos: Settings, tmp_path: Pa
     evaluate_run(street.with_eval(video_dir=videos.data.dir), tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert all(f"rasterburg_000000_{number:06d}" in page for number in range(9))
+
+
+def test_an_engine_that_is_missing_is_told_before_there_is_a_folder(
+    street: Street, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="Format onnx needs onnxruntime and onnx"):
+        evaluate_run(street.run, tmp_path / "run", computation=Computation("onnxruntime"))
+    assert not list(tmp_path.iterdir())

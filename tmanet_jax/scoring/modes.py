@@ -70,6 +70,7 @@ def evaluate_run(
     """
     computation = computation or Computation.by_jax(settings.model.dtype)
     settings = _computed(settings, computation)
+    computation.check_there()
     file = named_file(settings)
     if workdir is None and file is None:
         raise UserError("Name what to score: a workdir, or a file of weights in init.checkpoint.")
