@@ -16,6 +16,7 @@ from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import with_model_of_file
+from tmanet_jax.models.psp_head import PSPHeadConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig
@@ -398,3 +399,10 @@ def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors
     assert model == dataclasses.replace(SMALL, attention="chunked", precision="highest")
     loaded = load.load_model(path, attention="chunked", precision="highest")
     assert loaded.model.config == model
+
+
+def test_a_network_without_a_memory_is_called_by_its_name(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source.safetensors", tmp_path / "copy.safetensors"
+    config = dataclasses.replace(SMALL, head=PSPHeadConfig(5, channels=8))
+    files.write(source, WeightFile(random_tensors(config, seed=1), config))
+    assert "tensors, PSPNet with ResNet-" in conversion.convert(source, copy)

@@ -35,6 +35,7 @@ class FCNHeadConfig(HeadConfig):
     """Shape of a fully convolutional head."""
 
     mmseg = "FCNHead"
+    network = "FCN"
 
     stages: tuple[int, ...] = stages_field()
     channels: int = channels_field(512, "of the convolutions", name="head_channels")

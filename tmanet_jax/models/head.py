@@ -88,6 +88,8 @@ class HeadConfig(Checked, abc.ABC):
 
     mmseg: ClassVar[str] = ""
     """The framework's `type` of it; empty: it has none, and the tensors have names of their own."""
+    network: ClassVar[str] = "Network"
+    """What a network with this head is called."""
 
     @property
     def num_memory(self) -> int:

@@ -36,6 +36,7 @@ class PSPHeadConfig(HeadConfig):
     """Shape of a pyramid pooling head."""
 
     mmseg = "PSPHead"
+    network = "PSPNet"
 
     stages: tuple[int, ...] = stages_field()
     channels: int = channels_field(

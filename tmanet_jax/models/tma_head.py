@@ -26,6 +26,7 @@ class TMAHeadConfig(HeadConfig):
     """Shape of the temporal memory attention head."""
 
     mmseg = "TMAHead"
+    network = "TMANet"
 
     num_memory: int = field(
         2, "T: memory frames before the query; 0: no memory", low=0, high=64, source=PUBLISHED

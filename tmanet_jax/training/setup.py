@@ -163,7 +163,7 @@ def initial_state(
 def introduction(model: TMANet, splits: Splits, mesh: Mesh, workdir: Path) -> str:
     """What a run is, for the log."""
     return (
-        f"TMANet with {num_parameters(model) / 1e6:.2f} M parameters, "
+        f"{model.config.head.network} with {num_parameters(model) / 1e6:.2f} M parameters, "
         f"T = {model.config.head.num_memory}, {model.config.dtype} at {model.config.precision} "
         "precision; "
         f"clips: {len(splits.train)} to train, {len(splits.scored)} to score; "

@@ -63,9 +63,11 @@ def convert(
 def _described(config: ModelConfig | BackboneConfig) -> str:
     if not isinstance(config, ModelConfig):
         return str(config)
+    head = config.head
+    memory = f"T={head.num_memory}, " if head.num_memory else ""
     return (
-        f"TMANet with {config.backbone}, T={config.head.num_memory}, "
-        f"{config.head.num_classes} classes, align_corners={config.align_corners}"
+        f"{head.network} with {config.backbone}, {memory}{head.num_classes} classes, "
+        f"align_corners={config.align_corners}"
     )
 
 
