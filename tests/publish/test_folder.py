@@ -1,8 +1,10 @@
 """A published folder of weights that no run is known of; `test_end_to_end` publishes a run."""
 
 import csv
+import errno
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,9 +14,9 @@ from tests.made.small_videos import numbered
 from tests.made.tiny_weights import CLASSES, write_weights
 from tmanet_jax import Segmenter
 from tmanet_jax.errors import UserError
-from tmanet_jax.protocol import Protocol
+from tmanet_jax.protocol import EvalConfig, Protocol
 from tmanet_jax.publish.card import card
-from tmanet_jax.publish.story import Story, Training
+from tmanet_jax.publish.story import Metrics, Story, Training, story_of
 from tmanet_jax.weights import load
 
 SLIDE = Protocol("slide", (24, 32), (16, 24), memory_stride=2)
@@ -102,3 +104,39 @@ def test_a_run_without_weights_is_not_published(tmp_path: Path, output: str, tol
     done = in_process.called(["publish", *words])
     assert done.returncode == 2
     assert told in done.stderr
+
+
+def test_metrics_that_cannot_be_read_are_an_error_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics.json").touch()
+    refused = mock.Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(UserError, match=r"metrics\.json cannot be read: Permission denied"):
+        story_of(tmp_path, None, "float32")
+
+
+def test_the_card_tells_scores_of_an_older_version_from_others(tmp_path: Path) -> None:
+    network = load.load_model(write_weights(tmp_path / "tmanet.safetensors"))
+    text = {
+        computation: card(network, Story(metrics=scores(computation)))
+        for computation in ("", "float32, engine jax")
+    }
+    assert ["older version scored" in one for one in text.values()] == [True, False]
+
+
+def scores(computation: str) -> Metrics:
+    return Metrics(
+        mIoU=0.5,
+        mAcc=0.5,
+        mDice=0.5,
+        aAcc=0.5,
+        classes={},
+        split="val",
+        clips=3,
+        step=8,
+        weights="",
+        computation=computation,
+        scored=EvalConfig(),
+        groups={},
+    )

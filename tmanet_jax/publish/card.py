@@ -23,12 +23,14 @@ tags:
 ---"""
 
 _ABOUT = """\
-# TMANet for the {classes}
+# {network} for the {classes}
 
-A [TMANet](https://arxiv.org/abs/2102.08643) of TMANet-JAX: each frame of a video is segmented
+A {with_paper} of TMANet-JAX: each frame of a video is segmented
 {memory}. {backbone}; {num_parameters:,} parameters.
 
 Classes: {names}."""
+
+_PAPERS = {"TMANet": "[TMANet](https://arxiv.org/abs/2102.08643)"}
 
 _USE = """\
 ## Use
@@ -59,9 +61,14 @@ _SCORES = """\
 
 {clips} of the split {split}, step {step}, segmented so: {how}. In percent; `metrics.json` has more.
 
-{means}
+{doubt}{means}
 
 {classes}"""
+
+_OLD_SCORES = """\
+An older version scored these weights, and did not record in which numbers and by which engine.
+
+"""
 
 _LICENCE = """\
 ## Licence
@@ -96,6 +103,8 @@ def _about(network: LoadedModel) -> str:
     of = "" if classes.name == NUMBERED else f" of {classes.name}"
     num_memory = config.head.num_memory
     return _ABOUT.format(
+        network=config.head.network,
+        with_paper=_PAPERS.get(config.head.network, f"network ({config.head.network})"),
         classes=f"{counted(classes.num_classes, 'class')}{of}",
         memory=f"with a memory of {counted(num_memory, 'frame')}" if num_memory else "by itself",
         backbone=config.backbone,
@@ -138,6 +147,7 @@ def _scores(metrics: Metrics) -> str:
         split=metrics.split,
         step=metrics.step,
         how=metrics.scored,
+        doubt="" if metrics.computation else _OLD_SCORES,
         means=_table(("clips", "mIoU", "mAcc", "mDice", "aAcc", "fwIoU"), means),
         classes=_table(("class", "IoU", "Acc", "Dice", "pixels"), classes),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tmanet_jax.data import strict_json
+from tmanet_jax.errors import UserError
 from tmanet_jax.inference.engine import Computation
 from tmanet_jax.protocol import EvalConfig, Origin, Protocol
 from tmanet_jax.run_file import CONFIG_FILE, METRICS_FILE, PICTURES_DIR, read_run_file
@@ -143,10 +144,17 @@ def _training(workdir: Path) -> Training | None:
 
 
 def _metrics(path: Path) -> Metrics | None:
-    """Raises UserError if the file is damaged."""
-    if not path.is_file():
-        return None
-    values = strict_json.parse(path.read_bytes(), str(path))
+    """Raises UserError if the file cannot be read, or is damaged."""
+    try:
+        if not path.is_file():
+            return None
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}. See to its permissions, or move it away: "
+            "then nothing is said of scores."
+        ) from error
+    values = strict_json.parse(content, str(path))
     if isinstance(values, Mapping):
         known = [field.name for field in dataclasses.fields(Metrics)]
         values = {name: values[name] for name in known if name in values}
