@@ -24,6 +24,7 @@ from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.verify import NUM_FRAMES
 from tmanet_jax.inference.windows import segment_whole
 from tmanet_jax.models.backbone import BackboneConfig
+from tmanet_jax.models.convnext import ConvNeXtConfig
 from tmanet_jax.models.mobilenet import MobileNetV2Config
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.psp_head import PSPHeadConfig
@@ -92,7 +93,11 @@ def test_the_whole_clip_is_the_networks(model, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "backbone",
-    [MobileNetV2Config(0.1), ResNetConfig(18, width=4, blocks=(1, 1, 1, 1), avg_down=True)],
+    [
+        MobileNetV2Config(0.1),
+        ResNetConfig(18, width=4, blocks=(1, 1, 1, 1), avg_down=True),
+        ConvNeXtConfig(8, (1, 1, 1, 1), 16),
+    ],
     ids=str,
 )
 def test_a_head_without_memory_on_another_backbone(

@@ -46,6 +46,17 @@ LAYERS = """
     backbone.layers.{s}.{b}.convs.{i}.conv       backbone.layer{s+1}.{b}.conv.{i}.conv
     backbone.layers.{s}.{b}.convs.{i}.norm       backbone.layer{s+1}.{b}.conv.{i}.bn
 """
+CONVNEXT = """
+    this model                                   torchvision
+    -----------------------------------------    --------------------------------------------
+    backbone.stem.{i}                            backbone.features.0.{i}
+    backbone.downs.{s}.{i}                       backbone.features.{2s+2}.{i}
+    backbone.stages.{s}.{b}.depthwise            backbone.features.{2s+1}.{b}.block.0
+    backbone.stages.{s}.{b}.norm                 backbone.features.{2s+1}.{b}.block.2
+    backbone.stages.{s}.{b}.wide                 backbone.features.{2s+1}.{b}.block.3
+    backbone.stages.{s}.{b}.narrow               backbone.features.{2s+1}.{b}.block.5
+    backbone.stages.{s}.{b}                      backbone.features.{2s+1}.{b}
+"""
 HEAD = """
     this model                                   the original
     -----------------------------------------    --------------------------------------------
@@ -69,19 +80,35 @@ HEAD = """
     bottleneck.norm                              bottleneck.bn
     classifier                                   conv_seg
 """
+CONVNEXT_OF_TIMM = """
+    timm                                         torchvision
+    -----------------------------------------    --------------------------------------------
+    stem.{i}                                     features.0.{i}
+    stages.{s}.downsample.{i}                    features.{2s+0}.{i}
+    stages.{s}.blocks.{b}.conv_dw                features.{2s+1}.{b}.block.0
+    stages.{s}.blocks.{b}.norm                   features.{2s+1}.{b}.block.2
+    stages.{s}.blocks.{b}.mlp.fc1                features.{2s+1}.{b}.block.3
+    stages.{s}.blocks.{b}.mlp.fc2                features.{2s+1}.{b}.block.5
+    stages.{s}.blocks.{b}                        features.{2s+1}.{b}
+    head.norm                                    classifier.0
+    head.fc                                      classifier.2
+"""
 """Which layer is which: {s} stage, {b} block, {n} and {i} convolution, {t} position."""
 
 UPDATE_COUNT = "num_batches_tracked"
 
 PARAMETERS = {
     "kernel_hwio": "weight",
+    "kernel_io": "weight",
+    "layer_scale": "layer_scale",
     "scale": "weight",
     "bias": "bias",
     "mean": "running_mean",
     "var": "running_var",
     "num_updates": UPDATE_COUNT,
 }
-"""Which parameter of a layer is which. Kernels are OIHW in the original, counts are int64."""
+"""Which parameter of a layer is which. In the original kernels are OIHW or OI, scales of ConvNeXt's
+layers Cx1x1, and counts int64."""
 
 Tensors = dict[str, np.ndarray]
 """Tensors by the original's names, in its layouts."""
@@ -118,7 +145,7 @@ def original_names(paths: Iterable[PathParts]) -> dict[PathParts, str]:
     """
     paths = tuple(paths)
     is_deep = any(path[:3] == ("backbone", "stem", 2) for path in paths)
-    rows = _rows(DEEP_STEM if is_deep else PLAIN_STEM) + _rows(LAYERS)
+    rows = _rows(DEEP_STEM if is_deep else PLAIN_STEM) + _rows(LAYERS) + _rows(CONVNEXT)
     rows += _rows(HEAD, "head.", "decode_head.") + _rows(HEAD, "aux_head.", "auxiliary_head.")
     names = {path: _original_name(path, rows) for path in paths}
     for name, count in collections.Counter(names.values()).items():
@@ -144,7 +171,10 @@ def expected_dtype(name: str) -> np.dtype:
 
 
 def as_expected(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
-    """Numbers of other types become those that the network has, which is told."""
+    """Timm's names and numbers of other types become those that the network has, which is told."""
+    notes: tuple[str, ...] = ()
+    if "stages.0.blocks.0.gamma" in tensors:
+        tensors, notes = _of_torchvision(tensors), ("timm's names became torchvision's",)
     converted: Tensors = {}
     changes: collections.Counter[tuple[np.dtype, np.dtype]] = collections.Counter()
     for name, tensor in tensors.items():
@@ -153,21 +183,47 @@ def as_expected(tensors: Tensors) -> tuple[Tensors, tuple[str, ...]]:
         converts = tensor.dtype != wanted and jnp.issubdtype(tensor.dtype, kind)
         converted[name] = tensor.astype(wanted) if converts else tensor
         changes[tensor.dtype, wanted] += converts
-    return converted, tuple(
+    return converted, notes + tuple(
         f"{count} tensors of {found} became {wanted}"
         for (found, wanted), count in changes.items()
         if count
     )
 
 
+def _of_torchvision(tensors: Tensors) -> Tensors:
+    """Timm's tensors of a ConvNeXt by torchvision's names, in its layouts."""
+    rows = _rows(CONVNEXT_OF_TIMM)
+    converted: Tensors = {}
+    for name, tensor in tensors.items():
+        layer, _, parameter = name.rpartition(".")
+        if parameter == "gamma":
+            parameter, tensor = "layer_scale", tensor.reshape(-1, 1, 1)
+        converted[f"{_layer_there(layer, rows)}.{parameter}"] = tensor
+    return converted
+
+
 def _to_original(path: PathParts, value: np.ndarray) -> np.ndarray:
-    if path[-1] == "kernel_hwio":
-        return value.transpose(3, 2, 0, 1)
-    return value.astype(np.int64) if path[-1] == "num_updates" else value
+    match path[-1]:
+        case "kernel_hwio":
+            return value.transpose(3, 2, 0, 1)
+        case "kernel_io":
+            return value.T
+        case "layer_scale":
+            return value[:, None, None]
+        case "num_updates":
+            return value.astype(np.int64)
+    return value
 
 
 def _from_original(path: PathParts, tensor: np.ndarray) -> np.ndarray:
-    return tensor.transpose(2, 3, 1, 0) if path[-1] == "kernel_hwio" else tensor
+    match path[-1]:
+        case "kernel_hwio":
+            return tensor.transpose(2, 3, 1, 0)
+        case "kernel_io":
+            return tensor.T
+        case "layer_scale":
+            return tensor[:, 0, 0]
+    return tensor
 
 
 def _rows(table: str, here: str = "", there: str = "") -> list[tuple[re.Pattern[str], str]]:
@@ -195,11 +251,19 @@ def _original_name(path: PathParts, rows: list[tuple[re.Pattern[str], str]]) -> 
     layer = ".".join(layers)
     if parameter not in PARAMETERS:
         return f"{layer}.{parameter}"
+    return f"{_layer_there(layer, rows)}.{PARAMETERS[parameter]}"
+
+
+def _layer_there(layer: str, rows: list[tuple[re.Pattern[str], str]]) -> str:
+    """The second column's name of a layer; its own if no row has it."""
     for pattern, template in rows:
-        match = pattern.fullmatch(layer)
-        if match:
+        if match := pattern.fullmatch(layer):
             indices = {letter: int(number) for letter, number in match.groupdict().items()}
-            successors = {f"{letter}+1": number + 1 for letter, number in indices.items()}
-            layer = template.format_map(indices | successors)
-            break
-    return f"{layer}.{PARAMETERS[parameter]}"
+            sums = {
+                f"{times}{letter}+{more}": int(times or 1) * number + more
+                for letter, number in indices.items()
+                for times in ("", "2")
+                for more in range(3)
+            }
+            return template.format_map(indices | sums)
+    return layer

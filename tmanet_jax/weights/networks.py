@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 BACKBONE = "backbone."
 HEAD = "decode_head."
 AUXILIARY = "auxiliary_head."
-TORCHVISION_CLASSIFIER = ("fc.weight", "fc.bias")
+TORCHVISION_CLASSIFIER = re.compile(r"(fc|classifier\.[02])\.(weight|bias)")
 
 ALIGN_CORNERS = "align_corners"
 SCALE_SCORES = "scale_scores"
@@ -141,15 +142,15 @@ def _network_of(file: WeightFile) -> FoundNetwork:
         return _of_original(file.original, file.tensors)
     shown = shown_config(file.tensors)
     backbone = shown.backbone if isinstance(shown, ModelConfig) else shown
-    unshown = ", ".join(f"{name} {getattr(backbone, name)!r}" for name in backbone.unshown)
-    note = f"assumed, as the file does not say: {unshown}"
-    if not isinstance(shown, ModelConfig):
-        return FoundNetwork(shown, notes=(note,))
-    if not hasattr(shown.head, SCALE_SCORES):
-        return FoundNetwork(shown, (ALIGN_CORNERS,), notes=(note,))
-    return FoundNetwork(
-        shown, (ALIGN_CORNERS, SCALE_SCORES), notes=(f"{note}, scores that are not scaled",)
-    )
+    told = [f"{name} {getattr(backbone, name)!r}" for name in backbone.unshown]
+    assumed: tuple[str, ...] = ()
+    if isinstance(shown, ModelConfig):
+        assumed = (ALIGN_CORNERS,)
+        if hasattr(shown.head, SCALE_SCORES):
+            assumed += (SCALE_SCORES,)
+            told.append("scores that are not scaled")
+    notes = (f"assumed, as the file does not say: {', '.join(told)}",) if told else ()
+    return FoundNetwork(shown, assumed, notes=notes)
 
 
 def _of_original(original: original_config.Fields, tensors: Tensors) -> FoundNetwork:
@@ -284,7 +285,11 @@ def _within(named: Mapping[str, T], prefix: str) -> dict[str, T]:
 
 def without_torchvision_classifier(tensors: Tensors) -> Tensors:
     """A backbone without the classifier that torchvision's files have."""
-    return {name: tensor for name, tensor in tensors.items() if name not in TORCHVISION_CLASSIFIER}
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not TORCHVISION_CLASSIFIER.fullmatch(name)
+    }
 
 
 def check_fit(
