@@ -55,10 +55,10 @@ def scaled_scores(patch: pytest.MonkeyPatch) -> None:
 
 
 def flipped_align_corners(patch: pytest.MonkeyPatch) -> None:
-    matrix = layers._interpolation_matrix
+    matrix = layers.interpolation_matrix
     patch.setattr(
         layers,
-        "_interpolation_matrix",
+        "interpolation_matrix",
         lambda size, out, align_corners, dtype: matrix(size, out, not align_corners, dtype),
     )
 
@@ -94,10 +94,10 @@ def swapped_concatenation(patch: pytest.MonkeyPatch) -> None:
 def loss_over_valid_pixels(patch: pytest.MonkeyPatch) -> None:
     cross_entropy = losses.cross_entropy
     patch.setitem(
-        losses.LOSSES,
+        losses.PIXEL_LOSSES,
         "cross_entropy",
-        lambda logits, labels, config: cross_entropy(
-            logits, labels, dataclasses.replace(config, average="valid")
+        lambda nll, labels, config: cross_entropy(
+            nll, labels, dataclasses.replace(config, average="valid")
         ),
     )
 

@@ -14,7 +14,7 @@ _LEGEND_COLUMNS = 10
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 _CELL = 44
-_MARGIN = 170
+_LEAST_MARGIN = 170
 _INK = (40, 40, 40)
 _FULL_RGB = np.array([8, 81, 156])
 
@@ -81,26 +81,28 @@ def joined(pictures: Sequence[np.ndarray], axis: int, gap: int = 4) -> np.ndarra
     return np.concatenate(parts[:-1], axis=axis)
 
 
-def confusion(shares_CxC: np.ndarray, classes: ClassSet) -> np.ndarray:
+def confusion(shares_KxK: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Labels in rows, predictions in columns; percent of the label's pixels. RGB uint8.
 
     Args:
-        shares_CxC: of each label's pixels by prediction, from 0 to 1.
-        classes: their names.
+        shares_KxK: of each label's pixels by prediction, from 0 to 1.
+        names: of the K classes.
     """
-    size = _MARGIN + _CELL * classes.num_classes
+    widest = max(cv2.getTextSize(name, _FONT, 0.5, 1)[0][0] for name in names)
+    margin = max(_LEAST_MARGIN, widest + _CAPTION_HEIGHT * 2)
+    size = margin + _CELL * len(names)
     picture = np.full((size, size, 3), 255, np.uint8)
-    for row in range(classes.num_classes):
-        for column in range(classes.num_classes):
-            _draw_cell(picture, row, column, shares_CxC[row, column])
-        _draw_names(picture, row, classes)
+    for row, name in enumerate(names):
+        for column in range(len(names)):
+            _draw_cell(picture, margin, (row, column), shares_KxK[row, column])
+        _draw_names(picture, margin + row * _CELL, margin, name)
     _write(picture, "labels (rows), predictions (columns),", (8, 20), 0.38)
     _write(picture, "percent of a row", (8, 38), 0.38)
     return picture
 
 
-def _draw_cell(picture: np.ndarray, row: int, column: int, share: float) -> None:
-    top, left = _MARGIN + row * _CELL, _MARGIN + column * _CELL
+def _draw_cell(picture: np.ndarray, margin: int, cell: tuple[int, int], share: float) -> None:
+    top, left = (margin + place * _CELL for place in cell)
     colour = np.round(255 + (0.04 + 0.96 * share) * (_FULL_RGB - 255)).astype(np.uint8)
     picture[top + 1 : top + _CELL, left + 1 : left + _CELL] = colour
     if share >= 0.005:
@@ -108,13 +110,12 @@ def _draw_cell(picture: np.ndarray, row: int, column: int, share: float) -> None
         _write(picture, f"{100 * share:.0f}", (left + 10, top + _CELL // 2 + 5), 0.45, ink)
 
 
-def _draw_names(picture: np.ndarray, index: int, classes: ClassSet) -> None:
-    name, place = classes.names[index], _MARGIN + index * _CELL
+def _draw_names(picture: np.ndarray, place: int, margin: int, name: str) -> None:
     _write(picture, name, (8, place + _CELL // 2 + 5), 0.5)
-    upright = np.full((_CELL, _MARGIN - 48, 3), 255, np.uint8)
+    upright = np.full((_CELL, margin - 48, 3), 255, np.uint8)
     _write(upright, name, (4, _CELL // 2 + 5), 0.5)
     turned = np.rot90(upright)
-    picture[_MARGIN - turned.shape[0] : _MARGIN, place : place + _CELL] = turned
+    picture[margin - turned.shape[0] : margin, place : place + _CELL] = turned
 
 
 def _write(

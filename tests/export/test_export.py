@@ -15,6 +15,7 @@ from tests import in_process
 from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config
+from tests.whole_frames import segment_whole
 from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import folder as export_folder
@@ -22,7 +23,6 @@ from tmanet_jax.export import network as runner
 from tmanet_jax.export import onnx_file
 from tmanet_jax.export.folder import Format, export_network
 from tmanet_jax.export.verify import NUM_FRAMES
-from tmanet_jax.inference.windows import segment_whole
 from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.convnext import ConvNeXtConfig
 from tmanet_jax.models.mobilenet import MobileNetV2Config

@@ -12,9 +12,10 @@ from flax import nnx
 from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tests.models.test_tmanet import small_config, trained
+from tests.whole_frames import segment_whole, segment_windows
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import StreamingNetwork
-from tmanet_jax.inference.windows import resized_frames, segment_whole, segment_windows
+from tmanet_jax.inference.windows import resized_frames
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.resnet import ResNetConfig
@@ -55,7 +56,7 @@ def whole_clip_logits(
         clip = normalize(frames_BxSxHxWx3)
         if config.mode == "whole":
             return segment_whole(model, clip)
-        return segment_windows(lambda part: segment_whole(model, part), clip, config)
+        return segment_windows(model, clip, config)
 
     corners = model.config.align_corners
     logits = [segment(model, clips[:, step]) for step in range(length)]

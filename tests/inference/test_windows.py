@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from tmanet_jax.inference.windows import (
-    cut_windows,
+    Segment,
     each_view,
-    mean_of_windows,
     mean_probabilities,
     segment_windows,
     windows_of,
 )
-from tmanet_jax.protocol import Protocol
+from tmanet_jax.models import upsampling
+from tmanet_jax.models.upsampling import HalfUpsampled, map_columns
+from tmanet_jax.protocol import EvalConfig, Protocol
 
 PROTOCOL = Protocol("slide", (10, 16), (8, 12))
 
@@ -41,11 +42,21 @@ def test_a_frame_smaller_than_the_window_is_one_window() -> None:
     assert windows.crop == (9, 12)
 
 
+def segmented(
+    segment: Segment, whole: jax.Array, protocol: Protocol, windows_per_call: int = 1
+) -> jax.Array:
+    """The logits of all windows put together at the frames' size."""
+    size = (whole.shape[2], whole.shape[3])
+    windows = windows_of(protocol, size)
+    logits = segment_windows(segment, whole, windows, windows_per_call)
+    return windows.half_upsampled(logits, size, align_corners=True).whole()
+
+
 @pytest.mark.parametrize("size", [(23, 37), (10, 16), (7, 50), (3, 4)])
 @pytest.mark.parametrize("windows_per_call", [1, 2, 4, 100])
 def test_windows_put_together_are_the_whole(size, windows_per_call) -> None:
     whole = frames(2, *size)
-    logits = segment_windows(last_frame, whole, PROTOCOL, windows_per_call)
+    logits = segmented(last_frame, whole, PROTOCOL, windows_per_call)
     np.testing.assert_allclose(logits, whole[:, -1], atol=1e-6)
 
 
@@ -54,30 +65,35 @@ def test_where_windows_overlap_their_logits_are_averaged() -> None:
         return jnp.broadcast_to(windows[:, -1].mean((1, 2), keepdims=True), windows[:, -1].shape)
 
     whole = frames(1, 4, 6)
-    logits = segment_windows(mean_of_window, whole, Protocol("slide", (4, 4), (4, 2)))
+    logits = segmented(mean_of_window, whole, Protocol("slide", (4, 4), (4, 2)))
     left, right = whole[0, -1, :, :4].mean((0, 1)), whole[0, -1, :, 2:].mean((0, 1))
     np.testing.assert_allclose(logits[0, 0, 0], left, atol=1e-6)
     np.testing.assert_allclose(logits[0, 0, 5], right, atol=1e-6)
     np.testing.assert_allclose(logits[0, 3, 3], (left + right) / 2, atol=1e-6)
 
 
+def views(whole: jax.Array, size: tuple[int, int]) -> list[HalfUpsampled]:
+    config = EvalConfig(PROTOCOL, flip=True)
+    return each_view(last_frame, [whole], config, size=size, align_corners=True)
+
+
 def test_a_flipped_view_is_flipped_back() -> None:
-    whole = frames(1)
-    view, flipped = each_view(last_frame, [whole], size=(23, 37), align_corners=True, flip=True)
+    view, flipped = (each.whole() for each in views(frames(1), (23, 37)))
     np.testing.assert_allclose(flipped, view, atol=1e-6)
     np.testing.assert_allclose(mean_probabilities([view, flipped]).sum(-1), 1.0, atol=1e-5)
 
 
-def test_cutting_and_merging_gives_the_frame_back() -> None:
-    whole = frames(2)[:, -1]
-    windows = windows_of(PROTOCOL, (23, 37))
-    cut = cut_windows(whole, jnp.asarray(windows.origins_Wx2), windows.crop)
-    assert cut.shape == (9, 2, 10, 16, 3)
-    for group in (1, 5, 9):
-        logits = jnp.pad(cut, [(0, -9 % group), *[(0, 0)] * 4], mode="edge")
-        groups = logits.reshape(-1, group, *cut.shape[1:])
-        merged = mean_of_windows(lambda logits: logits, groups, windows)
-        np.testing.assert_allclose(merged, whole, atol=1e-6)
+def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last of the eight blocks of seven columns has one."""
+
+    def probability(logits: list[jax.Array]) -> jax.Array:
+        return mean_probabilities(logits)[..., 0]
+
+    both = views(frames(2), (30, 50))
+    whole = map_columns(probability, both)
+    np.testing.assert_allclose(whole, probability([view.whole() for view in both]), atol=1e-6)
+    monkeypatch.setattr(upsampling, "FLOATS_AT_A_TIME", 2 * 2 * 30 * 7 * 3)
+    np.testing.assert_allclose(map_columns(probability, both), whole, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """The losses against their definitions in numpy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.models.losses import LossConfig, cross_entropy, pixel_accuracy, segmentation_loss
+from tmanet_jax.models import upsampling
+from tmanet_jax.models.losses import LossConfig, Losses, cross_entropy, pixels, segmentation_loss
 from tmanet_jax.models.tmanet import Logits
 
 
@@ -24,38 +26,42 @@ def pixel_losses(logits_BxHxWxC: np.ndarray, labels_BxHxW: np.ndarray) -> np.nda
     return -log_softmax[valid][np.arange(valid.sum()), labels_BxHxW[valid]]
 
 
+def loss_of(logits_BxHxWxC: np.ndarray, labels_BxHxW: np.ndarray, config: LossConfig) -> float:
+    labels = jnp.asarray(labels_BxHxW)
+    nll_BxHxW = pixels(jnp.asarray(logits_BxHxWxC), labels).nll_BxHxW
+    return float(cross_entropy(nll_BxHxW, labels, config))
+
+
 def test_average_over_all_pixels_counts_ignored_ones_as_zero(logits_and_labels) -> None:
     logits, labels = logits_and_labels
-    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), LossConfig(average="all"))
+    loss = loss_of(logits, labels, LossConfig(average="all"))
     assert float(loss) == pytest.approx(pixel_losses(logits, labels).sum() / labels.size, rel=1e-5)
 
 
 def test_average_over_valid_pixels(logits_and_labels) -> None:
     logits, labels = logits_and_labels
-    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), LossConfig(average="valid"))
+    loss = loss_of(logits, labels, LossConfig(average="valid"))
     assert float(loss) == pytest.approx(pixel_losses(logits, labels).mean(), rel=1e-5)
 
 
 def test_class_weights_multiply_each_pixels_loss(logits_and_labels) -> None:
     logits, labels = logits_and_labels
     weights = (0.5, 1.0, 2.0, 0.0)
-    loss = cross_entropy(
-        jnp.asarray(logits), jnp.asarray(labels), LossConfig(class_weights=weights)
-    )
+    loss = loss_of(logits, labels, LossConfig(class_weights=weights))
     weighted = pixel_losses(logits, labels) * np.array(weights)[labels[labels != IGNORE]]
     assert float(loss) == pytest.approx(weighted.sum() / labels.size, rel=1e-5)
 
 
 @pytest.mark.parametrize("average", ["all", "valid"])
 def test_nothing_labelled_is_no_loss(average) -> None:
-    labels = jnp.full((1, 3, 3), IGNORE, jnp.uint8)
-    assert float(cross_entropy(jnp.ones((1, 3, 3, 2)), labels, LossConfig(average=average))) == 0
+    labels = np.full((1, 3, 3), IGNORE, np.uint8)
+    assert loss_of(np.ones((1, 3, 3, 2), np.float32), labels, LossConfig(average=average)) == 0
 
 
 def test_accuracy_counts_ignored_pixels_as_wrong() -> None:
     logits = jnp.zeros((1, 2, 2, 2)).at[..., 1].set(1.0)
     labels = jnp.array([[[1, 1], [0, IGNORE]]], jnp.uint8)
-    assert float(pixel_accuracy(logits, labels)) == 0.5
+    assert float(pixels(logits, labels).is_right_BxHxW.mean()) == 0.5
 
 
 def test_total_is_main_and_weighted_aux_at_the_labels_size(logits_and_labels) -> None:
@@ -68,3 +74,25 @@ def test_total_is_main_and_weighted_aux_at_the_labels_size(logits_and_labels) ->
     )
     assert float(losses.aux) == pytest.approx(0.3 * float(unweighted.aux), rel=1e-6)
     assert float(losses.total) == pytest.approx(float(losses.main + losses.aux), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "ohem"])
+@pytest.mark.parametrize("floats", [2 * 6 * 4, 2 * 6 * 4 * 3])
+def test_blocks_of_columns_change_no_loss_and_no_gradient(
+    logits_and_labels, name, floats, monkeypatch
+) -> None:
+    """Blocks of one column, and of three of the five."""
+    full, labels = logits_and_labels
+    small = Logits(main=jnp.asarray(full[:, ::2, ::2]), aux=jnp.asarray(full[:, ::3, ::3]))
+    config = LossConfig(name, ohem_kept=10, class_weights=(0.5, 1.0, 2.0, 0.0))
+
+    def loss(logits: Logits) -> tuple[jax.Array, Losses]:
+        losses = segmentation_loss(logits, jnp.asarray(labels), config, align_corners=False)
+        return losses.total, losses
+
+    whole = jax.value_and_grad(loss, has_aux=True)(small)
+    monkeypatch.setattr(upsampling, "FLOATS_AT_A_TIME", floats)
+    in_blocks = jax.value_and_grad(loss, has_aux=True)(small)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), whole, in_blocks
+    )

@@ -17,7 +17,7 @@ from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.head import Head, HeadConfig
 from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.losses import LossConfig, cross_entropy, pixel_accuracy
+from tmanet_jax.models.losses import LossConfig, cross_entropy, pixels
 from tmanet_jax.weights import original_config
 from tmanet_jax.weights.names import to_tensors, with_tensors
 
@@ -98,8 +98,9 @@ def _check_training(case: Case, network: _Network, features: Stages) -> None:
         size = (labels_BxHxW.shape[1], labels_BxHxW.shape[2])
         align_corners = case.facts["config"]["align_corners"]
         logits = resize_bilinear(logits, size, align_corners=align_corners)
-        accuracy = pixel_accuracy(logits, labels_BxHxW)
-        return cross_entropy(logits, labels_BxHxW, LossConfig()), accuracy
+        found = pixels(logits, labels_BxHxW)
+        loss = cross_entropy(found.nll_BxHxW, labels_BxHxW, LossConfig())
+        return loss, found.is_right_BxHxW.mean()
 
     (loss, accuracy), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(params)
     bounds, losses = TOLERANCES["float32"], case.facts["losses"]

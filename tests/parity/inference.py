@@ -18,18 +18,15 @@ from tests.parity.goldens import (
 )
 from tests.parity.network import build, compiled, precision
 from tmanet_jax.inference.windows import (
-    Segment,
     each_view,
-    mean_probabilities,
     resized_frames,
-    segment_whole,
     segment_windows,
     windows_of,
 )
 from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB, normalize
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.protocol import Protocol
+from tmanet_jax.protocol import EvalConfig, Protocol
 
 PROBABILITY_ABSOLUTE = 1e-4
 INPUT_ABSOLUTE = 1e-6
@@ -66,8 +63,11 @@ def check_slide(case: Case, dtype: str) -> None:
 def _slide(
     model: TMANet, frames: jax.Array, crop: tuple[int, int], stride: tuple[int, int]
 ) -> jax.Array:
-    segment = functools.partial(segment_whole, model)
-    return segment_windows(segment, frames, Protocol("slide", crop, stride))
+    size = (frames.shape[2], frames.shape[3])
+    windows = windows_of(Protocol("slide", crop, stride), size)
+    logits = segment_windows(lambda clips: model(clips).main, frames, windows)
+    align_corners = model.config.align_corners
+    return windows.half_upsampled(logits, size, align_corners=align_corners).whole()
 
 
 def _check_windows(
@@ -96,7 +96,7 @@ def check_aug(case: Case, dtype: str) -> None:
         frames_SxHxWx3 = np.concatenate([arrays["sequence_bgr"], arrays["img_bgr"][None]])
         resized = _network_inputs(frames_SxHxWx3[..., ::-1], facts)
         views = _view_probabilities(case, dtype, [clip.astype(dtype) for clip in resized])
-        mean = mean_probabilities(views)
+        mean = sum(views) / len(views)
         flipped = [index for index, view in enumerate(order) if view["flip"]]
         probabilities = {
             "prob": mean,
@@ -125,14 +125,16 @@ def check_aug(case: Case, dtype: str) -> None:
 def _view_probabilities(case: Case, dtype: str, resized: list[jax.Array]) -> list[jax.Array]:
     model = build(case, dtype)
     height, width = case.arrays["img_bgr"].shape[:2]
+    facts = case.facts["test_cfg"]
+    windows = {name: tuple(facts[name]) for name in ("crop_size", "stride") if name in facts}
     views = each_view(
-        _segment(model, case.facts["test_cfg"]),
+        compiled(model, lambda model, clips: model(clips).main),
         resized,
+        EvalConfig(Protocol(facts["mode"], **windows), flip=True),
         size=(height, width),
         align_corners=model.config.align_corners,
-        flip=True,
     )
-    return list(views)
+    return [jax.nn.softmax(view.whole()) for view in views]
 
 
 def _check_scales(facts: Mapping[str, Any]) -> None:
@@ -158,13 +160,6 @@ def _network_inputs(frames_SxHxWx3: np.ndarray, facts: Mapping[str, Any]) -> lis
         resized_SxhxwxC = resized_frames(np.ascontiguousarray(frames_SxHxWx3), resized)
         inputs.append(normalize(jnp.asarray(resized_SxhxwxC)[None]))
     return inputs
-
-
-def _segment(model: TMANet, config: Mapping[str, Any]) -> Segment:
-    if config["mode"] == "whole":
-        return compiled(model, segment_whole)
-    crop, stride = tuple(config["crop_size"]), tuple(config["stride"])
-    return compiled(model, functools.partial(_slide, crop=crop, stride=stride))
 
 
 def _assert_probabilities_close(computed: np.ndarray, expected: np.ndarray, name: str) -> None:

@@ -17,7 +17,7 @@ from tests.parity.goldens import (
     assert_same_arg_max,
     nchw,
 )
-from tmanet_jax.inference.windows import segment_whole
+from tests.whole_frames import segment_whole
 from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.tma_head import KeyValue, TMAHead, TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model

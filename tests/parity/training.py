@@ -15,7 +15,7 @@ from tests.parity.goldens import Case, at_least_one, clip_of, relative_l2
 from tests.parity.network import build, precision
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.losses import LossConfig, Losses, pixel_accuracy, segmentation_loss
+from tmanet_jax.models.losses import LossConfig, Losses, pixels, segmentation_loss
 from tmanet_jax.models.tmanet import Logits
 from tmanet_jax.training import step
 from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
@@ -159,7 +159,8 @@ def _with_both_accuracies(
     size = (labels_BxHxW.shape[1], labels_BxHxW.shape[2])
     aux_BxHxWxC = resize_bilinear(logits.aux, size, align_corners=align_corners)
     losses = segmentation_loss(logits, labels_BxHxW, config, align_corners=align_corners)
-    accuracies = jnp.stack([losses.accuracy, pixel_accuracy(aux_BxHxWxC, labels_BxHxW)])
+    accuracy_of_aux = pixels(aux_BxHxWxC, labels_BxHxW).is_right_BxHxW.mean()
+    accuracies = jnp.stack([losses.accuracy, accuracy_of_aux])
     return losses._replace(accuracy=accuracies)
 
 

@@ -12,6 +12,7 @@ from tmanet_jax.scoring.metrics import (
     confusion_matrix,
     confusion_of,
     merged,
+    most_confused,
     scores,
     scores_without,
 )
@@ -38,6 +39,7 @@ def test_scores_of_a_matrix_worked_by_hand() -> None:
     assert result.all_accuracy == 7 / 10
     np.testing.assert_allclose(result.mean_accuracy, (3 / 4 + 4 / 6) / 2)
     np.testing.assert_allclose(result.frequency_weighted_iou, 0.4 * 3 / 4 + 0.6 * 4 / 7)
+    np.testing.assert_allclose(result.mean_iou_of_labelled, (3 / 4 + 4 / 7) / 2)
 
 
 def test_a_class_that_nobody_saw_is_left_out_of_the_means() -> None:
@@ -78,3 +80,12 @@ def test_a_label_of_no_class_is_named(value):
     labels[1, 2] = value
     with pytest.raises(UserError, match=rf"value {value}: expected 0\.\.4"):
         confusion_of(np.zeros((3, 4), np.uint8), labels, 5)
+
+
+def test_the_classes_that_are_told_are_those_with_the_most_wrong_pixels() -> None:
+    confusion = np.diag(np.arange(1000, 1124))
+    np.testing.assert_array_equal(most_confused(confusion[:19, :19]), np.arange(19))
+    confusion[3, 120], confusion[100:123, 7] = 9, 1
+    told = most_confused(confusion)
+    assert len(told) == 40 and (np.diff(told) > 0).all()
+    assert {3, 7, 120, *range(100, 123)} <= set(told.tolist())

@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from tests.made.small_networks import untrained
+from tests.whole_frames import segment_windows
 from tmanet_jax.data.samples import Batch
-from tmanet_jax.inference.windows import segment_whole, segment_windows
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -108,7 +108,7 @@ def test_where_windows_are_segmented_nothing_is_rematerialised() -> None:
         model = untrained(dataclasses.replace(NETWORK, remat=remat))
         half = (SIZE[0] // 2, SIZE[1] // 2)
         protocol = Protocol("slide", half, half)
-        return segment_windows(lambda clips: segment_whole(model, clips), frames, protocol)
+        return segment_windows(model, frames, protocol)
 
     assert_close(logits(remat=True), logits(remat=False))
 

@@ -24,14 +24,13 @@ from jax import lax
 
 from tmanet_jax.inference.windows import (
     cut_windows,
-    mean_of_windows,
     remarks,
     resized_frames,
     windows_of,
 )
-from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.upsampling import HalfUpsampled, map_columns
 from tmanet_jax.protocol import Protocol
 
 PIXELS_AT_A_TIME = 5_000_000
@@ -94,7 +93,7 @@ class StreamingNetwork:
         self._remembered = functools.cache(model.remembered)
         self._step = jax.jit(self._step_of_weights, donate_argnums=1, static_argnums=4)
         self._probabilities = jax.jit(
-            lambda logits, *shape: jax.nn.softmax(self._full_logits(logits, *shape), axis=-1),
+            lambda logits, *shape: jax.nn.softmax(self._upsampled(logits, *shape).whole(), axis=-1),
             static_argnums=(1, 2),
         )
 
@@ -211,25 +210,22 @@ class StreamingNetwork:
         )
         state = StreamState(rings, age_B + 1)
         logits_NxhxwxC = logits_KxMxhxwxC.reshape(-1, *logits_KxMxhxwxC.shape[2:])
-        labels_BxHxW = self._full_logits(logits_NxhxwxC, b, size).argmax(-1)
-        return state, StreamOutput(labels_BxHxW.astype(jnp.uint8), logits_NxhxwxC)
+        labels_BxHxW = map_columns(
+            lambda logits: logits[0].argmax(-1).astype(jnp.uint8),
+            [self._upsampled(logits_NxhxwxC, b, size)],
+        )
+        return state, StreamOutput(labels_BxHxW, logits_NxhxwxC)
 
-    def _full_logits(
+    def _upsampled(
         self, logits_NxhxwxC: jax.Array, batch_size: int, size: tuple[int, int]
-    ) -> jax.Array:
-        """Logits at the network's stride -> logits of the frames at their own size, BxHxWxC."""
-        resized = self.protocol.size_of(size)
-        windows = windows_of(self.protocol, resized)
-        num_groups, group, _ = self._in_groups(batch_size, resized).shape
-        align_corners = self.model_config.align_corners
-
-        def full(logits_MxhxwxC: jax.Array) -> jax.Array:
-            logits = resize_bilinear(logits_MxhxwxC, windows.crop, align_corners=align_corners)
-            return logits.reshape(group, batch_size, *logits.shape[1:])
-
-        logits_KxMxhxwxC = logits_NxhxwxC.reshape(num_groups, -1, *logits_NxhxwxC.shape[1:])
-        logits_BxHxWxC = mean_of_windows(full, logits_KxMxhxwxC, windows)
-        return resize_bilinear(logits_BxHxWxC, size, align_corners=align_corners)
+    ) -> HalfUpsampled:
+        """Logits at the network's stride, on their way to the frames' own size."""
+        windows = windows_of(self.protocol, self.protocol.size_of(size))
+        return windows.half_upsampled(
+            logits_NxhxwxC.reshape(-1, batch_size, *logits_NxhxwxC.shape[1:]),
+            size,
+            align_corners=self.model_config.align_corners,
+        )
 
 
 def _see(

@@ -4,22 +4,25 @@ Sources: `mmseg/models/segmentors/encoder_decoder.py` (`slide_inference`, `aug_t
 views `MultiScaleFlipAug`.
 
 A `segment` function takes clips of any size, frames_BxSxHxWx3 normalised, to the logits of their
-last frames at that size, BxHxWxC.
+last frames, at the network's stride, BxhxwxC. These get the size of the frames a block of columns
+at a time: windows lie on a grid, so that the mean of all that see a pixel is a sum of products with
+one matrix for the rows and one for the columns of each.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.resize import resize_frame
-from tmanet_jax.models.layers import resize_bilinear
-from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.protocol import Protocol
+from tmanet_jax.models import layers
+from tmanet_jax.models.upsampling import HalfUpsampled, half_upsampled_windows
+from tmanet_jax.protocol import EvalConfig, Protocol
 
 Segment = Callable[[jax.Array], jax.Array]
 
@@ -53,38 +56,29 @@ def remarks(protocol: Protocol, size: tuple[int, int]) -> list[str]:
     return lines
 
 
-def segment_whole(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
-    """Logits of the last frames at the frames' own size, BxHxWxC."""
-    _, _, height, width, _ = frames_BxSxHxWx3.shape
-    logits_BxhxwxC = model(frames_BxSxHxWx3).main
-    return resize_bilinear(
-        logits_BxhxwxC, (height, width), align_corners=model.config.align_corners
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Windows:
     """Where windows lie on a frame.
 
     Attributes:
         size: height and width of the frame in pixels.
         crop: height and width of a window, not larger than the frame.
-        origins_Wx2: top and left of each window, row by row, int32.
+        tops: of the rows of windows.
+        lefts: of the columns of windows.
     """
 
     size: tuple[int, int]
     crop: tuple[int, int]
-    origins_Wx2: np.ndarray
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
 
     def __len__(self) -> int:
-        return len(self.origins_Wx2)
+        return len(self.tops) * len(self.lefts)
 
-    def coverage(self) -> np.ndarray:
-        """How many windows see each pixel, int32 HxW."""
-        count_HxW = np.zeros(self.size, np.int32)
-        for top, left in self.origins_Wx2:
-            count_HxW[top : top + self.crop[0], left : left + self.crop[1]] += 1
-        return count_HxW
+    @property
+    def origins_Wx2(self) -> np.ndarray:  # noqa: N802  # the suffix is its shape
+        """Top and left of each window, row by row, int32."""
+        return np.array([(top, left) for top in self.tops for left in self.lefts], np.int32)
 
     def in_groups(self, largest: int) -> np.ndarray:
         """The origins in the fewest equal groups of at most `largest` windows, KxGx2 int32.
@@ -96,6 +90,59 @@ class Windows:
         missing = num_groups * group - len(self)
         return np.pad(self.origins_Wx2, [(0, missing), (0, 0)], mode="edge").reshape(-1, group, 2)
 
+    def half_upsampled(
+        self, logits_WxBxhxwxC: jax.Array, size: tuple[int, int], *, align_corners: bool
+    ) -> HalfUpsampled:
+        """The mean of the logits of all windows that see a pixel, on its way to a frame's own size.
+
+        Args:
+            logits_WxBxhxwxC: of the windows; further ones are left out.
+            size: height and width of the frame before it was resized.
+            align_corners: how logits are rescaled.
+        """
+        _, b, h, w, c = logits_WxBxhxwxC.shape
+        starts = self.tops, self.lefts
+        logits_IxJxBxhxwxC = logits_WxBxhxwxC[: len(self)].reshape(*map(len, starts), b, h, w, c)
+        matrices = (
+            _axis_matrices(*axis, align_corners, logits_WxBxhxwxC.dtype)
+            for axis in zip((h, w), starts, self.crop, self.size, size, strict=True)
+        )
+        return half_upsampled_windows(logits_IxJxBxhxwxC, *matrices)
+
+
+def _axis_matrices(
+    network: int,
+    starts: Sequence[int],
+    crop: int,
+    resized: int,
+    own: int,
+    align_corners: bool,
+    dtype: DTypeLike,
+) -> jax.Array:
+    """What each window's logits give the pixels along an axis, Wxlxk.
+
+    Args:
+        network: k, logits of a window.
+        starts: of the W windows.
+        crop: pixels of a window.
+        resized: pixels of the resized frame.
+        own: l, pixels of the frame.
+        align_corners: how logits are rescaled.
+        dtype: of the result.
+    """
+    matrix_Cxk = layers.interpolation_matrix(network, crop, align_corners, dtype)
+    if len(starts) == 1:
+        matrix_WxRxk = matrix_Cxk[None]
+    else:
+        places = [[(start, resized - start - crop), (0, 0)] for start in starts]
+        matrix_WxRxk = jnp.stack([jnp.pad(matrix_Cxk, place) for place in places])
+        seen_R = sum(np.pad(np.ones(crop, int), place[0]) for place in places)
+        matrix_WxRxk = matrix_WxRxk / jnp.asarray(seen_R, dtype)[None, :, None]
+    if own == resized:
+        return matrix_WxRxk
+    to_own_lxR = layers.interpolation_matrix(resized, own, align_corners, dtype)
+    return jnp.einsum("lr,wrk->wlk", to_own_lxR, matrix_WxRxk, precision=lax.Precision.HIGHEST)
+
 
 def windows_of(protocol: Protocol, size: tuple[int, int]) -> Windows:
     """The windows of a (resized) frame of that height and width; in mode "whole" one.
@@ -105,11 +152,10 @@ def windows_of(protocol: Protocol, size: tuple[int, int]) -> Windows:
     is_whole = protocol.mode == "whole"
     height, width = size if is_whole else map(min, protocol.crop_size, size)
     tops, lefts = (
-        [min(i * step, length - window) for i in range(-(-(length - window) // step) + 1)]
+        tuple(min(i * step, length - window) for i in range(-(-(length - window) // step) + 1))
         for length, window, step in zip(size, (height, width), protocol.stride, strict=True)
     )
-    origins_Wx2 = np.array([(top, left) for top in tops for left in lefts], np.int32)
-    return Windows(size, (height, width), origins_Wx2)
+    return Windows(size, (height, width), tops, lefts)
 
 
 def cut_windows(
@@ -125,75 +171,29 @@ def cut_windows(
 
 
 def segment_windows(
-    segment: Segment, frames_BxSxHxWx3: jax.Array, protocol: Protocol, windows_per_call: int = 1
+    segment: Segment, frames_BxSxHxWx3: jax.Array, windows: Windows, windows_per_call: int = 1
 ) -> jax.Array:
-    """Mean of the logits of all windows that see a pixel, BxHxWxC.
+    """The logits of all windows at the network's stride, WxBxhxwxC; the last ones may be repeated.
 
     Args:
         segment: what to call on each window.
         frames_BxSxHxWx3: normalised, and resized as the protocol says.
-        protocol: how frames are segmented.
+        windows: of them.
         windows_per_call: windows that `segment` gets at a time, as so many clips more.
     """
-    b, s, height, width, _ = frames_BxSxHxWx3.shape
-    windows = windows_of(protocol, (height, width))
     if len(windows) == 1:
-        return segment(frames_BxSxHxWx3)
+        return segment(frames_BxSxHxWx3)[None]
+    b, s, height, width, _ = frames_BxSxHxWx3.shape
     frames_NxHxWx3 = frames_BxSxHxWx3.reshape(b * s, height, width, 3)
     origins_KxGx2 = jnp.asarray(windows.in_groups(windows_per_call))
     group = origins_KxGx2.shape[1]
 
     def logits_of(origins_Gx2: jax.Array) -> jax.Array:
         clips = cut_windows(frames_NxHxWx3, origins_Gx2, windows.crop)
-        logits = segment(clips.reshape(group * b, s, *windows.crop, 3))
-        return logits.reshape(group, b, *windows.crop, -1)
+        return segment(clips.reshape(group * b, s, *windows.crop, 3))
 
-    return mean_of_windows(logits_of, origins_KxGx2, windows)
-
-
-def mean_of_windows(
-    logits_of: Callable[[jax.Array], jax.Array], groups: jax.Array, windows: Windows
-) -> jax.Array:
-    """Mean of the logits of all windows that see a pixel, BxHxWxC; one group at a time.
-
-    Args:
-        logits_of: from an item of `groups` to the logits of that group's windows, GxBxhxwxC.
-        groups: K items, in the order of `windows.in_groups(G)`.
-        windows: where they lie.
-    """
-    if len(windows) == 1:
-        return logits_of(groups[0])[0]
-    logits = jax.eval_shape(logits_of, jax.ShapeDtypeStruct(groups.shape[1:], groups.dtype))
-    group, b, _, _, c = logits.shape
-    weights_KxG = np.arange(len(groups) * group).reshape(-1, group) < len(windows)
-
-    def add_group(
-        sum_BxHxWxC: jax.Array, some: tuple[jax.Array, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, None]:
-        item, origins_Gx2, weights_G = some
-        weighted = weights_G[:, None, None, None, None] * logits_of(item)
-        return _add_windows(sum_BxHxWxC, weighted, origins_Gx2), None
-
-    sum_BxHxWxC, _ = lax.scan(
-        add_group,
-        jnp.zeros((b, *windows.size, c), logits.dtype),
-        (
-            groups,
-            jnp.asarray(windows.in_groups(group)),
-            jnp.asarray(weights_KxG, logits.dtype),
-        ),
-    )
-    return sum_BxHxWxC / jnp.asarray(windows.coverage(), logits.dtype)[None, :, :, None]
-
-
-def _add_windows(
-    sum_BxHxWxC: jax.Array, logits_GxBxhxwxC: jax.Array, origins_Gx2: jax.Array
-) -> jax.Array:
-    for logits_BxhxwxC, origin_2 in zip(logits_GxBxhxwxC, origins_Gx2, strict=True):
-        start = _start(origin_2)
-        before = lax.dynamic_slice(sum_BxHxWxC, start, logits_BxhxwxC.shape)
-        sum_BxHxWxC = lax.dynamic_update_slice(sum_BxHxWxC, before + logits_BxhxwxC, start)
-    return sum_BxHxWxC
+    logits_KxMxhxwxC = lax.map(logits_of, origins_KxGx2)
+    return logits_KxMxhxwxC.reshape(-1, b, *logits_KxMxhxwxC.shape[2:])
 
 
 def _start(origin_2: jax.Array) -> tuple[jax.Array, ...]:
@@ -201,56 +201,44 @@ def _start(origin_2: jax.Array) -> tuple[jax.Array, ...]:
     return (zero, origin_2[0], origin_2[1], zero)
 
 
-def class_scores(
+def each_view(
     segment: Segment,
     resized: Sequence[jax.Array],
+    config: EvalConfig,
     *,
     size: tuple[int, int],
     align_corners: bool,
-    flip: bool,
-) -> jax.Array:
-    """What the arg-max over classes is taken of, BxHxWxC at `size`: the views' mean probabilities.
+) -> list[HalfUpsampled]:
+    """Logits of each view: for each ratio the clip as it is, then, if wanted, mirrored.
+
+    The order is the original's; what a mirrored view says is mirrored back.
 
     Args:
         segment: see above.
         resized: normalised clips, BxSxhxwx3, one for each ratio.
+        config: how they are segmented.
         size: height and width of the frames as they were.
         align_corners: how logits are rescaled to `size`.
-        flip: add the mirror image of each clip.
-    """
-    return mean_probabilities(
-        each_view(segment, resized, size=size, align_corners=align_corners, flip=flip)
-    )
-
-
-def each_view(
-    segment: Segment,
-    resized: Sequence[jax.Array],
-    *,
-    size: tuple[int, int],
-    align_corners: bool,
-    flip: bool,
-) -> Iterator[jax.Array]:
-    """Class probabilities of each view, BxHxWxC: for each ratio the clip as it is, then mirrored.
-
-    The arguments are those of `class_scores`; the order is the original's. Logits are rescaled
-    first, then comes the softmax; a mirrored view is mirrored back.
     """
 
-    def probabilities(frames_BxSxhxwx3: jax.Array) -> jax.Array:
-        logits_BxhxwxC = segment(frames_BxSxhxwx3)
-        logits_BxHxWxC = resize_bilinear(logits_BxhxwxC, size, align_corners=align_corners)
-        return jax.nn.softmax(logits_BxHxWxC, axis=-1)
+    def view(frames_BxSxhxwx3: jax.Array) -> HalfUpsampled:
+        _, _, height, width, _ = frames_BxSxhxwx3.shape
+        windows = windows_of(config.protocol, (height, width))
+        logits = segment_windows(segment, frames_BxSxhxwx3, windows, config.windows_per_call)
+        return windows.half_upsampled(logits, size, align_corners=align_corners)
 
+    views = []
     for frames_BxSxhxwx3 in resized:
-        yield probabilities(frames_BxSxhxwx3)
-        if flip:
-            yield probabilities(frames_BxSxhxwx3[:, :, :, ::-1])[:, :, ::-1]
+        views.append(view(frames_BxSxhxwx3))
+        if config.flip:
+            mirrored = view(frames_BxSxhxwx3[:, :, :, ::-1])
+            views.append(mirrored._replace(matrix_Wxw=mirrored.matrix_Wxw[::-1]))
+    return views
 
 
-def mean_probabilities(views: Iterable[jax.Array]) -> jax.Array:
+def mean_probabilities(logits_of_views: Iterable[jax.Array]) -> jax.Array:
     """Mean over the views of multi-scale and flip testing, one view in memory at a time."""
     total, count = jnp.zeros(()), 0
-    for view_BxHxWxC in views:
-        total, count = total + view_BxHxWxC, count + 1
+    for logits_BxHxWxC in logits_of_views:
+        total, count = total + jax.nn.softmax(logits_BxHxWxC, axis=-1), count + 1
     return total / count

@@ -330,15 +330,16 @@ def resize_bilinear(
         in_size = x_NxHxWxC.shape[axis]
         if in_size == out_size:
             continue
-        matrix_OxI = _interpolation_matrix(in_size, out_size, align_corners, x_NxHxWxC.dtype)
+        matrix_OxI = interpolation_matrix(in_size, out_size, align_corners, x_NxHxWxC.dtype)
         product = "oi,niwc->nowc" if axis == 1 else "oi,nhic->nhoc"
         x_NxHxWxC = jnp.einsum(product, matrix_OxI, x_NxHxWxC, precision=lax.Precision.HIGHEST)
     return x_NxHxWxC
 
 
-def _interpolation_matrix(
+def interpolation_matrix(
     in_size: int, out_size: int, align_corners: bool, dtype: DTypeLike
 ) -> jax.Array:
+    """What `resize_bilinear` multiplies an axis by, out_size x in_size."""
     float_dtype = at_least_float32(dtype)
     out_O = jnp.arange(out_size, dtype=float_dtype)
     if align_corners:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.fields import PUBLISHED, Checked, field
-from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.tmanet import Logits
+from tmanet_jax.models.upsampling import half_upsampled, map_columns
 from tmanet_jax.parallel.sharding import spread_rows
 
 
@@ -26,7 +26,7 @@ class LossConfig(Checked):
     """
 
     name: str = field(
-        "cross_entropy", "of each head", choices=lambda: tuple(LOSSES), source=PUBLISHED
+        "cross_entropy", "of each head", choices=lambda: (*PIXEL_LOSSES, *LOSSES), source=PUBLISHED
     )
     aux_weight: float = field(
         0.4, "factor of the auxiliary head's loss", low=0, high=1000, source=PUBLISHED
@@ -63,38 +63,71 @@ class Losses(NamedTuple):
     """Share of all pixels, ignored ones included, that the main head gets right."""
 
 
+class Pixels(NamedTuple):
+    """What the logits say of each pixel's label, BxHxW.
+
+    Attributes:
+        nll_BxHxW: -log softmax(logits)[label]; 0 where nothing is labelled.
+        is_right_BxHxW: whether the label is the arg-max; ignored pixels count as wrong.
+    """
+
+    nll_BxHxW: jax.Array
+    is_right_BxHxW: jax.Array
+
+
 def segmentation_loss(
     logits: Logits, labels_BxHxW: jax.Array, config: LossConfig, *, align_corners: bool
 ) -> Losses:
     """Both heads' logits, up-sampled to the labels' size, against the labels."""
-    _, height, width = labels_BxHxW.shape
-    size = (height, width)
     labels_BxHxW = spread_rows(labels_BxHxW)
-    main_BxHxWxC = spread_rows(resize_bilinear(logits.main, size, align_corners=align_corners))
-    aux_BxHxWxC = spread_rows(resize_bilinear(logits.aux, size, align_corners=align_corners))
-    loss = LOSSES[config.name]
-    main = loss(main_BxHxWxC, labels_BxHxW, config)
-    aux = config.aux_weight * loss(aux_BxHxWxC, labels_BxHxW, config)
-    return Losses(main + aux, main, aux, pixel_accuracy(main_BxHxWxC, labels_BxHxW))
+    main, accuracy = _head_loss(logits.main, labels_BxHxW, config, align_corners)
+    aux, _ = _head_loss(logits.aux, labels_BxHxW, config, align_corners)
+    aux = config.aux_weight * aux
+    return Losses(main + aux, main, aux, accuracy)
 
 
-def cross_entropy(
-    logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig
-) -> jax.Array:
+def _head_loss(
+    logits_BxhxwxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig, align_corners: bool
+) -> tuple[jax.Array, jax.Array]:
+    """The loss, and the share of all pixels that are right."""
+    _, height, width = labels_BxHxW.shape
+    upsampled = half_upsampled(logits_BxhxwxC, (height, width), align_corners=align_corners)
+    found = map_columns(
+        lambda logits, labels: pixels(logits[0], labels), [upsampled], labels_BxHxW, is_trained=True
+    )
+    accuracy = found.is_right_BxHxW.mean()
+    if config.name in PIXEL_LOSSES:
+        return PIXEL_LOSSES[config.name](found.nll_BxHxW, labels_BxHxW, config), accuracy
+    return LOSSES[config.name](upsampled.whole(), labels_BxHxW, config), accuracy
+
+
+def pixels(logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array) -> Pixels:
+    """Compares logits with labels."""
+    is_valid_BxHxW = labels_BxHxW != IGNORE
+    target_BxHxW = jnp.where(is_valid_BxHxW, labels_BxHxW, 0).astype(jnp.int32)
+    num_classes, dtype = logits_BxHxWxC.shape[-1], logits_BxHxWxC.dtype
+    one_hot_BxHxWxC = jax.nn.one_hot(target_BxHxW, num_classes, dtype=dtype)
+    target_logit_BxHxW = (logits_BxHxWxC * one_hot_BxHxWxC).sum(-1)
+    nll_BxHxW = jax.nn.logsumexp(logits_BxHxWxC, axis=-1) - target_logit_BxHxW
+    return Pixels(
+        jnp.where(is_valid_BxHxW, nll_BxHxW, 0.0),
+        logits_BxHxWxC.argmax(-1) == labels_BxHxW.astype(jnp.int32),
+    )
+
+
+def cross_entropy(nll_BxHxW: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
     """Mean of -log softmax(logits)[label]; pixels labelled `IGNORE` count 0."""
-    return _mean(_pixel_losses(logits_BxHxWxC, labels_BxHxW, config), labels_BxHxW, config)
+    return _mean(_weighted(nll_BxHxW, labels_BxHxW, config), labels_BxHxW, config)
 
 
-def ohem(logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
+def ohem(nll_BxHxW: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
     """Cross entropy of the hard pixels; the others count 0 in its mean."""
-    loss_BxHxW = _pixel_losses(logits_BxHxWxC, labels_BxHxW, config)
-    is_hard_BxHxW = hard_pixels(logits_BxHxWxC, labels_BxHxW, config)
-    return _mean(loss_BxHxW * is_hard_BxHxW, labels_BxHxW, config)
+    loss_BxHxW = _weighted(nll_BxHxW, labels_BxHxW, config)
+    is_hard_BxHxW = hard_pixels(nll_BxHxW, labels_BxHxW, config)
+    return _mean(jnp.where(is_hard_BxHxW, loss_BxHxW, 0.0), labels_BxHxW, config)
 
 
-def hard_pixels(
-    logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig
-) -> jax.Array:
+def hard_pixels(nll_BxHxW: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
     """Which labelled pixels of a batch are hard, BxHxW.
 
     With a threshold those whose label has less probability than it, or than the
@@ -106,37 +139,23 @@ def hard_pixels(
     is_valid_P = (labels_BxHxW != IGNORE).ravel()
     num_kept = min(config.ohem_kept * labels_BxHxW.shape[0], labels_BxHxW.size)
     if config.ohem_threshold is None:
-        loss_P = _pixel_losses(logits_BxHxWxC, labels_BxHxW, config).ravel()
+        loss_P = _weighted(nll_BxHxW, labels_BxHxW, config).ravel()
         order_P = jnp.argsort(jnp.where(is_valid_P, loss_P, -jnp.inf), descending=True)
         is_kept_P = jnp.zeros(labels_BxHxW.size, bool).at[order_P[:num_kept]].set(True)
     else:
-        one_hot_BxHxWxC = _one_hot(labels_BxHxW, logits_BxHxWxC)
-        probability_P = (jax.nn.softmax(logits_BxHxWxC) * one_hot_BxHxWxC).sum(-1).ravel()
+        probability_P = jnp.exp(-nll_BxHxW).ravel()
         sorted_P = jnp.sort(jnp.where(is_valid_P, probability_P, jnp.inf))
         of_kept = sorted_P[jnp.clip(is_valid_P.sum() - 1, 0, num_kept)]
         is_kept_P = probability_P < jnp.maximum(of_kept, config.ohem_threshold)
     return (is_kept_P & is_valid_P).reshape(labels_BxHxW.shape)
 
 
-def _pixel_losses(
-    logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array, config: LossConfig
-) -> jax.Array:
-    """BxHxW, with the classes' weights; 0 where nothing is labelled."""
-    log_normalizer_BxHxW = jax.nn.logsumexp(logits_BxHxWxC, axis=-1)
-    one_hot_BxHxWxC = _one_hot(labels_BxHxW, logits_BxHxWxC)
-    target_logit_BxHxW = (logits_BxHxWxC * one_hot_BxHxWxC).sum(-1)
-    is_valid_BxHxW = labels_BxHxW != IGNORE
-    loss_BxHxW = jnp.where(is_valid_BxHxW, log_normalizer_BxHxW - target_logit_BxHxW, 0.0)
-    if config.class_weights is not None:
-        weights_C = jnp.asarray(config.class_weights, loss_BxHxW.dtype)
-        loss_BxHxW = loss_BxHxW * (one_hot_BxHxWxC @ weights_C)
-    return loss_BxHxW
-
-
-def _one_hot(labels_BxHxW: jax.Array, logits_BxHxWxC: jax.Array) -> jax.Array:
-    """Of class 0 where nothing is labelled."""
-    target_BxHxW = jnp.where(labels_BxHxW != IGNORE, labels_BxHxW, 0).astype(jnp.int32)
-    return jax.nn.one_hot(target_BxHxW, logits_BxHxWxC.shape[-1], dtype=logits_BxHxWxC.dtype)
+def _weighted(nll_BxHxW: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
+    """With the classes' weights."""
+    if config.class_weights is None:
+        return nll_BxHxW
+    weights_C = jnp.asarray(config.class_weights, nll_BxHxW.dtype)
+    return nll_BxHxW * weights_C[jnp.where(labels_BxHxW != IGNORE, labels_BxHxW, 0)]
 
 
 def _mean(loss_BxHxW: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) -> jax.Array:
@@ -149,10 +168,9 @@ def _mean(loss_BxHxW: jax.Array, labels_BxHxW: jax.Array, config: LossConfig) ->
 Loss = Callable[[jax.Array, jax.Array, LossConfig], jax.Array]
 """Logits BxHxWxC and labels BxHxW, some of them `IGNORE` -> a scalar."""
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "ohem": ohem}
-"""What `config.loss.name` chooses from; one of your own is an entry more."""
+PixelLoss = Callable[[jax.Array, jax.Array, LossConfig], jax.Array]
+"""`Pixels.nll_BxHxW` and the labels -> a scalar: the logits of all pixels are never there."""
 
-
-def pixel_accuracy(logits_BxHxWxC: jax.Array, labels_BxHxW: jax.Array) -> jax.Array:
-    """Share of all pixels whose label is the arg-max; ignored pixels count as wrong."""
-    return (logits_BxHxWxC.argmax(-1) == labels_BxHxW.astype(jnp.int32)).mean()
+PIXEL_LOSSES: dict[str, PixelLoss] = {"cross_entropy": cross_entropy, "ohem": ohem}
+LOSSES: dict[str, Loss] = {}
+"""Both are what `config.loss.name` chooses from; one of your own is an entry more."""

@@ -1,7 +1,6 @@
 """Segments whole clips, batch by batch, as a run's evaluation settings say."""
 
 import collections
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from jax.sharding import Mesh
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.records import Clip
 from tmanet_jax.inference.windows import (
-    class_scores,
+    each_view,
+    mean_probabilities,
     remarks,
     resized_frames,
-    segment_whole,
-    segment_windows,
 )
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.upsampling import map_columns
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (
     DATA_AXIS,
@@ -189,21 +188,17 @@ def _compile_predictor(graphdef: nnx.GraphDef, config: EvalConfig, mesh: Mesh) -
         model: TMANet = nnx.merge(graphdef, params, batch_stats)
         _, height, width = labels_BxHxW.shape
 
-        def segment(frames_BxSxhxwx3: jax.Array) -> jax.Array:
-            whole = functools.partial(segment_whole, model)
-            return segment_windows(
-                whole, frames_BxSxhxwx3, config.protocol, config.windows_per_call
-            )
-
-        scores_BxHxWxC = class_scores(
-            segment,
+        views = each_view(
+            lambda frames_BxSxhxwx3: model(frames_BxSxhxwx3).main,
             [normalize(frames_BxSxhxwx3) for frames_BxSxhxwx3 in resized],
+            config,
             size=(height, width),
             align_corners=model.config.align_corners,
-            flip=config.flip,
         )
-        predicted_BxHxW = scores_BxHxWxC.argmax(-1).astype(jnp.uint8)
-        num_classes = scores_BxHxWxC.shape[-1]
+        predicted_BxHxW = map_columns(
+            lambda logits: mean_probabilities(logits).argmax(-1).astype(jnp.uint8), views
+        )
+        num_classes = model.config.head.num_classes
         confusion_BxCxC = jax.vmap(lambda p, y: confusion_matrix(p, y, num_classes))(
             predicted_BxHxW, labels_BxHxW
         )

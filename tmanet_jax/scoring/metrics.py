@@ -63,6 +63,11 @@ class Scores:
         return _mean(self.iou_C)
 
     @property
+    def mean_iou_of_labelled(self) -> float:
+        """Mean over the classes in the labels (mIoU as VSPW's kit has it)."""
+        return _mean(np.where(self.frequency_C > 0, self.iou_C, np.nan))
+
+    @property
     def mean_accuracy(self) -> float:
         """Mean over the classes in the labels (mAcc)."""
         return _mean(self.accuracy_C)
@@ -110,6 +115,19 @@ def scores_without(confusion_CxC: np.ndarray, left_out: int) -> Scores:
         frequency_C=np.delete(every.frequency_C, left_out),
         all_accuracy=every.all_accuracy,
     )
+
+
+MOST_TOLD = 40
+"""Classes of a confusion matrix that a reader can survey."""
+
+
+def most_confused(confusion_CxC: np.ndarray) -> np.ndarray:
+    """All classes, or the `MOST_TOLD` that most wrong pixels are labelled or predicted as.
+
+    Their indices, in order.
+    """
+    wrong_C = confusion_CxC.sum(0) + confusion_CxC.sum(1) - 2 * np.diag(confusion_CxC)
+    return np.sort(np.argsort(-wrong_C, kind="stable")[:MOST_TOLD])
 
 
 def row_shares(confusion_CxC: np.ndarray) -> np.ndarray:

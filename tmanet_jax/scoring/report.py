@@ -19,8 +19,9 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.run_file import CONFIG_FILE, METRICS_FILE, PICTURES_DIR
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation
-from tmanet_jax.scoring.metrics import Scores, row_shares
+from tmanet_jax.scoring.metrics import Scores, most_confused, row_shares
 from tmanet_jax.scoring.report_page import render_page
+from tmanet_jax.scoring.temporal import FLOW
 
 PAGE_FILE = "report.html"
 WORST_DIR = "worst"
@@ -43,8 +44,7 @@ def write_report(assessed: Assessment, workdir: Path) -> str:
         write_whole(workdir / METRICS_FILE, (metrics_json(assessed, about) + "\n").encode())
         write_whole(workdir / "confusion.csv", confusion_csv(evaluation).encode())
         write_whole(workdir / "classes.csv", classes_csv(evaluation).encode())
-        confusion_HxWx3 = pictures.confusion(row_shares(evaluation.confusion_CxC), classes)
-        write_whole(workdir / "confusion.png", _png(confusion_HxWx3))
+        write_whole(workdir / "confusion.png", _png(_confusion(evaluation)))
         _write_pictures(evaluation.shown, classes, workdir / PICTURES_DIR)
         _write_pictures(assessed.worst, classes, workdir / WORST_DIR)
         how = f"{assessed.how}; the run is described in {about}" if about else str(assessed.how)
@@ -106,6 +106,13 @@ def _write_pictures(shown: Iterable[SegmentedClip], classes: ClassSet, directory
         (directory / f"{segmented.clip.id}.png").write_bytes(_png(picture))
 
 
+def _confusion(evaluation: Evaluation) -> np.ndarray:
+    """Of classes that a reader can survey: RGB uint8."""
+    told_K = most_confused(evaluation.confusion_CxC)
+    shares_KxK = row_shares(evaluation.confusion_CxC)[np.ix_(told_K, told_K)]
+    return pictures.confusion(shares_KxK, [evaluation.classes.names[index] for index in told_K])
+
+
 def _png(picture_HxWx3: np.ndarray) -> bytes:
     _, png = cv2.imencode(".png", picture_HxWx3[:, :, ::-1])
     return png.tobytes()
@@ -137,7 +144,8 @@ def metrics_json(assessed: Assessment, run_file: str | None = None) -> str:
         values[name] = _score_values(part, part_names)
     if assessed.temporal is not None:
         values["temporal"] = {
-            name: _finite(value) for name, value in assessed.temporal.by_name().items()
+            **{name: _finite(value) for name, value in assessed.temporal.by_name().items()},
+            "flow": FLOW,
         }
     values["confusion"] = evaluation.confusion_CxC.tolist()
     values["mIoU_of_clip"] = {
@@ -155,6 +163,7 @@ def _score_values(group: Scores, names: Sequence[str]) -> dict[str, Any]:
         "aAcc": _finite(group.all_accuracy),
         "mDice": _finite(group.mean_dice),
         "fwIoU": _finite(group.frequency_weighted_iou),
+        "mIoU_of_labelled": _finite(group.mean_iou_of_labelled),
         "classes": {
             name: {
                 "IoU": _finite(group.iou_C[index]),

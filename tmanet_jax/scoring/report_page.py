@@ -19,7 +19,7 @@ from tmanet_jax.data.codec import Size
 from tmanet_jax.data.resize import resize_frame, resize_labels
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation
-from tmanet_jax.scoring.metrics import Scores, row_shares
+from tmanet_jax.scoring.metrics import MOST_TOLD, Scores, most_confused, row_shares
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 _MAX_WIDTH = 1024
@@ -44,6 +44,7 @@ def render_page(assessed: Assessment, how: str) -> str:
         means=_means([("all", evaluation.overall), *others, *evaluation.groups.items()]),
         classes=_classes(evaluation.overall, classes),
         confusion=_confusion(evaluation.confusion_CxC, classes),
+        told=_told(classes),
         worst=_worst(assessed.worst, evaluation),
         last=max(len(frames) - 1, 0),
         frames=json.dumps(frames).replace("<", "\\u003c"),  # no id can end the script
@@ -90,9 +91,19 @@ def _classes(overall: Scores, classes: ClassSet) -> str:
     )
 
 
+def _told(classes: ClassSet) -> str:
+    if classes.num_classes <= MOST_TOLD:
+        return ""
+    return (
+        f"The {MOST_TOLD} of {classes.num_classes} classes with the most wrong pixels; "
+        "confusion.csv has all."
+    )
+
+
 def _confusion(confusion_CxC: np.ndarray, classes: ClassSet) -> str:
-    """A row and a column for each class that is labelled or predicted."""
-    occurring = np.flatnonzero(confusion_CxC.sum(0) + confusion_CxC.sum(1))
+    """A row and a column for each class that is labelled or predicted, and can be surveyed."""
+    told_K = most_confused(confusion_CxC)
+    occurring = told_K[(confusion_CxC.sum(0) + confusion_CxC.sum(1))[told_K] > 0]
     names = [html.escape(classes.names[index]) for index in occurring]
     shares_CxC = row_shares(confusion_CxC)
     head = "".join(f"<th><span>{name}</span></th>" for name in names)

@@ -1,0 +1,31 @@
+"""Logits of whole frames as the original computes them, window after window at full size."""
+
+import jax
+import jax.numpy as jnp
+
+from tmanet_jax.inference.windows import windows_of
+from tmanet_jax.models.layers import resize_bilinear
+from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.protocol import Protocol
+
+
+def segment_whole(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
+    """Logits of the last frames at the frames' own size, BxHxWxC."""
+    _, _, height, width, _ = frames_BxSxHxWx3.shape
+    logits_BxhxwxC = model(frames_BxSxHxWx3).main
+    return resize_bilinear(
+        logits_BxhxwxC, (height, width), align_corners=model.config.align_corners
+    )
+
+
+def segment_windows(model: TMANet, frames_BxSxHxWx3: jax.Array, protocol: Protocol) -> jax.Array:
+    """Mean of the logits of all windows that see a pixel, BxHxWxC."""
+    b, _, height, width, _ = frames_BxSxHxWx3.shape
+    windows = windows_of(protocol, (height, width))
+    total, count = jnp.zeros((b, height, width, model.config.head.num_classes)), 0.0
+    for top, left in windows.origins_Wx2:
+        place = jnp.s_[..., top : top + windows.crop[0], left : left + windows.crop[1], :]
+        logits = segment_whole(model, frames_BxSxHxWx3[place])
+        total = total.at[place].add(logits)
+        count = count + jnp.zeros((1, height, width, 1)).at[place].set(1.0)
+    return total / count

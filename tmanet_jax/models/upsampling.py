@@ -1,0 +1,115 @@
+"""Logits at the pixels, a block of columns at a time: all pixels by all classes are never there."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from tmanet_jax.models import layers
+from tmanet_jax.parallel.sharding import spread_rows
+
+FLOATS_AT_A_TIME = 2**24
+"""Logits of a block, on each device: 64 MiB."""
+
+
+class HalfUpsampled(NamedTuple):
+    """Logits that have the rows of the pixels, and how they get their columns.
+
+    Attributes:
+        logits_BxHxwxC: their rows are up-sampled.
+        matrix_Wxw: from their columns to those of the pixels.
+    """
+
+    logits_BxHxwxC: jax.Array
+    matrix_Wxw: jax.Array
+
+    def columns(self, matrix_Oxw: jax.Array) -> jax.Array:
+        """The columns of some rows of the matrix, BxHxOxC."""
+        return spread_rows(_product("ow,bhwc->bhoc", matrix_Oxw, self.logits_BxHxwxC))
+
+    def whole(self) -> jax.Array:
+        """All columns, BxHxWxC."""
+        return self.columns(self.matrix_Wxw)
+
+
+def half_upsampled(
+    logits_BxhxwxC: jax.Array, size: tuple[int, int], *, align_corners: bool
+) -> HalfUpsampled:
+    """Logits on their way to height and width `size`, as `resize_bilinear` gets them there."""
+    matrices = (
+        layers.interpolation_matrix(old, new, align_corners, logits_BxhxwxC.dtype)[None]
+        for old, new in zip(logits_BxhxwxC.shape[1:3], size, strict=True)
+    )
+    return half_upsampled_windows(logits_BxhxwxC[None, None], *matrices)
+
+
+def half_upsampled_windows(
+    logits_IxJxBxhxwxC: jax.Array, rows_IxHxh: jax.Array, columns_JxWxw: jax.Array
+) -> HalfUpsampled:
+    """The sum of windows that lie on a grid, IxJ, each by the matrices of its row and column."""
+    product = _product("ioh,ijbhwc->bojwc", rows_IxHxh, logits_IxJxBxhxwxC)
+    b, height, num_columns, w, c = product.shape
+    logits_BxHxwxC = spread_rows(product.reshape(b, height, num_columns * w, c))
+    matrix_WxJxw = columns_JxWxw.swapaxes(0, 1)
+    return HalfUpsampled(logits_BxHxwxC, matrix_WxJxw.reshape(-1, num_columns * w))
+
+
+def map_columns(
+    program: Callable[..., Any],
+    parts: Sequence[HalfUpsampled],
+    *maps_BxHxW: jax.Array,
+    is_trained: bool = False,
+) -> Any:
+    """`program(logits, *maps)` on blocks of columns.
+
+    Args:
+        program: from the logits BxHxOxC of all parts, a list, and the maps BxHxO, to a map BxHxO
+            or several, column by column independent.
+        parts: of pixels of one size and with as many classes.
+        *maps_BxHxW: further arguments.
+        is_trained: for the gradient, the blocks are computed again instead of kept.
+    """
+    b, height, _, c = parts[0].logits_BxHxwxC.shape
+    width = parts[0].matrix_Wxw.shape[0]
+    num_blocks = _num_blocks(len(parts) * b, height, width, c)
+    matrices = [part.matrix_Wxw for part in parts]
+
+    def of_block(some: tuple[list[jax.Array], list[jax.Array]]) -> Any:
+        logits = [part.columns(matrix) for part, matrix in zip(parts, some[0], strict=True)]
+        return program(logits, *some[1])
+
+    if num_blocks == 1:
+        return of_block((matrices, list(maps_BxHxW)))
+    block = -(-width // num_blocks)
+    blocks = (
+        [_in_blocks(matrix, 0, block) for matrix in matrices],
+        [_in_blocks(map_BxHxW, 2, block) for map_BxHxW in maps_BxHxW],
+    )
+    mapped = lax.map(jax.checkpoint(of_block) if is_trained else of_block, blocks)
+    return jax.tree.map(
+        lambda map_KxBxHxO: jnp.moveaxis(map_KxBxHxO, 0, 2).reshape(b, height, -1)[:, :, :width],
+        mapped,
+    )
+
+
+def _num_blocks(*shape: int) -> int:
+    if not all(isinstance(length, int) for length in shape):
+        return 1  # a size that an export leaves open
+    devices = max(jax.sharding.get_abstract_mesh().size, 1)
+    return min(-(-math.prod(shape) // (devices * FLOATS_AT_A_TIME)), shape[2])
+
+
+def _in_blocks(array: jax.Array, axis: int, block: int) -> jax.Array:
+    """Blocks of an axis as a new first one, the last filled up with zeros."""
+    filled = [(0, 0)] * array.ndim
+    filled[axis] = (0, -array.shape[axis] % block)
+    array = jnp.pad(array, filled)
+    split = array.reshape(*array.shape[:axis], -1, block, *array.shape[axis + 1 :])
+    return jnp.moveaxis(split, axis, 0)
+
+
+def _product(axes: str, matrix: jax.Array, logits: jax.Array) -> jax.Array:
+    return jnp.einsum(axes, matrix, logits, precision=lax.Precision.HIGHEST)
