@@ -12,11 +12,19 @@ reads, below the source (zip files in it are read in place),
                                        indices (0: the first class; 255: ignored), or RGB PNGs in
                                        the classes' colours
 
+or, in place of such PNGs, polygons drawn on the frames:
+
+    labels/SPLIT/VIDEO/NUMBER.json     of LabelMe; or for all frames of a video, by their names,
+    labels/SPLIT/VIDEO.xml             of CVAT ("for images 1.1"), or VIDEO.json of COCO; what
+                                       nothing covers is ignored, or of the class `background`
+
 Each labelled frame becomes a clip; its memory are the frames before it. A last line of classes.csv
-named `ignored` is no class: its colour marks pixels that do not count. Text may stand before the
-number in names. Numbers of ten digits and more are times, and so are 20211201_120000_033 and
-1638316800_033 (or _033000) unless what they end with counts frames: frames then count in their
-order. Frames are turned as their EXIF says, labels never are. For example:
+named `ignored` is no class: its colour marks pixels that do not count. A fifth column, `values`,
+says what else stands for a class (or is ignored), separated by semicolons: indices, which then
+alone are valid, colours, and names of polygons: truck,0,0,70,14;15;#000046;lorry. Text may stand
+before the number in names. Numbers of ten digits and more are times, and so are
+20211201_120000_033 and 1638316800_033 (or _033000) unless what they end with counts frames: frames
+then count in their order. Frames are turned as their EXIF says, labels never are. For example:
 
     import cv2, pathlib, numpy as np
     mine = pathlib.Path("mine")
@@ -40,10 +48,11 @@ import argparse
 import csv
 import hashlib
 import io
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from tqdm import tqdm
 
@@ -51,11 +60,12 @@ from data_prep import command
 from data_prep.data_set import DataSet, FoundSplit, LabelledVideo, Options, Query, Unusable
 from data_prep.extraction import Watch, extract_frames
 from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, in_order_of_time, notes_on_numbers
-from data_prep.labels import Classes, ClassLabels
+from data_prep.labels import Classes, ClassLabels, Source
 from data_prep.naming import frame_numbers
+from data_prep.polygons import DrawnLabels, drawn_frame, drawn_labels
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree, UnpackedFile, is_turned_by_exif
-from tmanet_jax.data.classes import INVALID, ClassSet, Colour
+from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, Colour
 from tmanet_jax.video.frames import PICTURE_SUFFIXES
 
 _CLASSES = "classes.csv"
@@ -100,7 +110,9 @@ class Folder(DataSet):
         return {split: self._split(split, options) for split in splits}
 
     def _split(self, split: str, options: Options) -> FoundSplit:
-        names = self.tree.folders(f"labels/{split}")
+        drawings = self.tree.files(f"labels/{split}")
+        of_videos = {Path(name).stem for name in drawings if _is_drawing_of(name, Path(name).stem)}
+        names = sorted({*self.tree.folders(f"labels/{split}"), *of_videos})
         videos = [self._video(f"{split}/{name}", options) for name in names]
         if not any(video.labels for video in videos):
             raise WrongSourceError(
@@ -111,16 +123,33 @@ class Folder(DataSet):
         return FoundSplit([_labelled(video) for video in videos], notes=notes)
 
     def _video(self, name: str, options: Options) -> NumberedVideo:
+        split, _, video = name.rpartition("/")
+        drawn = self._drawn(split, video)
         pictures = [_pictures(self.tree, f"{kind}/{name}") for kind in ("frames", "labels")]
+        pictures[1] += _numbered(drawn)
         number_of = frame_numbers({stem for files in pictures for stem in map(_stem, files)})
         frames, labels = (_by_number(files, number_of) for files in pictures)
-        split, _, video = name.rpartition("/")
         of_stem = {Path(n).stem: file for n, file in self.tree.files(f"frames/{split}").items()}
         if not frames and video in of_stem:
             wanted = {n - offset for n in labels for offset in (0, *options.memory_offsets)}
             frames = _frames_of_video(of_stem[video], self._frames_dir / split, wanted)
-        of_classes = {n: ClassLabels(f, self._classes, _CLASSES) for n, f in labels.items()}
+        of_classes = {number: self._labels(file) for number, file in labels.items()}
         return in_order_of_time(NumberedVideo(name, frames, of_classes))
+
+    def _labels(self, file: SourceFile) -> ClassLabels:
+        is_drawn = isinstance(file, DrawnLabels)
+        return ClassLabels(file, Classes(self.classes) if is_drawn else self._classes, _CLASSES)
+
+    def _drawn(self, split: str, video: str) -> list[SourceFile]:
+        """The label pictures of a video that are drawn as polygons."""
+        names = {**self._classes.index_of_name, _IGNORED: IGNORE}
+        of_split = self.tree.files(f"labels/{split}")
+        of_video = [file for name, file in of_split.items() if _is_drawing_of(name, video)]
+        of_frames = self.tree.files(f"labels/{split}/{video}").values()
+        return [
+            *(drawn for file in of_video for drawn in drawn_labels(file, names)),
+            *(drawn_frame(file, names) for file in of_frames if file.name.endswith(".json")),
+        ]
 
 
 def _labelled(video: NumberedVideo) -> LabelledVideo:
@@ -164,14 +193,23 @@ def _notes_on_turned(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
 def _pictures(tree: SourceTree, folder: str) -> list[SourceFile]:
     """The pictures in a folder; raises WrongSourceError if a name does not end with a number."""
     files = tree.files(folder).values()
-    pictures = [file for file in files if file.name.lower().endswith(PICTURE_SUFFIXES)]
-    for file in pictures:
+    return _numbered([file for file in files if file.name.lower().endswith(PICTURE_SUFFIXES)])
+
+
+def _is_drawing_of(name: str, video: str) -> bool:
+    """Whether a file among the labels of a split holds the polygons of a video."""
+    return name in (f"{video}.json", f"{video}.xml")
+
+
+def _numbered(files: Sequence[SourceFile]) -> list[SourceFile]:
+    """The files; raises WrongSourceError if a name does not end with a number."""
+    for file in files:
         if not _stem(file)[-1:].isdecimal():
             raise WrongSourceError(
                 f"There is no frame number in the name of {file}: expected a name that ends with "
                 "it, such as 000123.png."
             )
-    return pictures
+    return list(files)
 
 
 def _stem(file: SourceFile) -> str:
@@ -238,55 +276,81 @@ def read_classes(tree: SourceTree, name: str) -> Classes:
             "line a class, such as 'road,128,64,128'."
         )
     rows = list(_read_rows(file))
-    ignored = [colour for class_name, colour in rows if class_name == _IGNORED]
-    if ignored and rows[-1][0] != _IGNORED:
+    ignored = [row for row in rows if row.name == _IGNORED]
+    if ignored and rows[-1].name != _IGNORED:
         raise WrongSourceError(f"{file}: '{_IGNORED}' is no class and must be the last line.")
-    classes = [row for row in rows if row[0] != _IGNORED]
+    classes = [row for row in rows if row.name != _IGNORED]
     if not 2 <= len(classes) < INVALID:
         raise WrongSourceError(
             f"{file} has {len(classes)} classes: expected 2 to {INVALID - 1}, one a line."
         )
-    names, palette_Cx3 = zip(*classes, strict=True)
-    return Classes(ClassSet(name, names, palette_Cx3), ignored[0] if ignored else None)
+    class_set = ClassSet(name, *zip(*((row.name, row.colour) for row in classes), strict=True))
+    indices = [*range(len(classes)), *[IGNORE] * len(ignored)]
+    sources = {
+        source: index for row, index in zip(rows, indices, strict=True) for source in row.sources
+    }
+    return Classes(class_set, ignored[0].colour if ignored else None, sources)
 
 
-def _read_rows(file: SourceFile) -> Iterator[tuple[str, Colour]]:
+class _Row(NamedTuple):
+    """A line of classes.csv."""
+
+    name: str
+    colour: Colour
+    sources: tuple[Source, ...]
+
+
+def _read_rows(file: SourceFile) -> Iterator[_Row]:
     try:
         lines = list(csv.reader(io.StringIO(file.read_bytes().decode("utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error) as error:
         raise WrongSourceError(f"{file} is no table: {error}.") from error
-    if not lines or [cell.strip() for cell in lines[0]] != _COLUMNS:
+    if not lines or [cell.strip() for cell in lines[0]] not in (_COLUMNS, [*_COLUMNS, "values"]):
         found = ",".join(lines[0]) if lines else "nothing"
         raise WrongSourceError(
             f"{file} begins with {found!r}: expected the line {','.join(_COLUMNS)!r}."
         )
-    seen: dict[str | Colour, int] = {}
+    seen: dict[Source, int] = {}
     for number, line in enumerate(lines[1:], 2):
         if not line:
             continue
-        name, colour = _parse_line(file, number, line)
-        for value in (name, colour):
-            if value in seen:
+        row = _parse_line(file, number, line)
+        for value in (row.name, row.colour, *row.sources):
+            if seen.get(value, number) != number:
                 raise WrongSourceError(
-                    f"{file}, line {number}: {value!r} is in line {seen[value]} already; names and "
-                    "colours must differ."
+                    f"{file}, line {number}: {value!r} is in line {seen[value]} already; names, "
+                    "colours and values must differ."
                 )
             seen[value] = number
-        yield name, colour
+        yield row
 
 
-def _parse_line(file: SourceFile, number: int, line: list[str]) -> tuple[str, Colour]:
+def _parse_line(file: SourceFile, number: int, line: list[str]) -> _Row:
     try:
-        name, *values = (cell.strip() for cell in line)
-        red, green, blue = (int(value) for value in values)
-        if not name or not all(0 <= value <= 255 for value in (red, green, blue)):
+        name, *cells = (cell.strip() for cell in line)
+        red, green, blue = (int(cell) for cell in cells[:3])
+        sources = tuple(_source(part.strip()) for part in ";".join(cells[3:]).split(";"))
+        if not name or len(cells) > 4 or not all(0 <= x <= 255 for x in (red, green, blue)):
             raise ValueError
     except ValueError:
         raise WrongSourceError(
             f"{file}, line {number} is {','.join(line)!r}: expected a name and three numbers from "
-            "0 to 255, such as 'road,128,64,128'."
+            "0 to 255, such as 'road,128,64,128'; and maybe what else stands for it, such as "
+            "'road,128,64,128,7;8;#804080;street': values from 0 to 255, colours, names."
         ) from None
-    return _IGNORED if name.lower() == _IGNORED else name, (red, green, blue)
+    name = _IGNORED if name.lower() == _IGNORED else name
+    return _Row(name, (red, green, blue), tuple(source for source in sources if source != ""))
+
+
+def _source(text: str) -> Source:
+    if re.fullmatch("#[0-9a-fA-F]{6}", text):
+        red, green, blue = bytes.fromhex(text[1:])
+        return red, green, blue
+    if not re.fullmatch(r"\d+", text):
+        return text
+    if int(text) > IGNORE:
+        raise ValueError
+    return int(text)
 
 
 main = command.main_of(Folder, "data_prep.folder", __doc__)

@@ -9,7 +9,7 @@ holds: valid values as shades of grey, or colours of the classes, that are not t
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
@@ -17,7 +17,15 @@ import numpy as np
 
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, decoded
-from tmanet_jax.data.classes import IGNORE, ClassSet, Colour, colours_to_indices, voc_colour
+from tmanet_jax.data.classes import (
+    IGNORE,
+    INVALID,
+    ClassSet,
+    Colour,
+    colours_to_indices,
+    refuse_unknown,
+    voc_colour,
+)
 from tmanet_jax.errors import UserError
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -156,6 +164,10 @@ class LabelFile(Protocol):
         """What the picture, once read, holds: uint8 HxW; raises UserError if that is not valid."""
 
 
+Source = int | Colour | str
+"""What stands for a class in label files: a value, a colour, or in files of polygons a name."""
+
+
 @dataclass(frozen=True)
 class Classes:
     """Classes, and the colours that label files hold them in.
@@ -163,16 +175,34 @@ class Classes:
     Attributes:
         class_set: the classes.
         ignored_colour: of pixels that do not count, in label files of colours; None if none is.
+        sources: the train ids (`IGNORE`: ignored) that values, further colours, and further names
+            in label files stand for. If there is a value, no other one but `IGNORE` is valid.
     """
 
     class_set: ClassSet
     ignored_colour: Colour | None = None
+    sources: Mapping[Source, int] = field(default_factory=dict)
 
     @property
     def index_of_colour(self) -> Mapping[Colour, int]:
         """The train id that each colour stands for."""
         colours = dict(zip(self.class_set.palette_Cx3, range(IGNORE), strict=False))
-        return colours if self.ignored_colour is None else {**colours, self.ignored_colour: IGNORE}
+        if self.ignored_colour is not None:
+            colours[self.ignored_colour] = IGNORE
+        return colours | {of: index for of, index in self.sources.items() if isinstance(of, tuple)}
+
+    @property
+    def index_of_value(self) -> Mapping[int, int]:
+        """The train id that each value of a label file of indices stands for."""
+        listed = {of: index for of, index in self.sources.items() if isinstance(of, int)}
+        own = {index: index for index in range(self.class_set.num_classes)}
+        return {IGNORE: IGNORE} | (listed or own)
+
+    @property
+    def index_of_name(self) -> Mapping[str, int]:
+        """The train id that each name in a file of polygons stands for."""
+        names = dict(zip(self.class_set.names, range(IGNORE), strict=False))
+        return names | {of: index for of, index in self.sources.items() if isinstance(of, str)}
 
 
 @dataclass(frozen=True)
@@ -200,16 +230,27 @@ class ClassLabels:
         Raises:
             UserError: the file cannot be read, or holds an index or a colour of no class.
         """
-        class_set, where = self.classes.class_set, str(self.file)
-        colours = self.classes.index_of_colour
+        classes, where = self.classes, str(self.file)
+        colours = classes.index_of_colour
         if picture.holds_colours:
             return colours_to_indices(
                 picture.colours(), colours, where, f"those of {self.listed_in}"
             )
-        table = LabelTable.of([*range(class_set.num_classes), IGNORE], colours.items())
-        indices_HxW = read_values(picture, table)
-        class_set.check(indices_HxW, where)
-        return indices_HxW
+        index_of_value = classes.index_of_value
+        values_of = [
+            (colour, value)
+            for colour, index in colours.items()
+            for value in index_of_value
+            if index_of_value[value] == index
+        ]
+        values_HxW = read_values(picture, LabelTable.of(index_of_value, values_of))
+        index_256 = np.full(256, INVALID, np.uint8)
+        index_256[list(index_of_value)] = list(index_of_value.values())
+        valid = ", ".join(map(str, sorted(index_of_value.keys() - {IGNORE})))
+        if not classes.sources:
+            valid = f"0..{classes.class_set.num_classes - 1}"
+        refuse_unknown(values_HxW, index_256 != INVALID, where, f"{valid} or {IGNORE}")
+        return index_256[values_HxW]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Somebody's own data: from a folder to the first training step."""
 
 import contextlib
+import json
 import re
 import shutil
 import struct
@@ -360,3 +361,48 @@ def test_missing_records_name_the_preparation_of_their_data_set(source):
         clips_of(source, "test")
     with pytest.raises(UserError, match=r"or data_prep\.camvid, or data_prep\.folder for"):
         open_clips(source, "train")
+
+
+def test_values_say_what_else_stands_for_a_class(source):
+    (source / "classes.csv").write_text(
+        "name,red,green,blue,values\nroad,90,90,90,7;8;#0a0a0a\ncar,200,0,0,26;lorry\n"
+        "sky,0,0,250,23\nignored,1,2,3,0;5\n"
+    )
+    values = np.array([7, 8, 26, 23, 0, 5, 255], np.uint8)
+    train_ids = np.array([0, 0, 1, 2, 255, 255, 255], np.uint8)
+    picked = np.random.default_rng(0).integers(0, 7, SIZE)
+    write_png(source / "labels/train/drive/000005.png", values[picked])
+    colours = np.array([(90, 90, 90), (10, 10, 10), (200, 0, 0), (1, 2, 3)], np.uint8)
+    write_png(source / "labels/train/drive/000008.png", colours[picked % 4])
+    (source / "labels/train/drive/000006.json").write_text(json.dumps({
+        "shapes": [{"label": "lorry", "points": [[0, 0], [10, 5]], "shape_type": "rectangle"}],
+        "imageHeight": SIZE[0], "imageWidth": SIZE[1],
+    }))  # fmt: skip
+    assert prepare(source, "--splits=train") == 0
+    clips = clips_of(source)
+    np.testing.assert_array_equal(clips.read(0, ()).labels_HxW, train_ids[picked])
+    drawn = np.full(SIZE, 255)
+    drawn[:5, :10] = 1
+    np.testing.assert_array_equal(clips.read(1, ()).labels_HxW, drawn)
+    of_colours = np.array([0, 0, 1, 255])[picked % 4]
+    np.testing.assert_array_equal(clips.read(2, ()).labels_HxW, of_colours)
+
+
+def test_polygons_of_a_video_stand_in_one_file(source):
+    shutil.rmtree(source / "labels/train/drive")
+    (source / "labels/train/drive.xml").write_text(
+        f'<annotations><image id="0" name="x/000008.png" width="{SIZE[1]}" height="{SIZE[0]}">'
+        '<box label="sky" xtl="0" ytl="0" xbr="4" ybr="3"/></image></annotations>'
+    )
+    assert prepare(source, "--splits=train") == 0
+    clips = clips_of(source)
+    assert [clips.clip_id(index) for index in range(len(clips))] == ["drive_000008"]
+    assert (clips.read(0, ()).labels_HxW == 2).sum() == 12
+
+
+@pytest.mark.parametrize("values", ["7;256", "7,8", "8"])
+def test_values_that_are_none_are_told_with_their_line(source, values, capsys):
+    table = f"name,red,green,blue,values\nsky,0,0,250,8\nroad,90,90,90,{values}\n"
+    (source / "classes.csv").write_text(table)
+    assert prepare(source) == 2
+    assert "classes.csv, line 3" in capsys.readouterr().err
