@@ -44,7 +44,14 @@ from data_prep.labels import LabelPicture
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree
 from tmanet_jax.data import strict_json
-from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, refuse_unknown, voc_colour
+from tmanet_jax.data.classes import (
+    IGNORE,
+    INVALID,
+    VSPW,
+    ClassSet,
+    refuse_unknown,
+    voc_colour,
+)
 from tmanet_jax.data.files import is_hidden
 from tmanet_jax.data.resize import LONGEST_SIDE
 from tmanet_jax.errors import UserError
@@ -239,7 +246,7 @@ def read_classes(tree: SourceTree) -> ClassSet:
             f'{file} should give the classes the numbers 1, 2, 3, ..., as in {{"wall": 1, ...}}; '
             f"it gives {reprlib.repr(sorted(values.values()))}."
         )
-    return ClassSet.of("vspw", {names[number]: voc_colour(number) for number in sorted(names)})
+    return ClassSet.of(VSPW, {names[number]: voc_colour(number) for number in sorted(names)})
 
 
 def _listed(tree: SourceTree, split: str) -> list[str]:

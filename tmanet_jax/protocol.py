@@ -187,7 +187,7 @@ class EvalConfig(Checked):
         "clips",
     )
     vspw_published: bool = field(
-        False, "VC8 and VC16 as VSPW's script computes them, mistakes kept"
+        False, "VC8, VC16 and mTC as VSPW's scripts compute them, mistakes kept"
     )
 
     def __post_init__(self) -> None:

@@ -1,5 +1,7 @@
 """VC and TC against what their definitions say, on small arrays and on moving pictures."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.scoring.temporal import (
+    PublishedTC,
     SegmentedFrame,
     VideoConsistency,
+    carried_as_published,
     optical_flow,
     temporal_consistency,
     visible,
@@ -150,3 +154,46 @@ def test_what_is_hidden_or_comes_from_outside_is_not_visible() -> None:
     back[:, 4:6] = 3  # lands elsewhere: what came from columns 2 and 3 is hidden there
     assert not visible(flow, back)[:, 2:4].any()
     assert visible(flow, back)[:, [0, 1, 5, 6]].all()
+
+
+def carried_by_the_script(labels: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """`flowwarp` of VSPW's script pixel by pixel: torch's `grid_sample`, nearest, corners apart."""
+    height, width = labels.shape
+    result = np.zeros_like(labels)
+    for y, x in np.ndindex(height, width):
+        grid_x = 2 * (x + float(flow[y, x, 0])) / (width - 1) - 1
+        grid_y = 2 * (y + float(flow[y, x, 1])) / (height - 1) - 1
+        column, row = round(((grid_x + 1) * width - 1) / 2), round(((grid_y + 1) * height - 1) / 2)
+        if 0 <= column < width and 0 <= row < height:
+            result[y, x] = labels[row, column]
+    return result
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_the_scripts_warp_misses_by_half_a_pixel_and_fills_with_zeros(still: bool) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 5, (9, 12)).astype(np.uint8)
+    flow = np.zeros((9, 12, 2), np.float32) if still else rng.normal(0, 3, (9, 12, 2))
+    expected = carried_by_the_script(labels, flow.astype(np.float32))
+    np.testing.assert_array_equal(carried_as_published(labels, flow.astype(np.float32)), expected)
+    assert (expected == 0).any() and (expected != labels).any()
+
+
+def test_the_scripts_mtc_is_of_all_pairs_of_the_first_hundred_videos_together() -> None:
+    videos = [moving(3, 3), moving(5, 2)]
+    pairs = [
+        (now.predicted_HxW, carried_by_the_script(after.predicted_HxW, optical_flow(*pictures)))
+        for video in videos
+        for now, after in itertools.pairwise(video)
+        for pictures in [(now.frame_HxWx3, after.frame_HxWx3)]
+    ]
+    predicted, carried = (np.stack(maps) for maps in zip(*pairs, strict=True))
+    iou = [((predicted == c) & (carried == c)).sum() / ((predicted == c) | (carried == c)).sum()
+           for c in range(2)]  # fmt: skip
+    total = PublishedTC(num_classes=3)
+    for video in videos:
+        total.add_video(video)
+    assert total.result() == pytest.approx(np.mean(iou))
+    for video in [videos[0][:1]] * 98 + [videos[0][::-1]]:  # the last is the 101st
+        total.add_video(video)
+    assert total.result() == pytest.approx(np.mean(iou))

@@ -22,6 +22,9 @@ Colour = tuple[int, int, int]
 IGNORE = 255
 """The label value of pixels that neither train nor count."""
 
+VSPW = "vspw"
+"""The class set whose names come with the data set."""
+
 NUMBERED = "numbered"
 """Name of the sets of classes that nobody has named."""
 

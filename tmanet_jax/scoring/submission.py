@@ -2,6 +2,8 @@
 
 Cityscapes: 8-bit palette PNGs of label ids, each named as its frame
 (`berlin_000000_000019_leftImg8bit.png`). Source: `mmseg/datasets/cityscapes.py`, `results2img`.
+VSPW: palette PNGs of train ids, `VIDEO/NNNNNNNN.png`. Source: VSPW-dataset/VSPW_baseline,
+`test.py`.
 Other data sets: palette PNGs of train ids, named by the clip.
 """
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from tmanet_jax.data.classes import (
     CITYSCAPES,
+    VSPW,
     CITYSCAPES_LABEL_PALETTE_35x3,
     ClassSet,
     palette_png,
@@ -48,7 +51,8 @@ class Submission:
         names = {result_name(records.clip_id(i), classes) for i in range(len(records))}
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            strangers = sorted({path.name for path in directory.glob("*.png")} - names)
+            found = {path.relative_to(directory).as_posix() for path in directory.rglob("*.png")}
+            strangers = sorted(found - names)
         except OSError as error:
             raise _unwritable(directory, error) from error
         if strangers:
@@ -67,6 +71,7 @@ class Submission:
         """
         path = self.directory / result_name(segmented.clip.id, self.classes)
         try:
+            path.parent.mkdir(exist_ok=True)
             write_whole(path, result_png(segmented.predicted_HxW, self.classes))
         except OSError as error:
             raise _unwritable(self.directory, error) from error
@@ -76,8 +81,13 @@ class Submission:
 
 
 def result_name(clip_id: str, classes: ClassSet) -> str:
-    """The file name of a clip's prediction."""
-    return f"{clip_id}_leftImg8bit.png" if classes.name == CITYSCAPES.name else f"{clip_id}.png"
+    """The path of a clip's prediction in the directory."""
+    if classes.name == CITYSCAPES.name:
+        return f"{clip_id}_leftImg8bit.png"
+    if classes.name == VSPW:
+        video, _, frame = clip_id.rpartition("_")
+        return f"{video}/{frame}.png"
+    return f"{clip_id}.png"
 
 
 def result_png(predicted_HxW: np.ndarray, classes: ClassSet) -> bytes:

@@ -14,10 +14,16 @@ import cv2
 import numpy as np
 
 from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.scoring.metrics import scores
+from tmanet_jax.scoring.metrics import confusion_of, scores
+
+FLOW = "DIS, medium preset (OpenCV)"
+"""What mTC's optical flow is; papers use others, mostly FlowNet2 or RAFT."""
 
 _MIN_FLOW_SIZE = 64
 """Pixels each way; OpenCV 5.0 segfaults on pictures of 8x64."""
+
+_PUBLISHED_VIDEOS = 100
+"""Of the list, that VSPW's script of mTC reads."""
 
 
 class SegmentedFrame(NamedTuple):
@@ -180,6 +186,59 @@ def _targets(flow_HxWx2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x_HxW + flow_HxWx2[..., 0], y_HxW + flow_HxWx2[..., 1]
 
 
+class PublishedTC:
+    """mTC as VSPW's script has it: the next frame's prediction carried back to each frame.
+
+    Unlike `temporal_consistency`, the pixels of all pairs of the first 100 videos count together,
+    hidden ones too; what comes from outside the picture is of the first class; and the mean is over
+    the classes that are predicted, whatever is carried. The script's own flow is RAFT's.
+
+    Source: VSPW-dataset/VSPW_baseline, `TC_cal.py` and `utils.py`.
+
+    Args:
+        num_classes: classes of the predictions.
+    """
+
+    def __init__(self, num_classes: int):
+        self._num_videos = 0
+        self._confusion_CxC = np.zeros((num_classes, num_classes), np.int64)
+
+    def add_video(self, frames: Iterable[SegmentedFrame]) -> None:
+        """Adds the next video of the list; its frames are read once."""
+        self._num_videos += 1
+        for current, following in _neighbours(frames):
+            if self._num_videos <= _PUBLISHED_VIDEOS:
+                flow_HxWx2 = optical_flow(current.frame_HxWx3, following.frame_HxWx3)
+                carried_HxW = carried_as_published(following.predicted_HxW, flow_HxWx2)
+                num_classes = len(self._confusion_CxC)
+                self._confusion_CxC += confusion_of(carried_HxW, current.predicted_HxW, num_classes)
+
+    def result(self) -> float:
+        """mTC, a fraction."""
+        return scores(self._confusion_CxC).mean_iou_of_labelled
+
+
+def carried_as_published(labels_HxW: np.ndarray, flow_HxWx2: np.ndarray) -> np.ndarray:
+    """At each pixel the label where the flow points to, missed by up to half a pixel; 0 outside.
+
+    Places are divided by one less than the size (corners at centres of pixels) and read as if by
+    the size (corners at corners of pixels): x becomes x W / (W - 1) - 1/2, the nearest of which is
+    read, halves to the even.
+    """
+    height, width = labels_HxW.shape
+    x_HxW, y_HxW = _targets(flow_HxWx2)
+    columns_HxW, rows_HxW = _place(x_HxW, width), _place(y_HxW, height)
+    inside_HxW = (columns_HxW >= 0) & (columns_HxW < width) & (rows_HxW >= 0) & (rows_HxW < height)
+    carried_HxW = np.zeros_like(labels_HxW)
+    carried_HxW[inside_HxW] = labels_HxW[rows_HxW[inside_HxW], columns_HxW[inside_HxW]]
+    return carried_HxW
+
+
+def _place(target_HxW: np.ndarray, length: int) -> np.ndarray:
+    scaled_HxW = np.float32(2) * target_HxW / np.float32(max(length - 1, 1)) - np.float32(1)
+    return np.rint(((scaled_HxW + 1) * length - 1) / np.float32(2)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class TemporalScores:
     """Consistency over time of a set of videos, as fractions; nan where nothing defines one.
@@ -210,7 +269,7 @@ class TemporalTotal:
     Args:
         num_classes: classes of the predictions.
         void: label values that are no class.
-        as_published: see `VideoConsistency`.
+        as_published: see `VideoConsistency` and `PublishedTC`; the videos come as in the list.
     """
 
     def __init__(
@@ -223,6 +282,7 @@ class TemporalTotal:
         self._num_classes = num_classes
         self._void = void
         self._as_published = as_published
+        self._published_tc = PublishedTC(num_classes)
         self._shares_of_length: dict[int, list[float]] = {length: [] for length in LENGTHS}
         self._tc_of_video: list[float] = []
 
@@ -232,16 +292,19 @@ class TemporalTotal:
             length: VideoConsistency(length, self._void, self._as_published)
             for length in self._shares_of_length
         }
-        tc = temporal_consistency(_seen_by(counters.values(), frames), self._num_classes)
+        seen = _seen_by(counters.values(), frames)
+        if self._as_published:
+            self._published_tc.add_video(seen)
+        else:
+            self._tc_of_video.append(_mean(temporal_consistency(seen, self._num_classes)))
         for length, counter in counters.items():
             self._shares_of_length[length] += counter.shares()
-        self._tc_of_video.append(_mean(tc))
 
     def result(self) -> TemporalScores:
         """The scores of all videos so far."""
         return TemporalScores(
             {length: _mean(shares) for length, shares in self._shares_of_length.items()},
-            _mean(self._tc_of_video),
+            self._published_tc.result() if self._as_published else _mean(self._tc_of_video),
         )
 
 

@@ -138,7 +138,7 @@ def evaluate_videos(
             yield SegmentedFrame(frame_HxWx3, labels_HxW, one.predicted_HxW)
 
     with progress:
-        for video in videos:
+        for video in sorted(videos, key=lambda video: video.indices):
             total.add_video(scored_frames(video))
     return tally.evaluation(shown), total.result()
 
