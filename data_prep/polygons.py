@@ -18,8 +18,8 @@ import numpy as np
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile
 from tmanet_jax.data import strict_json
-from tmanet_jax.data.augment import LONGEST_SIDE
 from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.resize import LONGEST_SIDE
 from tmanet_jax.errors import UserError
 
 BACKGROUND = "background"
