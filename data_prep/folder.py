@@ -126,7 +126,7 @@ class Folder(DataSet):
         split, _, video = name.rpartition("/")
         drawn = self._drawn(split, video)
         pictures = [_pictures(self.tree, f"{kind}/{name}") for kind in ("frames", "labels")]
-        pictures[1] += _numbered(drawn)
+        pictures[1] = sorted([*pictures[1], *_numbered(drawn)], key=lambda file: file.name)
         number_of = frame_numbers({stem for files in pictures for stem in map(_stem, files)})
         frames, labels = (_by_number(files, number_of) for files in pictures)
         of_stem = {Path(n).stem: file for n, file in self.tree.files(f"frames/{split}").items()}

@@ -57,7 +57,7 @@ def test_labelme_polygons_and_rectangles_lie_one_over_the_other(tmp_path: Path) 
         labelme(
             {"label": "road", "points": ring(-5, 10, 40, 25), "shape_type": "polygon"},
             {"label": "car", "points": ring(2, 5, 8, 12), "shape_type": "polygon", "group_id": 1},
-            {"label": "lorry", "points": [[20, 16], [12.4, 12.6]], "shape_type": "rectangle"},
+            {"label": "lorry", "points": [[20, 16], [12.2, 12.8]], "shape_type": "rectangle"},
         ),
     )
     labels = drawn_frame(file, NAMES)
