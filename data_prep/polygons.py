@@ -56,13 +56,13 @@ class DrawnLabels:
         file: where the shapes are.
         frame: the frame's name in it.
         train_id_of_name: of the names that shapes may have.
-        describe: reads height, width and the shapes.
+        described: its size and shapes; None: LabelMe's file, which is read with the picture.
     """
 
     file: SourceFile
     frame: str
     train_id_of_name: Mapping[str, int]
-    describe: Callable[[], Described]
+    described: Described | None
 
     def __str__(self) -> str:
         return f"{self.file} ({self.frame})"
@@ -79,7 +79,9 @@ class DrawnLabels:
 
     def read_bytes(self, size: int = -1) -> bytes:
         """The first `size` bytes of the PNG or all; raises UserError if a shape has no class."""
-        (height, width), shapes = self.describe()
+        (height, width), shapes = self.described or _guarded(
+            self.file, "LabelMe", lambda: _of_labelme(_parsed(self.file))
+        )
         if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
             raise UserError(f"{self} is said to have {height}x{width} pixels.")
         background = self.train_id_of_name.get(BACKGROUND, IGNORE)
@@ -109,7 +111,7 @@ def drawn_labels(file: SourceFile, train_id_of_name: Mapping[str, int]) -> list[
     else:
         found = _guarded(file, "COCO", lambda: dict(_of_coco(_parsed(file))))
     return [
-        DrawnLabels(file, frame, train_id_of_name, lambda described=described: described)
+        DrawnLabels(file, frame, train_id_of_name, described)
         for frame, described in found.items()
         if described[1] or BACKGROUND in train_id_of_name
     ]
@@ -117,12 +119,7 @@ def drawn_labels(file: SourceFile, train_id_of_name: Mapping[str, int]) -> list[
 
 def drawn_frame(file: SourceFile, train_id_of_name: Mapping[str, int]) -> DrawnLabels:
     """The label picture that LabelMe's file of a frame describes; it is read with the picture."""
-    return DrawnLabels(
-        file,
-        file.name,
-        train_id_of_name,
-        lambda: _guarded(file, "LabelMe", lambda: _of_labelme(_parsed(file))),
-    )
+    return DrawnLabels(file, file.name, train_id_of_name, None)
 
 
 def _guarded(file: SourceFile, tool: str, read: Callable[[], Any]) -> Any:

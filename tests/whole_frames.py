@@ -22,10 +22,11 @@ def segment_windows(model: TMANet, frames_BxSxHxWx3: jax.Array, protocol: Protoc
     """Mean of the logits of all windows that see a pixel, BxHxWxC."""
     b, _, height, width, _ = frames_BxSxHxWx3.shape
     windows = windows_of(protocol, (height, width))
-    total, count = jnp.zeros((b, height, width, model.config.head.num_classes)), 0.0
+    total = jnp.zeros((b, height, width, model.config.head.num_classes))
+    count = jnp.zeros((1, height, width, 1))
     for top, left in windows.origins_Wx2:
         place = jnp.s_[..., top : top + windows.crop[0], left : left + windows.crop[1], :]
         logits = segment_whole(model, frames_BxSxHxWx3[place])
         total = total.at[place].add(logits)
-        count = count + jnp.zeros((1, height, width, 1)).at[place].set(1.0)
+        count = count.at[place].add(1.0)
     return total / count

@@ -17,7 +17,9 @@ HEIGHT, WIDTH = 20, 30
 
 
 def picture(labels: DrawnLabels) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(labels.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    found = cv2.imdecode(np.frombuffer(labels.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert found is not None
+    return found
 
 
 def expected(*boxes: tuple[int, int, int, int, int], background: int = 255) -> np.ndarray:
@@ -30,7 +32,7 @@ def expected(*boxes: tuple[int, int, int, int, int], background: int = 255) -> n
 
 def labelme(*shapes: dict[str, Any]) -> dict[str, Any]:
     """As LabelMe 5.5 writes it."""
-    common = {"group_id": None, "description": "", "flags": {}, "mask": None}
+    common: dict[str, Any] = {"group_id": None, "description": "", "flags": {}, "mask": None}
     return {
         "version": "5.5.0",
         "flags": {},

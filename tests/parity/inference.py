@@ -96,7 +96,7 @@ def check_aug(case: Case, dtype: str) -> None:
         frames_SxHxWx3 = np.concatenate([arrays["sequence_bgr"], arrays["img_bgr"][None]])
         resized = _network_inputs(frames_SxHxWx3[..., ::-1], facts)
         views = _view_probabilities(case, dtype, [clip.astype(dtype) for clip in resized])
-        mean = sum(views) / len(views)
+        mean = jnp.stack(views).mean(0)
         flipped = [index for index, view in enumerate(order) if view["flip"]]
         probabilities = {
             "prob": mean,
@@ -126,7 +126,9 @@ def _view_probabilities(case: Case, dtype: str, resized: list[jax.Array]) -> lis
     model = build(case, dtype)
     height, width = case.arrays["img_bgr"].shape[:2]
     facts = case.facts["test_cfg"]
-    windows = {name: tuple(facts[name]) for name in ("crop_size", "stride") if name in facts}
+    windows: dict[str, Any] = {
+        name: tuple(facts[name]) for name in ("crop_size", "stride") if name in facts
+    }
     views = each_view(
         compiled(model, lambda model, clips: model(clips).main),
         resized,
