@@ -14,8 +14,9 @@ A workdir says what configuration its run has: then --config is not needed.
 
 Several processes as one (docs/pods.md), each started with
 
-    python run.py [train]|eval --config=... --distributed
-    python run.py [train]|eval --config=... --coordinator=HOST:PORT --num-processes=N --process-id=I
+    python run.py [train]|eval|predict --config=... --distributed
+    python run.py [train]|eval|predict --config=... --coordinator=HOST:PORT --num-processes=N
+        --process-id=I
 
 Exit status: 0 done; 2 bad input or a full disk (the message says what, where, and what to do); 143
 or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, the clip
@@ -235,7 +236,11 @@ MODES: Mapping[str, Mode] = {
         of_processes=_PROCESSES,
     ),
     "predict": Mode(
-        _predict, "segments videos, pictures or a camera", _PREDICTION, needs_records=False
+        _predict,
+        "segments videos, pictures or a camera",
+        _PREDICTION,
+        of_processes=_PROCESSES,
+        needs_records=False,
     ),
     "consistency": Mode(
         _consistency, "scores weights on every frame of videos, and over time", _MEMORY_STRIDE

@@ -17,6 +17,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.inference import outputs
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.segmenter import Segmenter
+from tmanet_jax.parallel import distributed
 from tmanet_jax.weights import files
 from tmanet_jax.workdir import LOCK_FILE, alone_in
 
@@ -126,3 +127,23 @@ def test_two_inputs_or_networks_are_never_mixed(weights: Path, tmp_path: Path) -
     (tmp_path / "blocked" / "labels").touch()
     with pytest.raises(UserError, match="blocked cannot be written"):
         predict(asked(weights, tmp_path / "frames", tmp_path / "blocked", formats=["labels"]))
+
+
+def test_processes_share_out_the_inputs_and_tell_all_failures(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [
+        write_video(tmp_path / f"{n}.mp4", map(numbered, range(n, n + 2)), "libx264")
+        for n in range(3)
+    ]
+    predict(asked(weights, videos, tmp_path / "alone", formats=["labels"]))
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "exchange", lambda what, text: [text, '["far.mp4"]'])
+    for index, folders in enumerate([{"0", "2"}, {"0", "1", "2"}]):
+        monkeypatch.setattr(distributed, "index", lambda index=index: index)
+        with pytest.raises(UserError, match=r"1 of 3 inputs failed, as told above: far\.mp4"):
+            predict(asked(weights, videos, tmp_path / "shared", formats=["labels"]))
+        assert {path.name for path in (tmp_path / "shared").iterdir()} == folders
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+    with pytest.raises(UserError, match="leave --serve out"):
+        predict(asked(weights, videos[0], tmp_path / "shown", serve=0))

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from tests import joined_runs
+from tests import in_process, joined_runs
 from tests.joined_runs import Ended, JoinedRun
 from tests.made import tiny_runs
+from tests.made.small_predictions import contents
+from tests.made.small_videos import numbered, write_video
+from tests.made.tiny_weights import write_weights
 from tmanet_jax.parallel.peers import EXIT_STATUS
 
 pytestmark = pytest.mark.multiprocess
@@ -241,3 +244,27 @@ def test_the_second_start_finds_every_program_in_every_process(
     ]
     assert min(missed[0]) > 0
     assert missed[1] == [0, 0]
+
+
+def test_two_processes_predict_as_one_and_one_goes_on_for_two(tmp_path: Path) -> None:
+    for number in range(3):
+        frames = [numbered(n, (48, 64)) for n in range(number, number + 3)]
+        write_video(tmp_path / f"{number}.mp4", frames, "libx264")
+    command = [
+        *(sys.executable, "run.py", "predict", "--config=configs/demo.py"),
+        f"--checkpoint={write_weights(tmp_path / 'tmanet.safetensors')}",
+        f"--input={tmp_path}/*.mp4",
+        "--format=labels",
+    ]
+    address = f"--coordinator=localhost:{joined_runs.free_port()}"
+    shared = [*command, f"--output={tmp_path / 'shared'}", address, "--num-processes=2"]
+    commands = [[*shared, f"--process-id={index}"] for index in range(2)]
+    with joined_runs.started_together(tmp_path, commands) as run:
+        ended = [run.end(index) for index in range(2)]
+    assert [process.status for process in ended] == [0, 0], ended
+    assert [process.output.count("3 frames, 0 broken") for process in ended] == [2, 1]
+    assert in_process.called([*command[2:], f"--output={tmp_path / 'alone'}"]).returncode == 0
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+    (tmp_path / "shared" / "1" / "labels" / "000001.png").unlink()
+    assert in_process.called([*command[2:], f"--output={tmp_path / 'shared'}"]).returncode == 0
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")

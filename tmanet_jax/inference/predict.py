@@ -1,12 +1,13 @@
 """Segments videos, pictures or a camera into files: overlays with a legend, label pictures.
 
-A browser may watch meanwhile.
+A browser may watch meanwhile. Several processes of a run share out the inputs.
 
 The folder of an output says what it was made of (`predict.json`). A run that was interrupted, be
 it by a kill, goes on where it was, and ends in the same files.
 """
 
 import contextlib
+import json
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from tmanet_jax.inference.prediction import Input, Prediction
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import Segmenter, Video
 from tmanet_jax.inference.serve import LiveView, served
+from tmanet_jax.parallel import distributed
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.video.frames import fingerprint_input
 
@@ -28,7 +30,8 @@ from tmanet_jax.video.frames import fingerprint_input
 def predict(prediction: Prediction) -> None:
     """Writes what is not there yet, and tells broken frames and where the results are.
 
-    Of several inputs, one that fails is told, and the others go on.
+    Of several inputs, one that fails is told, and the others go on. Each process takes the inputs
+    i, i + n, ... and waits for the others at the end.
 
     Args:
         prediction: what is to be segmented, and where to.
@@ -38,6 +41,8 @@ def predict(prediction: Prediction) -> None:
             what was done so far is saved.
         Stopped: it was interrupted; what was done so far is saved.
     """
+    if prediction.serve is not None and distributed.count() > 1:
+        raise UserError("One process shows its input in a browser: leave --serve out in several.")
     failures = _Failures(prediction.inputs)
     with contextlib.ExitStack() as stack:
         view = None
@@ -50,7 +55,7 @@ def predict(prediction: Prediction) -> None:
 
 def _predict(prediction: Prediction, failures: "_Failures", view: LiveView | None) -> None:
     prints: dict[Input, str] = {}
-    for one in prediction.inputs:
+    for one in prediction.inputs[distributed.index() :: distributed.count()]:
         with failures.of(one):
             prints[one] = fingerprint_input(one.source)
     weights_print = ""
@@ -58,7 +63,7 @@ def _predict(prediction: Prediction, failures: "_Failures", view: LiveView | Non
         align_corners = prediction.settings.init.align_corners
         weights_print = fingerprint_weights(prediction.checkpoint, align_corners)
     segmenter = _load(prediction)
-    tqdm.write(prediction.settings.evaluation.compared_with(segmenter.protocol))
+    distributed.tell(prediction.settings.evaluation.compared_with(segmenter.protocol))
     how = f"{segmenter.protocol}, {_computation_in_words(prediction)}"
     there = list(prints)
     for first in range(0, len(there), segmenter.videos_at_once):
@@ -97,7 +102,7 @@ class _Failures:
 
     def __init__(self, inputs: Sequence[Input]):
         self._num_inputs = len(inputs)
-        self._failed: list[Input] = []
+        self._failed: list[str] = []
 
     @contextlib.contextmanager
     def of(self, one: Input) -> Iterator[None]:
@@ -108,15 +113,16 @@ class _Failures:
             if self._num_inputs == 1:
                 raise
             tqdm.write(f"{one.source}: {error}")
-            self._failed.append(one)
+            self._failed.append(str(one.source))
 
     def tell(self) -> None:
-        """Raises UserError if there are any."""
-        if self._failed:
-            names = ", ".join(str(one.source) for one in self._failed)
+        """Raises UserError, in each process, if there are any in all of them."""
+        of_each = distributed.exchange("failed inputs", json.dumps(self._failed))
+        failed = [name for texts in of_each for name in json.loads(texts)]
+        if failed:
             raise UserError(
-                f"{len(self._failed)} of {counted(self._num_inputs, 'input')} failed, as told "
-                f"above: {names}."
+                f"{len(failed)} of {counted(self._num_inputs, 'input')} failed, as told "
+                f"above: {', '.join(failed)}."
             )
 
 
