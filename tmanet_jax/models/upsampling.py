@@ -19,20 +19,20 @@ class HalfUpsampled(NamedTuple):
     """Logits that have the rows of the pixels, and how they get their columns.
 
     Attributes:
-        logits_BxHxwxC: their rows are up-sampled.
-        matrix_Wxw: from their columns to those of the pixels.
+        logits_BxHxKxC: their rows are up-sampled; K columns, of windows side by side.
+        matrix_WxK: from their columns to those of the pixels.
     """
 
-    logits_BxHxwxC: jax.Array
-    matrix_Wxw: jax.Array
+    logits_BxHxKxC: jax.Array
+    matrix_WxK: jax.Array
 
-    def columns(self, matrix_Oxw: jax.Array) -> jax.Array:
+    def columns(self, matrix_OxK: jax.Array) -> jax.Array:
         """The columns of some rows of the matrix, BxHxOxC."""
-        return spread_rows(_product("ow,bhwc->bhoc", matrix_Oxw, self.logits_BxHxwxC))
+        return spread_rows(_product("ok,bhkc->bhoc", matrix_OxK, self.logits_BxHxKxC))
 
     def whole(self) -> jax.Array:
         """All columns, BxHxWxC."""
-        return self.columns(self.matrix_Wxw)
+        return self.columns(self.matrix_WxK)
 
 
 def half_upsampled(
@@ -52,9 +52,9 @@ def half_upsampled_windows(
     """The sum of windows that lie on a grid, IxJ, each by the matrices of its row and column."""
     product = _product("ioh,ijbhwc->bojwc", rows_IxHxh, logits_IxJxBxhxwxC)
     b, height, num_columns, w, c = product.shape
-    logits_BxHxwxC = spread_rows(product.reshape(b, height, num_columns * w, c))
+    logits_BxHxKxC = spread_rows(product.reshape(b, height, num_columns * w, c))
     matrix_WxJxw = columns_JxWxw.swapaxes(0, 1)
-    return HalfUpsampled(logits_BxHxwxC, matrix_WxJxw.reshape(-1, num_columns * w))
+    return HalfUpsampled(logits_BxHxKxC, matrix_WxJxw.reshape(-1, num_columns * w))
 
 
 def map_columns(
@@ -72,10 +72,10 @@ def map_columns(
         *maps_BxHxW: further arguments.
         is_trained: for the gradient, the blocks are computed again instead of kept.
     """
-    b, height, _, c = parts[0].logits_BxHxwxC.shape
-    width = parts[0].matrix_Wxw.shape[0]
+    b, height, _, c = parts[0].logits_BxHxKxC.shape
+    width = parts[0].matrix_WxK.shape[0]
     num_blocks = _num_blocks(len(parts) * b, height, width, c)
-    matrices = [part.matrix_Wxw for part in parts]
+    matrices = [part.matrix_WxK for part in parts]
 
     def of_block(some: tuple[list[jax.Array], list[jax.Array]]) -> Any:
         logits = [part.columns(matrix) for part, matrix in zip(parts, some[0], strict=True)]
