@@ -26,13 +26,14 @@ class ClassScore:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Of some clips, as `metrics.json` has them; older ones have no fwIoU."""
+    """Of some clips, as `metrics.json` has them; older ones have no fwIoU and mIoU_of_labelled."""
 
     mIoU: float | None
     mAcc: float | None
     mDice: float | None
     aAcc: float | None
     fwIoU: float | None = None
+    mIoU_of_labelled: float | None = None
     classes: Mapping[str, ClassScore]
 
 
