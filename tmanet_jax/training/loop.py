@@ -93,67 +93,15 @@ def train(
             finite, naming the step and its clips; or weights that are not finite.
         Stopped: the process was told to stop, and a checkpoint is written.
     """
-    clock = RunClock()
-    new = Path(tempfile.gettempdir(), f"tmanet-{uuid.uuid4().hex}")  # not made by bad input
-    workdir = new if workdir is None else Path(workdir)
-    check_path(workdir)
-    mesh = make_mesh(config=settings.mesh)
-    part = batch_part(mesh)
-    check_batch_size(settings.batch_size, mesh, settings.accumulate)
-    splits = open_splits(settings)
-    config = fields_of(to_config(settings))
-    settings = with_training_data(settings, splits.train)
-    model, begins = first_network(settings, workdir, splits.train.info.classes)
-    make_workdir(workdir)
-    check_processes_agree(splits.train, workdir)
-    description = RunDescription.of(config, splits.train, settings.evaluation.protocol)
-    stream = batch_stream(settings, splits.train)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(alone_in(workdir, "--workdir"))
-        checkpoints = Checkpoints(
-            workdir / CHECKPOINTS_DIR,
-            keep=settings.checkpoint.keep,
-            model=settings.model,
-            stream=stream,
-            about=description.to_json(),
-        )
-        stack.enter_context(contextlib.closing(checkpoints))
-        log = stack.enter_context(
-            RunLog(workdir, checkpoints.latest_step() or 0, settings.log.to, on_metrics)
-        )
-        signals = stack.enter_context(StopSignals())
-        told = introduction(model, splits, mesh, workdir)
-        for message in (told, *checkpoints.set_aside, *splits.label_doubts(), *begins):
-            log.message(str(message))
-        weights = class_weights(splits.train, settings.loss.class_weight_power)
-        recipe, state = initial_state(settings, model, weights)
-        segmenter = compile_segmenter(
-            recipe.graphdef,
-            settings.model.head.num_memory,
-            settings.evaluation,
-            local_mesh(settings.mesh),
-        )
-        run = _Run(
-            settings=settings,
-            workdir=workdir,
-            mesh=mesh,
-            part=part,
-            recipe=recipe,
-            segmenter=segmenter,
-            splits=splits,
-            checkpoints=checkpoints,
-            log=log,
-            clock=clock,
-            signals=signals,
-            description=description,
-        )
+        run, state = _begin(stack, settings, workdir, on_metrics)
         state = _newest_state(run, state)
-        log.description(description)
+        run.log.description(run.description)
         if distributed.is_first():
-            description.write(workdir)
+            run.description.write(run.workdir)
         state, evaluation = _train_to_the_end(run, state)
         _leave_results(run, state, evaluation)
-    return TrainedRun(evaluation, workdir / load.OF_WORKDIR)
+    return TrainedRun(evaluation, run.workdir / load.OF_WORKDIR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +120,62 @@ class _Run:
     clock: RunClock
     signals: StopSignals
     description: RunDescription
+
+
+def _begin(
+    stack: contextlib.ExitStack,
+    settings: Settings,
+    workdir: str | os.PathLike[str] | None,
+    on_metrics: OnMetrics | None,
+) -> tuple[_Run, TrainState]:
+    """What a run needs, open until the stack closes, and its state at step 0; bad input ends it."""
+    clock = RunClock()
+    new = Path(tempfile.gettempdir(), f"tmanet-{uuid.uuid4().hex}")  # not made by bad input
+    workdir = new if workdir is None else Path(workdir)
+    check_path(workdir)
+    mesh = make_mesh(config=settings.mesh)
+    part = batch_part(mesh)
+    check_batch_size(settings.batch_size, mesh, settings.accumulate)
+    splits = open_splits(settings)
+    config = fields_of(to_config(settings))
+    settings = with_training_data(settings, splits.train)
+    model, begins = first_network(settings, workdir, splits.train.info.classes)
+    make_workdir(workdir)
+    check_processes_agree(splits.train, workdir)
+    description = RunDescription.of(config, splits.train, settings.evaluation.protocol)
+    stack.enter_context(alone_in(workdir, "--workdir"))
+    checkpoints = Checkpoints(
+        workdir / CHECKPOINTS_DIR,
+        keep=settings.checkpoint.keep,
+        model=settings.model,
+        stream=batch_stream(settings, splits.train),
+        about=description.to_json(),
+    )
+    stack.enter_context(contextlib.closing(checkpoints))
+    log = RunLog(workdir, checkpoints.latest_step() or 0, settings.log.to, on_metrics)
+    stack.enter_context(log)
+    signals = stack.enter_context(StopSignals())
+    what = introduction(model, splits, mesh, workdir)
+    for message in (what, *checkpoints.set_aside, *splits.label_doubts(), *begins):
+        log.message(str(message))
+    weights = class_weights(splits.train, settings.loss.class_weight_power)
+    recipe, state = initial_state(settings, model, weights)
+    num_memory, local = settings.model.head.num_memory, local_mesh(settings.mesh)
+    run = _Run(
+        settings=settings,
+        workdir=workdir,
+        mesh=mesh,
+        part=part,
+        recipe=recipe,
+        segmenter=compile_segmenter(recipe.graphdef, num_memory, settings.evaluation, local),
+        splits=splits,
+        checkpoints=checkpoints,
+        log=log,
+        clock=clock,
+        signals=signals,
+        description=description,
+    )
+    return run, state
 
 
 def _newest_state(run: _Run, initial: TrainState) -> TrainState:
