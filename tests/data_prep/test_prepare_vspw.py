@@ -12,6 +12,9 @@ from tests.made.small_camvid import write_png
 from tests.made.small_videos import SIZE, number_of, numbered
 from tmanet_jax.data.classes import voc_colour
 from tmanet_jax.data.records import open_clips
+from tmanet_jax.errors import UserError
+from tmanet_jax.scoring.clips import SegmentedClip
+from tmanet_jax.scoring.submission import Submission
 
 CLASSES = ("wall", "ceiling", "door")
 VIDEOS = {"127_ca6Al7-lY58": "train", "0_wHveSGjXyDY": "train", "9_v": "val", "7_t": "test"}
@@ -151,6 +154,26 @@ def test_a_source_that_is_something_else_is_refused(source, capsys, file, conten
     assert prepare(source, "--on-error=skip") == 2
     assert told in capsys.readouterr().err
     assert not (source.parent / "out").exists()
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_results_lie_as_the_kit_writes_them_with_labels_or_without(source, split):
+    assert prepare(source, f"--splits={split}", "--memory-range=0") == 0
+    clips = open_clips(source.parent / "out", split)
+    results = source.parent / "results"
+    submission = Submission.begin(results, clips)
+    predicted = [np.random.default_rng(i).integers(0, 3, SIZE, np.uint8) for i in range(5)]
+    for index, predicted_HxW in enumerate(predicted):
+        nothing_CxC = np.zeros((3, 3), np.int32)
+        submission.add(SegmentedClip(clips.read(index, ()), predicted_HxW, nothing_CxC))
+    (video,) = (name for name, of in VIDEOS.items() if of == split)
+    for number, expected in zip(NUMBERS, predicted, strict=True):
+        with Image.open(results / video / f"{number:08d}.png") as picture:
+            np.testing.assert_array_equal(np.asarray(picture), expected)
+    Submission.begin(results, clips)
+    write_png(results / video / "00000001.png", predicted[0])
+    with pytest.raises(UserError, match=f"holds {video}/00000001.png, which is no result"):
+        Submission.begin(results, clips)
 
 
 def test_a_height_of_nothing_is_refused(source, capsys):

@@ -50,11 +50,13 @@ def half_upsampled_windows(
     logits_IxJxBxhxwxC: jax.Array, rows_IxHxh: jax.Array, columns_JxWxw: jax.Array
 ) -> HalfUpsampled:
     """The sum of windows that lie on a grid, IxJ, each by the matrices of its row and column."""
-    product = _product("ioh,ijbhwc->bojwc", rows_IxHxh, logits_IxJxBxhxwxC)
-    b, height, num_columns, w, c = product.shape
-    logits_BxHxKxC = spread_rows(product.reshape(b, height, num_columns * w, c))
+    i, j, b, h, w, c = logits_IxJxBxhxwxC.shape
+    logits_JxBxNxwxC = jnp.moveaxis(logits_IxJxBxhxwxC, 0, 2).reshape(j, b, i * h, w, c)
+    rows_HxN = rows_IxHxh.swapaxes(0, 1).reshape(-1, i * h)
+    product_BxHxJxwxC = _product("hn,jbnwc->bhjwc", rows_HxN, logits_JxBxNxwxC)
+    logits_BxHxKxC = spread_rows(product_BxHxJxwxC.reshape(b, -1, j * w, c))
     matrix_WxJxw = columns_JxWxw.swapaxes(0, 1)
-    return HalfUpsampled(logits_BxHxKxC, matrix_WxJxw.reshape(-1, num_columns * w))
+    return HalfUpsampled(logits_BxHxKxC, matrix_WxJxw.reshape(-1, j * w))
 
 
 def map_columns(
