@@ -1,9 +1,12 @@
-"""This project against the original: every golden case of a folder (`--goldens=DIR`)."""
+"""This project against the original: every golden case of a folder (`--goldens=DIR`).
+
+The project's own in float64 take a minute more and are a group: `python -m pytest -m float64`.
+"""
 
 import pytest
 
 from tests.parity.checks import Check, checks_of
-from tests.parity.goldens import Case, load_cases
+from tests.parity.goldens import OWN_GOLDENS, Case, load_cases
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -11,7 +14,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     folder = metafunc.config.getoption("goldens")
     pairs = [
-        pytest.param(case, check, id=f"{case.path.stem}-{name}")
+        pytest.param(
+            case,
+            check,
+            id=f"{case.path.stem}-{name}",
+            marks=[pytest.mark.float64] if name == "float64" and folder == OWN_GOLDENS else [],
+        )
         for case in load_cases(folder)
         for name, check in checks_of(case).items()
     ]

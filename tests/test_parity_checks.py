@@ -106,6 +106,7 @@ def test_multi_scale_testing_is_asked_for_no_more_than_it_stores() -> None:
         checks["float32"](nothing)
 
 
+@pytest.mark.float64
 def test_multi_scale_testing_compares_in_float64_too() -> None:
     case = CASES["e_aug_cityscapes"]
     float64 = case.arrays["prob_half_flipped"].astype(np.float64)
@@ -116,6 +117,7 @@ def test_multi_scale_testing_compares_in_float64_too() -> None:
         checks_of(wrong)["float64"](wrong)
 
 
+@pytest.mark.float64
 def test_sliding_windows_compare_in_float64_too() -> None:
     case = CASES["d_slide_camvid"]
     small, raw = case.facts["inputs"][1], case.arrays["in1_raw"]

@@ -110,13 +110,11 @@ def test_a_seed_is_a_stream_and_another_seed_another(source):
     assert not np.array_equal(take(1, source, seed=1)[0].frames, take(1, source, seed=2)[0].frames)
 
 
-@pytest.mark.parametrize(("num_workers", "num_threads"), [(0, 1), (0, 3), (1, 2), (2, 1)])
+@pytest.mark.parametrize(("num_workers", "num_threads"), [(0, 1), (0, 3), (2, 2)])
 def test_workers_and_threads_change_nothing(source, num_workers, num_threads):
     expected = take(5, source, num_threads=2)
     options = {"num_workers": num_workers, "num_threads": num_threads}
-    assert_equal(take(5, source, **options), expected)
-    if num_workers != 1:  # one more start of workers is time enough
-        assert_equal(take(2, source, start_step=3, **options), expected[3:])
+    assert_equal(take(4, source, start_step=1, **options), expected[1:])
 
 
 def test_two_processes_together_see_what_one_sees(source):

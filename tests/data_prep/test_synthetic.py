@@ -215,6 +215,7 @@ def test_second_run_renders_only_what_is_missing(tmp_path):
     assert kept.stat().st_mtime_ns == age
 
 
+@pytest.mark.drills
 def test_a_killed_run_leaves_whole_files_and_can_be_finished(tmp_path):
     command = [sys.executable, "-m", "data_prep.synthetic", f"--out={tmp_path}"]
     command += ["--size=64x128", "--before=3", "--after=0", "--train=60", "--workers=2"]

@@ -145,6 +145,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """Runs a script that never gets further than 250 pictures."""
 
 
+@pytest.mark.drills
 def test_a_killed_process_goes_on(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

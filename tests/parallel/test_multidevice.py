@@ -12,6 +12,8 @@ from tests import processes
 from tests.made import tiny_runs
 from tests.workers import multidevice
 
+pytestmark = pytest.mark.multiprocess
+
 Result = dict[str, Any]
 
 QUICKLY_COMPILED = {

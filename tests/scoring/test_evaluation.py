@@ -54,6 +54,7 @@ def test_devices_and_batch_sizes_change_nothing(alone: list[dict[str, Any]]) -> 
     assert many == one
 
 
+@pytest.mark.multiprocess
 def test_two_processes_score_every_clip_once_and_both_know_all(
     data_dir: Path, alone: list[dict[str, Any]]
 ) -> None:

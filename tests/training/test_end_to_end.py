@@ -98,7 +98,7 @@ def test_eval_scores_the_best_checkpoint(data_dir: Path, workdir: Path) -> None:
     done = tiny_runs.called(data_dir, "eval", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((workdir / "metrics.json").read_text())
-    assert metrics["step"] == max(scored, key=lambda step: scored[step])
+    assert metrics["step"] == max(scored, key=lambda step: (scored[step], step))
     assert metrics["mIoU"] == pytest.approx(scored[metrics["step"]], abs=1e-4)
 
 
@@ -123,16 +123,6 @@ def test_whole_frames_and_other_windows_score_too(
     assert 0 < json.loads((workdir / "metrics.json").read_text())["mIoU"] < 1
 
 
-def test_the_same_batches_and_losses_with_worker_processes(
-    finished: Finished, tmp_path: Path
-) -> None:
-    done = tiny_runs.called(
-        finished.data_dir, f"--workdir={tmp_path}", "--config.data.num_workers=2"
-    )
-    assert done.returncode == 0, done.stderr
-    tiny_runs.assert_same_state(tmp_path, finished.workdir, 8)
-
-
 def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_of_the_network(
     finished: Finished, tmp_path: Path
 ) -> None:
@@ -141,7 +131,7 @@ def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_
         "eval",
         f"--workdir={tmp_path}",
         f"--config.init.checkpoint={finished.workdir / 'tmanet.safetensors'}",
-        "--config.model.num_memory=1",
+        "--config.model.num_memory=2",
         "--config.model.width=8",
     )
     assert done.returncode == 0, done.stderr

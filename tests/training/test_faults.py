@@ -1,7 +1,4 @@
-"""Runs that are stopped, killed, disturbed or started twice: real processes, and nothing is lost.
-
-The drills take minutes and have a group of their own: `python -m pytest -m drills`.
-"""
+"""Runs that are stopped, killed, disturbed or started twice: real processes, nothing is lost."""
 
 import functools
 import json
@@ -19,9 +16,12 @@ from tests import processes
 from tests.made import tiny_runs
 from tmanet_jax.checkpoints.damage import steps_in
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Sharding info not provided"  # `assert_same_state` restores on one device
-)
+pytestmark = [
+    pytest.mark.drills,
+    pytest.mark.filterwarnings(
+        "ignore:Sharding info not provided"  # `assert_same_state` restores on one device
+    ),
+]
 
 EVERY = 4
 """Steps between checkpoints."""
@@ -109,7 +109,6 @@ def test_stopped_and_torn_and_started_again_equals_never_disturbed_and_a_second_
     assert_equal(workdir, tmp_path / "straight", 40)
 
 
-@pytest.mark.drills
 def test_interrupted_while_it_evaluates_the_next_start_evaluates(
     data_dir: Path, tmp_path: Path
 ) -> None:
@@ -128,7 +127,6 @@ def test_interrupted_while_it_evaluates_the_next_start_evaluates(
     assert_equal(workdir, straight, 8)
 
 
-@pytest.mark.drills
 def test_killed_20_times_at_any_moment_the_end_is_that_of_a_run_never_killed(
     data_dir: Path, tmp_path: Path
 ) -> None:
@@ -164,7 +162,6 @@ def test_killed_20_times_at_any_moment_the_end_is_that_of_a_run_never_killed(
     assert_equal(workdir, straight, num_steps)
 
 
-@pytest.mark.drills
 def test_a_full_disk_ends_a_run_with_a_message_and_room_lets_it_go_on(
     data_dir: Path, tmp_path: Path
 ) -> None:
@@ -190,7 +187,6 @@ def test_a_full_disk_ends_a_run_with_a_message_and_room_lets_it_go_on(
     assert_equal(workdir, straight, 40)
 
 
-@pytest.mark.drills
 def test_several_processes_stop_after_the_same_step_whichever_is_told(
     data_dir: Path, tmp_path: Path
 ) -> None:
@@ -216,7 +212,6 @@ def test_several_processes_stop_after_the_same_step_whichever_is_told(
         assert f"Stopped by SIGTERM after step {newest} of {num_steps}." in output.read_text()
 
 
-@pytest.mark.drills
 def test_steps_that_are_not_finite_are_skipped_as_often_as_allowed(
     data_dir: Path, tmp_path: Path
 ) -> None:
