@@ -34,8 +34,8 @@ def features(model: TMANet, frames_NxHxWx3: jax.Array) -> Stages:
     return model.encode(frames_NxHxWx3)
 
 
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
+def noise(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
 def random_backbone(config: ConvNeXtConfig) -> Tensors:
@@ -146,7 +146,7 @@ def test_features_and_weights_are_torchvisions(
 
     frames = noise(2, 64, 96, 3)
     ours = features(network_with(SMALL_CONVNEXT, here), frames)
-    x = torch.tensor(frames).permute(0, 3, 1, 2)
+    x = torch.tensor(np.asarray(frames)).permute(0, 3, 1, 2)
     with torch.no_grad():
         for number, layer in enumerate(theirs.features):
             x = layer(x)

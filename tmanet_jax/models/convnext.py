@@ -104,7 +104,8 @@ class ConvNeXt(nnx.Module):
         for stage in range(3):
             before, after = dilations[stage : stage + 2]
             down = _conv(
-                *widths[stage : stage + 2],
+                widths[stage],
+                widths[stage + 1],
                 2,
                 stride=2 * before // after,
                 dilation=before,
