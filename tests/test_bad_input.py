@@ -127,8 +127,8 @@ def workdir(begun: Path, tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_of_another_model_names_the_difference(data_dir: Path, workdir: Path) -> None:
-    message = refused(data_dir, workdir, "--config.model.num_memory=2")
-    assert "head.num_memory is 1 there and 2" in message
+    message = refused(data_dir, workdir, "--config.model.num_memory=1")
+    assert "head.num_memory is 2 there and 1" in message
     message = refused(data_dir, workdir, "eval", "--config.model.width=8")
     assert "backbone.width is 4 there and 8" in message
 

@@ -11,7 +11,7 @@ from tests import in_process
     ("words", "own", "foreign"),
     [
         ((), ("--config", "--workdir", "--distributed", "predict  "), ("--submit", "--input")),
-        (("predict",), ("--input", "--memory-stride"), ("--submit", "--distributed")),
+        (("predict",), ("--input", "--memory-stride", "--distributed"), ("--submit",)),
         (("eval", "--config=configs/demo.py"), ("--submit",), ("--memory-stride",)),
     ],
 )

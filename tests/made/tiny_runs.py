@@ -26,7 +26,6 @@ FLAGS = (
     "--config=configs/demo.py",
     "--config.batch_size=2",
     "--config.num_steps=8",
-    "--config.model.num_memory=1",
     f"--config.model.width={WIDTH}",
     "--config.model.blocks=(1,1,1,1)",
     "--config.model.key_channels=4",

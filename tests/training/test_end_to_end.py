@@ -131,7 +131,7 @@ def test_the_weights_file_scores_as_the_run_did_whatever_the_configuration_says_
         "eval",
         f"--workdir={tmp_path}",
         f"--config.init.checkpoint={finished.workdir / 'tmanet.safetensors'}",
-        "--config.model.num_memory=2",
+        "--config.model.num_memory=1",
         "--config.model.width=8",
     )
     assert done.returncode == 0, done.stderr
