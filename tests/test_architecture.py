@@ -21,7 +21,7 @@ ORDER = """
     tmanet_jax.protocol
     tmanet_jax.checkpoints
     tmanet_jax.weights
-    tmanet_jax.training.loggers tmanet_jax.training.optimizer
+    tmanet_jax.training.loggers tmanet_jax.training.rates tmanet_jax.training.optimizer
     tmanet_jax.settings tmanet_jax.workdir tmanet_jax.command_line tmanet_jax.inputs
     tmanet_jax.inference.windows tmanet_jax.inference.stream tmanet_jax.export
     tmanet_jax.inference.engine

@@ -54,8 +54,15 @@ def test_the_published_hyper_parameters(name: str) -> None:
         "min_learning_rate": 1e-4,
         "power": 0.9,
         "warmup_steps": 0,
+        "rise": 0.3,
         "momentum": 0.9,
+        "beta2": 0.999,
         "weight_decay": 5e-4,
+        "decay_norms_and_biases": True,
+        "clip_norm": None,
+        "layer_decay": 1.0,
+        "rates": (),
+        "frozen": (),
     }
     assert (config.loss.aux_weight, config.loss.average) == (0.4, "all")
     assert config.data.ratio_range == (0.5, 2.0)
@@ -103,16 +110,16 @@ TAKE_0 = """
     data.render_memory_range data.render_train eval.num_overlays eval.num_worst loss.aux_weight
     loss.class_weight_power max_skipped_steps model.aux_num_convs model.dropout
     model.frozen_stages model.num_memory
-    optimizer.learning_rate optimizer.min_learning_rate optimizer.momentum optimizer.power
-    optimizer.warmup_steps optimizer.weight_decay seed
+    optimizer.beta2 optimizer.learning_rate optimizer.min_learning_rate optimizer.momentum
+    optimizer.power optimizer.warmup_steps optimizer.weight_decay seed
 """
 TAKE_A_MILLIARD = """
     checkpoint.every checkpoint.keep eval.every eval.num_overlays eval.num_worst log.every
     loss.ohem_kept
-    max_skipped_steps num_steps optimizer.learning_rate optimizer.min_learning_rate
-    optimizer.warmup_steps seed
+    max_skipped_steps num_steps optimizer.clip_norm optimizer.learning_rate
+    optimizer.min_learning_rate optimizer.warmup_steps seed
 """
-TAKE_MORE = "optimizer.learning_rate optimizer.min_learning_rate"
+TAKE_MORE = "optimizer.clip_norm optimizer.learning_rate optimizer.min_learning_rate"
 TAKEN: dict[float, list[str]] = {
     0: TAKE_0.split(),
     -1: ["model.frozen_stages"],

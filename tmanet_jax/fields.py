@@ -14,7 +14,7 @@ import functools
 import math
 import reprlib
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from tmanet_jax.errors import UserError
@@ -119,6 +119,24 @@ def part(default: Any, meaning: str = "", *, flat: bool = False, **declared: Any
     """
     metadata = {_DECLARED: Declared(meaning, is_part=True, is_flat=flat, **declared)}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def named_factors(texts: Sequence[str], name: str) -> dict[str, float]:
+    """The factors of a field such as ("dice=0.5", "lovasz=1"), by the names before them.
+
+    Raises:
+        UserError: a text is no such pair, beginning with the name of the field.
+    """
+    factors = {}
+    for text in texts:
+        key, _, factor = text.rpartition("=")
+        try:
+            factors[key] = float(factor)
+        except ValueError:
+            factors[key] = math.nan
+        if not (key and 0 <= factors[key] < math.inf):
+            raise UserError(f"{name} must be NAME=FACTOR each, FACTOR from 0, not {text!r}.")
+    return factors
 
 
 class Checked:

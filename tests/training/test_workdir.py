@@ -203,7 +203,8 @@ def tiny(data_dir: Path) -> Settings:
 
 
 def there(**fields: object) -> dict[str, object]:
-    values = {"num_steps": 400, "optimizer.learning_rate": 0.15, "optimizer.warmup_steps": 2}
+    values: dict[str, object] = {"num_steps": 400, "optimizer.learning_rate": 0.15}
+    values |= {"optimizer.warmup_steps": 2, "optimizer.frozen": []}  # as JSON has a tuple
     return values | {name.replace("__", "."): value for name, value in fields.items()}
 
 

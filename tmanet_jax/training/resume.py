@@ -44,9 +44,11 @@ def going_on(
 
 def _jump_of_rate(step: int, settings: Settings, there: Mapping[str, Any]) -> list[str]:
     names = [field.name for field in dataclasses.fields(OptimizerConfig)]
-    before = OptimizerConfig(
-        **{name: there[f"optimizer.{name}"] for name in names if f"optimizer.{name}" in there}
-    )
+    said = {name: there[f"optimizer.{name}"] for name in names if f"optimizer.{name}" in there}
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
+    }
+    before = OptimizerConfig(**fields)
     num_steps = there.get("num_steps", settings.num_steps)
     old = float(make_schedule(before, num_steps)(step))
     new = float(make_schedule(settings.optimizer, settings.num_steps)(step))

@@ -154,6 +154,7 @@ def initial_state(
         loss=dataclasses.replace(settings.loss, class_weights=class_weights),
         align_corners=settings.model.align_corners,
         seed=settings.seed,
+        frozen=settings.optimizer.frozen,
         accumulate=settings.accumulate,
         skips_not_finite=settings.max_skipped_steps > 0,
     )

@@ -15,6 +15,7 @@ from tmanet_jax.models.losses import LossConfig, Losses, segmentation_loss
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.parallel.sharding import batch_sharding, on_mesh, replicated
+from tmanet_jax.training.rates import without_frozen
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +46,7 @@ class StepMetrics(NamedTuple):
 
     losses: Losses
     grad_norm: jax.Array
-    """L2 over all parameters."""
+    """L2 over all parameters that train, before any clipping."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Recipe:
         loss: how the loss is computed.
         align_corners: how logits are up-sampled to the labels.
         seed: of the dropout.
+        frozen: patterns of parameters without a gradient.
         accumulate: parts of a batch that go through the network one after the other.
         skips_not_finite: a step whose loss or gradient is not finite changes counters alone.
     """
@@ -67,6 +69,7 @@ class Recipe:
     loss: LossConfig
     align_corners: bool
     seed: int
+    frozen: tuple[str, ...] = ()
     accumulate: int = 1
     skips_not_finite: bool = False
 
@@ -133,7 +136,7 @@ def _gradients(
         return losses.total, (losses, nnx.state(model, nnx.BatchStat))
 
     (_, (losses, moved)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
-    return _Gradients(grads, losses, moved)
+    return _Gradients(without_frozen(grads, recipe.frozen), losses, moved)
 
 
 def _accumulated_gradients(
