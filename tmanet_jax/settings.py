@@ -65,6 +65,12 @@ class Settings(Checked):
         low=1,
         high=MOST_AT_ONCE,
     )
+    ema_decay: float = field(
+        0.0,
+        "of a moving average of the weights, which is scored and kept in their place; 0: none",
+        low=0,
+        below=1,
+    )
     mesh: MeshConfig = part(MeshConfig())
     model: ModelConfig = part(ModelConfig())
     init: InitConfig = part(InitConfig())

@@ -31,8 +31,26 @@ from tmanet_jax.protocol import Protocol
 from tmanet_jax.run_file import CONFIG_FILE, read_run_file
 
 LOCK_FILE = "run.lock"
+PATTERN_CHARACTERS = "*?[\\"
+"""Orbax looks for parts of a checkpoint by patterns of its whole path, where these mean others."""
 _PROJECT = Path(__file__).parents[1]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def check_path(directory: Path) -> None:
+    """Checkpoints below some paths could be written, and read by nobody.
+
+    Raises:
+        UserError: this is such a path.
+    """
+    whole_path = str(directory.absolute())
+    found = [character for character in PATTERN_CHARACTERS if character in whole_path]
+    if found:
+        raise UserError(
+            f"No checkpoints can be kept in {whole_path}: the library that writes them "
+            f"reads {' '.join(found)} as a pattern. Choose another --workdir, whose whole path is "
+            f"without {' '.join(PATTERN_CHARACTERS)}."
+        )
 
 
 def make_workdir(workdir: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import resource
@@ -10,6 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,13 +19,16 @@ import pytest
 from tests.made import tiny_runs
 from tmanet_jax import settings
 from tmanet_jax.checkpoints.damage import Damaged, Newest, damage_of, set_damaged_aside, steps_in
-from tmanet_jax.checkpoints.store import BatchStream, Checkpoints, check_path
+from tmanet_jax.checkpoints.store import BatchStream, Checkpoints
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, blank_model
 from tmanet_jax.parallel.sharding import make_mesh, replicated
+from tmanet_jax.training.resume import newest_state
 from tmanet_jax.training.setup import initial_state
+from tmanet_jax.weights import files
+from tmanet_jax.workdir import check_path
 
 MODEL = ModelConfig()
 STREAM = BatchStream(
@@ -159,6 +164,24 @@ def test_a_field_that_a_checkpoint_does_not_know_had_its_default(
     if other is not None:
         with pytest.raises(UserError, match=f"{field} is False there and True"):
             restored_kept(kept, kept_run(**other))
+
+
+def test_a_moving_average_is_kept_begins_where_there_was_none_and_may_end(kept: Path) -> None:
+    equal = functools.partial(jax.tree.map, np.testing.assert_array_equal)
+    run, whole = kept_run(ema_decay=0.9), replicated(make_mesh())
+    _, initial = initial_state(run, blank_model(run.model), None)
+    checkpoints = Checkpoints(kept, keep=2, model=run.model)
+    begun = newest_state(checkpoints, 2, initial, whole)
+    equal(begun.ema, begun.network)
+    average = jax.tree.map(lambda leaf: leaf + 1, begun.network)
+    checkpoints.save(3, dataclasses.replace(begun, ema=average))
+    checkpoints.wait()
+    equal(newest_state(checkpoints, 3, initial, whole).ema, average)
+    assert newest_state(checkpoints, 3, dataclasses.replace(initial, ema=None), whole).ema is None
+    for step, scored in ((2, begun.network), (3, average)):
+        equal(checkpoints.restore_scored(step, begun.network, whole), scored)
+    bias = files.read(kept / "3").tensors["decode_head.conv_seg.bias"]
+    np.testing.assert_array_equal(bias, average.params["head"]["classifier"]["bias"][...])
 
 
 @pytest.fixture(scope="module")

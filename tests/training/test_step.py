@@ -15,11 +15,18 @@ from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.losses import LossConfig
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
-from tmanet_jax.models.tmanet import AUX_HEAD, ModelConfig
+from tmanet_jax.models.tmanet import AUX_HEAD, ModelConfig, Weights
 from tmanet_jax.parallel.sharding import make_mesh, put_batch
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer
-from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, compile_train_step, init_state
+from tmanet_jax.training.step import (
+    Recipe,
+    StepMetrics,
+    TrainState,
+    compile_train_step,
+    init_state,
+    moved_average,
+)
 
 NETWORK = ModelConfig(
     backbone=ResNetConfig(depth=18, width=16, blocks=(1, 1, 1, 1)),
@@ -71,7 +78,10 @@ class Program:
 def program(num_clips: int, *, remat: bool = False, accumulate: int = 1) -> Program:
     optimizer = make_optimizer(OptimizerConfig(), num_steps=10)
     graphdef, state = init_state(untrained(dataclasses.replace(NETWORK, remat=remat)), optimizer)
-    recipe = Recipe(graphdef, optimizer, LossConfig(), True, seed=0, accumulate=accumulate)
+    state = dataclasses.replace(state, ema=jax.tree.map(jnp.copy, state.network))
+    recipe = Recipe(
+        graphdef, optimizer, LossConfig(), True, seed=0, ema_decay=0.95, accumulate=accumulate
+    )
     traced = compile_train_step(recipe, MESH).lower(state, put_batch(noise(num_clips), MESH))
     return Program(traced.compile(), state)
 
@@ -99,6 +109,27 @@ def test_rematerialisation_changes_memory_and_not_numbers() -> None:
     batch = noise(4)
     assert_close(program(4, remat=True).step(batch), program(4).step(batch))
     assert kept_bytes(remat=True) < 0.5 * kept_bytes(remat=False)
+
+
+def test_a_step_moves_the_average_towards_its_weights() -> None:
+    before, (after, _) = program(4).state, program(4).step(noise(4))
+    assert before.ema is not None and after.ema is not None
+    expected = jax.tree.map(
+        lambda a, b: b if a.dtype == jnp.int32 else a + 0.9 * (b - a), before.ema, after.network
+    )
+    assert_close(after.ema, expected)
+    assert after.scored is after.ema
+
+
+def test_the_average_forgets_its_beginning_sooner_than_by_its_decay() -> None:
+    average, new = (
+        Weights(nnx.State({"kernel": jnp.full(3, x)}), nnx.State({"n": jnp.int32(x)}))
+        for x in (1.0, 2.0)
+    )
+    for step, decay, kept in ((0, 0.9, 1 / 10), (10, 0.9, 11 / 20), (1000, 0.9, 0.9), (5, 0, 0.0)):
+        kernel, count = jax.tree.leaves(moved_average(average, new, jnp.asarray(step), decay))
+        np.testing.assert_allclose(kernel, kept + (1 - kept) * 2, rtol=1e-6)
+        assert int(count) == 2
 
 
 def test_where_windows_are_segmented_nothing_is_rematerialised() -> None:

@@ -30,11 +30,11 @@ MESHES = ((1, 1), (8, 1), (8, 2), (8, 8))
 
 
 def main(data_dir: str) -> None:
-    """One JSON object a mesh: its losses, its statistics, its confusion matrices.
+    """One JSON object a mesh: its losses, its average of statistics, its confusion matrices.
 
     Several devices take logits in blocks of columns, one takes them at once.
     """
-    run = settings.from_config(tiny_runs.config(Path(data_dir), batch_size=8))
+    run = settings.from_config(tiny_runs.config(Path(data_dir), batch_size=8, ema_decay=0.5))
     for num_devices, space in MESHES:
         mesh = make_mesh(jax.devices()[:num_devices], MeshConfig(space))
         in_blocks = mock.patch.object(upsampling, "FLOATS_AT_A_TIME", 2**12)
@@ -65,9 +65,9 @@ def results(run: settings.Settings, mesh: Mesh) -> dict[str, object]:
     batches.close()
     program = compile_segmenter(recipe.graphdef, 2, run.evaluation, mesh)
     evaluation = evaluate(
-        program.with_weights(*state.network), open_split(run, "val", memory_range=2)
+        program.with_weights(*state.scored), open_split(run, "val", memory_range=2)
     )
-    statistics = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.batch_stats)])
+    statistics = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.scored.batch_stats)])
     costs, text = step_fn.cost_analysis(), step_fn.as_text()
     assert costs and text
     return {

@@ -24,6 +24,8 @@ _JSON_FILES = (
     "state/_sharding",
 )
 SCORE = "metrics/metrics"
+EMA = "ema"
+"""The part of a state that holds a moving average of its weights."""
 
 
 class Damaged(NamedTuple):
@@ -123,6 +125,14 @@ def mean_iou(checkpoint: Path) -> float | None:
         return float(score) if math.isfinite(score) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def has_ema(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds a moving average; one that cannot be read has none."""
+    try:
+        return EMA in map(part_of, _read_object(checkpoint / "checksums" / "metadata"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 class Contents(NamedTuple):

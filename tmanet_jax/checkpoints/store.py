@@ -24,10 +24,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from tmanet_jax.checkpoints.arrays import by_name, checksums_of, part_of
 from tmanet_jax.checkpoints.damage import (
+    EMA,
     Newest,
     best_step,
     damage_of,
     free_name,
+    has_ema,
     mean_iou,
     read_checked,
     reason_of,
@@ -45,25 +47,6 @@ State = TypeVar("State")
 
 CHECKPOINTS_DIR = "checkpoints"
 """In the workdir of a run."""
-
-PATTERN_CHARACTERS = "*?[\\"
-"""Orbax looks for parts of a checkpoint by patterns of its whole path, where these mean others."""
-
-
-def check_path(directory: Path) -> None:
-    """Checkpoints below some paths could be written, and read by nobody.
-
-    Raises:
-        UserError: this is such a path.
-    """
-    whole_path = str(directory.absolute())
-    found = [character for character in PATTERN_CHARACTERS if character in whole_path]
-    if found:
-        raise UserError(
-            f"No checkpoints can be kept in {whole_path}: the library that writes them "
-            f"reads {' '.join(found)} as a pattern. Choose another --workdir, whose whole path is "
-            f"without {' '.join(PATTERN_CHARACTERS)}."
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +289,25 @@ class Checkpoints:
             for name, leaf in wanted.items()
         ]
         return jax.tree.unflatten(jax.tree.structure(like), on_devices)
+
+    def has_ema(self, step: int) -> bool:
+        """Whether a checkpoint holds a moving average of its weights."""
+        return has_ema(self._directory / str(step))
+
+    def restore_scored(self, step: int, like: State, sharding: Sharding) -> State:
+        """The weights of a step that were scored: their moving average, if there is one.
+
+        Args:
+            step: one that is there.
+            like: the network's weights (or their shapes), by the names that a state has them.
+            sharding: where every array goes.
+
+        Raises:
+            UserError: as `restore` does.
+        """
+        if self.has_ema(step):
+            return self.restore(step, {EMA: like}, sharding)[EMA]
+        return self.restore(step, like, sharding)
 
     def _saved(self, step: int, item: str) -> dict[str, Any]:
         """A file of JSON in a checkpoint; empty if the checkpoint is older than its kind."""

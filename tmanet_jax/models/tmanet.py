@@ -277,6 +277,19 @@ def num_parameters(model: TMANet) -> int:
     return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Any(nnx.Param, Frozen))))
 
 
+class Weights(NamedTuple):
+    """What a network computes with, as `nnx.merge` takes it after the structure."""
+
+    params: nnx.State
+    batch_stats: nnx.State
+
+
+def split(model: TMANet) -> tuple[nnx.GraphDef, Weights]:
+    """A network's structure, and its weights."""
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graphdef, Weights(*states)
+
+
 def abstract_model(config: ModelConfig) -> TMANet:
     """The network with `jax.ShapeDtypeStruct`s for weights, made at once."""
     return nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))

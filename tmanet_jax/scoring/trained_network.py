@@ -15,7 +15,7 @@ from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import with_model_of_file
-from tmanet_jax.models.tmanet import blank_model
+from tmanet_jax.models.tmanet import Weights, blank_model, split
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.settings import Settings
@@ -29,12 +29,12 @@ class TrainedNetwork(NamedTuple):
 
     Attributes:
         graphdef: the network's.
-        weights: its parameters and running statistics.
+        weights: its own, or the moving average of a training.
         step: of the training that they are of; 0 for a file's.
     """
 
     graphdef: nnx.GraphDef
-    weights: tuple[nnx.State, nnx.State]
+    weights: Weights
     step: int
 
 
@@ -86,11 +86,10 @@ def load_trained(
     compared = settings.init.compared(classes)
     if file is not None:
         distributed.tell(str(load.load_checkpoint(file, model, classes=compared)))
-    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-    params, batch_stats = states
+    graphdef, weights = split(model)
     if file is not None:
         distributed.wait_for_start("made its network")
-        return TrainedNetwork(graphdef, jax.device_put((params, batch_stats), sharding), step=0)
+        return TrainedNetwork(graphdef, jax.device_put(weights, sharding), step=0)
     if not steps_in(workdir / CHECKPOINTS_DIR):
         raise UserError(
             f"There is no checkpoint in {workdir}: train first, with the same --config and "
@@ -102,9 +101,8 @@ def load_trained(
         step = checkpoints.best_step()
         if compared is not None:
             _check_classes(workdir, checkpoints.about(step), compared)
-        network = {"params": params, "batch_stats": batch_stats}
-        restored = checkpoints.restore(step, network, sharding)
-    return TrainedNetwork(graphdef, (restored["params"], restored["batch_stats"]), step)
+        restored = checkpoints.restore_scored(step, weights, sharding)
+    return TrainedNetwork(graphdef, restored, step)
 
 
 def _check_classes(workdir: Path, about: Mapping[str, Any], classes: ClassSet) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 import jax
 from jax.sharding import Mesh
 
-from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints, check_path
+from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import Stopped
@@ -35,7 +35,7 @@ from tmanet_jax.training.divergence import LossWatch
 from tmanet_jax.training.logs import OnMetrics, Part, Progress, RunClock, RunLog, StepProfiler
 from tmanet_jax.training.optimizer import make_schedule
 from tmanet_jax.training.results import leave_weights
-from tmanet_jax.training.resume import going_on
+from tmanet_jax.training.resume import going_on, newest_state
 from tmanet_jax.training.setup import (
     Splits,
     batch_stream,
@@ -51,6 +51,7 @@ from tmanet_jax.weights import load
 from tmanet_jax.workdir import (
     RunDescription,
     alone_in,
+    check_path,
     check_processes_agree,
     fields_of,
     make_workdir,
@@ -184,7 +185,7 @@ def _newest_state(run: _Run, initial: TrainState) -> TrainState:
     step = run.checkpoints.latest_step()
     if step is None:
         return jax.device_put(initial, replicated(run.mesh))
-    state = run.checkpoints.restore(step, initial, replicated(run.mesh))
+    state = newest_state(run.checkpoints, step, initial, replicated(run.mesh))
     there = run.checkpoints.about(step).get("config", {})
     for line in going_on(step, run.settings, there, run.description.config):
         run.log.message(line)
@@ -311,7 +312,7 @@ def _score(run: _Run, state: TrainState, step: int) -> Evaluation:
         if run.signals.stops_now():
             _stop(run, state, step)
 
-    segmenter = run.segmenter.with_weights(*state.network)
+    segmenter = run.segmenter.with_weights(*state.scored)
     evaluation = evaluate(segmenter, run.splits.scored, stop_if_told)
     run.log.evaluation(step, evaluation)
     run.checkpoints.add_score(step, evaluation.overall.mean_iou)
@@ -325,7 +326,7 @@ def _leave_results(run: _Run, state: TrainState, evaluation: Evaluation) -> None
     )
     if distributed.is_first():
         with run.clock.within(Part.EVALUATION):
-            segmenter = run.segmenter.with_weights(*state.network)
+            segmenter = run.segmenter.with_weights(*state.scored)
             computation = Computation.by_jax(run.settings.model.dtype).in_words()
             assessed = assess(
                 evaluation, segmenter, run.splits.scored, int(state.step), computation

@@ -36,16 +36,17 @@ def leave_weights(
         UserError: a file cannot be written, or the best checkpoint is damaged.
     """
     last, best = int(state.step), checkpoints.best_step()
-    network = {"params": state.params, "batch_stats": state.batch_stats}
-    of_best = network if best == last else checkpoints.restore(best, network, replicated(mesh))
+    of_best = state.scored
+    if best != last:
+        of_best = checkpoints.restore_scored(best, state.network, replicated(mesh))
     lines = []
     for name, step, weights, what in (
         (load.OF_WORKDIR, best, of_best, "the best"),
-        (load.LAST, last, network, "the last"),
+        (load.LAST, last, state.scored, "the last"),
     ):
         origin = Origin(step, checkpoints.mean_iou(step))
         if distributed.is_first():
-            model = nnx.merge(graphdef, *to_default_device(tuple(weights.values())))
+            model = nnx.merge(graphdef, *to_default_device(weights))
             load.save(
                 workdir / name,
                 model,

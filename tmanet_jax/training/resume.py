@@ -4,9 +4,27 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jax.sharding import Sharding
+
+from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.optimizer import OptimizerConfig, make_schedule
+from tmanet_jax.training.step import TrainState
 from tmanet_jax.workdir import differences
+
+
+def newest_state(
+    checkpoints: Checkpoints, step: int, initial: TrainState, sharding: Sharding
+) -> TrainState:
+    """The state of a step; a moving average that its checkpoint lacks begins from its weights.
+
+    Raises:
+        UserError: the checkpoint is of another network, stream or optimiser, or damaged.
+    """
+    if initial.ema is None or checkpoints.has_ema(step):
+        return checkpoints.restore(step, initial, sharding)
+    state = checkpoints.restore(step, dataclasses.replace(initial, ema=None), sharding)
+    return dataclasses.replace(state, ema=checkpoints.restore(step, initial.network, sharding))
 
 
 def going_on(
@@ -25,6 +43,8 @@ def going_on(
     changed = differences(there, here)
     if changed:
         lines.append(f"Since that checkpoint the configuration has changed: {'; '.join(changed)}.")
+    if settings.ema_decay and not there.get("ema_decay"):
+        lines.append("The moving average (config.ema_decay) begins with the weights of this step.")
     if step > settings.num_steps:
         lines.append(
             f"The run is beyond config.num_steps: nothing is trained, step {step} is scored and "

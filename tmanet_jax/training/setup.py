@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -148,6 +149,8 @@ def initial_state(
     """The recipe of the run, and its state at step 0."""
     optimizer = make_optimizer(settings.optimizer, settings.num_steps)
     graphdef, state = init_state(model, optimizer)
+    if settings.ema_decay:
+        state = dataclasses.replace(state, ema=jax.tree.map(jnp.copy, state.network))
     recipe = Recipe(
         graphdef=graphdef,
         optimizer=optimizer,
@@ -155,6 +158,7 @@ def initial_state(
         align_corners=settings.model.align_corners,
         seed=settings.seed,
         frozen=settings.optimizer.frozen,
+        ema_decay=settings.ema_decay,
         accumulate=settings.accumulate,
         skips_not_finite=settings.max_skipped_steps > 0,
     )

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.losses import LossConfig, Losses, segmentation_loss
 from tmanet_jax.models.normalize import normalize
-from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.tmanet import TMANet, Weights, split
 from tmanet_jax.parallel.sharding import batch_sharding, on_mesh, replicated
 from tmanet_jax.training.rates import without_frozen
 
@@ -28,17 +28,24 @@ class TrainState:
         batch_stats: running statistics of its batch norms.
         opt_state: of the optax transformation.
         step: updates done so far; also the data position and the dropout's seed.
+        ema: moving average of parameters and statistics; None: none is kept.
     """
 
     params: nnx.State
     batch_stats: nnx.State
     opt_state: Any
     step: jax.Array
+    ema: Weights | None = None
 
     @property
-    def network(self) -> tuple[nnx.State, nnx.State]:
-        """Parameters and statistics, as `nnx.merge` takes them after the structure."""
-        return self.params, self.batch_stats
+    def network(self) -> Weights:
+        """Those that train."""
+        return Weights(self.params, self.batch_stats)
+
+    @property
+    def scored(self) -> Weights:
+        """Those that are scored and kept: the moving average, if there is one."""
+        return self.network if self.ema is None else self.ema
 
 
 class StepMetrics(NamedTuple):
@@ -60,6 +67,7 @@ class Recipe:
         align_corners: how logits are up-sampled to the labels.
         seed: of the dropout.
         frozen: patterns of parameters without a gradient.
+        ema_decay: of the moving average, if the state has one.
         accumulate: parts of a batch that go through the network one after the other.
         skips_not_finite: a step whose loss or gradient is not finite changes counters alone.
     """
@@ -70,6 +78,7 @@ class Recipe:
     align_corners: bool
     seed: int
     frozen: tuple[str, ...] = ()
+    ema_decay: float = 0.0
     accumulate: int = 1
     skips_not_finite: bool = False
 
@@ -78,10 +87,9 @@ def init_state(
     model: TMANet, optimizer: optax.GradientTransformation
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Splits a freshly made (or loaded) network into its structure and the state of step 0."""
-    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-    params, batch_stats = states
+    graphdef, weights = split(model)
     step = jnp.zeros((), jnp.int32)
-    return graphdef, TrainState(params, batch_stats, optimizer.init(params), step)
+    return graphdef, TrainState(*weights, optimizer.init(weights.params), step)
 
 
 def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, StepMetrics]:
@@ -94,8 +102,30 @@ def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainSt
     updates, opt_state = recipe.optimizer.update(result.grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = StepMetrics(result.losses, optax.global_norm(result.grads))
-    new = TrainState(params, result.batch_stats, opt_state, state.step + 1)
+    ema = state.ema
+    if ema is not None:
+        ema = moved_average(ema, Weights(params, result.batch_stats), state.step, recipe.ema_decay)
+    new = TrainState(params, result.batch_stats, opt_state, state.step + 1, ema)
     return (if_finite(metrics, new, state) if recipe.skips_not_finite else new), metrics
+
+
+def moved_average(average: Weights, new: Weights, step: jax.Array, decay: float) -> Weights:
+    """The average + (1 - d) * (new - average) with d = min(decay, (1 + step) / (10 + step)).
+
+    The first steps of a run weigh more, so that its random weights are soon forgotten; counts of
+    updates are the new ones.
+
+    Source: `tf.train.ExponentialMovingAverage` with `num_updates`; of statistics, too, as timm's
+    `ModelEmaV2`.
+    """
+    share = jnp.maximum(1 - decay, 9 / (10 + step))
+
+    def move(average: jax.Array, new: jax.Array) -> jax.Array:
+        if jnp.issubdtype(new.dtype, jnp.integer):
+            return new
+        return average + share.astype(new.dtype) * (new - average)
+
+    return jax.tree.map(move, average, new)
 
 
 def if_finite(metrics: StepMetrics, new: TrainState, old: TrainState) -> TrainState:

@@ -20,7 +20,7 @@ import safetensors.numpy
 from flax.typing import PathParts
 
 from tmanet_jax.checkpoints.arrays import Arrays
-from tmanet_jax.checkpoints.damage import best_step, mean_iou, read_checked
+from tmanet_jax.checkpoints.damage import EMA, best_step, has_ema, mean_iou, read_checked
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, ClassSet, numbered_classes
 from tmanet_jax.data.files import write_whole
@@ -162,7 +162,8 @@ def _check_begin(path: Path, begin: bytes) -> None:
 def _read_checkpoint(path: Path) -> WeightFile:
     """Reads one without a device: that of the folder, or of a workdir the best."""
     checkpoint = _checkpoint_of(path)
-    arrays, damage = read_checked(checkpoint, ("params", "batch_stats"))
+    parts = (EMA,) if has_ema(checkpoint) else ("params", "batch_stats")
+    arrays, damage = read_checked(checkpoint, parts)
     if damage is not None:
         raise UserError(f"The checkpoint {checkpoint} is damaged ({damage}): choose another step.")
     about = _object(checkpoint / "about" / "metadata")
@@ -199,9 +200,15 @@ def _model_fields(checkpoint: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tensors(arrays: Arrays) -> Tensors:
-    """Parameters and statistics by the original's names; on disk `params.head.(...).value`."""
+    """Parameters and statistics by the original's names; on disk `params.head.(...).value`.
+
+    Those of a moving average are `ema.params.head.(...).value`.
+    """
     by_path: dict[PathParts, np.ndarray] = {
-        tuple(int(part) if part.isdecimal() else part for part in name.split(".")[1:-1]): array
+        tuple(
+            int(part) if part.isdecimal() else part
+            for part in name.removeprefix(f"{EMA}.").split(".")[1:-1]
+        ): array
         for name, array in arrays.items()
     }
     return tensors_of(by_path)
