@@ -273,6 +273,13 @@ def _check_together(settings: Settings) -> None:
             f"config.data.crop_size is {crop_size}: it must be at least {stride} pixels each way, "
             "the backbone's stride."
         )
+    loss, num_classes = settings.loss, settings.model.head.num_classes
+    if loss.class_weights and (loss.class_weight_power or len(loss.class_weights) != num_classes):
+        raise UserError(
+            f"config.loss.class_weights are {len(loss.class_weights)}: give one for each of the "
+            f"{num_classes} classes (config.model.num_classes), and leave "
+            "config.loss.class_weight_power at 0."
+        )
     if profile and profile[0] > min(profile[1], settings.num_steps):
         raise UserError(
             f"config.profile must be the first and the last step of a trace, from 1 to "

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.errors import UserError
 from tmanet_jax.models import upsampling
-from tmanet_jax.models.losses import LossConfig, Losses, cross_entropy, pixels, segmentation_loss
+from tmanet_jax.models.losses import (
+    LOSSES,
+    PIXEL_LOSSES,
+    LossConfig,
+    Losses,
+    cross_entropy,
+    pixels,
+    segmentation_loss,
+)
 from tmanet_jax.models.tmanet import Logits
 
 
@@ -34,6 +43,18 @@ def loss_of(logits_BxHxWxC: np.ndarray, labels_BxHxW: np.ndarray, config: LossCo
     return float(cross_entropy(nll_BxHxW, labels, config))
 
 
+def loss_and_gradient(
+    logits_BxHxWxC: np.ndarray, labels_BxHxW: np.ndarray, config: LossConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Of one head."""
+    labels = jnp.asarray(labels_BxHxW, jnp.uint8)
+
+    def loss(logits: jax.Array) -> jax.Array:
+        return segmentation_loss(Logits(logits, logits), labels, config, align_corners=True).main
+
+    return jax.value_and_grad(loss)(jnp.asarray(logits_BxHxWxC))
+
+
 def test_average_over_all_pixels_counts_ignored_ones_as_zero(logits_and_labels) -> None:
     logits, labels = logits_and_labels
     loss = loss_of(logits, labels, LossConfig(average="all"))
@@ -52,12 +73,6 @@ def test_class_weights_multiply_each_pixels_loss(logits_and_labels) -> None:
     loss = loss_of(logits, labels, LossConfig(class_weights=weights))
     weighted = pixel_losses(logits, labels) * np.array(weights)[labels[labels != IGNORE]]
     assert float(loss) == pytest.approx(weighted.sum() / labels.size, rel=1e-5)
-
-
-@pytest.mark.parametrize("average", ["all", "valid"])
-def test_nothing_labelled_is_no_loss(average) -> None:
-    labels = np.full((1, 3, 3), IGNORE, np.uint8)
-    assert loss_of(np.ones((1, 3, 3, 2), np.float32), labels, LossConfig(average=average)) == 0
 
 
 def test_accuracy_counts_ignored_pixels_as_wrong() -> None:
@@ -114,3 +129,107 @@ def test_blocks_of_columns_change_no_loss_and_no_gradient(
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), whole, in_blocks
     )
+
+
+def softmax(logits_BxHxWxC: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits_BxHxWxC - logits_BxHxWxC.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
+
+
+def dice_loss(p_PxC: np.ndarray, labels_P: np.ndarray, weights_C: np.ndarray) -> float:
+    """Of labelled pixels."""
+    losses = []
+    for index in range(p_PxC.shape[1]):
+        is_class_P, p_P = labels_P == index, p_PxC[:, index]
+        similarity = (2 * p_P[is_class_P].sum() + 1) / ((p_P**2).sum() + is_class_P.sum() + 1)
+        losses.append(1 - similarity)
+    return float(np.average(losses, weights=weights_C))
+
+
+def iou_loss(is_wrong_P: np.ndarray, is_class_P: np.ndarray) -> float:
+    """1 - IoU of a class if these pixels are wrong."""
+    return 1 - (is_class_P & ~is_wrong_P).sum() / (is_class_P | is_wrong_P).sum()
+
+
+def lovasz_loss(p_PxC: np.ndarray, labels_P: np.ndarray, weights_C: np.ndarray) -> float:
+    """The Lovasz extension of `iou_loss` at the errors, by its definition."""
+    losses, weights = [], []
+    for index in np.unique(labels_P):
+        is_class_P = labels_P == index
+        error_P = np.abs(is_class_P - p_PxC[:, index])
+        is_wrong_P, loss = np.zeros(len(labels_P), bool), 0.0
+        for pixel in np.argsort(-error_P):
+            before = iou_loss(is_wrong_P, is_class_P)
+            is_wrong_P[pixel] = True
+            loss += error_P[pixel] * (iou_loss(is_wrong_P, is_class_P) - before)
+        losses.append(loss)
+        weights.append(weights_C[index])
+    return float(np.average(losses, weights=weights))
+
+
+DEFINITIONS = {"dice": dice_loss, "lovasz": lovasz_loss}
+
+
+@pytest.mark.parametrize("weights", [(), (0.5, 1.0, 2.0, 0.0)])
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_losses_of_regions_and_their_gradients_are_their_definitions(
+    logits_and_labels, name: str, weights: tuple[float, ...]
+) -> None:
+    """One class is in no pixel of the batch; ignored pixels change nothing."""
+    logits, labels = logits_and_labels
+    labels = np.where(labels == 1, 2, labels)
+    valid, config = labels != IGNORE, LossConfig(name, class_weights=weights)
+
+    def definition(logits_BxHxWxC: np.ndarray) -> float:
+        weights_C = np.array(weights or (1.0,) * 4)
+        return DEFINITIONS[name](softmax(logits_BxHxWxC)[valid], labels[valid], weights_C)
+
+    loss, gradient = loss_and_gradient(logits, labels, config)
+    assert float(loss) == pytest.approx(definition(logits.astype(np.float64)), rel=1e-5)
+    assert not np.asarray(gradient)[~valid].any()
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        step = 1e-6 * rng.standard_normal(logits.shape)
+        change = definition(logits + step) - definition(logits - step)
+        assert float((gradient * step).sum()) == pytest.approx(change / 2, rel=1e-3, abs=1e-10)
+
+
+@pytest.mark.parametrize("average", ["all", "valid"])
+@pytest.mark.parametrize("name", [*PIXEL_LOSSES, *LOSSES])
+def test_nothing_labelled_has_no_loss_and_no_gradient(name: str, average) -> None:
+    labels, logits = np.full((1, 3, 3), IGNORE, np.uint8), np.ones((1, 3, 3, 2), np.float32)
+    loss, gradient = loss_and_gradient(logits, labels, LossConfig(name, average=average))
+    assert float(loss) == 0 and not gradient.any()
+
+
+def test_lovasz_of_sure_predictions_is_the_mean_of_1_minus_iou(logits_and_labels) -> None:
+    _, labels = logits_and_labels
+    valid, guesses = labels != IGNORE, np.roll(labels % 4, 1, axis=2)
+    expected = [
+        iou_loss(((labels == c) != (guesses == c))[valid], (labels == c)[valid]) for c in range(4)
+    ]
+    sure = jnp.asarray(1e4 * np.eye(4)[guesses])
+    loss = LOSSES["lovasz"](sure, jnp.asarray(labels), LossConfig())
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_losses_are_added_with_their_factors(logits_and_labels) -> None:
+    logits, labels = logits_and_labels
+
+    def loss(name: str, added: tuple[str, ...] = ()) -> Losses:
+        both = Logits(jnp.asarray(logits), jnp.asarray(logits))
+        config = LossConfig(name, added=added, ohem_kept=3)
+        return segmentation_loss(both, jnp.asarray(labels), config, align_corners=True)
+
+    found = loss("ohem", ("dice=0.5", "cross_entropy=2"))
+    expected = loss("ohem").main + 0.5 * loss("dice").main + 2 * loss("cross_entropy").main
+    assert float(found.main) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found.aux) == pytest.approx(0.4 * float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("tversky=1", "'lovasz', not tversky"), ("dice", "NAME=FACTOR each")]
+)
+def test_what_is_added_is_a_loss_with_a_factor(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        LossConfig(added=(text,))

@@ -51,6 +51,13 @@ def test_losses_and_statistics_equal_those_of_one_device(results: list[Result], 
 
 
 @pytest.mark.parametrize("mesh", MESHES)
+def test_every_kind_of_loss_is_of_the_whole_batch(results: list[Result], mesh: int) -> None:
+    np.testing.assert_allclose(
+        results[mesh]["of_every_kind"], results[0]["of_every_kind"], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("mesh", MESHES)
 def test_every_clip_is_scored_once(results: list[Result], mesh: int) -> None:
     """5 clips on 8 devices: the batch is filled up, and what fills it does not count."""
     one, many = np.array(results[0]["confusion"]), np.array(results[mesh]["confusion"])

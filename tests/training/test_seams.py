@@ -105,8 +105,8 @@ def test_adamw_moves_each_parameter_by_about_the_learning_rate() -> None:
     [
         (
             "loss__name",
-            "dice",
-            "config.loss.name must be one of 'cross_entropy', 'ohem', not 'dice'",
+            "focal",
+            "config.loss.name must be one of 'cross_entropy', 'ohem', 'dice', 'lovasz', not",
         ),
         ("optimizer__name", "lion", "config.optimizer.name must be one of 'sgd', 'adamw'"),
         ("optimizer__schedule", "step", "config.optimizer.schedule must be one of 'poly'"),

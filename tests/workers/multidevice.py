@@ -8,16 +8,20 @@ from pathlib import Path
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks import hlo
 from tests.made import tiny_runs
 from tmanet_jax import settings
+from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.inputs import open_split, random_model
 from tmanet_jax.models import upsampling
-from tmanet_jax.parallel.sharding import MeshConfig, make_mesh, put_batch, replicated
+from tmanet_jax.models.losses import LossConfig, segmentation_loss
+from tmanet_jax.models.tmanet import Logits
+from tmanet_jax.parallel.sharding import MeshConfig, make_mesh, on_mesh, put_batch, replicated
 from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.scoring.evaluate import evaluate
 from tmanet_jax.training.setup import initial_state
@@ -72,11 +76,28 @@ def results(run: settings.Settings, mesh: Mesh) -> dict[str, object]:
     assert costs and text
     return {
         "losses": losses,
+        "of_every_kind": losses_of_every_kind(mesh),
         "statistics": statistics.tolist(),
         "confusion": evaluation.confusion_CxC.tolist(),
         "flops": costs["flops"],
         "collectives": [dataclasses.asdict(one) for one in hlo.Hlo(text).collectives()],
     }
+
+
+def losses_of_every_kind(mesh: Mesh) -> list[float]:
+    """A sum of them of fixed logits, and the norm of its gradient."""
+    rng = np.random.default_rng(0)
+    logits_BxhxwxC = rng.standard_normal((8, 4, 5, 6), np.float32)
+    labels_BxHxW = rng.choice([0, 1, 2, 5, IGNORE], (8, 16, 20)).astype(np.uint8)
+    config = LossConfig("ohem", ohem_kept=100, added=("dice=1", "lovasz=1"))
+
+    def loss(logits_BxhxwxC: jax.Array, labels_BxHxW: jax.Array) -> jax.Array:
+        logits = Logits(logits_BxhxwxC, logits_BxhxwxC)
+        return segmentation_loss(logits, labels_BxHxW, config, align_corners=True).total
+
+    program = jax.jit(on_mesh(jax.value_and_grad(loss), mesh))
+    value, gradient = program(*put_batch((logits_BxhxwxC, labels_BxHxW), mesh))
+    return [float(value), float(jnp.linalg.norm(gradient.ravel()))]
 
 
 if __name__ == "__main__":

@@ -146,7 +146,16 @@ def class_weights(records: ClipRecords, power: float) -> tuple[float, ...] | Non
 def initial_state(
     settings: Settings, model: TMANet, class_weights: tuple[float, ...] | None
 ) -> tuple[Recipe, TrainState]:
-    """The recipe of the run, and its state at step 0."""
+    """The recipe of the run, and its state at step 0.
+
+    Args:
+        settings: of the run.
+        model: as it begins.
+        class_weights: made of the records; None: those of the settings.
+    """
+    loss = settings.loss
+    if class_weights is not None:
+        loss = dataclasses.replace(loss, class_weights=class_weights)
     optimizer = make_optimizer(settings.optimizer, settings.num_steps)
     graphdef, state = init_state(model, optimizer)
     if settings.ema_decay:
@@ -154,7 +163,7 @@ def initial_state(
     recipe = Recipe(
         graphdef=graphdef,
         optimizer=optimizer,
-        loss=dataclasses.replace(settings.loss, class_weights=class_weights),
+        loss=loss,
         align_corners=settings.model.align_corners,
         seed=settings.seed,
         frozen=settings.optimizer.frozen,
