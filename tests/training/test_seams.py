@@ -1,6 +1,7 @@
 """A loss, an optimiser, a schedule and a logger of one's own train through the tables."""
 
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,35 @@ def test_a_workdir_that_is_removed_is_told_at_the_next_line_of_the_log(tmp_path:
         shutil.rmtree(workdir)
         with pytest.raises(UserError, match="was removed; the run had come to step 4"):
             log.scalars(4, {"loss": 0.5})
+
+
+def test_curves_go_to_a_file_of_lines_from_where_a_run_goes_on(tmp_path: Path) -> None:
+    for first_step in (0, 3):
+        with RunLog(tmp_path, first_step, ("csv",)) as log:
+            for step in (3, 4):
+                log.scalars(step, {"eval/IoU_a,b": 0.5, "loss": step + first_step})
+        with (tmp_path / "curves.csv").open("a") as file:
+            file.write("2,los")  # as a run that is killed leaves it
+    expected = [
+        "step,name,value",
+        '3,"eval/IoU_a,b",0.5',
+        "3,loss,3",
+        '3,"eval/IoU_a,b",0.5',
+        "3,loss,6",
+    ]
+    lines = (tmp_path / "curves.csv").read_text().splitlines()
+    assert lines[:5] == expected
+
+
+def test_tensorboard_does_not_import_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("torch", "tensorboardX"):
+            monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "torch.py").write_text("raise AssertionError('torch is imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with RunLog(tmp_path, 0, ("tensorboard",)) as log:
+        log.scalars(3, {"loss": 0.5})
+    assert "torch" not in sys.modules
 
 
 def test_a_logger_of_ones_own_takes_what_a_run_shows(

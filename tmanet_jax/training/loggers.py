@@ -1,12 +1,16 @@
 """What shows a run's curves and pictures, each chosen by its name in a table."""
 
+import csv
 import dataclasses
+import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from tmanet_jax.data.files import write_whole
 from tmanet_jax.fields import Checked, field
 
 
@@ -45,9 +49,7 @@ class TensorBoard:
     """
 
     def __init__(self, workdir: Path, first_step: int):
-        from tensorboardX import SummaryWriter  # seconds, where torch is installed
-
-        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
+        self._writer = _summary_writer()(str(workdir / "tensorboard"), purge_step=first_step + 1)
 
     def text(self, name: str, markdown: str) -> None:
         """Under its name."""
@@ -67,5 +69,56 @@ class TensorBoard:
         self._writer.close()
 
 
-LOGGERS: dict[str, Callable[[Path, int], Logger]] = {"tensorboard": TensorBoard}
+def _summary_writer() -> Any:
+    """tensorboardX's; it would import torch, for seconds, where that is installed."""
+    is_hidden = "torch" not in sys.modules
+    if is_hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if is_hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
+
+
+class CSV:
+    """Points of curves in `WORKDIR/curves.csv`, a line each: step, name, value.
+
+    Args:
+        workdir: of the run.
+        first_step: where the run begins; points of a stopped run beyond it are dropped.
+    """
+
+    def __init__(self, workdir: Path, first_step: int):
+        path = workdir / "curves.csv"
+        lines = path.read_text().splitlines() if path.exists() else ["step,name,value"]
+        kept = lines[:1] + [line for line in lines[1:] if _step_of(line) <= first_step]
+        write_whole(path, "".join(f"{line}\n" for line in kept).encode())
+        self._file = path.open("a", newline="")
+        self._lines = csv.writer(self._file, lineterminator="\n")
+
+    def text(self, name: str, markdown: str) -> None:
+        """Is no point of a curve."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """A line for each name."""
+        self._lines.writerows((step, name, value) for name, value in values.items())
+        self._file.flush()
+
+    def picture(self, step: int, name: str, picture_HxWx3: np.ndarray) -> None:
+        """Is no point of a curve."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _step_of(line: str) -> float:
+    """Of a line of points; beyond all of them where a run that was killed left half of one."""
+    step, *rest = line.split(",")
+    return int(step) if step.isdecimal() and len(rest) >= 2 else math.inf
+
+
+LOGGERS: dict[str, Callable[[Path, int], Logger]] = {"tensorboard": TensorBoard, "csv": CSV}
 """What `config.log.to` chooses from, each opened with the workdir and the first step."""

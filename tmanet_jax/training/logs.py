@@ -4,6 +4,7 @@ import contextlib
 import enum
 import json
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -116,6 +117,8 @@ class RunLog:
                 **{f"eval/mIoU_{name}": g.mean_iou for name, g in evaluation.groups.items()},
             },
         )
+        of_classes = zip(evaluation.classes.names, overall.iou_C.tolist(), strict=True)
+        self.curves(step, {f"IoU/{name}": iou for name, iou in of_classes if math.isfinite(iou)})
         for clip_id, picture_HxWx3 in evaluation.overlays.items():
             self.picture(step, f"prediction/{clip_id}", picture_HxWx3)
         self.message(f"step {step}: mIoU {100 * overall.mean_iou:.2f}")
