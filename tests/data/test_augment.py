@@ -34,7 +34,15 @@ def crops(draw):
     height, width = draw(st.integers(1, 180)), draw(st.integers(1, 180))
     top = draw(st.integers(0, max(scaled.height - height, 0)))
     left = draw(st.integers(0, max(scaled.width - width, 0)))
-    return size, GeometricDraw(scaled, Box(top, left, height, width), draw(st.booleans()))
+    flips = draw(st.booleans()), draw(st.booleans())
+    return size, GeometricDraw(scaled, Box(top, left, height, width), *flips)
+
+
+def flipped(picture, draw):
+    rows, columns = (
+        slice(None, None, -1 if flip else 1) for flip in (draw.flip_vertically, draw.flip)
+    )
+    return picture[rows, columns]
 
 
 @settings(max_examples=300, deadline=None)
@@ -42,8 +50,7 @@ def crops(draw):
 def test_a_window_is_resized_as_the_whole_frame_would_be(size_and_draw, seed):
     size, draw = size_and_draw
     frame = noise(seed, *size, 3)
-    expected = draw.box.of(cv2_resize(frame, draw.scaled_size, cv2.INTER_LINEAR))
-    expected = expected[:, ::-1] if draw.flip else expected
+    expected = flipped(draw.box.of(cv2_resize(frame, draw.scaled_size, cv2.INTER_LINEAR)), draw)
     window = augment.source_window(size, draw)
     result = augment.apply_geometry_to_window(window.of(frame), window, size, draw)
     np.testing.assert_array_equal(result, expected)
@@ -57,9 +64,38 @@ def test_a_window_is_resized_as_the_whole_frame_would_be(size_and_draw, seed):
 def test_labels_are_resized_to_the_nearest_neighbour(size_and_draw, seed):
     size, draw = size_and_draw
     labels = noise(seed, *size)
-    expected = draw.box.of(cv2_resize(labels, draw.scaled_size, cv2.INTER_NEAREST))
-    expected = expected[:, ::-1] if draw.flip else expected
+    expected = flipped(draw.box.of(cv2_resize(labels, draw.scaled_size, cv2.INTER_NEAREST)), draw)
     np.testing.assert_array_equal(augment.apply_geometry_to_labels(labels, draw), expected)
+
+
+def test_frames_and_labels_are_rotated_together_around_the_middle_of_a_crop():
+    """By a right angle a pixel goes where exact arithmetic says; corners come from outside."""
+    labels = np.zeros((5, 7), np.uint8)
+    labels[1, 3] = 9
+    frame = np.repeat(labels[..., None], 3, axis=2)
+    size = Size(5, 7)
+    draw = GeometricDraw(size, Box(0, 0, 5, 7), flip=False, angle=90.0)
+    turned = augment.apply_geometry_to_window(frame, Box(0, 0, *size), size, draw)
+    assert np.argwhere(turned[..., 0] == 9).tolist() == [[2, 2]]
+    labels = augment.apply_geometry_to_labels(labels, draw)
+    assert np.argwhere(labels == 9).tolist() == [[2, 2]]
+    assert (labels[:, [0, -1]] == 255).all() and (turned[:, [0, -1]] == 0).all()
+
+
+def test_what_is_off_takes_no_random_number():
+    labels = noise(1, 60, 90) % 19
+    usual, more = (
+        Augmentation((64, 64), vertical_flip_probability=p, rotation_probability=p) for p in (0, 1)
+    )
+    rngs = [np.random.default_rng(0) for _ in range(2)]
+    first, second = map(augment.draw_geometry, rngs, (labels, labels), (usual, more))
+    assert (second.scaled_size, second.box, second.flip) == (
+        first.scaled_size,
+        first.box,
+        first.flip,
+    )
+    assert (first.flip_vertically, first.angle) == (False, 0) and second.flip_vertically
+    assert 0 < abs(second.angle) <= 10
 
 
 def test_a_window_in_the_middle_leaves_the_edges_undecoded():

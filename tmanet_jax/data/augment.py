@@ -4,8 +4,8 @@
 pixels and draws, and gives what the original's pipeline gives for the same draws. A geometric draw
 holds for all frames of a clip and its labels; the colours of each frame are drawn for themselves.
 
-The order is the original's: resize, crop, flip, photometric distortion, normalise, pad. Pixels
-leave the host as uint8: normalising and blanking the padding happen on the device
+The order is the original's: resize, crop, flip (and rotate), photometric distortion, normalise,
+pad. Pixels leave the host as uint8: normalising and blanking the padding happen on the device
 (`tmanet_jax.models.normalize`).
 """
 
@@ -67,6 +67,9 @@ class Augmentation(Checked):
     flip_probability: float = field(
         0.5, "of mirroring left and right", low=0, high=1, source=PUBLISHED
     )
+    vertical_flip_probability: float = field(0.0, "of mirroring top and bottom", low=0, high=1)
+    rotation_probability: float = field(0.0, "of rotating a crop", low=0, high=1)
+    rotation: float = field(10.0, "greatest angle, either way", unit="degrees", low=0, high=180)
     photometric: PhotometricMode = field(
         "frame", "what colours are distorted together", source=PUBLISHED
     )
@@ -85,11 +88,15 @@ class GeometricDraw:
         scaled_size: size that the frames are resized to.
         box: the crop, in pixels of the resized frame.
         flip: whether the crop is mirrored left and right.
+        flip_vertically: whether it is mirrored top and bottom.
+        angle: by which it is rotated then, in degrees against the clock.
     """
 
     scaled_size: Size
     box: Box
     flip: bool
+    flip_vertically: bool = False
+    angle: float = 0.0
 
 
 def is_varied(labels_HxW: np.ndarray, cat_max_ratio: float) -> bool:
@@ -139,12 +146,52 @@ def draw_geometry(
     size = Size(max(height, 1), max(width, 1))  # of a frame of one pixel nothing might be left
     boxes = draw_boxes(rng, size, augmentation.crop_size)
     box = choose_box(labels_HxW, size, boxes, augmentation.cat_max_ratio)
-    return GeometricDraw(size, box, flip=bool(rng.random() < augmentation.flip_probability))
+    flips = bool(rng.random() < augmentation.flip_probability)
+    return GeometricDraw(
+        size,
+        box,
+        flips,
+        _happens(rng, augmentation.vertical_flip_probability),
+        _draw_angle(rng, augmentation),
+    )
+
+
+def _draw_angle(rng: np.random.Generator, augmentation: Augmentation) -> float:
+    if not _happens(rng, augmentation.rotation_probability):
+        return 0.0
+    return rng.uniform(-augmentation.rotation, augmentation.rotation)
+
+
+def _happens(rng: np.random.Generator, probability: float) -> bool:
+    """Takes no random number where nothing can happen: the other draws stay what they were."""
+    return probability > 0 and bool(rng.random() < probability)
 
 
 def flip(picture_HxW: np.ndarray) -> np.ndarray:
     """Mirrors a picture (HxW or HxWxC) left and right."""
     return picture_HxW[:, ::-1]
+
+
+def rotate(picture_HxW: np.ndarray, angle: float, interpolation: int, outside: int) -> np.ndarray:
+    """Rotates a picture (HxW or HxWxC) around its centre; its size stays.
+
+    Args:
+        picture_HxW: uint8.
+        angle: in degrees against the clock.
+        interpolation: of OpenCV.
+        outside: the value of what comes from outside.
+
+    Source: mmseg's `RandomRotate`.
+    """
+    height, width = picture_HxW.shape[:2]
+    turn_2x3 = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+    return cv2.warpAffine(
+        picture_HxW,
+        turn_2x3,
+        (width, height),
+        flags=interpolation,
+        borderValue=(outside,) * 3,
+    )
 
 
 def source_window(size: Size, draw: GeometricDraw) -> Box:
@@ -197,6 +244,10 @@ def apply_geometry_to_window(
     columns_2xW, column_weights_2xW = _linear(size.width, scaled.width, box.left, width)
     outside = columns_2xW[0] == columns_2xW[1]  # OpenCV: all of one pixel, along a row only
     column_weights_2xW[:, outside] = [[kernels.COEFFICIENT_ONE], [0]]
+    if draw.flip_vertically:
+        rows_2xH, row_weights_2xH = (
+            np.ascontiguousarray(array[:, ::-1]) for array in (rows_2xH, row_weights_2xH)
+        )
     if draw.flip:
         columns_2xW = columns_2xW[:, ::-1]
         column_weights_2xW = np.ascontiguousarray(column_weights_2xW[:, ::-1])
@@ -210,7 +261,10 @@ def apply_geometry_to_window(
         column_weights_2xW,
         out_HxWx3.reshape(len(out_HxWx3), -1),
     )
-    return out_HxWx3[:height, :width]
+    crop_hxwx3 = out_HxWx3[:height, :width]
+    if draw.angle:
+        crop_hxwx3[:] = rotate(crop_hxwx3, draw.angle, cv2.INTER_LINEAR, outside=0)
+    return crop_hxwx3
 
 
 def _linear(
@@ -233,7 +287,11 @@ def _linear(
 def apply_geometry_to_labels(labels_HxW: np.ndarray, draw: GeometricDraw) -> np.ndarray:
     """Resizes, crops and mirrors labels; the crop may come out smaller than its box."""
     crop_hxw = resize_labels_in_box(labels_HxW, draw.scaled_size, draw.box)
-    return flip(crop_hxw) if draw.flip else crop_hxw
+    crop_hxw = flip(crop_hxw) if draw.flip else crop_hxw
+    crop_hxw = crop_hxw[::-1] if draw.flip_vertically else crop_hxw
+    if draw.angle:
+        crop_hxw = rotate(crop_hxw, draw.angle, cv2.INTER_NEAREST, outside=IGNORE)
+    return crop_hxw
 
 
 def fill_padding(padded_HxW: np.ndarray, size: Size, value: int) -> None:
