@@ -68,6 +68,7 @@ class Snippet:
     degraded_share: float
     frames: tuple[int, ...]
     label_all: bool
+    night: bool
 
     def path(self, kind: str, suffix: str, frame: int) -> pathlib.Path:
         """The file of a frame, for instance of kind `gtFine` with suffix `gtFine_labelIds`."""
@@ -104,7 +105,9 @@ def write_snippet(snippet: Snippet) -> None:
     if not missing:
         return
     degraded = is_degraded(snippet.index, snippet.degraded_share)
-    frames = SnippetFrames(snippet.split, snippet.index, snippet.size, snippet.seed, degraded)
+    frames = SnippetFrames(
+        snippet.split, snippet.index, snippet.size, snippet.seed, degraded, night=snippet.night
+    )
     for frame, files in missing.items():
         picture = frames.draw(frame)
         contents = {
@@ -137,6 +140,7 @@ def render_dataset(
     degraded_train: float = 0.3,
     degraded_val: float = 0.5,
     label_all: bool = False,
+    night: bool = False,
     workers: int | None = None,
     progress: bool = True,
     replace: bool = False,
@@ -155,6 +159,7 @@ def render_dataset(
         degraded_train: share of the training split's annotated frames that are degraded.
         degraded_val: the same share for the validation and the test split.
         label_all: also write the labels of every frame, into gtFine_sequence.
+        night: render it dark.
         workers: number of processes; all cores by default.
         progress: show a progress bar.
         replace: whether a data set that was rendered otherwise, or with more snippets, goes.
@@ -167,11 +172,17 @@ def render_dataset(
     workers = min(os.cpu_count() or 1, _MOST_WORKERS) if workers is None else workers
     _check_options(size, counts, shares, seed, before, after, workers)
     root = pathlib.Path(out)
-    rendered_with = {"version": _FORMAT_VERSION, "size": list(size), "seed": seed}
+    rendered_with: dict[str, object] = {
+        "version": _FORMAT_VERSION,
+        "size": list(size),
+        "seed": seed,
+    }
+    if night:
+        rendered_with["night"] = True
     _mark(root, rendered_with | {"degraded": shares}, counts, replace)
     frames = tuple(range(ANNOTATED_FRAME - before, ANNOTATED_FRAME + after + 1))
     snippets = [
-        Snippet(root, size, seed, split, index, shares[split], frames, label_all)
+        Snippet(root, size, seed, split, index, shares[split], frames, label_all, night)
         for split, count in counts.items()
         for index in range(count)
     ]
@@ -340,6 +351,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--degraded-train", type=float, default=0.3, help="share of annotated frames (0.3)")
     add("--degraded-val", type=float, default=0.5, help="the same for val and test (0.5)")
     add("--label-all", action="store_true", help="write the labels of every frame")
+    add("--night", action="store_true", help="a street in the dark")
     add("--workers", type=int, help="processes (all cores)")
     add("--replace", action="store_true", help="remove a street that is there and is another one")
     return parser

@@ -4,6 +4,7 @@ Things are painted over the background from far to near.  What would be too smal
 be told at this resolution is not drawn at all, so that picture and labels agree.
 """
 
+import dataclasses
 import functools
 import math
 import zlib
@@ -281,15 +282,25 @@ class SnippetFrames:
         size: height and width in pixels.
         seed: of the data set.
         is_degraded: whether to degrade the annotated frame.
+        night: whether it is dark.
     """
 
     def __init__(
-        self, split: str, index: int, size: tuple[int, int], seed: int, is_degraded: bool
+        self,
+        split: str,
+        index: int,
+        size: tuple[int, int],
+        seed: int,
+        is_degraded: bool,
+        *,
+        night: bool = False,
     ) -> None:
         key = (seed, zlib.crc32(split.encode()), index)
         self._fault_seed = (*key, 3)
         self._is_degraded = is_degraded
         street = draw_street(np.random.default_rng((*key, 2)))
+        if night:
+            street = dataclasses.replace(street, light=street.light.at_night())
         self._renderer = SnippetRenderer(street, size, key)
 
     def draw(self, frame: int) -> Frame:

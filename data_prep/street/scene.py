@@ -91,6 +91,19 @@ class Light:
         exposure = 1 + self.flicker * math.sin(wave)
         return np.array(self.tint) * exposure * np.array([1 - warmth, 1, 1 + warmth])
 
+    def at_night(self) -> "Light":
+        """The same weather by the light of lamps: dim, cold, close and noisy."""
+        dim = (0.42, 0.31, 0.26)
+        return dataclasses.replace(
+            self,
+            tint=(self.tint[0] * dim[0], self.tint[1] * dim[1], self.tint[2] * dim[2]),
+            contrast=self.contrast * 0.85,
+            haze=(52.0, 40.0, 34.0),
+            haze_distance=self.haze_distance * 0.35,
+            sun=0.0,
+            noise=self.noise * 2.5,
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Thing:

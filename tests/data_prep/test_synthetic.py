@@ -122,6 +122,14 @@ def test_another_seed_is_another_street():
     assert (first.labels_HxW != second.labels_HxW).mean() > 0.1
 
 
+def test_at_night_the_same_street_is_dark() -> None:
+    day, night = (
+        SnippetFrames("train", 0, SIZE, 0, False, night=dark).draw(0) for dark in (False, True)
+    )
+    np.testing.assert_array_equal(night.labels_HxW, day.labels_HxW)
+    assert 20 < night.image_HxWx3.mean() < 0.5 * day.image_HxWx3.mean()
+
+
 def test_frames_can_be_drawn_in_any_order():
     forth, back = (SnippetFrames("val", 3, SIZE, 0, False) for _ in range(2))
     drawn = {frame: forth.draw(frame) for frame in (17, 18, 19)}
