@@ -177,6 +177,9 @@ class EvalConfig(Checked):
         low=1,
         source=PUBLISHED,
     )
+    patience: int = field(
+        0, "after the best evaluation, then training ends; 0: never", unit="steps", low=0
+    )
     num_overlays: int = field(
         8, "pictures of frame, label and prediction that are kept, spread over the split", low=0
     )

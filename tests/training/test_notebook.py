@@ -109,6 +109,25 @@ def test_a_run_that_is_ended_when_its_checkpoint_is_scored_trains_no_further(
     assert loop._train_to_the_end(run, state) == (state, "scores")
 
 
+@pytest.mark.parametrize(("best", "trains"), [(4, False), (5, True)])
+def test_a_run_whose_scores_no_longer_rise_trains_no_further(
+    monkeypatch: pytest.MonkeyPatch, best: int, trains: bool
+) -> None:
+    fields = {"num_steps": 20, "eval.every": 4, "eval.patience": 4}
+    run = mock.MagicMock(
+        settings=tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", fields)
+    )
+    run.checkpoints.mean_iou.return_value, run.checkpoints.best_step.return_value = 0.3, best
+    monkeypatch.setattr(loop, "_score", lambda *_: "scores")
+    monkeypatch.setattr(loop, "_Stepper", mock.Mock(side_effect=InterruptedError("it trains")))
+    state = mock.Mock(step=8)
+    if trains:
+        with pytest.raises(InterruptedError):
+            loop._train_to_the_end(run, state)
+    else:
+        assert loop._train_to_the_end(run, state) == (state, "scores")
+
+
 def test_bad_settings_leave_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     fields = {"data.render": False, "data.dir": tmp_path / "none"}

@@ -196,8 +196,8 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     settings, first = run.settings, int(state.step)
     ends_unscored = _is_scored_after(first, settings) and not run.checkpoints.is_scored(first)
     evaluation = _score(run, state, first) if ends_unscored else None
-    if evaluation is not None and run.log.stops:
-        return state, evaluation
+    if (evaluation is not None and run.log.stops) or _gains_no_more(run, first):
+        return state, evaluation or _score(run, state, first)
     watch = LossWatch(
         run.splits.train,
         run.checkpoints,
@@ -231,7 +231,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             if is_scored:
                 with run.clock.within(Part.EVALUATION):
                     evaluation = _score(run, state, done)
-            if run.log.stops:
+            if run.log.stops or _gains_no_more(run, done):
                 break
     return state, evaluation or _score(run, state, first)
 
@@ -286,6 +286,20 @@ class _Stepper:
 
 def _is_scored_after(step: int, settings: Settings) -> bool:
     return step > 0 and (step % settings.evaluation.every == 0 or step == settings.num_steps)
+
+
+def _gains_no_more(run: _Run, step: int) -> bool:
+    """Whether the best evaluation is too long ago, which is told."""
+    patience = run.settings.evaluation.patience
+    if not patience or step == 0 or run.checkpoints.mean_iou(step) is None:
+        return False
+    best = run.checkpoints.best_step()
+    if step - best < patience:
+        return False
+    run.log.message(
+        f"Step {best} scored best, and config.eval.patience is {patience}: the training ends."
+    )
+    return True
 
 
 def _stop(run: _Run, state: TrainState, step: int, num_skipped: int = 0) -> NoReturn:
