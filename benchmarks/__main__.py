@@ -16,6 +16,7 @@ from benchmarks import (
     compile,
     data,
     engines,
+    finetune,
     inference,
     memory,
     start,
@@ -52,7 +53,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
         *(train, inference, stream, engines, attention, data, start),
-        *(compile, memory, suites),
+        *(compile, memory, finetune, suites),
     ):
         measurement.add_command(commands)
     return parser

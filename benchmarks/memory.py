@@ -98,15 +98,15 @@ def _workdir(num_memory: int, seed: int) -> Path:
 
 
 def _of_seeds(num_memory: int, seeds: Sequence[int]) -> list[str]:
-    runs = [_read(_workdir(num_memory, seed)) for seed in seeds]
+    runs = [read_metrics(_workdir(num_memory, seed)) for seed in seeds]
     groups = [
         [run["mIoU"] for run in runs],
         *([run["groups"][name]["mIoU"] for run in runs] for name in ("clean", "degraded")),
     ]
-    return [str(num_memory), *map(_mean_and_range, groups)]
+    return [str(num_memory), *map(mean_and_range, groups)]
 
 
-def _mean_and_range(fractions: list[float]) -> str:
+def mean_and_range(fractions: list[float]) -> str:
     """In percent, as in "61.2 (60.8 to 61.7)"."""
     percent = 100 * np.array(fractions)
     return f"{percent.mean():.1f} ({percent.min():.1f} to {percent.max():.1f})"
@@ -141,7 +141,7 @@ def compare(first: Path, second: Path) -> list[Row]:
     Raises:
         UserError: a workdir has no scores, or the two are of different splits or clips.
     """
-    one, two = _read(first), _read(second)
+    one, two = read_metrics(first), read_metrics(second)
     for field, meaning in (("split", "split"), ("clips", "number of clips")):
         if one[field] != two[field]:
             raise UserError(
@@ -176,7 +176,12 @@ def _percent(fraction: float | None, sign: str = "") -> str:
     return "-" if fraction is None else format(100 * fraction, f"{sign}.2f")
 
 
-def _read(workdir: Path) -> Mapping[str, Any]:
+def read_metrics(workdir: Path) -> Mapping[str, Any]:
+    """The scores that a run left.
+
+    Raises:
+        UserError: there are none.
+    """
     path = workdir / METRICS_FILE
     try:
         metrics = json.loads(path.read_text())

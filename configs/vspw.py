@@ -9,8 +9,7 @@ weights, and says so. A clip holds its memory: each frame is stored four times.
 
 Nobody has published a TMANet on VSPW, so there is no expected score. Crops, memory frames, steps
 and optimiser are what papers on VSPW train with: GuoleiSun/VSS-CFFM,
-`local_configs/_base_/datasets/vspw_repeat2.py` and `local_configs/cffm/`; there the head's rate is
-ten times the backbone's, and norms do not decay.
+`local_configs/_base_/datasets/vspw_repeat2.py` and `local_configs/cffm/`.
 """
 
 from ml_collections import ConfigDict
@@ -35,5 +34,7 @@ def get_config() -> ConfigDict:
     config.optimizer.power = 1.0
     config.optimizer.warmup_steps = 1_500
     config.optimizer.weight_decay = 0.01
+    config.optimizer.decay_norms_and_biases = False
+    config.optimizer.rates = ("head=10", "aux_head=10")
     config.eval.mode = "whole"
     return config

@@ -22,7 +22,10 @@ def load(name: str):
     return importlib.import_module(f"configs.{name}").get_config()
 
 
-BUILT = "cityscapes camvid vspw kitti_step demo pspnet_cityscapes fcn_cityscapes tmanet_convnext_t"
+BUILT = """
+    cityscapes camvid vspw kitti_step demo pspnet_cityscapes fcn_cityscapes tmanet_convnext_t
+    finetune
+"""
 
 
 @pytest.mark.parametrize("name", BUILT.split())
