@@ -34,9 +34,10 @@ from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data import augment, samples
 from tmanet_jax.data.augment import PhotometricDraw, draw_clip_photometry
 from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.clips import Clip
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.pipeline import train_batches
-from tmanet_jax.data.records import Clip, ClipRecords, open_clips
+from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.data.resize import Box, scaled_size
 from tmanet_jax.data.samples import Lap, Sampling
 from tmanet_jax.settings import Settings
@@ -70,7 +71,7 @@ def measure(settings: Settings) -> Findings:
     Raises:
         UserError: there are no records, or they do not suit the settings.
     """
-    source = open_clips(settings.data.dir, settings.data.train_split)
+    source = open_clips(settings.data.dir, settings.data.train_split, settings.data.frame_stride)
     sampling = Sampling(
         settings.data.augmentation, settings.model.head.num_memory, settings.memory_range
     )
@@ -153,7 +154,8 @@ def make_from_record(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Makes a training clip as the pipeline does: padded frames and labels."""
     laps.start()
-    clip = source.read_encoded(index)
+    offsets = samples.draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+    clip = source.read_encoded(index, offsets)
     laps("read")
     labels_HxW = clip.decode_labels()
     laps("decode")

@@ -5,7 +5,7 @@ r"""TMANet-50 on VSPW: 480x480, T = 3 three frames apart, 124 classes, 160,000 s
         --config.init.pretrained=resnet50_v1c-2cccc1ad.pth
 
 Needs records and mmseg's pretrained backbone (README); without that the run begins from random
-weights, and says so. A clip holds its memory: each frame is stored four times.
+weights, and says so.
 
 Nobody has published a TMANet on VSPW, so there is no expected score. Crops, memory frames, steps
 and optimiser are what papers on VSPW train with: GuoleiSun/VSS-CFFM,

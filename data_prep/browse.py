@@ -27,7 +27,14 @@ from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import parse_size
 from tmanet_jax.data.records import ClipRecords, open_clips
-from tmanet_jax.data.samples import ClipDraw, Sampling, draw_clip, empty_batch, make_clip
+from tmanet_jax.data.samples import (
+    ClipDraw,
+    Sampling,
+    draw_clip,
+    draw_memory_offsets,
+    empty_batch,
+    make_clip,
+)
 from tmanet_jax.data.strict_json import decode
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.pictures import blend, joined, legend, under_caption
@@ -84,14 +91,15 @@ def show_clip(
     """
     classes = records.info.classes
     memory_range = records.info.memory_range
-    record = records.read_encoded(index)
-    clip = record.decode(range(memory_range, 0, -1))
+    clip = records.read(index, range(memory_range, 0, -1))
+    offsets = draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+    drawn = records.read_encoded(index, offsets)
     draw = draw_clip(rng, clip.labels_HxW, sampling)
     batch = empty_batch(1, sampling.num_memory + 1, sampling.augmentation.crop_size)
-    make_clip(record, clip.labels_HxW, draw, batch, 0)
+    make_clip(drawn, clip.labels_HxW, draw, batch, 0)
     rows = [
         _row(clip.frames_SxHxWx3, clip.labels_HxW, range(memory_range, 0, -1), classes),
-        _row(batch.frames[0], batch.labels[0], draw.memory_offsets, classes),
+        _row(batch.frames[0], batch.labels[0], offsets, classes),
     ]
     return ClipPicture(
         title=f"{clip.id} ({clip.group})" if clip.group else clip.id,
@@ -139,10 +147,12 @@ class RunClips:
 
     Attributes:
         data_dir: its data directory.
+        frame_stride: frames of the video from one memory frame to the next.
         sampling: how it makes training clips of them.
     """
 
     data_dir: Path
+    frame_stride: int | None
     sampling: Sampling
 
     @classmethod
@@ -163,7 +173,8 @@ class RunClips:
             raise run.damaged(repr(error)) from error
         augmentation = decode(Augmentation, fields, str(run.path))
         memory_range = num_memory if memory_range is None else memory_range
-        return cls(data_dir, Sampling(augmentation, num_memory, memory_range))
+        frame_stride = config.get("data.frame_stride")
+        return cls(data_dir, frame_stride, Sampling(augmentation, num_memory, memory_range))
 
 
 def browse(
@@ -203,7 +214,7 @@ def browse(
         raise UserError(f"{num_clips} clips are nothing to show: ask for 1 or more.")
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
-    records = open_clips(data_dir, split)
+    records = open_clips(data_dir, split, None if run is None else run.frame_stride)
     sampling = _default_sampling(records) if run is None else run.sampling
     if crop_size is not None:
         augmentation = dataclasses.replace(sampling.augmentation, crop_size=crop_size)

@@ -251,7 +251,7 @@ class Camvid(DataSet):
                         name=video.file,
                         frames=frames[video].files if video in frames else {},
                         queries=[_query(name, source, frames, label_format) for name in of_video],
-                        largest_gap=max(options.memory_offsets, default=1),
+                        largest_gap=max(options.reach, 1),
                     )
                     for video, of_video in itertools.groupby(of_split, lambda n: parse_name(n)[0])
                 ]
@@ -261,11 +261,10 @@ class Camvid(DataSet):
 
 
 def _wanted_frames(names: Iterable[str], options: Options) -> Mapping[RawVideo, set[int]]:
-    """Numbers of the memory frames of all clips; none before the first a video can have."""
+    """Numbers of the frames that memory can reach; none before the first a video can have."""
     wanted: dict[RawVideo, set[int]] = {}
     for video, number in map(parse_name, names):
-        numbers = (number - offset for offset in options.memory_offsets)
-        wanted.setdefault(video, set()).update(wanted_n for wanted_n in numbers if wanted_n >= 0)
+        wanted.setdefault(video, set()).update(range(max(number - options.reach, 0), number))
     return wanted
 
 

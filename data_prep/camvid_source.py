@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree, UnpackedFile
-from tmanet_jax.data.records import BUILDER_NAME
+from tmanet_jax.data.frame_records import BUILDER_NAME
 from tmanet_jax.errors import UserError
 
 _SEQUENCES = {"images_sequence", "image_sequence"}

@@ -195,7 +195,7 @@ class Cityscapes(DataSet):
                 queries = [folder.query(name, group_of.get(name, "")) for name in names]
                 name_of = partial(_name_of, queries[0].id)
                 frames = numbered.get(snippet, {})
-                yield LabelledVideo(snippet, frames, queries, name_of, _LARGEST_GAP)
+                yield LabelledVideo(snippet.rstrip("_"), frames, queries, name_of, _LARGEST_GAP)
 
     def _check_folders(self, split: str, cities: Sequence[str], options: Options) -> None:
         """Raises UserError unless there are queries, and frames before them if they are needed."""

@@ -1,138 +1,220 @@
-"""The clips of a data set: which frames of a video each takes as memory, and how it is loaded."""
+"""The frames and clips of a data set: which frames memory needs, and how one is loaded."""
 
 import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.data_set import DataSet, LabelledVideo, Options, Query, Unusable
+from data_prep.data_set import DataSet, FoundSplit, LabelledVideo, Options, Query, Unusable
 from data_prep.labels import LabelFile, LabelPicture
-from data_prep.records.writer import PlannedClip, SplitPlan
+from data_prep.records.writer import PlannedFrame, SplitPlan
 from data_prep.source import SourceFile, check_size, read_frame
-from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.data.records import Clip
+from tmanet_jax.data.clip_index import ClipIndex, nearest_earlier
+from tmanet_jax.data.records_info import SkippedClip
 from tmanet_jax.errors import UserError
 
 
-def memory_numbers(
-    query: int, offsets: Iterable[int], existing: Sequence[int], largest_gap: int | None = None
-) -> list[int]:
-    """Numbers of the frames that serve as memory, given which frames of the video exist.
-
-    A frame that does not exist is replaced by the nearest earlier one that does; one from before
-    the video begins, by the video's first frame. So a memory holds what a network would have that
-    sees the video frame by frame.
-
-    Args:
-        query: the query frame's number.
-        offsets: how many frames before the query each memory frame should lie.
-        existing: the numbers that exist, in ascending order; the query need not be among them.
-        largest_gap: where more than this many frames lie from one frame to the next, another video
-            begins.
-    """
-    video = [*existing[: bisect.bisect_left(existing, query)], query]
-    if largest_gap is not None:
-        begin = len(video) - 1
-        while begin and video[begin] - video[begin - 1] <= largest_gap:
-            begin -= 1
-        video = video[begin:]
-    places = (bisect.bisect_right(video, query - offset) - 1 for offset in offsets)
-    return [video[max(place, 0)] for place in places]
-
-
 @dataclass(frozen=True)
-class FilesClip:
-    """A clip whose frames and labels are files.
+class FileFrame:
+    """A frame that is a file, and its labels, which are another.
 
     Attributes:
-        id: the clip's id.
-        query: the labelled frame.
-        memory: the frames before it, oldest first; stand-ins where one is missing.
-        stand_ins: how many of the memory frames are stand-ins.
-        labels: of the query; None in a split without, where every pixel is ignored.
-        group: '' or the part of the data set that it is scored with.
+        file: the picture.
+        labels: what it shows; None if it is no query, or of a split without.
     """
 
-    id: str
-    query: SourceFile
-    memory: tuple[SourceFile, ...]
-    stand_ins: int
+    file: SourceFile
     labels: LabelFile | None
-    group: str = ""
+
+    def __str__(self) -> str:
+        return str(self.file)
 
     @property
     def fingerprint(self) -> str:
         """Changes when a file does, or how labels are read."""
-        fingerprints = [file.fingerprint for file in (*self.memory, self.query)]
-        if self.labels is not None:
-            fingerprints.append(self.labels.fingerprint)
-        return "\n".join(fingerprints)
+        return "\n".join(each.fingerprint for each in (self.file, self.labels) if each is not None)
 
-    def load(self) -> Clip:
-        """Reads the files; raises UserError if they are torn or do not go together."""
-        frames = [read_frame(file) for file in (*self.memory, self.query)]
-        size = frames[-1].shape[:2]
-        for file, frame_HxWx3 in zip(self.memory, frames, strict=False):
-            check_size(frame_HxWx3.shape[:2], file, size, self.query)
-        return Clip(self.id, self.group, np.stack(frames), self._load_labels(size))
+    def load(self) -> np.ndarray:
+        """Reads the picture; raises UserError if it is torn."""
+        return read_frame(self.file)
 
-    def _load_labels(self, size: tuple[int, int]) -> np.ndarray:
+    def load_labels(self, size: tuple[int, int]) -> np.ndarray | None:
+        """Reads the labels; raises UserError if they are torn, wrong or of another size."""
         if self.labels is None:
-            return np.full(size, IGNORE, np.uint8)
+            return None
         picture = LabelPicture.read(self.labels.file)
-        check_size(picture.size, picture.file, size, self.query)  # before memory is taken for it
+        check_size(picture.size, picture.file, size, self.file)  # before memory is taken for it
         return self.labels.train_ids(picture)
 
 
 def find_clips(
     data_set: DataSet, splits: Sequence[str], options: Options
 ) -> Mapping[str, SplitPlan]:
-    """The clips of some splits of a data set, in the order of its videos and their queries.
+    """The frames and clips of some splits of a data set, in the order of its videos.
 
     Raises:
         UserError: the data set finds no videos; or a clip cannot be made, or lacks frames, where
             that is an error and errors are not skipped.
     """
-    return {
-        name: SplitPlan(
-            [clip for video in split.videos for clip in clips_of(video, options)],
-            split.labelled,
-            split.notes,
-        )
-        for name, split in data_set.find(splits, options).items()
-    }
+    found = data_set.find(splits, options)
+    return {name: plan_split(split, options) for name, split in found.items()}
 
 
-def clips_of(video: LabelledVideo, options: Options) -> Iterator[PlannedClip]:
-    """The clips of a video; raises UserError for one that cannot be made, unless it is skipped."""
+def plan_split(split: FoundSplit, options: Options) -> SplitPlan:
+    """What is to be written of a split.
+
+    Raises:
+        UserError: a clip cannot be made, and is not to be skipped.
+    """
+    videos = [_plan_video(video, options) for video in split.videos]
+    is_whole = all(video.is_whole for video in videos)
+    furthest = max((video.furthest for video in videos), default=0) if is_whole else 0
+    frames: list[PlannedFrame] = [frame for video in videos for frame in video.frames]
+    return SplitPlan(
+        index=ClipIndex.joined([video.index for video in videos]),
+        frames=frames,
+        reach=max(options.reach, furthest),
+        labelled=split.labelled,
+        unusable=[clip for video in videos for clip in video.unusable],
+        notes=split.notes,
+    )
+
+
+@dataclass(frozen=True)
+class _PlannedVideo:
+    """What is to be written of a video.
+
+    Attributes:
+        index: its frames and clips.
+        frames: as they are in the index.
+        unusable: the clips that cannot be made.
+        is_whole: whether every frame is there that a memory could reach.
+        furthest: how many frames before its query the first frame lies that a clip may remember.
+    """
+
+    index: ClipIndex
+    frames: Sequence[FileFrame]
+    unusable: Sequence[SkippedClip]
+    is_whole: bool
+    furthest: int
+
+
+class _Reaching(NamedTuple):
+    """A query, and the number of the first frame before it that it may remember, or its own."""
+
+    query: Query
+    first: int
+
+
+class _Place(NamedTuple):
+    """Where a frame lies among those of its video: queries that are no memory come first."""
+
+    number: int
+    is_memory: bool
+    frame: FileFrame
+    clip: int | None
+
+    @property
+    def order(self) -> tuple[int, bool]:
+        return self.number, self.is_memory
+
+
+def _plan_video(video: LabelledVideo, options: Options) -> _PlannedVideo:
     existing = sorted(video.frames)
+    reaching: list[_Reaching] = []
+    unusable: list[SkippedClip] = []
+    needed: set[int] = set()
     for query in video.queries:
-        clip: FilesClip | Unusable
+        begin, end = 0, 0
+        if isinstance(query, Query):
+            begin, end = _before(query.number, existing, video.largest_gap)
+            query = _checked(query, video, existing[begin:end], options)
         if isinstance(query, Unusable):
-            clip = query
-        else:
-            clip = _with_memory(query, video, existing, options)
-        if isinstance(clip, Unusable) and options.on_error == "stop":
-            raise UserError(clip.reason)
-        yield clip
+            if options.on_error == "stop":
+                raise UserError(query.reason)
+            unusable.append(SkippedClip(query.id, query.reason))
+            continue
+        reaching.append(_Reaching(query, existing[begin] if begin < end else query.number))
+        if options.reach and begin < end:
+            oldest = nearest_earlier(existing, begin, end, query.number - options.reach)
+            needed.update(existing[oldest:end])
+    places = sorted(_places(video, reaching, needed), key=lambda place: place.order)
+    stored = {place.number for place in places if place.is_memory}
+    last = max((each.query.number for each in reaching), default=0)
+    return _PlannedVideo(
+        index=_index(video.name, places, reaching),
+        frames=[place.frame for place in places],
+        unusable=unusable,
+        is_whole=all(number in stored for number in existing if number < last),
+        furthest=max((each.query.number - each.first for each in reaching), default=0),
+    )
 
 
-def _with_memory(
-    query: Query, video: LabelledVideo, existing: Sequence[int], options: Options
-) -> FilesClip | Unusable:
-    numbers = memory_numbers(query.number, options.memory_offsets, existing, video.largest_gap)
-    wanted = (query.number - offset for offset in options.memory_offsets)
+def _before(query: int, existing: Sequence[int], largest_gap: int | None) -> tuple[int, int]:
+    """The frames before a query that it may remember: places of the first and behind the last.
+
+    Where more than `largest_gap` frames lie from one frame to the next, another video begins.
+    """
+    end = begin = bisect.bisect_left(existing, query)
+    if largest_gap is None:
+        return 0, end
+    while begin and query - existing[begin - 1] <= largest_gap:
+        begin -= 1
+        query = existing[begin]
+    return begin, end
+
+
+def _checked(
+    query: Query, video: LabelledVideo, before: Sequence[int], options: Options
+) -> Query | Unusable:
+    """The query, unless it lacks memory frames and that is an error."""
+    if options.missing == "stand-in":
+        return query
+    wanted = [query.number - offset for offset in options.memory_offsets]
     missing = [
-        video.name_of(number) for number, taken in zip(wanted, numbers, strict=True)
-        if number != taken
-    ]  # fmt: skip
-    if missing and options.missing == "error":
-        return Unusable(
-            query.id,
-            query.group,
-            f"Clip {query.id} has no {', '.join(missing)}. Get the files, or let other frames "
-            "stand in for them: --missing=stand-in.",
-        )
-    memory = (query.frame if n == query.number else video.frames[n] for n in numbers)
-    return FilesClip(query.id, query.frame, tuple(memory), len(missing), query.labels, query.group)
+        video.name_of(number)
+        for number in wanted
+        if not before or before[nearest_earlier(before, 0, len(before), number)] != number
+    ]
+    if not missing:
+        return query
+    return Unusable(
+        query.id,
+        query.group,
+        f"Clip {query.id} has no {', '.join(missing)}. Get the files, or let other frames "
+        "stand in for them: --missing=stand-in.",
+    )
+
+
+def _places(
+    video: LabelledVideo, reaching: Sequence[_Reaching], needed: set[int]
+) -> Iterator[_Place]:
+    """The frames to be written: what memory needs, and the queries, if those are other pictures."""
+    left = set(needed)
+    for clip, (query, _) in enumerate(reaching):
+        is_memory = video.frames.get(query.number) == query.frame
+        left -= {query.number} if is_memory else set()
+        yield _Place(query.number, is_memory, FileFrame(query.frame, query.labels), clip)
+    for number in left:
+        yield _Place(number, True, FileFrame(video.frames[number], None), None)
+
+
+def _index(video: str, places: Sequence[_Place], reaching: Sequence[_Reaching]) -> ClipIndex:
+    numbers = [place.number for place in places]
+    place_of = {place.clip: index for index, place in enumerate(places)}
+    queries = [place_of[clip] for clip in range(len(reaching))]
+    return ClipIndex(
+        videos=(video,),
+        lengths=(len(places),),
+        numbers=tuple(numbers),
+        queries_alone=tuple(i for i, place in enumerate(places) if not place.is_memory),
+        ids=tuple(query.id for query, _ in reaching),
+        groups=tuple(query.group for query, _ in reaching),
+        queries=tuple(queries),
+        begins=tuple(
+            min(bisect.bisect_left(numbers, first), query)
+            for query, (_, first) in zip(queries, reaching, strict=True)
+        ),
+    )

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.clips import find_clips
-from data_prep.data_set import DataSet, Options, Unusable
+from data_prep.data_set import DataSet, Options
 from data_prep.records.staging import check_replaceable
 from data_prep.records.writer import SplitPlan, Start, write_records
 from data_prep.stopping import stops_with
@@ -80,23 +80,25 @@ class Summary:
 
     @property
     def frames(self) -> int:
-        """Number of frames in them."""
-        return self.clips * (self.info.memory_range + 1)
+        """Number of frames written."""
+        return sum(split.index.num_frames for split in self.info.splits.values())
 
     @property
     def stand_ins(self) -> int:
-        """How many of the frames stand in for frames that are missing."""
-        return sum(sum(split.stand_ins) for split in self.info.splits.values())
+        """How many memory frames of all clips stand in for frames that are missing."""
+        return sum(self._stand_ins_of_clips())
 
-    @property
-    def clips_with_stand_ins(self) -> int:
-        """How many clips have such frames."""
-        return sum(1 for split in self.info.splits.values() for count in split.stand_ins if count)
+    def _stand_ins_of_clips(self) -> Iterator[int]:
+        stride = self.info.frame_stride
+        offsets = range(self.info.memory_range * stride, 0, -stride)
+        for split in self.info.splits.values():
+            yield from (split.index.stand_ins(clip, offsets) for clip in range(len(split.ids)))
 
     def __str__(self) -> str:
+        counts = list(self._stand_ins_of_clips())
         parts = [
-            f"{self.clips} clips, {self.frames} frames ({self.stand_ins} of them standing in for "
-            f"missing ones, in {self.clips_with_stand_ins} clips), {self.num_bytes / 1e6:.1f} MB"
+            f"{self.clips} clips, {self.frames} frames ({sum(counts)} times one stands in for a "
+            f"missing one, in {sum(map(bool, counts))} clips), {self.num_bytes / 1e6:.1f} MB"
         ]
         parts += self._frequencies()
         for name, split in self.info.splits.items():
@@ -147,8 +149,8 @@ def prepare(
     for name, plan in plans.items():
         print(*plan.notes, sep="\n", end="\n" if plan.notes else "")
         _check_memory(name, plan, options)
-    num_clips = sum(len(plan.clips) for plan in plans.values())
-    with tqdm(total=num_clips, unit="clip", desc="Preparing", disable=None) as progress:
+    num_frames = sum(len(plan.frames) for plan in plans.values())
+    with tqdm(total=num_frames, unit="frame", desc="Preparing", disable=None) as progress:
 
         def begin(start: Start) -> None:
             if start.outdated:
@@ -157,12 +159,12 @@ def prepare(
                     "options: they are removed.",
                     file=sys.stderr,
                 )
-            if start.clips:
+            if start.frames:
                 progress.write(
-                    f"{start.clips} clips ({start.shards} shards) are there already.",
+                    f"{start.frames} frames ({start.shards} shards) are there already.",
                     file=sys.stderr,
                 )
-            progress.initial = progress.n = start.clips
+            progress.initial = progress.n = start.frames
             progress.refresh()
 
         written = write_records(
@@ -181,11 +183,11 @@ def prepare(
 
 def _check_memory(split: str, plan: SplitPlan, options: Options) -> None:
     """Raises UserError if all memory of a split stands in for other frames."""
-    readable = [clip for clip in plan.clips if not isinstance(clip, Unusable)]
-    lacking = sum(clip.stand_ins == options.memory_range for clip in readable)
-    if options.memory_range and readable and lacking == len(readable):
+    num_clips, offsets = len(plan.index.ids), options.memory_offsets
+    lacking = (plan.index.stand_ins(c, offsets) == len(offsets) for c in range(num_clips))
+    if offsets and num_clips and all(lacking):
         raise UserError(
-            f"Split {split!r}: not one of its {lacking} clips has a frame of its memory, so that "
+            f"Split {split!r}: not one of its {num_clips} clips has a frame of its memory, so that "
             "the query itself or some other frame would stand in for all. Put the frames before "
             "the labelled ones there; if they lie further apart, say --frame-stride=N; if there "
             "are none, --memory-range=0."
@@ -207,7 +209,7 @@ def _parser(data_set: type[DataSet], name: str, doc: str | None) -> argparse.Arg
     add(
         "--memory-range",
         type=int,
-        help=f"number of frames kept before each query ({data_set.default_memory_range})",
+        help=f"number of memory frames that a clip can have ({data_set.default_memory_range})",
     )
     add(
         "--frame-stride",
@@ -245,7 +247,7 @@ def _split_names(text: str) -> list[str]:
 
 
 def _verify(data_set: DataSet, asked: argparse.Namespace) -> int:
-    """Compares records with their source, with the options that they were made with."""
+    """Compares records with their source, with the options that they were made for."""
     info = read_info(asked.out)
     for name in ("memory_range", "frame_stride"):
         wanted, found = getattr(asked, name), getattr(info, name)

@@ -40,7 +40,6 @@ from data_prep.labels import LabelFile
 from data_prep.records.writer import WrongSourceError
 from data_prep.source import SourceFile, SourceTree
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.records import Clip
 from tmanet_jax.errors import UserError
 
 UNLABELLED_SPLIT = "test"
@@ -55,7 +54,7 @@ class Options:
     """How clips are made.
 
     Attributes:
-        memory_range: number of frames kept before each query.
+        memory_range: number of memory frames that a clip can have.
         frame_stride: they lie so many frames, twice as many, ... before the query.
         missing: whether another frame stands in for a missing one, or that is an error.
         on_error: whether a clip that cannot be read ends the preparation or is left out.
@@ -76,9 +75,14 @@ class Options:
             raise UserError(f"The frame stride is {self.frame_stride}: use 1 to {_MOST_FRAMES}.")
 
     @property
+    def reach(self) -> int:
+        """How many frames before the query the oldest memory frame lies; all up to it are kept."""
+        return self.memory_range * self.frame_stride
+
+    @property
     def memory_offsets(self) -> range:
         """How many frames before the query each memory frame lies, oldest first."""
-        return range(self.memory_range * self.frame_stride, 0, -self.frame_stride)
+        return range(self.reach, 0, -self.frame_stride)
 
 
 @dataclass(frozen=True)
@@ -113,16 +117,6 @@ class Unusable:
     id: str
     group: str
     reason: str
-    stand_ins: int = 0
-
-    @property
-    def fingerprint(self) -> str:
-        """The reason."""
-        return self.reason
-
-    def load(self) -> Clip:
-        """Raises UserError."""
-        raise UserError(self.reason)
 
 
 @dataclass(frozen=True)
@@ -171,7 +165,7 @@ class DataSet(abc.ABC):
         classes: its classes: a class attribute, or set when it is opened.
         tree: its folders and zip files.
         default_splits: those that are prepared if none are named.
-        default_memory_range: number of frames kept before each query if none is given.
+        default_memory_range: number of memory frames that a clip can have if none is given.
         default_frame_stride: they lie so many frames apart if nothing else is said.
     """
 

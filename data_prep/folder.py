@@ -131,7 +131,7 @@ class Folder(DataSet):
         frames, labels = (_by_number(files, number_of) for files in pictures)
         of_stem = {Path(n).stem: file for n, file in self.tree.files(f"frames/{split}").items()}
         if not frames and video in of_stem:
-            wanted = {n - offset for n in labels for offset in (0, *options.memory_offsets)}
+            wanted = {n - offset for n in labels for offset in range(options.reach + 1)}
             frames = _frames_of_video(of_stem[video], self._frames_dir / split, wanted)
         of_classes = {number: self._labels(file) for number, file in labels.items()}
         return in_order_of_time(NumberedVideo(name, frames, of_classes))

@@ -280,9 +280,12 @@ def decoded(content: np.ndarray, how: int) -> np.ndarray | None:
 
 
 def check_size(
-    found: tuple[int, ...], file: SourceFile, expected: tuple[int, ...], query: SourceFile
+    found: tuple[int, ...], file: object, expected: tuple[int, ...], query: object
 ) -> None:
-    """Raises UserError unless a picture has the height and width of its clip's query."""
+    """Raises UserError unless a picture has the height and width of its clip's query.
+
+    Their str() says where they are.
+    """
     if found != expected:
         raise UserError(
             f"{file} is {found[0]}x{found[1]} pixels (height x width), but its query {query} is "

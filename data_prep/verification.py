@@ -10,7 +10,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.records.parallel import computed_ahead
-from data_prep.records.writer import PlannedClip, SplitPlan
+from data_prep.records.writer import PlannedFrame, SplitPlan
+from tmanet_jax.data.clip_index import ClipIndex
+from tmanet_jax.data.clips import damaged
+from tmanet_jax.data.codec import decode_frame, decode_labels
 from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.errors import UserError
 
@@ -55,16 +58,11 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
     differences: list[str] = []
     pairs: list[_Pair] = []
     for split, plan in plans.items():
-        planned = {clip.id: clip for clip in plan.clips}
-        differences += _differing_ids(opened[split], planned, plan.labelled)
-        pairs += [
-            _Pair(opened[split], index, planned[clip_id])
-            for index, clip_id in enumerate(opened[split].ids)
-            if clip_id in planned
-        ]
+        differences += _differing_clips(opened[split], plan)
+        pairs += _pairs(opened[split], plan)
     checksum = hashlib.sha256()
     with (
-        tqdm(total=len(pairs), unit="clip", desc="Comparing", disable=None) as progress,
+        tqdm(total=len(pairs), unit="frame", desc="Comparing", disable=None) as progress,
         computed_ahead(_compare, pairs) as compared,
     ):
         for comparison in compared:
@@ -72,8 +70,8 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
             checksum.update(comparison.checksum)
             progress.update()
     return Verification(
-        clips=len(pairs),
-        frames=sum(pair.records.info.memory_range + 1 for pair in pairs),
+        clips=sum(len({*opened[name].ids} & {*plan.index.ids}) for name, plan in plans.items()),
+        frames=len(pairs),
         skipped=sum(len(records.skipped) for records in opened.values()),
         checksum=checksum.hexdigest()[:16],
         differences=tuple(differences),
@@ -82,8 +80,8 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
 
 class _Pair(NamedTuple):
     records: ClipRecords
-    record: int
-    clip: PlannedClip
+    place: int
+    planned: PlannedFrame
 
 
 class _Comparison(NamedTuple):
@@ -91,61 +89,94 @@ class _Comparison(NamedTuple):
     checksum: bytes
 
 
-def _differing_ids(
-    records: ClipRecords, planned: Mapping[str, PlannedClip], labelled: bool
-) -> list[str]:
+def _differing_clips(records: ClipRecords, plan: SplitPlan) -> list[str]:
     where = f"Split {records.split!r} of {records.data_dir}"
+    planned = {clip_id: clip for clip, clip_id in enumerate(plan.index.ids)}
     known = {*records.ids, *(clip.id for clip in records.skipped)}
+    unusable = {clip.id: clip.reason for clip in plan.unusable}
     differences = [
         f"{where} has no clip {clip_id}, the source has."
-        for clip_id in planned
+        for clip_id in [*planned, *unusable]
         if clip_id not in known
     ]
     differences += [
         f"{where} has a clip {clip_id}, the source has none."
         for clip_id in records.ids
-        if clip_id not in planned
+        if clip_id not in planned and clip_id not in unusable
     ]
-    if records.labelled != labelled:
+    differences += [
+        f"Clip {clip_id} cannot be compared with its source: {unusable[clip_id]}"
+        for clip_id in records.ids
+        if clip_id in unusable
+    ]
+    if records.labelled != plan.labelled:
         has, lacks = ("records", "source") if records.labelled else ("source", "records")
         differences.append(f"{where}: the {has} have labels, the {lacks} have none.")
+    stride = records.frame_stride
+    offsets = range(records.info.memory_range * stride, 0, -stride)
+    for clip, clip_id in enumerate(records.ids):
+        if clip_id in planned:
+            found = _told_of_clip(records.index, clip, offsets)
+            expected = _told_of_clip(plan.index, planned[clip_id], offsets)
+            differences += [
+                f"Clip {clip_id}: {of_record} in the record, {of_source} in the source."
+                for of_record, of_source in zip(found, expected, strict=True)
+                if of_record != of_source
+            ]
     return differences
+
+
+def _told_of_clip(index: ClipIndex, clip: int, offsets: range) -> tuple[str, str]:
+    numbers = [index.numbers[place] for place in index.memory(clip, offsets)]
+    return f"group {index.groups[clip]!r}", f"memory of the frames {numbers}"
+
+
+def _pairs(records: ClipRecords, plan: SplitPlan) -> list[_Pair]:
+    """The frames that are in the records and in the source."""
+    place_of = {name: place for place, name in enumerate(_names(plan.index))}
+    return [
+        _Pair(records, place, plan.frames[place_of[name]])
+        for place, name in enumerate(_names(records.index))
+        if name in place_of
+    ]
+
+
+def _names(index: ClipIndex) -> list[tuple[str, int, bool]]:
+    """Of each frame: video, number, and whether it is a query alone."""
+    alone = {*index.queries_alone}
+    return [(*index.frame(place), place in alone) for place in range(index.num_frames)]
 
 
 def _compare(pair: _Pair) -> _Comparison:
     """Compares one record, decoded, with its files."""
-    offsets = range(pair.records.info.memory_range, 0, -1)
+    video, number = pair.records.index.frame(pair.place)
+    frames, name = pair.records.frames, f"Frame {number} of {video}"
+    where = f"{name} ({frames.where(pair.place)})"
     try:
-        record = pair.records.read_encoded(pair.record)
-        clip = record.decode(offsets)
-    except UserError as error:
-        return _Comparison([str(error)], b"")
-    of_records = [*clip.frames_SxHxWx3, clip.labels_HxW]
-    checksum = _checksum(of_records)
-    where = f"Clip {clip.id} ({record.where})"
+        stored = frames.read(pair.place)
+        of_record = {"frame": decode_frame(stored.frame)}
+        if stored.labels:
+            of_record["labels"] = decode_labels(stored.labels)
+    except Exception as error:  # ArrayRecord and protobuf raise whatever suits them
+        return _Comparison([str(damaged(frames.where(pair.place), name, error))], b"")
+    checksum = _checksum(list(of_record.values()))
     try:
-        expected = pair.clip.load()
+        of_source = {"frame": pair.planned.load()}
+        labels_HxW = pair.planned.load_labels(of_source["frame"].shape[:2])
     except UserError as error:
         return _Comparison([f"{where} cannot be compared with its source: {error}"], checksum)
-    of_sources = [*expected.frames_SxHxWx3, expected.labels_HxW]
-    names = [
-        *(
-            f"frame {offset * pair.records.info.frame_stride} before the query"
-            for offset in offsets
-        ),
-        "query",
-        "labels",
-    ]
+    if labels_HxW is not None:
+        of_source["labels"] = labels_HxW
     differences = [
-        f"{where}: {name}: {_difference(of_record, of_source)}"
-        for name, of_record, of_source in zip(names, of_records, of_sources, strict=True)
-        if not np.array_equal(of_record, of_source)
+        f"{where}: {kind}: {_difference(of_record[kind], of_source[kind])}"
+        for kind in of_record.keys() & of_source.keys()
+        if not np.array_equal(of_record[kind], of_source[kind])
     ]
-    if clip.group != expected.group:
-        differences.append(
-            f"{where}: group {clip.group!r} in the record, {expected.group!r} in the source."
-        )
-    return _Comparison(differences, checksum)
+    differences += [
+        f"{where}: labels in the {'record' if kind in of_record else 'source'} alone."
+        for kind in of_record.keys() ^ of_source.keys()
+    ]
+    return _Comparison(sorted(differences), checksum)
 
 
 def _checksum(pictures: Sequence[np.ndarray]) -> bytes:

@@ -21,13 +21,36 @@ from pathlib import Path
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import lock, why_not_written
-from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, has_records, read_info
-from tmanet_jax.data.records_info import RecordsInfo, SplitInfo
+from tmanet_jax.data.frame_records import BUILDER_NAME, SCHEMA_VERSION
+from tmanet_jax.data.records import has_records, read_info
+from tmanet_jax.data.records_info import RecordsInfo
 from tmanet_jax.errors import UserError
 
 _UNFINISHED = ".unfinished-"
 _STAGING = f"{_UNFINISHED}records"
 _MANIFESTS = "shards"
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What a shard holds.
+
+    Attributes:
+        sizes: of each frame that was planned; None: it could not be loaded, and is not there.
+        problems: why frames, or else their labels, could not be loaded, by their place in `sizes`.
+        class_pixels: how many pixels each class has.
+        ignored_pixels: how many pixels are ignored.
+    """
+
+    sizes: tuple[tuple[int, int] | None, ...]
+    problems: Mapping[int, str]
+    class_pixels: tuple[int, ...]
+    ignored_pixels: int
+
+    @property
+    def num_records(self) -> int:
+        """How many frames are there."""
+        return sum(size is not None for size in self.sizes)
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,7 @@ class StagedShard:
 
     fingerprint: str
     num_bytes: int
-    info: SplitInfo
+    info: ShardInfo
 
 
 class Staging:
@@ -107,7 +130,7 @@ class Staging:
         """Where to write a shard."""
         return self._manifests / f"{name}.partial"
 
-    def add(self, name: str, fingerprint: str, info: SplitInfo) -> StagedShard:
+    def add(self, name: str, fingerprint: str, info: ShardInfo) -> StagedShard:
         """Takes a shard that was written to `partial(name)`; from now on it survives a crash."""
         partial = self.partial(name)
         with self.naming_errors():

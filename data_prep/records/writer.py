@@ -1,4 +1,4 @@
-"""Writes clip records on all cores, shard by shard; what is whole survives whatever happens."""
+"""Writes frame records on all cores, shard by shard; what is whole survives whatever happens."""
 
 import contextlib
 import dataclasses
@@ -19,52 +19,47 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_prep.records.parallel import computed_ahead
 from data_prep.records.staging import (
+    ShardInfo,
     StagedShard,
     Staging,
     check_clips_stay,
     check_replaceable,
     staging,
 )
+from data_prep.source import check_size
 from tmanet_jax.data.classes import IGNORE, ClassSet
+from tmanet_jax.data.clip_index import ClipIndex, check_clip_id
 from tmanet_jax.data.codec import encode_frame, encode_labels
-from tmanet_jax.data.records import (
-    BUILDER_NAME,
-    SCHEMA_VERSION,
-    Clip,
-    features,
-    shard_name,
-)
-from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo, check_clip_id
+from tmanet_jax.data.frame_records import BUILDER_NAME, SCHEMA_VERSION, features, shard_name
+from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo
 from tmanet_jax.errors import UserError
 
-CLIPS_PER_SHARD = 32
+FRAMES_PER_SHARD = 128
 
 
-class PlannedClip(Protocol):
-    """A clip that is known by name; its pictures are loaded when its turn comes."""
+class PlannedFrame(Protocol):
+    """A frame that is known by name; its pictures are loaded when its turn comes.
 
-    @property
-    def id(self) -> str:
-        """The clip's id."""
-
-    @property
-    def group(self) -> str:
-        """The clip's group."""
-
-    @property
-    def stand_ins(self) -> int:
-        """How many of its memory frames stand in for missing ones."""
+    Its str() is for messages: where it is.
+    """
 
     @property
     def fingerprint(self) -> str:
-        """Changes when a file that the clip is made of does, or how it is made."""
+        """Changes when a file that it is made of does, or how it is made."""
 
-    def load(self) -> Clip:
-        """Loads the clip with as many memory frames as the memory range.
+    def load(self) -> np.ndarray:
+        """Loads the frame: uint8 HxWx3 RGB.
 
         Raises:
-            WrongSourceError: something is wrong with more than this clip.
-            UserError: this clip cannot be loaded.
+            WrongSourceError: something is wrong with more than this frame.
+            UserError: this frame cannot be loaded.
+        """
+
+    def load_labels(self, size: tuple[int, int]) -> np.ndarray | None:
+        """Loads its labels, uint8 HxW, if it has any; raises as `load`.
+
+        Args:
+            size: of the frame.
         """
 
 
@@ -77,13 +72,19 @@ class SplitPlan:
     """A split to be written.
 
     Attributes:
-        clips: its clips, in the order that the records will have.
-        labelled: whether they have labels.
+        index: of its frames and clips, in the order that the records will have.
+        frames: as they are in the index.
+        reach: how many frames before a query memory may lie.
+        labelled: whether its clips have labels.
+        unusable: clips that cannot be made, for the list of those that are skipped.
         notes: what was noticed, for the user.
     """
 
-    clips: Sequence[PlannedClip]
+    index: ClipIndex
+    frames: Sequence[PlannedFrame]
+    reach: int
     labelled: bool
+    unusable: Sequence[SkippedClip] = ()
     notes: Sequence[str] = ()
 
 
@@ -91,12 +92,12 @@ class Start(NamedTuple):
     """What a preparation finds of earlier ones.
 
     Attributes:
-        clips: number of clips that need not be prepared again.
+        frames: number of frames that need not be prepared again.
         shards: number of shards that they are in.
         outdated: number of shards of other files or options, which are removed.
     """
 
-    clips: int
+    frames: int
     shards: int
     outdated: int
 
@@ -118,7 +119,7 @@ def write_records(
     classes: ClassSet,
     memory_range: int,
     plans: Mapping[str, SplitPlan],
-    on_clip_written: Callable[[], object] = lambda: None,
+    on_frame_written: Callable[[], object] = lambda: None,
     *,
     frame_stride: int = 1,
     skip_unreadable: bool = False,
@@ -133,46 +134,50 @@ def write_records(
     Args:
         out: the data directory.
         classes: the data set's classes.
-        memory_range: number of frames before the query in each clip.
+        memory_range: number of memory frames that they are made for.
         plans: the splits by name; empty splits are left out.
-        on_clip_written: called after each clip, also one that is skipped.
+        on_frame_written: called after each frame, also one that is skipped.
         frame_stride: how many frames of the video lie from one memory frame to the next.
-        skip_unreadable: leave out clips that cannot be loaded.
+        skip_unreadable: leave out frames that cannot be loaded, and clips that need those.
         replace: whether records of another data set, or of other options, may be replaced.
-        on_start: called once, before the first clip.
+        on_start: called once, before the first frame.
 
     Raises:
-        UserError: a clip could not be loaded, or there are none, or `out` cannot be written, or
+        UserError: a frame could not be loaded, or there are none, or `out` cannot be written, or
             it holds records that may not be replaced.
     """
     out = Path(out)
-    plans = {name: plan for name, plan in plans.items() if plan.clips}
+    plans = {name: plan for name, plan in plans.items() if plan.index.ids or plan.unusable}
     if not plans:
         raise UserError(f"There are no clips to write to {out}.")
     if not replace:
         check_replaceable(out, classes, memory_range, frame_stride, plans)
-        ids = {clip.id for plan in plans.values() for clip in plan.clips}
-        check_clips_stay(out, ids)
-    options = [dataclasses.asdict(classes), memory_range, frame_stride]
+        check_clips_stay(out, {clip_id for plan in plans.values() for clip_id in plan.index.ids})
     shards = [
-        shard for name, plan in plans.items() for shard in _planned_shards(name, plan, options)
+        shard for name, plan in plans.items() for shard in _planned_shards(name, plan, classes)
     ]
+    offsets = range(memory_range * frame_stride, 0, -frame_stride)
+    progress = {name: _Progress(plan, offsets, skip_unreadable) for name, plan in plans.items()}
     with staging(out) as place:
         whole = _kept_shards(place, out / BUILDER_NAME, shards, skip_unreadable, on_start)
         missing = [shard for shard in shards if shard.name not in whole]
-        encode = partial(
-            _encode_clip, memory_range=memory_range, classes=classes, skip=skip_unreadable
-        )
-        clips = ((clip, shard.labelled) for shard in missing for clip in shard.clips)
-        with _telling_what_is_kept(whole), computed_ahead(encode, clips) as encoded:
+        for shard in shards:
+            if shard.name in whole:
+                progress[shard.split].take(shard.first, whole[shard.name].info)
+        encode = partial(_encode, classes=classes, skip=skip_unreadable)
+        frames = itertools.chain.from_iterable(shard.frames for shard in missing)
+        with _telling_what_is_kept(whole), computed_ahead(encode, frames) as encoded:
             for shard in missing:
-                encoded_shard = itertools.islice(encoded, len(shard.clips))
-                part = _write_shard(place, shard, classes, encoded_shard, on_clip_written)
+                of_shard = itertools.islice(encoded, len(shard.frames))
+                part = _write_shard(place, shard, classes, of_shard, on_frame_written)
+                progress[shard.split].take(shard.first, part)
+                progress[shard.split].check(shard.first, len(shard.frames))
                 whole[shard.name] = place.add(shard.name, shard.fingerprint, part)
         by_split = {
             name: [whole[shard.name] for shard in shards if shard.split == name] for name in plans
         }
-        info = RecordsInfo(classes, memory_range, frame_stride, _joined(by_split))
+        splits = {name: progress[name].info(name, by_split[name]) for name in plans}
+        info = RecordsInfo(classes, memory_range, frame_stride, splits)
         _describe(place, info, by_split)
         place.replace(out / BUILDER_NAME)
     return Written(info, sum(shard.num_bytes for shard in whole.values()))
@@ -180,53 +185,61 @@ def write_records(
 
 @contextlib.contextmanager
 def _telling_what_is_kept(whole: Mapping[str, StagedShard]) -> Iterator[None]:
-    """Adds to a UserError how many clips need not be prepared again."""
+    """Adds to a UserError how many frames need not be prepared again."""
     try:
         yield
     except UserError as error:
         if not whole:
             raise
-        num_clips = sum(len(shard.info.ids) for shard in whole.values())
+        num_frames = sum(len(shard.info.sizes) for shard in whole.values())
         raise UserError(
-            f"{error}\n{num_clips} clips are kept: the same command goes on from there."
+            f"{error}\n{num_frames} frames are kept: the same command goes on from there."
         ) from error
+
+
+class _Named(NamedTuple):
+    """A planned frame, and its names in the record."""
+
+    frame: PlannedFrame
+    video: str
+    number: int
 
 
 class _PlannedShard(NamedTuple):
     name: str
     split: str
-    clips: Sequence[PlannedClip]
-    labelled: bool
+    first: int
+    frames: Sequence[_Named]
     fingerprint: str
 
 
-def _planned_shards(split: str, plan: SplitPlan, options: Sequence[object]) -> list[_PlannedShard]:
-    num_shards = -(-len(plan.clips) // CLIPS_PER_SHARD)
-    _check_ids(split, plan.clips)
+def _planned_shards(split: str, plan: SplitPlan, classes: ClassSet) -> list[_PlannedShard]:
+    _check_names(split, plan.index)
+    frames = [_Named(frame, *plan.index.frame(place)) for place, frame in enumerate(plan.frames)]
+    num_shards = -(-len(frames) // FRAMES_PER_SHARD)
     shards = []
-    for index in range(num_shards):
-        clips = plan.clips[index * CLIPS_PER_SHARD : (index + 1) * CLIPS_PER_SHARD]
-        made_of = [(clip.id, clip.group, clip.stand_ins, clip.fingerprint) for clip in clips]
-        content = json.dumps([SCHEMA_VERSION, options, plan.labelled, made_of])
-        shards.append(
-            _PlannedShard(
-                name=shard_name(split, index, num_shards),
-                split=split,
-                clips=clips,
-                labelled=plan.labelled,
-                fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-            )
-        )
+    for number in range(num_shards):
+        first = number * FRAMES_PER_SHARD
+        of_shard = frames[first : first + FRAMES_PER_SHARD]
+        made_of = [(video, number, frame.fingerprint) for frame, video, number in of_shard]
+        content = json.dumps([SCHEMA_VERSION, dataclasses.asdict(classes), plan.labelled, made_of])
+        fingerprint = hashlib.sha256(content.encode()).hexdigest()
+        name = shard_name(split, number, num_shards)
+        shards.append(_PlannedShard(name, split, first, of_shard, fingerprint))
     return shards
 
 
-def _check_ids(split: str, clips: Sequence[PlannedClip]) -> None:
-    for clip in clips:
+def _check_names(split: str, index: ClipIndex) -> None:
+    for clip_id in index.ids:
         try:
-            check_clip_id(clip.id)
+            check_clip_id(clip_id)
         except ValueError as error:
             raise WrongSourceError(f"Split {split!r}: {error}. Rename its files.") from error
-    twice = [name for name, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if max(index.numbers, default=0) >= 2**63:
+        raise WrongSourceError(
+            f"Split {split!r} has a frame of number {max(index.numbers)}: expected fewer digits."
+        )
+    twice = [name for name, count in Counter(index.ids).items() if count > 1]
     if twice:
         raise WrongSourceError(
             f"Split {split!r} has several clips called {twice[0]}: files are named after clips, so "
@@ -254,93 +267,158 @@ def _kept_shards(
     place.keep_only(set(current))  # what is outdated or half there would be in the way of links
     current |= place.adopt(finished, {n: f for n, f in fingerprints.items() if n not in current})
     kept = {
-        name: shard for name, shard in current.items() if skip_unreadable or not shard.info.skipped
+        name: shard for name, shard in current.items() if skip_unreadable or not shard.info.problems
     }
     place.keep_only(set(kept))
-    num_clips = sum(len(shard.info.ids) + len(shard.info.skipped) for shard in kept.values())
-    on_start(Start(num_clips, len(kept), num_outdated))
+    num_frames = sum(len(shard.info.sizes) for shard in kept.values())
+    on_start(Start(num_frames, len(kept), num_outdated))
     return kept
 
 
-class _EncodedClip(NamedTuple):
-    record: bytes
-    class_pixels_C: np.ndarray
-    ignored_pixels: int
+class _Encoded(NamedTuple):
+    """A frame on its way into a record.
+
+    Attributes:
+        record: None if the frame cannot be loaded.
+        size: of the frame.
+        problem: why the frame, or else its labels, cannot be loaded.
+        pixels_256: how many of its labels have each value.
+    """
+
+    record: bytes | None = None
+    size: tuple[int, int] | None = None
+    problem: str | None = None
+    pixels_256: np.ndarray | None = None
 
 
-def _encode_clip(
-    planned: tuple[PlannedClip, bool], memory_range: int, classes: ClassSet, skip: bool
-) -> _EncodedClip | SkippedClip:
-    clip, labelled = planned
-    try:
-        loaded = clip.load()
-    except UserError as error:
-        if skip and not isinstance(error, WrongSourceError):
-            return SkippedClip(clip.id, str(error))
-        raise
-    assert len(loaded.frames_SxHxWx3) == memory_range + 1, clip.id
-    *memory, query = map(encode_frame, loaded.frames_SxHxWx3)
+def _encode(named: _Named, classes: ClassSet, skip: bool) -> _Encoded:
+    frame_HxWx3, problem = _loaded(named.frame.load, skip)
+    if frame_HxWx3 is None:
+        return _Encoded(problem=problem)
+    size = (frame_HxWx3.shape[0], frame_HxWx3.shape[1])
+    labels_HxW, problem = _loaded(lambda: named.frame.load_labels(size), skip)
     record = features().serialize_example(
         {
-            "id": clip.id,
-            "group": clip.group,
-            "memory": memory,
-            "query": query,
-            "labels": encode_labels(loaded.labels_HxW) if labelled else b"",
+            "video": named.video,
+            "number": str(named.number),
+            "frame": encode_frame(frame_HxWx3),
+            "labels": b"" if labels_HxW is None else encode_labels(labels_HxW),
         }
     )
-    pixels_256 = np.bincount(loaded.labels_HxW.reshape(-1), minlength=256) * labelled
-    return _EncodedClip(record, pixels_256[: classes.num_classes], int(pixels_256[IGNORE]))
+    if labels_HxW is None:
+        return _Encoded(record, size, problem)
+    return _Encoded(record, size, None, np.bincount(labels_HxW.reshape(-1), minlength=256))
+
+
+def _loaded(
+    load: Callable[[], np.ndarray | None], skip: bool
+) -> tuple[np.ndarray | None, str | None]:
+    """What is loaded, or what is wrong with it; raises UserError unless it may be skipped."""
+    try:
+        return load(), None
+    except UserError as error:
+        if skip and not isinstance(error, WrongSourceError):
+            return None, str(error)
+        raise
 
 
 def _write_shard(
     place: Staging,
     shard: _PlannedShard,
     classes: ClassSet,
-    encoded: Iterator[_EncodedClip | SkippedClip],
-    on_clip_written: Callable[[], object],
-) -> SplitInfo:
-    written: list[PlannedClip] = []
-    skipped: list[SkippedClip] = []
-    class_pixels_C = np.zeros(classes.num_classes, np.int64)
-    ignored_pixels = 0
+    encoded: Iterator[_Encoded],
+    on_frame_written: Callable[[], object],
+) -> ShardInfo:
+    sizes: list[tuple[int, int] | None] = []
+    problems: dict[int, str] = {}
+    pixels_256 = np.zeros(256, np.int64)
     with place.naming_errors():  # tiles of zstd need no compression by ArrayRecord
         writer = ArrayRecordWriter(str(place.partial(shard.name)), "group_size:1,uncompressed")
-    for planned, clip in zip(shard.clips, encoded, strict=True):
-        if isinstance(clip, SkippedClip):
-            skipped.append(clip)
-        else:
+    for index, frame in enumerate(encoded):
+        if frame.record is not None:
             with place.naming_errors():
-                writer.write(clip.record)
-            written.append(planned)
-            class_pixels_C += clip.class_pixels_C
-            ignored_pixels += clip.ignored_pixels
-        on_clip_written()
+                writer.write(frame.record)
+        if frame.problem is not None:
+            problems[index] = frame.problem
+        if frame.pixels_256 is not None:
+            pixels_256 += frame.pixels_256
+        sizes.append(frame.size)
+        on_frame_written()
     with place.naming_errors():
         writer.close()
-    return SplitInfo(
-        labelled=shard.labelled,
-        ids=tuple(clip.id for clip in written),
-        groups=tuple(clip.group for clip in written),
-        stand_ins=tuple(clip.stand_ins for clip in written),
-        skipped=tuple(skipped),
-        class_pixels=tuple(class_pixels_C.tolist()),
-        ignored_pixels=ignored_pixels,
+    return ShardInfo(
+        sizes=tuple(sizes),
+        problems=problems,
+        class_pixels=tuple(pixels_256[: classes.num_classes].tolist()),
+        ignored_pixels=int(pixels_256[IGNORE]),
     )
 
 
-def _joined(by_split: Mapping[str, Sequence[StagedShard]]) -> Mapping[str, SplitInfo]:
-    splits = {
-        name: SplitInfo.joined([shard.info for shard in shards])
-        for name, shards in by_split.items()
-    }
-    for name, split in splits.items():
-        if not split.ids:
+class _Progress:
+    """What is known of the frames of a split, and so of its clips."""
+
+    def __init__(self, plan: SplitPlan, offsets: range, skip: bool) -> None:
+        self._plan = plan
+        self._offsets = offsets
+        self._skip = skip
+        self._sizes: list[tuple[int, int] | None] = [None] * len(plan.frames)
+        self._problems: dict[int, str] = {}
+        self._clip_of = {query: clip for clip, query in enumerate(plan.index.queries)}
+
+    def take(self, first: int, shard: ShardInfo) -> None:
+        """Notes what became of the frames of a shard, which begins at that place."""
+        self._sizes[first : first + len(shard.sizes)] = shard.sizes
+        self._problems |= {first + index: text for index, text in shard.problems.items()}
+
+    def check(self, first: int, count: int) -> None:
+        """Raises UserError if a clip whose query is of these frames is to be skipped and may not.
+
+        Its memory is of frames before, so that they are known.
+        """
+        for place in range(first, first + count):
+            if place in self._clip_of and not self._skip:
+                self._check(self._clip_of[place])
+
+    def _check(self, clip: int) -> None:
+        index, frames = self._plan.index, self._plan.frames
+        query = index.queries[clip]
+        if query in self._problems:
+            raise UserError(self._problems[query])
+        for place in index.memory(clip, self._offsets):
+            if (size := self._sizes[place]) is None:
+                raise UserError(self._problems[place])
+            check_size(size, frames[place], self._sizes[query] or size, frames[query])
+
+    def info(self, split: str, shards: Sequence[StagedShard]) -> SplitInfo:
+        """What is known of the split when all its shards are whole.
+
+        Raises:
+            UserError: a clip is to be skipped and may not be, or all of them are.
+        """
+        index = self._plan.index
+        clips, skipped = [], [*self._plan.unusable]
+        for clip, clip_id in enumerate(index.ids):
+            try:
+                self._check(clip)
+                clips.append(clip)
+            except UserError as error:
+                if not self._skip:
+                    raise
+                skipped.append(SkippedClip(clip_id, str(error)))
+        if not clips:
             raise UserError(
-                f"None of the {len(split.skipped)} clips of split {name!r} can be read. The first: "
-                f"{split.skipped[0].reason}"
+                f"None of the {len(skipped)} clips of split {split!r} can be read. The first: "
+                f"{skipped[0].reason}"
             )
-    return splits
+        pixels = zip(*(shard.info.class_pixels for shard in shards), strict=True)
+        return SplitInfo(
+            labelled=self._plan.labelled,
+            reach=self._plan.reach,
+            index=index.only([size is not None for size in self._sizes], clips),
+            skipped=tuple(skipped),
+            class_pixels=tuple(map(sum, pixels)),
+            ignored_pixels=sum(shard.info.ignored_pixels for shard in shards),
+        )
 
 
 def _describe(
@@ -350,7 +428,7 @@ def _describe(
     split_infos = [
         tfds.core.SplitInfo(
             name=name,
-            shard_lengths=[len(shard.info.ids) for shard in shards],
+            shard_lengths=[shard.info.num_records for shard in shards],
             num_bytes=sum(shard.num_bytes for shard in shards),
         )
         for name, shards in by_split.items()
@@ -362,7 +440,7 @@ def _describe(
             split_infos=split_infos,
             version=SCHEMA_VERSION,
             check_data=False,
-            description=f"Clips of {info.classes.name} for TMANet-JAX.",
+            description=f"Frames of {info.classes.name} for TMANet-JAX.",
             metadata=tfds.core.MetadataDict(dataclasses.asdict(info)),
             disable_shuffling=True,
         )

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import data
 from benchmarks.__main__ import main
-from data_prep.records.writer import SplitPlan, write_records
-from tests.made.small_clips import NoiseClip
+from data_prep.records.writer import write_records
+from tests.made.small_clips import NoiseClip, plan_of
 from tests.test_configs import load
 from tmanet_jax import settings
 from tmanet_jax.data import augment, resize, samples
@@ -39,7 +39,7 @@ class PatchyClip(NoiseClip):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     directory = tmp_path_factory.mktemp("patchy")
-    plans = {"train": SplitPlan([PatchyClip(number) for number in range(2)], labelled=True)}
+    plans = {"train": plan_of([PatchyClip(number) for number in range(2)])}
     write_records(directory, CITYSCAPES, 3, plans)
     return open_clips(directory, "train")
 
@@ -99,7 +99,7 @@ def test_the_report_tells_stages_and_pipeline(source, monkeypatch):
 def test_a_split_without_labels_is_refused_before_anything_is_measured(
     tmp_path, monkeypatch, capsys
 ):
-    plans = {"train": SplitPlan([PatchyClip(0)], labelled=False)}
+    plans = {"train": plan_of([PatchyClip(0)], labelled=False)}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     monkeypatch.setattr(data, "Ways", None)
     assert main(["data", "--config=configs/cityscapes.py", f"--config.data.dir={tmp_path}"]) == 2

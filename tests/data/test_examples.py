@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tests.made.small_clips import write_noise
 from tmanet_jax.data.examples import parse_example
-from tmanet_jax.data.records import BUILDER_NAME, SCHEMA_VERSION, features
+from tmanet_jax.data.frame_records import BUILDER_NAME, SCHEMA_VERSION, features
 
 EXAMPLE = features().serialize_example(
-    {"id": "a", "group": "", "memory": [b"older" * 100, b""], "query": b"newest", "labels": b""}
+    {"video": "", "number": "7", "frame": b"newest" * 100, "labels": b""}
 )
 
 
@@ -25,19 +25,18 @@ def test_values_are_those_that_tfds_reads(tmp_path):
     for index, expected in enumerate(builder.as_data_source("train")):
         found = parse_example(raw[index])
         assert set(found) == set(expected)
-        assert [bytes(value) for value in found["memory"]] == list(expected["memory"])
-        for name in ("id", "group", "query", "labels"):
+        for name in expected:
             assert [bytes(value) for value in found[name]] == [expected[name]]
 
 
 def test_empty_values_are_values():
-    assert parse_example(EXAMPLE)["memory"] == [b"older" * 100, b""]
-    assert parse_example(EXAMPLE)["group"] == [b""]
+    assert parse_example(EXAMPLE)["labels"] == [b""]
+    assert parse_example(EXAMPLE)["video"] == [b""]
 
 
 def test_values_are_not_copied():
-    query = parse_example(EXAMPLE)["query"][0]
-    assert np.shares_memory(np.frombuffer(query, np.uint8), np.frombuffer(EXAMPLE, np.uint8))
+    frame = parse_example(EXAMPLE)["frame"][0]
+    assert np.shares_memory(np.frombuffer(frame, np.uint8), np.frombuffer(EXAMPLE, np.uint8))
 
 
 def test_a_torn_message_is_an_error():

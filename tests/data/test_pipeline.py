@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.records.writer import SplitPlan, write_records
-from tests.made.small_clips import NoiseClip, damage, write_noise
+from data_prep.records.writer import write_records
+from tests.made.small_clips import NoiseClip, damage, plan_of, write_noise
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.pipeline import eval_clips, train_batches
@@ -83,7 +83,7 @@ def test_all_frames_and_the_labels_share_one_geometry(tmp_path):
             clip.labels_HxW[:] = labels
             return clip
 
-    plans = {"train": SplitPlan([PaintedClip(0, size=size)], labelled=True)}
+    plans = {"train": plan_of([PaintedClip(0, size=size)])}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     plain = Augmentation((32, 32), (1.0, 1.0), flip_probability=0.5, photometric="off")
     for batch in take(4, open_clips(tmp_path, "train"), plain):
@@ -145,7 +145,7 @@ def test_memory_frames_are_drawn_anew_each_time_from_the_whole_range(tmp_path):
             clip.frames_SxHxWx3[:] = np.arange(3, -1, -1)[:, None, None, None]
             return clip
 
-    plans = {"train": SplitPlan([NumberedClip(0)], labelled=True)}
+    plans = {"train": plan_of([NumberedClip(0)])}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     plain = Augmentation((32, 32), (1.0, 1.0), photometric="off")
     epochs = take(30, open_clips(tmp_path, "train"), plain, batch_size=1)
@@ -182,7 +182,7 @@ def test_more_memory_than_the_records_hold_is_refused(source):
 
 
 def test_clips_without_labels_are_not_trained_on(tmp_path):
-    write_records(tmp_path, CITYSCAPES, 3, {"test": SplitPlan([NoiseClip(0)], labelled=False)})
+    write_records(tmp_path, CITYSCAPES, 3, {"test": plan_of([NoiseClip(0)], labelled=False)})
     with pytest.raises(UserError, match=r"'test' of .* has no labels"):
         batches(open_clips(tmp_path, "test"))
 
@@ -191,7 +191,7 @@ def test_clips_without_labels_are_not_trained_on(tmp_path):
 def test_damage_found_by_a_worker_is_told_as_it_is(tmp_path, num_workers):
     source = write_noise(tmp_path, NUM_CLIPS)
     path = damage(source)
-    with pytest.raises(UserError, match=rf"^Clip noise_00000\d \(record \d of {path}\) cannot"):
+    with pytest.raises(UserError, match=rf"^Clip noise_00000\d \(record \d+ of {path}\) cannot"):
         take(NUM_CLIPS, source, num_workers=num_workers)
 
 

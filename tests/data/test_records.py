@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from data_prep.records import writer
-from data_prep.records.writer import CLIPS_PER_SHARD, SplitPlan, write_records
-from tests.made.small_clips import NoiseClip, damage, write_noise
+from data_prep.records.writer import FRAMES_PER_SHARD, write_records
+from tests.made.small_clips import NoiseClip, damage, plan_of, write_noise
 from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.clips import EncodedClip, EncodedFrame
 from tmanet_jax.data.codec import encode_frame
-from tmanet_jax.data.records import EncodedClip, open_clips
-from tmanet_jax.data.records_info import RecordsInfo
+from tmanet_jax.data.frame_records import SCHEMA_VERSION
+from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 
 PROJECT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ PROJECT = Path(__file__).parents[2]
 
 def test_clips_come_back_as_they_were_written_and_in_that_order(tmp_path):
     clips = [NoiseClip(number, group) for number, group in ((5, "clean"), (2, "degraded"), (7, ""))]
-    plans = {"val": SplitPlan(clips, labelled=True)}
+    plans = {"val": plan_of(clips)}
     num_bytes = write_records(tmp_path, CITYSCAPES, 3, plans).num_bytes
     source = open_clips(tmp_path, "val")
     assert num_bytes > 3 * 4 * 70 * 100
@@ -51,17 +52,13 @@ def test_memory_offsets_count_back_from_the_query(tmp_path, offsets):
 
 def test_only_the_frame_that_is_asked_for_is_decoded():
     frame = encode_frame(np.zeros((8, 8, 3), np.uint8))
-    clip = EncodedClip(
-        *("a", "", (b"torn", frame)),
-        query=frame,
-        labels=b"",
-        num_classes=19,
-        where="record 0 of shard",
-    )
-    assert clip.decode_window(0, 0, 0, 8, 8).shape == (8, 8, 3)
+    contents = {"record 3": b"torn", "record 4": frame, "record 5": frame}
+    frames = tuple(EncodedFrame(content, where) for where, content in contents.items())
+    clip = EncodedClip("a", "", frames, labels=b"", num_classes=19)
+    assert clip.decode_window(2, 0, 0, 8, 8).shape == (8, 8, 3)
     assert clip.decode_window(1, 0, 0, 8, 8).shape == (8, 8, 3)
-    with pytest.raises(UserError, match=r"Clip a .record 0 of shard"):
-        clip.decode_window(2, 0, 0, 8, 8)
+    with pytest.raises(UserError, match=r"Clip a .record 3"):
+        clip.decode_window(0, 0, 0, 8, 8)
 
 
 def test_labels_of_no_class_are_refused_wherever_they_come_from(tmp_path):
@@ -71,23 +68,8 @@ def test_labels_of_no_class_are_refused_wherever_they_come_from(tmp_path):
         encoded.decode_labels()
 
 
-def test_a_record_with_other_memory_than_all_is_refused(tmp_path):
-    write_noise(tmp_path, 1)
-    source = open_clips(tmp_path, "train")
-    source.info = dataclasses.replace(source.info, memory_range=4)
-    with pytest.raises(UserError, match="holds 3 frames before the query, not 4"):
-        source.read(0, (4,))
-
-
-def test_a_description_that_says_what_is_ignored_is_read(tmp_path):
-    info = write_noise(tmp_path, 1).info
-    values = dataclasses.asdict(info)
-    values["classes"]["ignore"] = 255
-    assert RecordsInfo.from_json(values, "metadata.json") == info
-
-
 def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):
-    plans = {"test": SplitPlan([NoiseClip(0)], labelled=False)}
+    plans = {"test": plan_of([NoiseClip(0)], labelled=False)}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     source = open_clips(tmp_path, "test")
     assert not source.labelled
@@ -95,12 +77,13 @@ def test_a_split_without_labels_reads_as_ignored_everywhere(tmp_path):
 
 
 def test_many_clips_take_several_shards_and_each_knows_where_it_lies(tmp_path):
-    source = write_noise(tmp_path, CLIPS_PER_SHARD + 3)
+    clips_a_shard = FRAMES_PER_SHARD // 4
+    source = write_noise(tmp_path, clips_a_shard + 3)
     shards = sorted(tmp_path.glob("clip_records/*.*.*/*array_record*"))
-    assert source.read(CLIPS_PER_SHARD + 1, ()).id == NoiseClip(33).id
-    places = {0: (0, 0), 31: (0, 31), 32: (1, 0), 34: (1, 2)}
+    places = {0: (0, 3), clips_a_shard - 1: (0, FRAMES_PER_SHARD - 1), clips_a_shard + 2: (1, 11)}
     for index, (shard, record) in places.items():
-        assert source.read_encoded(index).where == f"record {record} of {shards[shard]}"
+        where = [f"record {record - 2} of {shards[shard]}", f"record {record} of {shards[shard]}"]
+        assert [frame.where for frame in source.read_encoded(index, (2,)).frames] == where
 
 
 def test_a_source_travels_to_spawned_workers(tmp_path):
@@ -120,8 +103,8 @@ def test_no_records_names_the_command_that_makes_them(tmp_path):
 
 def test_records_of_another_version_are_refused(tmp_path):
     write_noise(tmp_path, 1)
-    (tmp_path / "clip_records" / "2.0.0").rename(tmp_path / "clip_records" / "0.9.0")
-    with pytest.raises(UserError, match=r"version 0\.9\.0, this program reads version 2\.0\.0"):
+    (tmp_path / "clip_records" / SCHEMA_VERSION).rename(tmp_path / "clip_records" / "0.9.0")
+    with pytest.raises(UserError, match=r"version 0\.9\.0, this program reads version 3\.0\.0"):
         open_clips(tmp_path, "train")
 
 
@@ -135,7 +118,7 @@ def test_a_split_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("content", ["{torn", "{}", None])
 def test_a_description_that_cannot_be_read_is_named(tmp_path, name, content):
     write_noise(tmp_path, 1)
-    path = tmp_path / "clip_records" / "2.0.0" / name
+    path = tmp_path / "clip_records" / SCHEMA_VERSION / name
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match=r"clip_records.* cannot be read"):
         open_clips(tmp_path, "train")
@@ -143,7 +126,7 @@ def test_a_description_that_cannot_be_read_is_named(tmp_path, name, content):
 
 def test_records_that_claim_another_format_are_named(tmp_path):
     write_noise(tmp_path, 1)
-    path = tmp_path / "clip_records" / "2.0.0" / "dataset_info.json"
+    path = tmp_path / "clip_records" / SCHEMA_VERSION / "dataset_info.json"
     path.write_text(path.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(UserError, match=r"cannot be read .*TFRECORD"):
         open_clips(tmp_path, "train")
@@ -151,7 +134,7 @@ def test_records_that_claim_another_format_are_named(tmp_path):
 
 def test_a_description_of_other_bytes_is_told_in_short(tmp_path):
     write_noise(tmp_path, 1)
-    path = tmp_path / "clip_records" / "2.0.0" / "features.json"
+    path = tmp_path / "clip_records" / SCHEMA_VERSION / "features.json"
     path.write_bytes(b"\xff" + path.read_bytes() * 10)
     with pytest.raises(UserError, match=r"cannot be read .*codec") as refusal:
         open_clips(tmp_path, "train")
@@ -174,6 +157,7 @@ def changed(field, value):
 
 
 TRAIN = ("splits", "train")
+INDEX = (*TRAIN, "index")
 
 
 @pytest.mark.parametrize(
@@ -186,11 +170,16 @@ TRAIN = ("splits", "train")
         (changed(("classes", "name"), None), "classes.name is missing"),
         (changed(("foreign",), 1), "foreign is unknown"),
         (changed(("splits",), []), "splits is"),
-        (changed((*TRAIN, "ids", 0), 5), "ids.0. is 5, not text"),
-        (changed((*TRAIN, "ids", 0), "../../etc/passwd"), "no file can be named after"),
-        (changed((*TRAIN, "ids", 0), "a" * 300), "longer than 220 bytes"),
-        (changed((*TRAIN, "ids", 1), NoiseClip(0).id), "two clips have one name"),
-        (changed((*TRAIN, "groups"), ["clean"]), "2 ids, 1 groups"),
+        (changed((*INDEX, "ids", 0), 5), "ids.0. is 5, not text"),
+        (changed((*INDEX, "ids", 0), "../../etc/passwd"), "no file can be named after"),
+        (changed((*INDEX, "ids", 0), "a" * 300), "longer than 220 bytes"),
+        (changed((*INDEX, "ids", 1), NoiseClip(0).id), "two clips have one name"),
+        (changed((*INDEX, "groups"), ["clean"]), "2 ids, 1 groups"),
+        (changed((*INDEX, "numbers"), [1, 2]), "2 videos of 8 frames do not have 2 numbers"),
+        (changed((*INDEX, "queries"), [3, 8]), "a query is none of its 8 frames"),
+        (changed((*INDEX, "begins"), [4, 4]), "a memory begins after its query"),
+        (changed((*INDEX, "begins"), [-1, 4]), "a memory begins after its query"),
+        (changed((*TRAIN, "reach"), -1), "a count is negative"),
         (changed((*TRAIN, "class_pixels"), [1, 2]), "pixels of 2 classes, of 19"),
         (changed((*TRAIN, "labelled"), "yes"), "labelled is 'yes', not true or false"),
     ],
@@ -208,20 +197,22 @@ def test_a_description_of_wrong_values_is_told_in_one_line(tmp_path, change, wor
 @pytest.mark.parametrize("name", ["metadata.json", "dataset_info.json", "features.json"])
 def test_a_description_that_is_nested_deep_is_told(tmp_path, name):
     write_noise(tmp_path, 1)
-    path = tmp_path / "clip_records" / "2.0.0" / name
+    path = tmp_path / "clip_records" / SCHEMA_VERSION / name
     path.write_text('{"a":' * 5000 + "1" + "}" * 5000)
     with pytest.raises(UserError, match=r"clip_records.* cannot be read"):
         open_clips(tmp_path, "train")
 
 
-def test_a_clip_fewer_than_the_shards_hold_is_told(tmp_path):
+def test_a_frame_fewer_than_the_shards_hold_is_told(tmp_path):
     write_noise(tmp_path, 3)
     path = next(tmp_path.glob("clip_records/*.*.*/metadata.json"))
     values = json.loads(path.read_text())
-    for field in ("ids", "groups", "stand_ins"):
-        values["splits"]["train"][field].pop()
+    index = values["splits"]["train"]["index"]
+    for field in ("ids", "groups", "queries", "begins", "numbers"):
+        index[field].pop()
+    index["lengths"][-1] -= 1
     path.write_text(json.dumps(values))
-    with pytest.raises(UserError, match=r"shards of train hold 3 clips and metadata.json names 2"):
+    with pytest.raises(UserError, match=r"shards of train hold 12 records .*\.json names 11"):
         open_clips(tmp_path, "train")
 
 
@@ -232,20 +223,13 @@ def test_a_clip_that_no_file_can_be_named_after_is_refused(tmp_path, monkeypatch
         write_noise(tmp_path, 1)
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"memory_range": 2}, "2 frames before the query, not 3"),
-        ({"group": "wet"}, "of group 'wet'"),
-    ],
-)
-def test_a_record_of_another_description_is_damaged(tmp_path, fields, words):
+def test_a_record_of_another_description_is_damaged(tmp_path):
     write_noise(tmp_path / "records", 1)
-    plans = {"train": SplitPlan([NoiseClip(0, **fields)], labelled=True)}
-    write_records(tmp_path / "other", CITYSCAPES, fields.get("memory_range", 3), plans)
+    write_records(tmp_path / "other", CITYSCAPES, 3, {"train": plan_of([NoiseClip(1)])})
     (shard,) = (tmp_path / "other").glob("clip_records/*.*.*/*array_record*")
     shutil.copy(shard, tmp_path / "records" / shard.relative_to(tmp_path / "other"))
-    with pytest.raises(UserError, match=rf"Clip noise_000000 .record 0 of {tmp_path}.*{words}"):
+    words = "it holds frame 3 of 'noise_000001'"
+    with pytest.raises(UserError, match=rf"Clip noise_000000 .record 3 of {tmp_path}.*{words}"):
         open_clips(tmp_path / "records", "train").read_encoded(0)
 
 
@@ -255,7 +239,7 @@ def test_frames_of_several_sizes_are_damage(tmp_path, monkeypatch):
         writer, "encode_frame", lambda _: encode_frame(np.zeros((*next(sizes), 3), np.uint8))
     )
     with pytest.raises(UserError, match="of several sizes"):
-        write_noise(tmp_path, 1).read_encoded(0)
+        write_noise(tmp_path, 1).read_encoded(0, (3, 2, 1))
 
 
 @pytest.mark.parametrize(("num_memory", "memory_range"), [(4, 3), (2, 4), (-1, 3)])
@@ -278,13 +262,13 @@ def test_a_torn_shard_names_shard_index_and_clip(tmp_path, harm):
     source = write_noise(tmp_path, 4)
     path = next(tmp_path.glob("clip_records/*.*.*/*array_record*"))
     harm(path)
-    with pytest.raises(UserError, match=rf"Clip noise_000002 \(record 2 of {path}\)"):
+    with pytest.raises(UserError, match=rf"Clip noise_000002 \(record 11 of {path}\)"):
         source.read(2, ())
 
 
 def test_changed_bytes_are_noticed(tmp_path):
     source = write_noise(tmp_path, 5)
     damage(source)
-    with pytest.raises(UserError, match=r"Clip noise_000002 \(record 2 of"):
+    with pytest.raises(UserError, match=r"Clip noise_000002 \(record \d+ of"):
         for index in range(5):
             source.read(index, (3, 2, 1))

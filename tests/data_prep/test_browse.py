@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_prep import browse
-from data_prep.records.writer import SplitPlan, write_records
-from tests.made.small_clips import NoiseClip, damage, write_noise
+from data_prep.records.writer import write_records
+from tests.made.small_clips import NoiseClip, damage, plan_of, write_noise
 from tmanet_jax.data.classes import CITYSCAPES
 
 
@@ -93,13 +93,13 @@ def test_a_workdir_that_says_something_else_is_told(records, tmp_path, capsys, f
 
 def test_ids_and_groups_are_text_not_html(tmp_path):
     clips = [NoiseClip(0, group="<b>wet & dark</b>")]
-    write_records(tmp_path, CITYSCAPES, 3, {"train": SplitPlan(clips, labelled=True)})
+    write_records(tmp_path, CITYSCAPES, 3, {"train": plan_of(clips)})
     run(tmp_path, tmp_path / "clips.html")
     assert "&lt;b&gt;wet &amp; dark&lt;/b&gt;" in (tmp_path / "clips.html").read_text()
 
 
 def test_clips_without_labels_are_shown(tmp_path):
-    write_records(tmp_path, CITYSCAPES, 3, {"test": SplitPlan([NoiseClip(0)], labelled=False)})
+    write_records(tmp_path, CITYSCAPES, 3, {"test": plan_of([NoiseClip(0)], labelled=False)})
     assert run(tmp_path, tmp_path / "clips.png", "--split=test") == 0
     assert np.any(np.asarray(cv2.imread(str(tmp_path / "clips.png"))) < 255)
 
@@ -107,7 +107,7 @@ def test_clips_without_labels_are_shown(tmp_path):
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1)])
 def test_frames_of_one_pixel_are_shown(tmp_path, size, monkeypatch):
     monkeypatch.setattr(browse, "_PANEL_HEIGHT", 8)  # 300 columns are not a picture of 57,600
-    plans = {"train": SplitPlan([NoiseClip(0, size=size)], labelled=True)}
+    plans = {"train": plan_of([NoiseClip(0, size=size)])}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     for seed in range(4):  # other ratios
         assert run(tmp_path, tmp_path / "clips.png", f"--seed={seed}") == 0

@@ -85,7 +85,7 @@ def run(source, *options):
 
 def test_a_new_data_set_is_prepared_verified_and_read_to_batches(source, capsys):
     assert run(source) == 0
-    assert "4 clips, 8 frames (2 of them standing in" in capsys.readouterr().out
+    assert "4 clips, 8 frames (2 times one stands in" in capsys.readouterr().out
     assert run(source, "--verify") == 0
     assert "4 clips, 8 frames and their labels: no differences" in capsys.readouterr().out
     clips = open_clips(source.parent / "out", "train")
@@ -117,5 +117,5 @@ def test_missing_frames_have_names_of_their_own_and_options_their_defaults(sourc
     with pytest.raises(SystemExit):
         run(source, "--help")
     told = capsys.readouterr().out
-    assert "separated by commas (train)" in told and "before each query (1)" in told
+    assert "separated by commas (train)" in told and "a clip can have (1)" in told
     assert told.startswith("usage: python -m tests.data_prep.test_data_set")

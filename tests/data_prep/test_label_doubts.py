@@ -7,6 +7,7 @@ import pytest
 
 from tests.made.small_streets import write_videos
 from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.clip_index import ClipIndex
 from tmanet_jax.data.records_info import SplitInfo, label_doubts
 
 TWO = ClassSet("mine", ("road", "car"), ((1, 1, 1), (2, 2, 2)))
@@ -14,7 +15,7 @@ THREE = ClassSet("mine", ("road", "car", "sky"), ((1, 1, 1), (2, 2, 2), (3, 3, 3
 
 
 def doubts(classes, class_pixels, ignored, trains=True, labelled=True):
-    split = SplitInfo(labelled, class_pixels=class_pixels, ignored_pixels=ignored)
+    split = SplitInfo(labelled, 0, ClipIndex(), class_pixels=class_pixels, ignored_pixels=ignored)
     return label_doubts("train", split, classes, trains=trains)
 
 

@@ -47,7 +47,7 @@ def test_the_summary_counts(source):
     assert (summary.clips, summary.frames, summary.stand_ins) == (3, 9, 0)
     assert summary.num_bytes == sum(path.stat().st_size for path in shards)
     assert str(summary).startswith(
-        "3 clips, 9 frames (0 of them standing in for missing ones, in 0 "
+        "3 clips, 9 frames (0 times one stands in for a missing one, in 0 "
     )
 
 
@@ -167,7 +167,7 @@ def test_missing_frames_can_be_an_error_that_names_clip_and_frames(source):
         prepare(source, missing="error")
     assert prepare(source, missing="error", on_error="skip").clips == 2
     summary = prepare(source)
-    assert "(2 of them standing in for missing ones, in 1 clips)" in str(summary)
+    assert "(2 times one stands in for a missing one, in 1 clips)" in str(summary)
 
 
 def test_every_labelled_frame_can_be_a_query_in_the_order_of_the_video(source):

@@ -73,7 +73,7 @@ def test_each_labelled_frame_becomes_a_clip(source):
 def test_frames_before_the_first_are_stood_in_for(source, capsys):
     assert prepare(source, "--memory-range=4", "--splits=train") == 0
     assert shown_numbers(clips_of(source), 0, memory_range=4) == [3, 3, 3, 4, 5]
-    assert "(2 of them standing in" in capsys.readouterr().out
+    assert "(2 times one stands in" in capsys.readouterr().out
     assert prepare(source, "--memory-range=4", "--missing=error") == 2
     assert "Clip drive_000005 has no frame 1 of train/drive, frame 2" in capsys.readouterr().err
 
@@ -178,7 +178,7 @@ def test_frames_named_by_times_count_in_their_order(source, form, capsys):
     assert [shown_numbers(clips_of(source), index) for index in range(2)] == [[3, 4, 5], [6, 7, 8]]
     report = capsys.readouterr().out
     assert "(frames 0..5, labels 2..5, in the order of the times in their names)" in report
-    assert "(0 of them standing in" in report
+    assert "(0 times one stands in" in report
 
 
 def test_dates_and_times_with_underscores_are_times(source, capsys):
@@ -355,8 +355,8 @@ def test_a_network_of_another_number_of_classes_is_told_the_setting(source):
 
 def test_missing_records_name_the_preparation_of_their_data_set(source):
     prepare(source, "--splits=train")
-    with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --memory-range=3"):
-        clips_of(source).check_memory(3, 3)
+    with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --memory-range=6"):
+        clips_of(source).check_memory(6, 6)
     with pytest.raises(UserError, match=r"data_prep\.folder --source=DIR .* --splits=\.\.\.,test"):
         clips_of(source, "test")
     with pytest.raises(UserError, match=r"or data_prep\.camvid, or data_prep\.folder for"):

@@ -15,6 +15,7 @@ from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.submission import Submission
+from tmanet_jax.scoring.videos import find_videos
 
 CLASSES = ("wall", "ceiling", "door")
 VIDEOS = {"127_ca6Al7-lY58": "train", "0_wHveSGjXyDY": "train", "9_v": "val", "7_t": "test"}
@@ -75,6 +76,16 @@ def test_memory_lies_three_frames_apart_as_in_the_papers(source):
     clips = open_clips(source.parent / "out", "train")
     assert (clips.info.memory_range, clips.info.frame_stride) == (3, 3)
     assert shown_numbers(clips, 4, (3, 2, 1)) == [226, 226, 231, 251]
+
+
+def test_neighbours_are_those_in_the_order_of_the_video_whatever_memory_and_stride(source):
+    assert prepare(source, "--memory-range=0") == 0
+    out = source.parent / "out"
+    assert [len(video.indices) for video in find_videos(open_clips(out, "train"))] == [5, 5]
+    clips = open_clips(out, "train", frame_stride=2)
+    clips.check_memory(2, 2)
+    assert clips.index.num_frames == len(clips) == 10
+    assert shown_numbers(clips, 4, (2, 1)) == [226, 240, 251]
 
 
 def test_masks_count_from_one_and_others_are_ignored(source):

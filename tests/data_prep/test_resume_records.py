@@ -17,7 +17,7 @@ from tmanet_jax.errors import UserError
 
 @pytest.fixture(autouse=True)
 def two_clips_a_shard(monkeypatch):
-    monkeypatch.setattr(writer, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(writer, "FRAMES_PER_SHARD", 8)
 
 
 def test_a_second_start_loads_only_the_clips_of_shards_that_are_not_whole(tmp_path):
@@ -25,10 +25,10 @@ def test_a_second_start_loads_only_the_clips_of_shards_that_are_not_whole(tmp_pa
     made, loaded = clips()
     starts: list[Start] = []
     written: list[int] = []
-    write(tmp_path, made, on_start=starts.append, on_clip_written=lambda: written.append(1))
-    assert sorted(loaded) == [4, 5, 6]
-    assert starts == [(4, 2, 0)]
-    assert len(written) == 3
+    write(tmp_path, made, on_start=starts.append, on_frame_written=lambda: written.append(1))
+    assert sorted({*loaded}) == [4, 5, 6]
+    assert starts == [(16, 2, 0)]
+    assert len(written) == 12
     assert_whole(tmp_path)
 
 
@@ -38,7 +38,7 @@ def test_what_is_finished_is_not_done_again(tmp_path):
     starts: list[Start] = []
     write(tmp_path, made, on_start=starts.append)
     assert loaded == []
-    assert starts == [(NUM_CLIPS, 4, 0)]
+    assert starts == [(NUM_CLIPS * 4, 4, 0)]
     assert_whole(tmp_path)
 
 
@@ -48,13 +48,13 @@ def test_of_finished_records_only_deleted_and_outdated_shards_are_written_again(
     made, loaded = clips()
     made[6] = dataclasses.replace(made[6], fingerprint="newer")
     write(tmp_path, made)
-    assert sorted(loaded) == [2, 3, 6]
+    assert sorted({*loaded}) == [2, 3, 6]
     assert_whole(tmp_path)
 
 
 def test_outdated_and_half_written_shards_do_not_keep_finished_ones_from_being_taken(tmp_path):
     write(tmp_path, clips()[0])
-    with pytest.raises(UserError, match="2 clips are kept"):
+    with pytest.raises(UserError, match="8 frames are kept"):
         write(tmp_path, clips(bad=[2], fingerprint="other")[0])
     half = next(tmp_path.glob("clip_records/*.*.*/*-00003-of-*")).name
     (next(tmp_path.glob(f"{UNFINISHED}/clip_records/*.*.*")) / half).write_bytes(b"half")
@@ -62,7 +62,7 @@ def test_outdated_and_half_written_shards_do_not_keep_finished_ones_from_being_t
     starts: list[Start] = []
     write(tmp_path, made, on_start=starts.append)
     assert loaded == []
-    assert starts == [(NUM_CLIPS, 4, 1)]
+    assert starts == [(NUM_CLIPS * 4, 4, 1)]
     assert_whole(tmp_path)
 
 
@@ -100,16 +100,13 @@ def test_all_in_one_go_gives_the_same_files_as_several_starts(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "options"),
     [
-        ({"group": "clean"}, {}),
         ({"fingerprint": "newer"}, {}),
-        ({"stand_ins": 1}, {}),
         ({}, {"classes": CAMVID}),
         ({}, {"classes": dataclasses.replace(CITYSCAPES, names=("tram", *CITYSCAPES.names[1:]))}),
-        ({}, {"frame_stride": 2}),
         ({"memory_range": 2}, {"memory_range": 2}),
         ({"size": (40, 50)}, {"split": "val"}),
     ],
-    ids=["group", "files", "stand-ins", "classes", "names of classes", "stride", "range", "split"],
+    ids=["files", "classes", "names of classes", "range", "split"],
 )
 def test_shards_of_other_files_or_options_are_removed_and_counted(tmp_path, fields, options):
     stopped(tmp_path)
@@ -117,7 +114,7 @@ def test_shards_of_other_files_or_options_are_removed_and_counted(tmp_path, fiel
     starts: list[Start] = []
     write(tmp_path, made, on_start=starts.append, **options)
     assert starts == [(0, 0, 2)]
-    assert sorted(loaded) == list(range(NUM_CLIPS))
+    assert sorted({*loaded}) == list(range(NUM_CLIPS))
 
 
 def test_only_the_shard_of_a_changed_file_is_written_again(tmp_path):
@@ -126,8 +123,8 @@ def test_only_the_shard_of_a_changed_file_is_written_again(tmp_path):
     made[1] = dataclasses.replace(made[1], fingerprint="mended")
     starts: list[Start] = []
     write(tmp_path, made, on_start=starts.append)
-    assert starts == [(2, 1, 1)]
-    assert sorted(loaded) == [0, 1, 4, 5, 6]
+    assert starts == [(8, 1, 1)]
+    assert sorted({*loaded}) == [0, 1, 4, 5, 6]
     assert_whole(tmp_path)
 
 
@@ -151,7 +148,7 @@ def test_a_shard_that_is_not_whole_is_written_again(tmp_path, harm):
     harm(tmp_path)
     made, loaded = clips()
     write(tmp_path, made)
-    assert sorted(loaded) == [2, 3, 4, 5, 6]
+    assert sorted({*loaded}) == [2, 3, 4, 5, 6]
     assert_whole(tmp_path)
 
 
@@ -162,7 +159,7 @@ def test_a_finished_shard_whose_manifest_cannot_be_read_is_written_again(tmp_pat
     manifest.mkdir()
     made, loaded = clips()
     write(tmp_path, made)
-    assert sorted(loaded) == [2, 3]
+    assert sorted({*loaded}) == [2, 3]
     assert_whole(tmp_path)
 
 
@@ -184,7 +181,7 @@ def test_what_stopped_a_preparation_can_be_skipped_by_the_next(tmp_path):
     stopped(tmp_path)
     made, loaded = clips(bad=[4])
     write(tmp_path, made, skip_unreadable=True)
-    assert sorted(loaded) == [4, 5, 6]
+    assert sorted({*loaded}) == [4, 5, 6]
     assert_whole(tmp_path, numbers=[0, 1, 2, 3, 5, 6])
 
 
@@ -195,7 +192,7 @@ def test_a_shard_with_skipped_clips_is_not_kept_where_errors_stop(tmp_path):
         write(tmp_path, made, skip_unreadable=True)
     again, loaded = clips()
     write(tmp_path, again)
-    assert sorted(loaded) == [0, 1, 4, 5, 6]
+    assert sorted({*loaded}) == [0, 1, 4, 5, 6]
     assert_whole(tmp_path)
 
 
@@ -225,5 +222,5 @@ def test_a_full_disk_keeps_the_whole_shards(tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
     starts: list[Start] = []
     write(tmp_path, made, on_start=starts.append)
-    assert starts == [(4, 2, 0)]
+    assert starts == [(16, 2, 0)]
     assert len(open_clips(tmp_path, "train")) == NUM_CLIPS

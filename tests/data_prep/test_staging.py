@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.records import writer
-from data_prep.records.writer import SplitPlan, Start, write_records
-from tests.made.small_clips import NoiseClip
+from data_prep.records.writer import Start, write_records
+from tests.made.small_clips import NoiseClip, plan_of
 from tests.made.small_preparations import (
     NUM_CLIPS,
     UNFINISHED,
@@ -33,7 +33,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def two_clips_a_shard(monkeypatch):
-    monkeypatch.setattr(writer, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(writer, "FRAMES_PER_SHARD", 8)
 
 
 def test_records_of_other_splits_are_not_lost(tmp_path):
@@ -45,7 +45,7 @@ def test_records_of_other_splits_are_not_lost(tmp_path):
     write(tmp_path / "copy", clips()[0], split="val", replace=True)
     assert list(open_clips(tmp_path / "copy", "val").info.splits) == ["val"]
     shutil.rmtree(tmp_path / "copy")
-    plans = {name: SplitPlan(clips()[0], labelled=True) for name in ("train", "val")}
+    plans = {name: plan_of(clips()[0]) for name in ("train", "val")}
     write_records(tmp_path, CITYSCAPES, 3, plans)
     assert len(open_clips(tmp_path, "val")) == NUM_CLIPS
     assert_whole(tmp_path)
@@ -114,7 +114,7 @@ def kill_before_change(number, patch):
 def test_wherever_a_preparation_is_killed_the_next_ones_find_whole_records_and_replace_them(
     tmp_path, monkeypatch
 ):
-    old, new = (clips(group=group)[0][:3] for group in ("old", "new"))
+    old, new = (clips(group=group, fingerprint=group)[0][:3] for group in ("old", "new"))
     for number in range(1000):
         out = tmp_path / str(number)
         write(out, old)
@@ -123,7 +123,7 @@ def test_wherever_a_preparation_is_killed_the_next_ones_find_whole_records_and_r
             with contextlib.suppress(Killed):
                 write(out, new)
         with pytest.raises(UserError, match="torn"):
-            write(out, clips(bad=[2], group="third")[0])  # one shard is whole
+            write(out, clips(bad=[2], fingerprint="third")[0])  # one shard is whole
         assert open_clips(out, "train").read(2, ()).group in ("old", "new")
         write(out, new)
         assert open_clips(out, "train").read(2, ()).group == "new"
@@ -137,7 +137,7 @@ def test_older_records_that_a_killed_swap_moved_away_come_back(tmp_path):
     write(tmp_path, clips()[0])
     (tmp_path / UNFINISHED).mkdir()
     (tmp_path / "clip_records").rename(tmp_path / UNFINISHED / "replaced")
-    made, _ = clips(bad=[0], group="other")
+    made, _ = clips(bad=[0], fingerprint="other")
     with pytest.raises(UserError, match="torn"):
         write(tmp_path, made)
     assert_whole(tmp_path)
@@ -152,27 +152,27 @@ def test_without_locks_nothing_is_shared_and_nothing_is_left(tmp_path, monkeypat
     monkeypatch.setattr(fcntl, "flock", no_locks)
     made, loaded = clips()
     write(tmp_path, made)
-    assert sorted(loaded) == list(range(NUM_CLIPS))
+    assert sorted({*loaded}) == list(range(NUM_CLIPS))
     assert {path.name for path in tmp_path.iterdir()} == {"clip_records", UNFINISHED}
 
 
 PREPARE = """
-import json, sys, time
-from tests.made.small_clips import NoiseClip
+import os, sys, time
+from tests.made.small_clips import NoiseClip, plan_of
 from data_prep.records import writer
 from tmanet_jax.data.classes import CITYSCAPES
 
-writer.CLIPS_PER_SHARD = 2
+writer.FRAMES_PER_SHARD = 8
 load = NoiseClip.load
 
 def slow(clip):
     if clip.number == int(sys.argv[2]):
-        print("here", flush=True)
+        os.write(1, b"here\\n")
         time.sleep(60)
     return load(clip)
 
 NoiseClip.load = slow
-plan = writer.SplitPlan([NoiseClip(number) for number in range(7)], labelled=True)
+plan = plan_of([NoiseClip(number) for number in range(7)])
 writer.write_records(sys.argv[1], CITYSCAPES, 3, {"train": plan})
 """
 
@@ -196,8 +196,8 @@ def test_a_killed_preparation_goes_on(tmp_path):
     made, loaded = clips()
     starts: list[Start] = []
     write(tmp_path, made, on_start=starts.append)
-    assert starts == [(4, 2, 0)]
-    assert sorted(loaded) == [4, 5, 6]
+    assert starts == [(16, 2, 0)]
+    assert sorted({*loaded}) == [4, 5, 6]
     assert_whole(tmp_path)
 
 
@@ -205,6 +205,6 @@ def test_the_manifest_of_a_shard_says_what_it_holds(tmp_path):
     stopped(tmp_path)
     path = next(tmp_path.glob(f"{UNFINISHED}/clip_records/shards/*-00001-of-00004.json"))
     manifest = json.loads(path.read_text())
-    assert manifest["info"]["ids"] == [NoiseClip(2).id, NoiseClip(3).id]
+    assert manifest["info"]["sizes"] == [[70, 100]] * 8
     shard = next(tmp_path.glob(f"{UNFINISHED}/clip_records/*/{path.stem}"))
     assert manifest["num_bytes"] == shard.stat().st_size

@@ -54,7 +54,7 @@ def test_records_as_prepared_do_not_differ_and_nothing_is_written(source, capsys
     files = {path: path.stat().st_mtime_ns for path in (source.parent / "out").rglob("*")}
     status, differences, last = verify(source, capsys)
     assert (status, differences) == (0, [])
-    assert "3 clips, 12 frames and their labels: no differences. Checksum of the pixels: " in last
+    assert "3 clips, 9 frames and their labels: no differences. Checksum of the pixels: " in last
     assert files == {path: path.stat().st_mtime_ns for path in (source.parent / "out").rglob("*")}
 
 
@@ -77,23 +77,23 @@ def change_pixel(path, row, column):
 
 
 @pytest.mark.parametrize(
-    ("path_of", "name"),
+    ("path_of", "number"),
     [
-        (lambda query, memory: query, "query"),
-        (lambda query, memory: memory[0], "frame 2 before the query"),
-        (lambda query, memory: memory[1], "frame 1 before the query"),
+        (lambda query, memory: query, 19),
+        (lambda query, memory: memory[0], 17),
+        (lambda query, memory: memory[1], 18),
     ],
 )
-def test_one_changed_pixel_of_a_frame_is_named(source, capsys, path_of, name):
+def test_one_changed_pixel_of_a_frame_is_named(source, capsys, path_of, number):
     prepare(source)
     query, memory, _ = paths(source, NAMES[1])
     change_pixel(path_of(query, memory), 7, 9)
     status, differences, last = verify(source, capsys)
-    shard = source.parent / "out/clip_records/2.0.0/clip_records-train.array_record-00000-of-00001"
+    shard = source.parent / "out/clip_records/3.0.0/clip_records-train.array_record-00000-of-00001"
     assert status == 2
     (difference,) = differences
-    where = f"Clip {NAMES[1]} (record 1 of {shard})"
-    assert difference.startswith(f"{where}: {name}: 1 pixels differ, ")
+    where = f"Frame {number} of aachen_000001 (record {number - 14} of {shard})"
+    assert difference.startswith(f"{where}: frame: 1 pixels differ, ")
     assert "the first at row 7, column 9: [" in difference
     assert ": 1 differences." in last
 
@@ -119,9 +119,9 @@ def test_every_difference_is_named_not_only_the_first(source, capsys):
     status, differences, _ = verify(source, capsys)
     assert status == 2
     assert len(differences) == 4
-    assert "cannot be compared with its source: " in differences[0]
-    assert "frame 2 before the query" in differences[1]
-    assert "group '' in the record, 'clean' in the source" in differences[2]
+    assert f"Clip {NAMES[1]}: group '' in the record, group 'clean' in the so" in differences[0]
+    assert "cannot be compared with its source: " in differences[1]
+    assert differences[2].startswith("Frame 17 of aachen_000001 ")
     assert f"{NAMES[2]}_leftImg8bit.png is empty" in differences[3]
 
 
@@ -131,7 +131,7 @@ def test_pictures_of_another_size_are_named(source, capsys):
     write_png(labels_path(source, NAMES[0]), noise(0, 20, 30, limit=34))
     _, differences, _ = verify(source, capsys)
     assert [line.partition("): ")[2] for line in differences] == [
-        "query: 40x60 pixels in the record, 20x30 in the source.",
+        "frame: 40x60 pixels in the record, 20x30 in the source.",
         "labels: 40x60 pixels in the record, 20x30 in the source.",
     ]
 
@@ -140,13 +140,13 @@ def test_a_torn_record_is_named(source, capsys):
     prepare(source)
     (shard,) = source.parent.glob("out/clip_records/*.*.*/*array_record*")
     content = bytearray(shard.read_bytes())
-    query = bytes(open_clips(source.parent / "out", "train").read_encoded(1).query)
+    query = bytes(open_clips(source.parent / "out", "train").read_encoded(1).query.content)
     start = content.index(query) + len(query) // 2
     content[start : start + 50] = bytes(50)
     shard.write_bytes(content)
     status, (difference,), _ = verify(source, capsys)
     assert status == 2
-    assert f"Clip {NAMES[1]} (record 1 of {shard}) cannot be read or decoded" in difference
+    assert f"Frame 19 of aachen_000001 (record 5 of {shard}) cannot be read" in difference
 
 
 def test_clips_that_only_one_side_has_are_named(source, capsys):
@@ -197,7 +197,7 @@ import sys
 from data_prep import cityscapes
 from data_prep.records import writer
 
-writer.CLIPS_PER_SHARD = 1
+writer.FRAMES_PER_SHARD = 3
 sys.exit(cityscapes.main(sys.argv[1:]))
 """
 
@@ -236,6 +236,6 @@ def test_being_stopped_is_said_and_the_same_command_goes_on_from_there(source):
     process = start(source)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "2 clips (2 shards) are there already." in errors
+    assert "6 frames (2 shards) are there already." in errors
     assert "3 clips, 9 frames" in output
     assert open_clips(source.parent / "out", "train").ids == NAMES

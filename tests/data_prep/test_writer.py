@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.records.staging import Staging
-from data_prep.records.writer import SplitPlan, write_records
-from tests.made.small_clips import NoiseClip, write_noise
+from data_prep.records.writer import write_records
+from tests.made.small_clips import NoiseClip, plan_of, write_noise
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.records import has_records, open_clips
@@ -30,7 +30,7 @@ class UnreadableClip(NoiseClip):
 
 def test_a_failure_leaves_the_old_records_and_nothing_else(tmp_path):
     write_noise(tmp_path, 2)
-    plans = {"train": SplitPlan([NoiseClip(8), UnreadableClip(9)], labelled=True)}
+    plans = {"train": plan_of([NoiseClip(8), UnreadableClip(9)])}
     with pytest.raises(UserError, match=r"frame\.png"):
         write_records(tmp_path, CAMVID, 3, plans, replace=True)
     assert [path.name for path in tmp_path.iterdir()] == ["clip_records"]
@@ -48,7 +48,7 @@ def test_new_records_replace_the_old_ones(tmp_path):
 
 def test_nothing_to_write_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no clips"):
-        write_records(tmp_path, CITYSCAPES, 2, {"train": SplitPlan([], labelled=True)})
+        write_records(tmp_path, CITYSCAPES, 2, {"train": plan_of([])})
 
 
 def test_a_file_that_may_not_grow_is_named_and_leaves_the_old_records(tmp_path):
@@ -97,18 +97,18 @@ def refuse_to_count():
 
 
 @pytest.mark.parametrize(
-    ("clip", "on_clip_written", "error"),
+    ("clip", "on_frame_written", "error"),
     [
         (ForbiddenClip(1), lambda: None, PermissionError),
         (NoiseClip(1), refuse_to_count, BrokenPipeError),
     ],
 )
 def test_an_error_of_something_else_is_not_blamed_on_the_disk(
-    tmp_path, clip, on_clip_written, error
+    tmp_path, clip, on_frame_written, error
 ):
-    plans = {"train": SplitPlan([clip], labelled=True)}
+    plans = {"train": plan_of([clip])}
     with pytest.raises(error):
-        write_records(tmp_path, CITYSCAPES, 3, plans, on_clip_written)
+        write_records(tmp_path, CITYSCAPES, 3, plans, on_frame_written)
     assert not list(tmp_path.iterdir())
 
 
@@ -136,8 +136,8 @@ def test_a_second_preparation_does_not_disturb_the_first(tmp_path):
         with pytest.raises(UserError, match=f"Another preparation is writing to {tmp_path}"):
             write_noise(tmp_path, 1)
 
-    plans = {"train": SplitPlan([NoiseClip(0), NoiseClip(1)], labelled=True)}
-    write_records(tmp_path, CITYSCAPES, 3, plans, on_clip_written=second)
+    plans = {"train": plan_of([NoiseClip(0), NoiseClip(1)])}
+    write_records(tmp_path, CITYSCAPES, 3, plans, on_frame_written=second)
     assert len(open_clips(tmp_path, "train")) == 2
 
 

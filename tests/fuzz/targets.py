@@ -23,11 +23,11 @@ from data_prep.clips import find_clips
 from data_prep.data_set import Options
 from data_prep.folder import Folder, read_classes
 from data_prep.labels import Classes, ClassLabels, LabelPicture
-from data_prep.records.writer import SplitPlan, write_records
+from data_prep.records.writer import write_records
 from data_prep.source import SourceTree, UnpackedFile, read_frame
 from tests.made import small_cityscapes, tiny_runs
 from tests.made.small_cityscapes import noise, write_png
-from tests.made.small_clips import NoiseClip
+from tests.made.small_clips import NoiseClip, plan_of
 from tests.made.small_reports import assessment_of, street
 from tests.made.small_videos import numbered, with_sound, write_video
 from tests.made.tiny_weights import write_weights
@@ -35,8 +35,9 @@ from tmanet_jax import command_line
 from tmanet_jax.checkpoints.damage import set_damaged_aside
 from tmanet_jax.checkpoints.store import Checkpoints
 from tmanet_jax.data.classes import CITYSCAPES, ClassSet, palette_png
+from tmanet_jax.data.clips import EncodedClip, EncodedFrame
 from tmanet_jax.data.codec import encode_frame, encode_labels
-from tmanet_jax.data.records import EncodedClip, open_clips
+from tmanet_jax.data.records import open_clips
 from tmanet_jax.inference.outputs import Manifest, open_manifest
 from tmanet_jax.models.tmanet import ModelConfig
 from tmanet_jax.parallel.sharding import make_mesh, replicated
@@ -86,7 +87,7 @@ def convert(path: Path) -> Found:
 
 def write_clips(path: Path) -> None:
     clips = [NoiseClip(number, size=SIZE, memory_range=1) for number in range(3)]
-    write_records(path, CITYSCAPES, 1, {"train": SplitPlan(clips, labelled=True)})
+    write_records(path, CITYSCAPES, 1, {"train": plan_of(clips)})
 
 
 def read_clips(path: Path) -> Found:
@@ -108,12 +109,10 @@ def read_encoded(path: Path) -> Found:
     clip = EncodedClip(
         id="clip",
         group="",
-        memory=(),
-        query=frame,
+        frames=(EncodedFrame(frame, "record 0"),),
         labels=labels,
         num_classes=CITYSCAPES.num_classes,
-        where="record 0",
-    ).decode(())
+    ).decode()
     return {"frame": clip.frames_SxHxWx3, "labels": clip.labels_HxW}
 
 
@@ -148,8 +147,7 @@ def read_folder(path: Path) -> Found:
     tree = SourceTree(path)
     mine = Folder(tree, read_classes(tree, "mine"), path / "extracted")
     plans = find_clips(mine, ["train"], Options(memory_range=1))
-    clips = [clip.load() for clip in plans["train"].clips]
-    return {clip.id: clip.frames_SxHxWx3 for clip in clips}
+    return {str(frame): frame.load() for frame in plans["train"].frames}
 
 
 def write_zip(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Clips of noise, and records of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 
 from data_prep.records.writer import SplitPlan, write_records
 from tmanet_jax.data.classes import CITYSCAPES
-from tmanet_jax.data.records import Clip, ClipRecords, open_clips
+from tmanet_jax.data.clip_index import ClipIndex
+from tmanet_jax.data.clips import Clip
+from tmanet_jax.data.records import ClipRecords, open_clips
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,6 @@ class NoiseClip:
     group: str = ""
     memory_range: int = 3
     size: tuple[int, int] = (70, 100)
-    stand_ins: int = 0
     fingerprint: str = ""
 
     @property
@@ -32,9 +34,42 @@ class NoiseClip:
         return Clip(self.id, self.group, frames_SxHxWx3, labels_HxW)
 
 
+@dataclass(frozen=True)
+class NoiseFrame:
+    """One of a clip's frames; the last is the query."""
+
+    clip: NoiseClip
+    place: int
+    labelled: bool
+
+    @property
+    def fingerprint(self) -> str:
+        return self.clip.fingerprint
+
+    def load(self) -> np.ndarray:
+        return self.clip.load().frames_SxHxWx3[self.place]
+
+    def load_labels(self, size: tuple[int, int]) -> np.ndarray | None:
+        return self.clip.load().labels_HxW if self.labelled else None
+
+
+def plan_of(clips: Sequence[NoiseClip], *, labelled: bool = True) -> SplitPlan:
+    """Each clip is a video of its own."""
+    indices, frames = [], []
+    for clip in clips:
+        last = clip.memory_range
+        numbers, query = tuple(range(last + 1)), (last,)
+        indices.append(
+            ClipIndex((clip.id,), (last + 1,), numbers, (), (clip.id,), (clip.group,), query, (0,))
+        )
+        frames += [NoiseFrame(clip, place, labelled and place == last) for place in numbers]
+    reach = max((clip.memory_range for clip in clips), default=0)
+    return SplitPlan(ClipIndex.joined(indices), frames, reach, labelled)
+
+
 def write_noise(out: Path, num_clips: int, split: str = "train") -> ClipRecords:
     clips = [NoiseClip(number) for number in range(num_clips)]
-    write_records(out, CITYSCAPES, 3, {split: SplitPlan(clips, labelled=True)})
+    write_records(out, CITYSCAPES, 3, {split: plan_of(clips)})
     return open_clips(out, split)
 
 

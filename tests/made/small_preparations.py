@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from data_prep.records.writer import SplitPlan, write_records
-from tests.made.small_clips import NoiseClip
+from data_prep.records.writer import write_records
+from tests.made.small_clips import NoiseClip, plan_of
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
@@ -43,14 +43,14 @@ def clips(bad=(), error=TORN, **fields):
 
 
 def write(out, made, classes=CITYSCAPES, memory_range=3, split="train", **options):
-    plans = {split: SplitPlan(made, labelled=True)}
+    plans = {split: plan_of(made)}
     return write_records(out, classes, memory_range, plans, **options)
 
 
 def stopped(out, bad=4):
     """A preparation that stops at a bad clip, with two whole shards of two clips."""
     made, _ = clips(bad=[bad])
-    with pytest.raises(UserError, match=r"frame\.png is torn\s.*4 clips are kept"):
+    with pytest.raises(UserError, match=r"frame\.png is torn\s.*16 frames are kept"):
         write(out, made)
 
 

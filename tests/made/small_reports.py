@@ -12,7 +12,7 @@ from tmanet_jax.data.classes import (
     IGNORE,
     ClassSet,
 )
-from tmanet_jax.data.records import Clip
+from tmanet_jax.data.clips import Clip
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Tally

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.clips import memory_numbers
 from data_prep.naming import parse_frame_name
 from tests.parity.goldens import Case
 from tmanet_jax.data.classes import (
@@ -21,6 +20,7 @@ from tmanet_jax.data.classes import (
     palette_png,
     train_ids_to_label_ids,
 )
+from tmanet_jax.data.clip_index import nearest_earlier
 from tmanet_jax.data.samples import draw_memory_offsets
 
 CAMVID_QUERIES = {
@@ -143,4 +143,5 @@ def _memory_names(query_name: str, offsets: Sequence[int]) -> list[str]:
     """Names of the memory frames in a video in which no frame is missing."""
     query = parse_frame_name(query_name)
     existing = range(query.number - max(offsets), query.number)
-    return [query.at(number) for number in memory_numbers(query.number, offsets, existing)]
+    numbers = (query.number - offset for offset in offsets)
+    return [query.at(existing[nearest_earlier(existing, 0, len(existing), n)]) for n in numbers]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.made.small_reports import assessment_of
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, CITYSCAPES_CATEGORIES
-from tmanet_jax.data.records import Clip
+from tmanet_jax.data.clips import Clip
 from tmanet_jax.protocol import EvalConfig, Protocol
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.metrics import confusion_of, scores_without

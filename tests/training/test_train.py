@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_prep.records.writer import SplitPlan, write_records
+from data_prep.records.writer import write_records
 from tests.made import tiny_runs
-from tests.made.small_clips import NoiseClip, write_noise
+from tests.made.small_clips import NoiseClip, plan_of, write_noise
 from tests.made.small_networks import untrained
 from tmanet_jax import settings
 from tmanet_jax.data.classes import CITYSCAPES, numbered_classes
-from tmanet_jax.data.records import Clip, ClipRecords
+from tmanet_jax.data.clips import Clip
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.losses import Losses
@@ -185,7 +186,7 @@ class RoadClip(NoiseClip):
 def test_a_doubt_about_labels_stands_in_the_log_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = SplitPlan([RoadClip(0)], labelled=True)
+    plan = plan_of([RoadClip(0)])
     write_records(tmp_path / "records", CITYSCAPES, 3, {"train": plan, "val": plan})
     run = settings.from_config(tiny_runs.config(tmp_path / "records"))
     monkeypatch.setattr(setup, "random_model", lambda settings: untrained(settings.model))

@@ -16,13 +16,15 @@ from absl import flags
 
 from tmanet_jax.allocator import keep_freed_memory
 from tmanet_jax.data.augment import Augmentation
-from tmanet_jax.data.records import Clip, ClipRecords, EncodedClip
+from tmanet_jax.data.clips import Clip, EncodedClip
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.data.resize import LONGEST_SIDE
 from tmanet_jax.data.samples import (
     Batch,
     ClipDraw,
     Sampling,
     draw_clip,
+    draw_memory_offsets,
     empty_batch,
     make_clip,
 )
@@ -70,6 +72,12 @@ class DataConfig(Checked):
         "frames before the query that training draws its memory frames from; None: as many as "
         "there are memory frames, so the newest ones",
         low=0,
+        high=MOST_MEMORY_RANGE,
+    )
+    frame_stride: int | None = field(
+        None,
+        "frames of the video from one of them to the next; None: as the records were made for",
+        low=1,
         high=MOST_MEMORY_RANGE,
     )
     augmentation: Augmentation = part(Augmentation(), flat=True)
@@ -124,9 +132,11 @@ class _DrawClip(grain.transforms.RandomMap):
     sampling: Sampling
 
     def random_map(self, index: int, rng: np.random.Generator) -> _DrawnClip:
-        clip = self.records.read_encoded(index)
+        sampling = self.sampling
+        offsets = draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range)
+        clip = self.records.read_encoded(index, offsets)
         labels_HxW = clip.decode_labels()
-        return _DrawnClip(index, clip, labels_HxW, draw_clip(rng, labels_HxW, self.sampling))
+        return _DrawnClip(index, clip, labels_HxW, draw_clip(rng, labels_HxW, sampling))
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,7 @@ def train_batches(
         records: the clips.
         augmentation: how they are augmented.
         num_memory: number of memory frames T of each clip; S = T + 1.
-        memory_range: they are drawn, anew each time, from this many frames before the query.
+        memory_range: they are drawn, anew each time, from this many before the query.
         batch_size: number of clips in a batch of all processes together.
         seed: of everything that is random.
         start_step: the batch to begin with: batches are those of a stream begun at 0.

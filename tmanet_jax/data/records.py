@@ -1,38 +1,28 @@
-"""Clip records: their schema, and how they are read.
+"""Clips out of frame records: a query with its labels, and the frames that it remembers.
 
-A record holds one annotated frame (the query), the R frames before it, and the labels, encoded by
-`codec`. R is the *memory range*: a network with T <= R memory frames reads any T of them. Records
-lie in ArrayRecord files that a TFDS builder (`data_prep.records.writer`) describes:
-
-    DATA_DIR/clip_records/2.0.0/clip_records-train.array_record-00000-of-00093
-                                dataset_info.json  features.json  metadata.json
+Records hold each frame once (`frame_records`), and `metadata.json` beside them says which of them
+are queries (`clip_index`). What a clip remembers is decided when it is read: a network with T
+memory frames reads any T of the R before the query, which lie a stride apart.
 """
 
-import bisect
-import contextlib
-import functools
 import hashlib
-import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from tmanet_jax.data.classes import IGNORE
-from tmanet_jax.data.codec import (
-    DAMAGE,
-    Buffer,
-    Size,
-    decode_labels,
-    decode_window,
-    frame_size,
-    labels_size,
+from tmanet_jax.data import clip_records_v2, strict_json
+from tmanet_jax.data.clip_index import ClipIndex
+from tmanet_jax.data.clips import Clip, EncodedClip, EncodedFrame, damaged
+from tmanet_jax.data.codec import DAMAGE, frame_size, labels_size
+from tmanet_jax.data.frame_records import (
+    BUILDER_NAME,
+    SCHEMA_VERSION,
+    FrameRecords,
+    StoredFrame,
 )
-from tmanet_jax.data.examples import parse_example
 from tmanet_jax.data.records_info import (
     RecordsInfo,
     SkippedClip,
@@ -41,144 +31,34 @@ from tmanet_jax.data.records_info import (
 )
 from tmanet_jax.errors import UserError
 
-BUILDER_NAME = "clip_records"
-SCHEMA_VERSION = "2.0.0"
-
-
-def features() -> tfds.features.FeaturesDict:
-    """The fields of a record."""
-    encoded = tfds.features.Tensor(shape=(), dtype=np.object_)
-    return tfds.features.FeaturesDict(
-        {
-            "id": tfds.features.Text(),
-            "group": tfds.features.Text(),
-            "memory": tfds.features.Sequence(encoded),
-            "query": encoded,
-            "labels": encoded,
-        }
-    )
-
-
-def shard_name(split: str, index: int, num_shards: int) -> str:
-    """The file name of a shard of a split."""
-    return f"{BUILDER_NAME}-{split}.array_record-{index:05d}-of-{num_shards:05d}"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One annotated frame with the frames before it.
-
-    Attributes:
-        id: the query frame's name, e.g. 'aachen_000000_000019'.
-        group: '' or the part of the data set that it is scored with, e.g. 'degraded'.
-        frames_SxHxWx3: uint8 RGB in the order of time: memory frames, oldest first; query last.
-        labels_HxW: uint8 train ids of the query frame, 255 where ignored (everywhere, if the split
-            has no labels).
-    """
-
-    id: str
-    group: str
-    frames_SxHxWx3: np.ndarray
-    labels_HxW: np.ndarray
-
-
-@dataclass(frozen=True)
-class EncodedClip:
-    """A record as it was read, nothing decoded yet.
-
-    Attributes:
-        id: the clip's id.
-        group: the clip's group.
-        memory: the encoded memory frames, oldest first.
-        query: the encoded query frame.
-        labels: the encoded labels; empty if the split has none.
-        num_classes: how many there are.
-        where: data directory, shard and index, for messages.
-    """
-
-    id: str
-    group: str
-    memory: tuple[Buffer, ...]
-    query: Buffer
-    labels: Buffer
-    num_classes: int
-    where: str
-
-    @property
-    def size(self) -> Size:
-        """The query frame's size."""
-        with self._naming_damage():
-            return frame_size(self.query)
-
-    def decode_labels(self) -> np.ndarray:
-        """The query's labels: uint8 HxW, 255 everywhere if the split has none."""
-        if not self.labels:
-            return np.full(self.size, IGNORE, np.uint8)
-        with self._naming_damage():
-            labels_HxW = decode_labels(self.labels)
-            if (labels_HxW + np.uint8(1)).max() > self.num_classes:  # of 255 it is 0
-                raise ValueError(f"its labels are not all of the {self.num_classes} classes")
-            return labels_HxW
-
-    def decode_window(
-        self, offset: int, top: int, left: int, height: int, width: int
-    ) -> np.ndarray:
-        """Decodes a window of one frame, and only the tiles it touches.
-
-        Args:
-            offset: how many frames before the query the frame lies; 0: the query itself.
-            top: the window's first row.
-            left: the window's first column.
-            height: the window's height.
-            width: the window's width.
-
-        Returns:
-            uint8 height x width x 3.
-
-        Raises:
-            UserError: the frame is damaged.
-        """
-        frame = self.memory[len(self.memory) - offset] if offset else self.query
-        with self._naming_damage():
-            return decode_window(frame, top, left, height, width)
-
-    def decode(self, memory_offsets: Sequence[int]) -> Clip:
-        """Decodes whole frames and labels.
-
-        Args:
-            memory_offsets: how many frames before the query each memory frame lies, oldest first.
-
-        Raises:
-            UserError: the record is damaged.
-        """
-        frames_SxHxWx3 = np.stack(
-            [self.decode_window(offset, 0, 0, *self.size) for offset in (*memory_offsets, 0)]
-        )
-        return Clip(self.id, self.group, frames_SxHxWx3, self.decode_labels())
-
-    @contextlib.contextmanager
-    def _naming_damage(self) -> Iterator[None]:
-        try:
-            yield
-        except DAMAGE as error:
-            raise _damaged(self.where, self.id, error) from error
-
 
 class ClipRecords:
-    """The clips of one split. Made by `open_clips`; picklable, so that workers can be spawned."""
+    """The clips of one split. Made by `open_clips`; picklable, so that workers can be spawned.
 
-    def __init__(self, data_dir: Path, split: str, info: RecordsInfo, data_source: Any) -> None:
+    Attributes:
+        data_dir: where they lie.
+        split: its name.
+        info: what all records there share.
+        frames: the records.
+        frame_stride: how many frames of the video lie from one memory frame to the next.
+    """
+
+    def __init__(
+        self, data_dir: Path, split: str, info: RecordsInfo, frames: FrameRecords, stride: int
+    ) -> None:
         self.data_dir = data_dir
         self.split = split
         self.info = info
+        self.frame_stride = stride
         self._split_info = info.splits[split]
-        self._data_source = data_source
+        self._index = self._split_info.index
+        self.frames = frames
 
     def __len__(self) -> int:
-        return len(self._split_info.ids)
+        return len(self.ids)
 
-    def __reduce__(self) -> tuple[Callable[..., "ClipRecords"], tuple[Path, str]]:
-        return open_clips, (self.data_dir, self.split)
+    def __reduce__(self) -> tuple[Callable[..., "ClipRecords"], tuple[Path, str, int]]:
+        return open_clips, (self.data_dir, self.split, self.frame_stride)
 
     @property
     def labelled(self) -> bool:
@@ -186,9 +66,14 @@ class ClipRecords:
         return self._split_info.labelled
 
     @property
+    def index(self) -> ClipIndex:
+        """Its frames and clips, without reading them."""
+        return self._index
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all clips, without reading them."""
-        return self._split_info.ids
+        return self._index.ids
 
     @property
     def skipped(self) -> tuple[SkippedClip, ...]:
@@ -207,59 +92,62 @@ class ClipRecords:
 
     def fingerprint(self) -> str:
         """Tells apart what the split held at different times; no shard is read."""
-        shards = self._data_source.dataset_info.splits[self.split].filepaths
         facts = (
             self.ids,
             self.info.classes.names,
             self.class_pixels,
             self._split_info.ignored_pixels,
-            self.info.frame_stride,
-            [os.path.getsize(path) for path in shards],
+            self.frame_stride,
+            self.frames.sizes_of_shards(),
         )
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def clip_id(self, index: int) -> str:
         """The id of a clip, without reading it."""
-        return self._split_info.ids[index]
+        return self._index.ids[index]
 
     def group(self, index: int) -> str:
         """The group of a clip, without reading it."""
-        return self._split_info.groups[index]
+        return self._index.groups[index]
 
-    def read_encoded(self, index: int) -> EncodedClip:
-        """Reads a record without decoding it.
+    def read_encoded(self, index: int, memory_offsets: Sequence[int] = ()) -> EncodedClip:
+        """Reads a clip without decoding it.
+
+        Args:
+            index: which clip.
+            memory_offsets: how many strides before the query each memory frame lies, oldest first.
 
         Raises:
-            UserError: the record is damaged; names shard, index and clip.
+            UserError: a record is damaged; names shard, index and clip.
         """
-        where = self._where(index)
+        query, clip_id = self._index.queries[index], self.clip_id(index)
+        offsets = [offset * self.frame_stride for offset in memory_offsets]
+        places = [*self._index.memory(index, offsets), query]
+        read = {place: self._read_frame(place, f"Clip {clip_id}") for place in {*places}}
+        clip = EncodedClip(
+            id=clip_id,
+            group=self.group(index),
+            frames=tuple(
+                EncodedFrame(read[place].frame, self.frames.where(place)) for place in places
+            ),
+            labels=read[query].labels,
+            num_classes=self.info.classes.num_classes,
+        )
         try:
-            record = parse_example(self._data_source[index])
-            (clip_id,), (group,) = record["id"], record["group"]
-            (query,), (labels,) = record["query"], record["labels"]
-            clip = EncodedClip(
-                id=bytes(clip_id).decode(),
-                group=bytes(group).decode(),
-                memory=tuple(record.get("memory", ())),
-                query=query,
-                labels=labels,
-                num_classes=self.info.classes.num_classes,
-                where=where,
-            )
-            self._check(clip, index)
-        except Exception as error:  # ArrayRecord and protobuf raise whatever suits them
-            raise _damaged(where, self.clip_id(index), error) from error
+            self._check(clip)
+        except DAMAGE as error:
+            raise damaged(clip.query.where, f"Clip {clip_id}", error) from error
         return clip
 
-    def _check(self, clip: EncodedClip, index: int) -> None:
-        """Raises ValueError if a record is not what the description says."""
-        if (clip.id, clip.group) != (self.clip_id(index), self.group(index)):
-            raise ValueError(f"it holds clip {clip.id!r} of group {clip.group!r}")
-        if len(clip.memory) != self.info.memory_range:
-            raise ValueError(
-                f"it holds {len(clip.memory)} frames before the query, not {self.info.memory_range}"
-            )
-        sizes = {frame_size(frame) for frame in (*clip.memory, clip.query)}
+    def _read_frame(self, place: int, of: str) -> StoredFrame:
+        try:
+            return self.frames.read(place)
+        except Exception as error:  # ArrayRecord and protobuf raise whatever suits them
+            raise damaged(self.frames.where(place), of, error) from error
+
+    def _check(self, clip: EncodedClip) -> None:
+        """Raises ValueError if frames and labels do not go together."""
+        sizes = {frame_size(frame.content) for frame in clip.frames}
         if self.labelled:
             sizes.add(labels_size(clip.labels))
         if len(sizes) > 1:
@@ -270,12 +158,12 @@ class ClipRecords:
 
         Args:
             index: which clip.
-            memory_offsets: how many frames before the query each memory frame lies, oldest first.
+            memory_offsets: how many strides before the query each memory frame lies, oldest first.
 
         Raises:
-            UserError: the record is damaged; names shard, index and clip.
+            UserError: a record is damaged; names shard, index and clip.
         """
-        return self.read_encoded(index).decode(memory_offsets)
+        return self.read_encoded(index, memory_offsets).decode()
 
     def check_labelled(self) -> None:
         """Raises UserError unless the clips have labels."""
@@ -289,25 +177,16 @@ class ClipRecords:
                 f"{num_memory} memory frames cannot be drawn from the {memory_range} before the "
                 "query: the memory range must be at least the number of memory frames."
             )
-        if memory_range > self.info.memory_range:
+        reach, wanted = self._split_info.reach, memory_range * self.frame_stride
+        if wanted > reach:
+            apart = f" {self.frame_stride} apart" if self.frame_stride > 1 else ""
+            stride = f" --frame-stride={self.frame_stride}" if self.frame_stride > 1 else ""
             raise UserError(
-                f"The records at {self.data_dir} hold {self.info.memory_range} frames before each "
-                f"query, fewer than the memory range {memory_range}. Lower it, or make the "
+                f"The records at {self.data_dir} hold the {reach} frames before each query, fewer "
+                f"than the memory range of {memory_range}{apart} needs. Lower it, or make the "
                 f"records again:\n  {making_command(self.data_dir, self.info)} "
-                f"--memory-range={memory_range} --replace"
+                f"--memory-range={memory_range}{stride} --replace"
             )
-
-    def _where(self, index: int) -> str:
-        shard = bisect.bisect_right(self._shard_ends, index)
-        first = self._shard_ends[shard - 1] if shard else 0
-        name = shard_name(self.split, shard, len(self._shard_ends))
-        directory = self.data_dir / BUILDER_NAME / SCHEMA_VERSION
-        return f"record {index - first} of {directory / name}"
-
-    @functools.cached_property
-    def _shard_ends(self) -> list[int]:
-        lengths = self._data_source.dataset_info.splits[self.split].shard_lengths
-        return list(itertools.accumulate(lengths))
 
 
 def has_records(data_dir: str | os.PathLike[str]) -> bool:
@@ -324,12 +203,16 @@ def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
     return _open_directory(Path(data_dir))[0]
 
 
-def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipRecords:
+def open_clips(
+    data_dir: str | os.PathLike[str], split: str, frame_stride: int | None = None
+) -> ClipRecords:
     """Opens the records of one split.
 
     Args:
         data_dir: directory of the clip records, as a preparation wrote it.
         split: its name, such as "train" or "val".
+        frame_stride: how many frames of the video lie from one memory frame to the next; None: as
+            many as the records were made for.
 
     Returns:
         The clips: `read` decodes whole ones (evaluation), `read_encoded` leaves that to who wants
@@ -348,53 +231,63 @@ def open_clips(data_dir: str | os.PathLike[str], split: str) -> ClipRecords:
     undecoded = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
-    return ClipRecords(data_dir, split, info, undecoded)
+    stride = info.frame_stride if frame_stride is None else frame_stride
+    directory = Path(builder.data_dir)
+    index = info.splits[split].index
+    if directory.name == SCHEMA_VERSION:
+        return ClipRecords(data_dir, split, info, FrameRecords(directory, undecoded, index), stride)
+    if stride != info.frame_stride:
+        raise UserError(
+            f"The records at {data_dir} are of version {directory.name}, which hold memory frames "
+            f"{info.frame_stride} apart, not {stride}. Make them again:\n"
+            f"  {making_command(data_dir, info)} --frame-stride={stride} --replace"
+        )
+    frames = clip_records_v2.OlderFrames(directory, undecoded, index)
+    return ClipRecords(data_dir, split, info, frames, stride)
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
-    directory = data_dir / BUILDER_NAME
     versions = _versions(data_dir)
     if not versions:
         raise UserError(
             f"There are no records at {data_dir}. Make them:\n  {making_command(data_dir)}"
         )
-    if SCHEMA_VERSION not in versions:
+    known = [name for name in (SCHEMA_VERSION, clip_records_v2.VERSION) if name in versions]
+    if not known:
         raise UserError(
             f"The records at {data_dir} are of version {', '.join(versions)}, this program reads "
             f"version {SCHEMA_VERSION}. Make them again:\n  {making_command(data_dir)}"
         )
+    directory = data_dir / BUILDER_NAME / known[0]
     try:
-        builder = tfds.builder_from_directory(directory / SCHEMA_VERSION)
+        builder = tfds.builder_from_directory(directory)
         if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
             raise UserError(f"dataset_info.json says {builder.info.file_format}")
-        info = RecordsInfo.from_json(builder.info.metadata, "metadata.json")
-        _check_counts(info, builder.info.splits)
+        if known[0] == SCHEMA_VERSION:
+            info = strict_json.decode(RecordsInfo, builder.info.metadata, "metadata.json")
+            counts = {name: split.index.num_frames for name, split in info.splits.items()}
+        else:
+            info = clip_records_v2.read_info(builder.info.metadata, "metadata.json")
+            counts = {name: len(split.ids) for name, split in info.splits.items()}
+        _check_counts(counts, builder.info.splits)
     except Exception as error:  # TFDS and protobuf raise whatever suits them
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         reason = f"{kind}{error}"[:500]
         raise UserError(
-            f"The description of the records in {directory / SCHEMA_VERSION} cannot be read "
+            f"The description of the records in {directory} cannot be read "
             f"({reason.rstrip('.')}). Make them again:\n  {making_command(data_dir)}"
         ) from error
     return info, builder
 
 
-def _check_counts(info: RecordsInfo, of_shards: Mapping[str, Any]) -> None:
-    for name, split in info.splits.items():
+def _check_counts(counts: Mapping[str, int], of_shards: Mapping[str, Any]) -> None:
+    for name, count in counts.items():
         in_shards = sum(of_shards[name].shard_lengths) if name in of_shards else 0
-        if in_shards != len(split.ids):
+        if in_shards != count:
             raise UserError(
-                f"the shards of {name} hold {in_shards} clips and metadata.json names "
-                f"{len(split.ids)}"
+                f"the shards of {name} hold {in_shards} records and metadata.json names {count}"
             )
 
 
 def _versions(data_dir: Path) -> list[str]:
     return sorted(path.name for path in (data_dir / BUILDER_NAME).glob("*.*.*"))
-
-
-def _damaged(where: str, clip_id: str, error: Exception) -> UserError:
-    return UserError(
-        f"Clip {clip_id} ({where}) cannot be read or decoded: {error}. "
-        "The file is torn or was changed: copy it again, or delete it and make the records again."
-    )

@@ -1,13 +1,11 @@
 """What is known of clip records without reading them, and what is doubtful about it."""
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, ClassSet
+from tmanet_jax.data.clip_index import ClipIndex, check_clip_id
 
 RENDERED_CITIES = {"train": "renderstadt", "val": "rasterburg", "test": "pixelheim"}
 """Where the streets of `data_prep.synthetic` lie, by split: their clips are named after them."""
@@ -28,53 +26,36 @@ class SkippedClip:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What is known of a split, or of a part of one.
+    """What is known of a split.
 
     Attributes:
         labelled: whether its clips have labels.
-        ids: the clips' ids, in the order of the records.
-        groups: the clips' groups, in the same order.
-        stand_ins: how many memory frames of each clip stand in for missing ones, in the same order.
+        reach: how many frames before a query memory may lie: those up to there are in the records.
+        index: its frames and clips.
         skipped: the clips that were left out.
         class_pixels: how many pixels each class has.
         ignored_pixels: how many pixels are ignored.
     """
 
     labelled: bool
-    ids: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    stand_ins: tuple[int, ...] = ()
+    reach: int
+    index: ClipIndex
     skipped: tuple[SkippedClip, ...] = ()
     class_pixels: tuple[int, ...] = ()
     ignored_pixels: int = 0
 
     def __post_init__(self) -> None:
-        if not len(self.ids) == len(self.groups) == len(self.stand_ins):
-            raise ValueError(
-                f"{len(self.ids)} ids, {len(self.groups)} groups and {len(self.stand_ins)} counts "
-                "of stand-ins do not go together"
-            )
-        if min(*self.stand_ins, *self.class_pixels, self.ignored_pixels, 0) < 0:
+        if min(*self.class_pixels, self.reach, self.ignored_pixels, 0) < 0:
             raise ValueError("a count is negative")
         if len(set(self.ids)) < len(self.ids):
             raise ValueError("two clips have one name")
         for clip_id in self.ids:
             check_clip_id(clip_id)
 
-    @classmethod
-    def joined(cls, parts: Sequence["SplitInfo"]) -> "SplitInfo":
-        """What is known of parts, at least one, that follow each other."""
-        return cls(
-            labelled=parts[0].labelled,
-            ids=tuple(itertools.chain.from_iterable(part.ids for part in parts)),
-            groups=tuple(itertools.chain.from_iterable(part.groups for part in parts)),
-            stand_ins=tuple(itertools.chain.from_iterable(part.stand_ins for part in parts)),
-            skipped=tuple(itertools.chain.from_iterable(part.skipped for part in parts)),
-            class_pixels=tuple(
-                sum(pixels) for pixels in zip(*(part.class_pixels for part in parts), strict=True)
-            ),
-            ignored_pixels=sum(part.ignored_pixels for part in parts),
-        )
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The clips' ids."""
+        return self.index.ids
 
 
 @dataclass(frozen=True)
@@ -83,8 +64,8 @@ class RecordsInfo:
 
     Attributes:
         classes: the data set's classes; their name is the data set's.
-        memory_range: number of frames before the query in each record.
-        frame_stride: how many frames of the video lie from each of them to the next.
+        memory_range: number of memory frames that they were made for.
+        frame_stride: how many frames of the video lie from each of those to the next.
         splits: the splits by name.
     """
 
@@ -113,30 +94,6 @@ class RecordsInfo:
         return all(
             clip_id.startswith(cities) for split in self.splits.values() for clip_id in split.ids
         )
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any], where: str) -> "RecordsInfo":
-        """Inverse of `dataclasses.asdict`; raises UserError that names the field on anything else.
-
-        Older records say that 255 is ignored, which it always is.
-        """
-        classes = values.get("classes")
-        if isinstance(classes, dict):
-            known = {name: value for name, value in classes.items() if name != "ignore"}
-            values = {**values, "classes": known}
-        return strict_json.decode(cls, values, where)
-
-
-_LONGEST_ID = 220
-"""Bytes of UTF-8: file systems take 255, and names of files add to the id."""
-
-
-def check_clip_id(clip_id: str) -> None:
-    """Raises ValueError unless files and folders can be named after the clip."""
-    if len(clip_id.encode()) > _LONGEST_ID:
-        raise ValueError(f"the clip's name {clip_id[:40]}... is longer than {_LONGEST_ID} bytes")
-    if clip_id in ("", ".", "..") or any(c in "/\\" or c < " " for c in clip_id):
-        raise ValueError(f"no file can be named after a clip called {clip_id!r}")
 
 
 _SUSPICIOUS_SHARE = 0.5

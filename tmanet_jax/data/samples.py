@@ -9,8 +9,8 @@ import numpy as np
 from tmanet_jax.data import augment
 from tmanet_jax.data.augment import Augmentation, GeometricDraw, PhotometricDraw
 from tmanet_jax.data.classes import IGNORE
+from tmanet_jax.data.clips import EncodedClip
 from tmanet_jax.data.codec import Size
-from tmanet_jax.data.records import EncodedClip
 
 Lap = Callable[[str], None]
 """Is told the name of each stage of the work when it has ended."""
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
         frames: BxSxHxWx3 uint8 RGB in the order of time, the query last; padding is 0.
         labels: BxHxW uint8 train ids; ignored pixels and padding are 255.
         sizes: Bx2 int32, height and width of the picture inside the padding.
-        indices: B int64, which record each clip is.
+        indices: B int64, which clip of the split each is.
     """
 
     frames: np.ndarray
@@ -39,7 +39,7 @@ class Sampling:
     Attributes:
         augmentation: how they are augmented.
         num_memory: number of memory frames T of each clip; S = T + 1.
-        memory_range: they are drawn, anew each time, from this many frames before the query.
+        memory_range: they are drawn, anew each time, from this many before the query.
     """
 
     augmentation: Augmentation
@@ -49,15 +49,13 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ClipDraw:
-    """All that is random in a training clip.
+    """All that is random in a training clip but which frames it remembers.
 
     Attributes:
-        memory_offsets: how many frames before the query each memory frame lies, oldest first.
         geometry: of all frames and the labels.
         photometry: of each frame, the query last.
     """
 
-    memory_offsets: Sequence[int]
     geometry: GeometricDraw
     photometry: Sequence[PhotometricDraw]
 
@@ -68,7 +66,7 @@ def draw_memory_offsets(
     """Draws which of the frames before the query a network remembers.
 
     Returns:
-        `num_memory` different numbers of 1..memory_range, descending: how many frames before the
+        `num_memory` different numbers of 1..memory_range, descending: how many strides before the
         query each lies, oldest first.
     """
     drawn = rng.choice(memory_range, num_memory, replace=False) + 1
@@ -78,7 +76,6 @@ def draw_memory_offsets(
 def draw_clip(rng: np.random.Generator, labels_HxW: np.ndarray, sampling: Sampling) -> ClipDraw:
     """Draws a training clip; its crop depends on the labels."""
     return ClipDraw(
-        draw_memory_offsets(rng, sampling.num_memory, sampling.memory_range),
         augment.draw_geometry(rng, labels_HxW, sampling.augmentation),
         augment.draw_clip_photometry(
             rng, sampling.num_memory + 1, sampling.augmentation.photometric
@@ -102,7 +99,7 @@ def make_frames(
     """Decodes, resizes, crops, mirrors and distorts a clip's frames; pads them with 0.
 
     Args:
-        clip: the record.
+        clip: with the memory frames that were drawn.
         draw: what was drawn for it.
         out_SxHxWx3: uint8 RGB, where the frames go, the query last.
         lap: is told when a stage ends; benchmarks measure by it.
@@ -111,9 +108,9 @@ def make_frames(
         UserError: a frame is damaged.
     """
     window = augment.source_window(clip.size, draw.geometry)
-    offsets = [*draw.memory_offsets, 0]
-    for offset, colours, out_HxWx3 in zip(offsets, draw.photometry, out_SxHxWx3, strict=True):
-        window_hxwx3 = clip.decode_window(offset, *window)
+    frames = range(len(clip.frames))
+    for frame, colours, out_HxWx3 in zip(frames, draw.photometry, out_SxHxWx3, strict=True):
+        window_hxwx3 = clip.decode_window(frame, *window)
         lap("decode")
         crop_hxwx3 = augment.apply_geometry_to_window(
             window_hxwx3, window, clip.size, draw.geometry, out_HxWx3

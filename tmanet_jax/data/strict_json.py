@@ -10,7 +10,7 @@ import math
 import re
 import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tmanet_jax.errors import UserError
@@ -141,6 +141,8 @@ def _key(kind: Any, name: Any, field: str) -> Any:
 def _tuple(kinds: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise _unfit(field, value, "a list")
+    if kinds[-1] is Ellipsis and _all_are(kinds[0], value):
+        return tuple(value)
     if kinds[-1] is Ellipsis:
         kinds = (kinds[0],) * len(value)
     if len(value) != len(kinds):
@@ -149,6 +151,18 @@ def _tuple(kinds: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
         _value(kind, item, f"{field}[{index}]")
         for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
     )
+
+
+def _all_are(kind: Any, values: Sequence[Any]) -> bool:
+    """Whether all are whole numbers or all are text, told without looking at each: of a long list.
+
+    False is no answer.
+    """
+    if kind not in (int, str) or not set(map(type, values)) <= {kind}:
+        return False
+    if kind is str:
+        return _is_text("".join(values))
+    return max(map(abs, values), default=0) <= _LARGEST_INT
 
 
 def _scalar(kind: Any, value: Any, field: str) -> Any:
@@ -174,7 +188,7 @@ _EXPECTED = {
 
 def _is_text(value: str) -> bool:
     """Whether it can be written anywhere: no NUL, no halves of surrogate pairs."""
-    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+    return re.search("[\0\ud800-\udfff]", value) is None
 
 
 def _unfit(field: str, value: Any, expected: str) -> _UnfitError:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
-from tmanet_jax.data.records import Clip
+from tmanet_jax.data.clips import Clip
 from tmanet_jax.inference.windows import (
     each_view,
     mean_probabilities,

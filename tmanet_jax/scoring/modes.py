@@ -10,7 +10,7 @@ from typing import Any
 from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.records import Clip
+from tmanet_jax.data.clips import Clip
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.engine import Computation, ExportedNetwork
 from tmanet_jax.inputs import open_split

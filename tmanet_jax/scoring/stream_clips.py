@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tmanet_jax.data.records import Clip
+from tmanet_jax.data.clips import Clip
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.engine import ExportedNetwork
 from tmanet_jax.inference.stream import StreamingNetwork

@@ -1,12 +1,10 @@
 """Videos among clip records, segmented by streaming and scored: every frame, and over time.
 
-A video is a run of clips whose queries are neighbouring frames. `data_prep.cityscapes` makes
-records with every frame as a query; their ids end in the frame's number, as in
-rasterburg_000003_000017.
+A video is a run of clips whose queries are neighbouring frames: the records of VSPW and KITTI-STEP,
+and those that `data_prep.cityscapes` makes with every frame as a query.
 """
 
 import collections
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,7 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tmanet_jax.data.classes import IGNORE, void_class
-from tmanet_jax.data.records import Clip, ClipRecords
+from tmanet_jax.data.clips import Clip
+from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models.tmanet import TMANet
@@ -24,16 +23,14 @@ from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread
 from tmanet_jax.scoring.metrics import confusion_of
 from tmanet_jax.scoring.temporal import SegmentedFrame, TemporalScores, TemporalTotal
 
-_ID = re.compile(r"(?P<video>.*?)_?(?P<frame>\d+)")
-
 
 @dataclass(frozen=True)
 class Video:
     """Neighbouring frames.
 
     Attributes:
-        name: what the frames' ids have in common.
-        indices: the frames' places among the records, in the order of time.
+        name: that the records have of it.
+        indices: the frames' places among the clips, in the order of time.
     """
 
     name: str
@@ -44,9 +41,10 @@ def find_videos(records: ClipRecords) -> list[Video]:
     """The videos of a split, in the order of their names.
 
     Raises:
-        UserError: an id does not end in a number, or no two clips are neighbours.
+        UserError: no two clips are neighbours.
     """
-    frames = sorted((*_video_and_frame(records, index), index) for index in range(len(records)))
+    index = records.index
+    frames = sorted((*index.frame(place), clip) for clip, place in enumerate(index.queries))
     runs: list[list[tuple[str, int, int]]] = []
     for frame in frames:
         if runs and runs[-1][-1][0] == frame[0] and runs[-1][-1][1] + 1 == frame[1]:
@@ -59,17 +57,7 @@ def find_videos(records: ClipRecords) -> list[Video]:
             "no videos. Make records with every frame as a query:\n"
             "  python -m data_prep.cityscapes --source=DIR --out=DIR --memory-range=0 --every-frame"
         )
-    return [Video(run[0][0], tuple(index for _, _, index in run)) for run in runs]
-
-
-def _video_and_frame(records: ClipRecords, index: int) -> tuple[str, int]:
-    match = _ID.fullmatch(records.clip_id(index))
-    if match is None:
-        raise UserError(
-            f"The clip {records.clip_id(index)!r} in {records.data_dir} has no frame number at the "
-            "end of its id: frames cannot be put in order."
-        )
-    return match["video"], int(match["frame"])
+    return [Video(run[0][0], tuple(clip for _, _, clip in run)) for run in runs]
 
 
 def clips_of(records: ClipRecords, video: Video, num_memory: int) -> Iterator[Clip]:

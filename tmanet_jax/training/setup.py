@@ -73,7 +73,7 @@ def with_training_data(settings: Settings, records: ClipRecords) -> Settings:
     """The settings with what the training split says of how its network is to be used."""
     protocol = dataclasses.replace(
         settings.evaluation.protocol,
-        memory_stride=records.info.frame_stride,
+        memory_stride=records.frame_stride,
         train_height=_usual_height(records),
     )
     evaluation = dataclasses.replace(settings.evaluation, protocol=protocol)
