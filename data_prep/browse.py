@@ -167,7 +167,11 @@ class RunClips:
                 config.get("model.num_memory", 0),
                 config["data.memory_range"],
             )
-            fields = {f.name: config[f"data.{f.name}"] for f in dataclasses.fields(Augmentation)}
+            fields = {  # of an older run, those that there were
+                f.name: config[f"data.{f.name}"]
+                for f in dataclasses.fields(Augmentation)
+                if f"data.{f.name}" in config
+            }
             data_dir = Path(run.content["data_dir"])
         except (TypeError, KeyError) as error:
             raise run.damaged(repr(error)) from error
