@@ -7,7 +7,7 @@
     python run.py predict --config=configs/demo.py --input=VIDEO|CAMERA --serve=PORT
     python run.py export --config=configs/demo.py --format=onnx --size=HxW --output=DIR
     python run.py publish --workdir=DIR --output=DIR
-    python run.py config --config=configs/demo.py
+    python run.py config --config=configs/demo.py [--summary]
     python run.py [MODE] --help
 
 A workdir says what configuration its run has: then --config is not needed.
@@ -56,6 +56,7 @@ from tmanet_jax.publish.folder import publish_run
 from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_run
 from tmanet_jax.settings import described
 from tmanet_jax.training.loop import train
+from tmanet_jax.training.summary import print_summary
 from tmanet_jax.weights import hub, load
 from tmanet_jax.workdir import tell_contradictions
 
@@ -227,6 +228,13 @@ def _publish(command: Command) -> None:
     publish_run(command.workdir, command.options["output"])
 
 
+def _show_config(command: Command) -> None:
+    if command.options["summary"]:
+        print_summary(command.settings)
+    else:
+        print(described(command.settings))
+
+
 MODES: Mapping[str, Mode] = {
     "train": Mode(_train, "trains, and scores what it has trained", of_processes=_PROCESSES),
     "eval": Mode(
@@ -255,8 +263,16 @@ MODES: Mapping[str, Mode] = {
         needs_records=False,
     ),
     "config": Mode(
-        lambda command: print(described(command.settings)),
+        _show_config,
         "prints all fields of a configuration: meaning, unit, range, default, source",
+        {
+            "summary": option(
+                "its network instead, a row a module, and the memory of a training step, which "
+                "takes a minute or more to compile",
+                action="store_true",
+                default=False,
+            )
+        },
         needs_records=False,
     ),
 }

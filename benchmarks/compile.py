@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 
 from benchmarks import command
@@ -38,13 +37,10 @@ from benchmarks.findings import Findings, publish
 from benchmarks.flops import training_flops
 from benchmarks.hlo import Collective, Hlo
 from tmanet_jax.command_line import parse_count
-from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.models.tmanet import blank_model
-from tmanet_jax.parallel.sharding import DATA_AXIS, check_batch_size, make_mesh
+from tmanet_jax.parallel.sharding import DATA_AXIS, make_mesh
 from tmanet_jax.settings import Settings
-from tmanet_jax.training.setup import initial_state
-from tmanet_jax.training.step import compile_train_step
+from tmanet_jax.training import summary
 
 MIB = 2**20
 
@@ -174,33 +170,20 @@ def lower_step(run: Settings, devices: Sequence[jax.Device]) -> Step:
         UserError: the devices do not divide the batch.
     """
     mesh = make_mesh(devices, run.mesh)
-    check_batch_size(run.batch_size, mesh, run.accumulate)
-    recipe, state = initial_state(run, blank_model(run.model), None)
-    state = jax.tree.map(lambda x: _array(x.shape, x.dtype), state)
+    step = summary.lower_step(run, mesh)
     batch_size, size = run.batch_size, run.data.augmentation.crop_size
-    frames = (batch_size, run.model.head.num_memory + 1, *size)
-    batch = Batch(
-        frames=_array((*frames, 3), jnp.uint8),
-        labels=_array((batch_size, *size), jnp.uint8),
-        sizes=_array((batch_size, 2), jnp.int32),
-        indices=_array((batch_size,), jnp.int32),
-    )
     return Step(
-        lowered=compile_train_step(recipe, mesh).lower(state, batch),
+        lowered=step.lowered,
         arguments={
-            "parameters": _num_bytes(state.params),
-            "statistics": _num_bytes(state.batch_stats),
-            "optimiser": _num_bytes(state.opt_state),
-            "batch": _num_bytes(batch) // mesh.shape[DATA_AXIS],
+            "parameters": _num_bytes(step.state.params),
+            "statistics": _num_bytes(step.state.batch_stats),
+            "optimiser": _num_bytes(step.state.opt_state),
+            "batch": _num_bytes(step.batch) // mesh.shape[DATA_AXIS],
         },
         mesh=dict(mesh.shape),
-        frames=frames,
+        frames=(batch_size, run.model.head.num_memory + 1, *size),
         flops=training_flops(run.model, size, batch_size),
     )
-
-
-def _array(shape: Sequence[int], dtype: Any) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def _num_bytes(shapes: Any) -> int:

@@ -1,0 +1,101 @@
+"""A run before it trains: its network module by module, and the memory of a training step."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from tmanet_jax.data.samples import Batch
+from tmanet_jax.errors import counted
+from tmanet_jax.models.summary import summary_of
+from tmanet_jax.models.tmanet import blank_model
+from tmanet_jax.parallel.sharding import check_batch_size, make_mesh
+from tmanet_jax.settings import Settings
+from tmanet_jax.training.setup import initial_state
+from tmanet_jax.training.step import TrainState, compile_train_step
+
+_COLUMNS = ("module", "output", "parameters", "operations", "activations")
+_MIB = 2**20
+
+
+class LoweredStep(NamedTuple):
+    """A training step that a compiler can take, made of shapes alone.
+
+    Attributes:
+        lowered: the step.
+        state: what it changes, `jax.ShapeDtypeStruct`s.
+        batch: of the configuration's size, likewise.
+    """
+
+    lowered: jax.stages.Lowered
+    state: TrainState
+    batch: Batch
+
+
+def lower_step(settings: Settings, mesh: jax.sharding.Mesh) -> LoweredStep:
+    """The training step of a run.
+
+    Raises:
+        UserError: the devices do not divide the batch.
+    """
+    check_batch_size(settings.batch_size, mesh, settings.accumulate)
+    recipe, initial = initial_state(settings, blank_model(settings.model), None)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
+    batch_size, size = settings.batch_size, settings.data.augmentation.crop_size
+    num_frames = settings.model.head.num_memory + 1
+    batch = Batch(
+        frames=_array((batch_size, num_frames, *size, 3), jnp.uint8),
+        labels=_array((batch_size, *size), jnp.uint8),
+        sizes=_array((batch_size, 2), jnp.int32),
+        indices=_array((batch_size,), jnp.int32),
+    )
+    return LoweredStep(compile_train_step(recipe, mesh).lower(state, batch), state, batch)
+
+
+def _array(shape: Sequence[int], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def print_summary(settings: Settings) -> None:
+    """Prints the modules at once, and the memory when a training step is compiled.
+
+    Raises:
+        UserError: the devices do not divide the batch.
+    """
+    height, width = settings.data.augmentation.crop_size
+    rows = [_COLUMNS]
+    for path, shape, parameters, work in summary_of(settings.model, (height, width)):
+        numbers = (f"{number:,}" for number in (parameters, *work))
+        rows.append((path or "whole network", "x".join(map(str, shape)), *numbers))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:{'<' if i < 2 else '>'}{widths[i]}}" for i, cell in enumerate(row)]
+        print("  ".join(cells).rstrip())
+    frames = counted(settings.model.head.num_memory + 1, "frame")
+    print(
+        f"\nOne clip of {frames} {height}x{width} goes forward, the auxiliary head included. "
+        "Operations: two for each multiply-add of convolutions and products; activations: the "
+        "numbers that these give. A module's numbers include those of the modules in it."
+    )
+    print("compiling a training step for its memory ...", file=sys.stderr)
+    print(_memory_of_training(settings))
+
+
+def _memory_of_training(settings: Settings) -> str:
+    mesh = make_mesh(config=settings.mesh)
+    compiled = lower_step(settings, mesh).lowered.compile()
+    memory = cast(Any, compiled.memory_analysis())
+    parts = {
+        "weights, optimiser and batch": memory.argument_size_in_bytes,
+        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "activations and temporaries": memory.temp_size_in_bytes,
+    }
+    told = "; ".join(f"{name} {size / _MIB:,.1f}" for name, size in parts.items())
+    device = jax.devices()[0].platform
+    return (
+        f"Training with batches of {counted(settings.batch_size, 'clip')} takes "
+        f"{sum(parts.values()) / _MIB:,.1f} MiB on each of {counted(mesh.size, f'{device} device')}"
+        f", as the compiler says: {told}."
+    )
