@@ -278,13 +278,13 @@ def _query(
     still, labels = source.stills.get(name), source.labels.get(name)
     if still is None:
         reason = f"Clip {name} has no still: expected {name}.png below the source."
-        return Unusable(name, "", reason)
+        return Unusable(name, reason)
     if labels is None:
         reason = f"Clip {name} has no labels: expected {name}_L.png below the source."
-        return Unusable(name, "", reason)
+        return Unusable(name, reason)
     if video in frames and (fault := frames[video].faults.get(number)) is not None:
         reason = f"The still {still} does not belong to {video.file}: {fault}."
-        return Unusable(name, "", reason)
+        return Unusable(name, reason)
     return Query(name, number, still, CamvidLabels(labels, label_format))
 
 

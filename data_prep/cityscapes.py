@@ -228,20 +228,18 @@ class _CityFolder(NamedTuple):
         if frame is None:
             return Unusable(
                 name,
-                group,
                 f"Clip {name} has labels but no frame: expected {self.queries_at}/{name}{_SUFFIX}.",
             )
         if self.labels is not None and labels is None:
             return Unusable(
                 name,
-                group,
                 f"Clip {name} has no labels: expected {name}_gtFine_labelTrainIds.png or "
                 f"{name}_gtFine_labelIds.png in {self.labels_at}.",
             )
         try:
             return Query(name, parse_frame_name(name).number, frame, labels, group)
         except UserError as error:
-            return Unusable(name, group, str(error))
+            return Unusable(name, str(error))
 
 
 def _snippet_of(name: str) -> str:

@@ -182,7 +182,6 @@ def _checked(
         return query
     return Unusable(
         query.id,
-        query.group,
         f"Clip {query.id} has no {', '.join(missing)}. Get the files, or let other frames "
         "stand in for them: --missing=stand-in.",
     )

@@ -110,12 +110,10 @@ class Unusable:
 
     Attributes:
         id: the clip's.
-        group: the clip's.
         reason: what is wrong and what to do, for the user.
     """
 
     id: str
-    group: str
     reason: str
 
 

@@ -163,14 +163,14 @@ def _query(number: int, video: NumberedVideo) -> Query | Unusable:
     clip_id = f"{video.name.rpartition('/')[2]}_{stem}"
     if not labels.file.name.lower().endswith(".png"):
         reason = f"The labels {labels.file} are no PNG: other formats change values on the way."
-        return Unusable(clip_id, "", reason)
+        return Unusable(clip_id, reason)
     if frame is None:
         reason = (
             f"The labels {labels.file} have no frame: expected frames/{video.name}/{stem}.png or "
             f".jpg. Numbers in {video}."
         )
         is_before_the_first = number + 1 == min(video.frames, default=None)
-        return Unusable(clip_id, "", f"{reason} {SHIFT_ADVICE}" if is_before_the_first else reason)
+        return Unusable(clip_id, f"{reason} {SHIFT_ADVICE}" if is_before_the_first else reason)
     return Query(clip_id, number, frame, labels)
 
 

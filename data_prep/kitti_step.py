@@ -129,7 +129,7 @@ def _query(
 ) -> Query | Unusable:
     clip_id = f"{video}_{Path(labels.name).stem}"
     if frame is None:
-        return Unusable(clip_id, "", f"{labels} has no frame: expected {frames_in}/{labels.name}.")
+        return Unusable(clip_id, f"{labels} has no frame: expected {frames_in}/{labels.name}.")
     return Query(clip_id, number, frame, PanopticMap(labels))
 
 

@@ -187,7 +187,7 @@ class Vspw(DataSet):
         queries = [
             self._query(name, index, frames.get(number), masks.get(number), labelled)
             for index, number in enumerate(numbers)
-        ] or [Unusable(name, "", f"The video {name} is listed, and data/{name}/origin is empty.")]
+        ] or [Unusable(name, f"The video {name} is listed, and data/{name}/origin is empty.")]
         in_order = {i: self._frame(frames[n]) for i, n in enumerate(numbers) if n in frames}
         return LabelledVideo(name, in_order, queries)
 
@@ -205,10 +205,10 @@ class Vspw(DataSet):
         clip_id, folder = f"{video}_{stem}", f"data/{video}"
         if frame is None:
             reason = f"{mask} has no frame: expected {folder}/origin/{stem}.jpg."
-            return Unusable(clip_id, "", reason)
+            return Unusable(clip_id, reason)
         if labelled and mask is None:
             reason = f"{frame} has no labels: expected {folder}/mask/{stem}.png."
-            return Unusable(clip_id, "", reason)
+            return Unusable(clip_id, reason)
         labels = None
         if mask is not None:
             resized = self._resized(mask, Image.Resampling.NEAREST)

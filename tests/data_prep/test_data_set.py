@@ -49,7 +49,7 @@ def _by_number(files):
 
 def _query(clip_id, number, frame, mask):
     if frame is None:
-        return Unusable(clip_id, "", f"{mask} has no frame: expected shot{number}.jpg.")
+        return Unusable(clip_id, f"{mask} has no frame: expected shot{number}.jpg.")
     return Query(clip_id, number, frame, ClassLabels(mask, CLASSES))
 
 

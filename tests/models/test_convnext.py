@@ -80,6 +80,16 @@ def test_strides_become_dilation_at_the_same_taps(tmp_path: Path) -> None:
         np.testing.assert_allclose(ours[:, ::every, ::every], theirs, atol=1e-4)
 
 
+def test_a_whole_networks_other_stride_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "strided.safetensors"
+    strided = dataclasses.replace(SMALL, backbone=SMALL_CONVNEXT)
+    files.write(path, WeightFile(random_tensors(strided, 0), strided))
+    backbone = dataclasses.replace(SMALL_CONVNEXT, output_stride=8)
+    model = blank_model(dataclasses.replace(SMALL, backbone=backbone))
+    report = load.load_checkpoint(files.read(path), model)
+    assert "it was trained at stride 32, this run's is 8" in str(report)
+
+
 def as_timm_names_them(tensors: Tensors) -> Tensors:
     """Tensors of one block a stage, but two of the third, by timm's names."""
     renamed: Tensors = {}

@@ -71,6 +71,10 @@ def test_what_other_settings_scored_is_kept_under_a_name_of_its_own(tmp_path: Pa
         (tmp_path / "metrics.json").write_text(old)
         write_report(first, tmp_path)
         assert old in kept(tmp_path).values()
+    (tmp_path / "metrics.json").unlink()
+    (tmp_path / "metrics.json").mkdir()
+    assert "before:   " in write_report(first, tmp_path)
+    assert (tmp_path / "metrics.json").is_file()
 
 
 def test_a_class_that_is_absent_keeps_its_row_and_a_group_takes_the_place_of_none(

@@ -45,7 +45,7 @@ def source(page: "Chrome", selector: str) -> str:
 
 
 def test_the_page_loads_alone_and_without_errors(page: "Chrome") -> None:
-    assert page.find_element("css selector", "h1").text == "Evaluation of a TMANet"
+    assert page.find_element("css selector", "h1").text == "Evaluation of a network"
     requested = requests(page)
     assert requested
     assert all(url.startswith(("file:", "data:")) for url in requested), requested

@@ -36,13 +36,7 @@ STREAM = BatchStream(
     batch_size=8,
     num_clips=5,
     memory_range=2,
-    augmentation=Augmentation(
-        crop_size=(48, 80),
-        ratio_range=(0.5, 2.0),
-        cat_max_ratio=0.75,
-        flip_probability=0.5,
-        photometric="frame",
-    ),
+    augmentation=Augmentation(crop_size=(48, 80)),
     records="some",
 )
 
@@ -146,6 +140,7 @@ def restored_kept(directory: Path, run: settings.Settings) -> int:
 def test_a_checkpoint_of_an_earlier_version_goes_on(kept: Path) -> None:
     assert set_damaged_aside(kept).damaged == ()
     assert restored_kept(kept, kept_run()) == 2
+    assert vars(files.read(kept / "2").config)["attention"] == "chunked"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import folder_in_place
-from tmanet_jax.errors import UserError
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.export import network as runner
 from tmanet_jax.export.onnx_file import onnx_of, stored_shape
 from tmanet_jax.export.program import Kind, Program, any_size, program_of
@@ -41,7 +41,7 @@ _NEEDS = {
 """The engine, and what writes for it."""
 
 _README = """\
-# {classes}: a TMANet for {engine}
+# {network} of {classes}, for {engine}
 
 `network.py` runs it; it needs numpy and {engine} ({version} wrote and ran it), nothing else.
 
@@ -127,7 +127,8 @@ def export_network(
             agreement = compared(written, folder)
             about |= {"precision": "int8"}
         _write_json(folder / "export.json", about | {"verified": dataclasses.asdict(agreement)})
-        (folder / "README.md").write_text(_readme(written, about, agreement))
+        readme = _readme(model.config.head.network, written, about, agreement)
+        (folder / "README.md").write_text(readme)
     return agreement
 
 
@@ -212,7 +213,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
 
 
-def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> str:
+def _readme(network: str, program: Program, about: dict[str, Any], agreement: Agreement) -> str:
     b = about["frames"][0]
     engine = _NEEDS[about["format"]][0]
     is_open = not isinstance(about["frames"][-2], int)
@@ -228,7 +229,8 @@ def _readme(program: Program, about: dict[str, Any], agreement: Agreement) -> st
             bfloat16=_BFLOAT16 if about["format"] == "openvino" else "",
         )
     return _README.format(
-        classes=f"{len(about['classes'])} classes",
+        network=network,
+        classes=counted(len(about["classes"]), "class"),
         engine=engine,
         version=about["versions"][engine],
         example=example,

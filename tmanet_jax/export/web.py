@@ -14,7 +14,7 @@ from tmanet_jax.protocol import Protocol
 _PAGE = Path(__file__).parent / "page"
 
 _README = """\
-# A TMANet in the browser
+# {network} in the browser
 
 ```bash
 python serve.py
@@ -71,6 +71,12 @@ def export_page(
             model, classes, protocol, folder / "network", format="onnx", size=size
         )
         height, width = size
-        told = _README.format(height=height, width=width, package=PACKAGE, agreement=agreement)
+        told = _README.format(
+            network=model.config.head.network,
+            height=height,
+            width=width,
+            package=PACKAGE,
+            agreement=agreement,
+        )
         (folder / "README.md").write_text(told)
     return agreement

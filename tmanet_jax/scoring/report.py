@@ -77,17 +77,19 @@ def _keep_others(workdir: Path, identity: dict[str, Any]) -> Path | None:
     metrics = workdir / METRICS_FILE
     if not metrics.exists():
         return None
-    content = metrics.read_bytes()
     try:
-        found = json.loads(content)
+        found = json.loads(metrics.read_bytes())
         other = {name: found[name] for name in _IDENTITY if name in found}
-    except (ValueError, TypeError, RecursionError):
-        other = {"damaged": hashlib.sha256(content).hexdigest()}
+        whole = json.dumps(other, sort_keys=True)
+    except (OSError, ValueError, TypeError, RecursionError):  # of another version, or unreadable
+        other, whole = {}, str(metrics.stat().st_mtime_ns)
     if other == identity:
         return None
-    words = [re.sub(r"\W", "_", str(other.get(name, "")))[:64] for name in ("split", "step")]
-    digest = hashlib.sha256(json.dumps(other, sort_keys=True).encode()).hexdigest()[:8]
-    name = "-".join([*filter(None, words), digest])
+    words = [
+        re.sub(r"\W", "_", str(other.get(name, "")), flags=re.ASCII)[:64]
+        for name in ("split", "step")
+    ]
+    name = "-".join([*filter(None, words), hashlib.sha256(whole.encode()).hexdigest()[:8]])
     kept = metrics.with_stem(f"{metrics.stem}-{name}")
     metrics.replace(kept)
     page = workdir / PAGE_FILE

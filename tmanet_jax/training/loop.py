@@ -18,7 +18,6 @@ from tmanet_jax.errors import Stopped
 from tmanet_jax.inference.engine import Computation
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (
-    BatchPart,
     batch_part,
     check_batch_size,
     local_mesh,
@@ -112,7 +111,6 @@ class _Run:
     settings: Settings
     workdir: Path
     mesh: Mesh
-    part: BatchPart
     recipe: Recipe
     segmenter: SegmenterProgram
     splits: Splits
@@ -130,12 +128,9 @@ def _begin(
     on_metrics: OnMetrics | None,
 ) -> tuple[_Run, TrainState]:
     """What a run needs, open until the stack closes, and its state at step 0; bad input ends it."""
-    clock = RunClock()
-    new = Path(tempfile.gettempdir(), f"tmanet-{uuid.uuid4().hex}")  # not made by bad input
-    workdir = new if workdir is None else Path(workdir)
-    check_path(workdir)
+    clock, workdir = RunClock(), _path_of(workdir)
     mesh = make_mesh(config=settings.mesh)
-    part = batch_part(mesh)
+    batch_part(mesh)  # raises where processes cannot share a batch
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
     splits = open_splits(settings)
     config = fields_of(to_config(settings))
@@ -145,13 +140,7 @@ def _begin(
     check_processes_agree(splits.train, workdir)
     description = RunDescription.of(config, splits.train, settings.evaluation.protocol)
     stack.enter_context(alone_in(workdir, "--workdir"))
-    checkpoints = Checkpoints(
-        workdir / CHECKPOINTS_DIR,
-        keep=settings.checkpoint.keep,
-        model=settings.model,
-        stream=batch_stream(settings, splits.train),
-        about=description.to_json(),
-    )
+    checkpoints = _open_checkpoints(settings, workdir, splits, description)
     stack.enter_context(contextlib.closing(checkpoints))
     log = RunLog(workdir, checkpoints.latest_step() or 0, settings.log.to, on_metrics)
     stack.enter_context(log)
@@ -161,22 +150,46 @@ def _begin(
         log.message(str(message))
     weights = class_weights(splits.train, settings.loss.class_weight_power)
     recipe, state = initial_state(settings, model, weights)
-    num_memory, local = settings.model.head.num_memory, local_mesh(settings.mesh)
+    segmenter = _segmenter(settings, recipe)
     run = _Run(
-        settings=settings,
-        workdir=workdir,
-        mesh=mesh,
-        part=part,
-        recipe=recipe,
-        segmenter=compile_segmenter(recipe.graphdef, num_memory, settings.evaluation, local),
-        splits=splits,
-        checkpoints=checkpoints,
-        log=log,
-        clock=clock,
-        signals=signals,
-        description=description,
+        settings,
+        workdir,
+        mesh,
+        recipe,
+        segmenter,
+        splits,
+        checkpoints,
+        log,
+        clock,
+        signals,
+        description,
     )
     return run, state
+
+
+def _path_of(workdir: str | os.PathLike[str] | None) -> Path:
+    """The workdir, or a new one among temporary files, which bad input does not make."""
+    new = Path(tempfile.gettempdir(), f"tmanet-{uuid.uuid4().hex}")
+    path = new if workdir is None else Path(workdir)
+    check_path(path)
+    return path
+
+
+def _open_checkpoints(
+    settings: Settings, workdir: Path, splits: Splits, description: RunDescription
+) -> Checkpoints:
+    return Checkpoints(
+        workdir / CHECKPOINTS_DIR,
+        keep=settings.checkpoint.keep,
+        model=settings.model,
+        stream=batch_stream(settings, splits.train),
+        about=description.to_json(),
+    )
+
+
+def _segmenter(settings: Settings, recipe: Recipe) -> SegmenterProgram:
+    num_memory, mesh = settings.model.head.num_memory, local_mesh(settings.mesh)
+    return compile_segmenter(recipe.graphdef, num_memory, settings.evaluation, mesh)
 
 
 def _newest_state(run: _Run, initial: TrainState) -> TrainState:
@@ -240,7 +253,7 @@ class _Stepper:
     """Takes batches through the step, which it compiles with the first of them."""
 
     def __init__(self, run: _Run, first: int):
-        settings = run.settings
+        settings, part = run.settings, batch_part(run.mesh)
         self._run = run
         self._profiler = StepProfiler(run.workdir, settings.profile, settings.num_steps)
         self._compiled: jax.stages.Compiled | None = None
@@ -252,8 +265,8 @@ class _Stepper:
             batch_size=settings.batch_size,
             seed=settings.seed,
             start_step=first,
-            part_index=run.part.index,
-            part_count=run.part.count,
+            part_index=part.index,
+            part_count=part.count,
             num_workers=settings.data.num_workers,
         )
 

@@ -66,7 +66,7 @@ class InitConfig(Checked):
     pretrained: str = field("", "weights of the backbone alone, .safetensors or .pth")
     checkpoint: str = field(
         "",
-        "weights of a whole TMANet, to fine-tune or to evaluate; training makes new classifiers "
+        "weights of a whole network, to fine-tune or to evaluate; training makes new classifiers "
         "for other classes",
     )
     published: str = field("", "backbone that the published score begins from, if there is one")
@@ -184,7 +184,7 @@ def load_checkpoint(
     """
     if not file.is_whole_model:
         raise UserError(
-            f"{file.path} holds a backbone, not a whole TMANet: set config.init.pretrained to it, "
+            f"{file.path} holds a backbone, not a whole network: set config.init.pretrained to it, "
             "not config.init.checkpoint."
         )
     notes = list(file.notes)
@@ -227,7 +227,7 @@ def model_config_of(file: WeightFile, *, align_corners: bool | None = None) -> M
         align_corners: how logits are up-sampled, whatever the file says.
 
     Raises:
-        UserError: the file holds no whole TMANet that this project can build, or leaves
+        UserError: the file holds no whole network that this project can build, or leaves
             `align_corners` open.
     """
     return _whole(file.path, network_of(file, align_corners=align_corners))
@@ -264,7 +264,7 @@ def load_model(
         attention: which way reads the memory.
 
     Raises:
-        UserError: the file cannot be read, holds no whole TMANet that this project can build, or
+        UserError: the file cannot be read, holds no whole network that this project can build, or
             weights that are not finite.
     """
     file = files.read(path)
@@ -309,7 +309,7 @@ def save(
 def _whole(path: str | os.PathLike[str], network: FoundNetwork) -> ModelConfig:
     """The configuration of a whole network; what was assumed of it is logged."""
     if not isinstance(network.config, ModelConfig):
-        raise UserError(f"{path} holds a backbone, not a whole TMANet.")
+        raise UserError(f"{path} holds a backbone, not a whole network.")
     for note in network.notes:
         logging.getLogger(__name__).warning("%s: %s", path, note)
     return network.config
@@ -317,7 +317,7 @@ def _whole(path: str | os.PathLike[str], network: FoundNetwork) -> ModelConfig:
 
 def _differences(
     path: str | os.PathLike[str], network: FoundNetwork, config: ModelConfig
-) -> tuple[str, ...]:
+) -> list[str]:
     """What a model computes otherwise than the file's network, by fields that no tensor shows.
 
     Raises:
@@ -326,8 +326,14 @@ def _differences(
     """
     theirs = network.config
     assert isinstance(theirs, ModelConfig)
+    notes = []
     if not network.assumed:
         _check_same_backbone(path, theirs.backbone, config.backbone)
+        if theirs.backbone.stride != config.backbone.stride:
+            notes.append(
+                f"it was trained at stride {theirs.backbone.stride}, this run's is "
+                f"{config.backbone.stride}"
+            )
     scales, wanted = (getattr(head, SCALE_SCORES, None) for head in (theirs.head, config.head))
     if SCALE_SCORES not in network.assumed and scales != wanted:
         raise UserError(
@@ -335,11 +341,11 @@ def _differences(
             f"--config.model.scale_scores={scales}."
         )
     if ALIGN_CORNERS not in network.assumed and theirs.align_corners != config.align_corners:
-        return (
+        notes.append(
             f"it was trained with align_corners={theirs.align_corners}, this run has "
-            f"{config.align_corners} (config.model.align_corners)",
+            f"{config.align_corners} (config.model.align_corners)"
         )
-    return ()
+    return notes
 
 
 def _load(

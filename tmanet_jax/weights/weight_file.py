@@ -169,23 +169,27 @@ def _parsed(description: Mapping[Any, Any], key: str, where: str) -> Any:
     text = description.get(key)
     if text is None:
         return _ABSENT
-    return _as_described_today(strict_json.parse(str(text), _place(key, where)))
+    return _without_ignored(strict_json.parse(str(text), _place(key, where)))
 
 
 def _place(key: str, where: str) -> str:
     return f"{where}, {key} of its header"
 
 
-def _as_described_today(description: Any) -> Any:
-    """Older files say in the head how the memory is read, and of classes that 255 is ignored."""
+def _without_ignored(description: Any) -> Any:
+    """Older files say of classes that 255 is ignored."""
     match description:
-        case {"model": {"head": {"attention": attention, **head}, **model}} if (
-            "attention" not in model
-        ):
-            return {**description, "model": {**model, "head": head, "attention": attention}}
-        case {"names": _, "ignore": 255, **classes}:
-            return {"names": description["names"], **classes}
+        case {"names": names, "ignore": 255, **classes}:
+            return {"names": names, **classes}
     return description
+
+
+def _with_attention_of_its_own(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Older files and checkpoints say in the head how the memory is read."""
+    match values:
+        case {"head": {"attention": attention, **head}, **model} if "attention" not in model:
+            return {**model, "head": head, "attention": attention}
+    return values
 
 
 def decode_model(values: object, where: str) -> ModelConfig:
@@ -199,7 +203,7 @@ def decode_model(values: object, where: str) -> ModelConfig:
         UserError: a field is unknown or has a value that it cannot have.
     """
     if isinstance(values, Mapping):
-        values = with_aux_of_its_own(values)
+        values = with_aux_of_its_own(_with_attention_of_its_own(values))
         parts = {
             "backbone": decode_backbone(values.get("backbone", {}), f"{where}, backbone"),
             "head": _decode_kind(HEADS, OLD_HEAD, values.get("head", {}), f"{where}, head"),
