@@ -25,7 +25,7 @@ HOP_SECONDS = 1e-6
 
 FORMULA = f"""\
 step = max(compute, memory) + collectives; nothing is assumed to overlap with a collective.
-  compute: FLOPs by formula / ({EFFICIENCY} x peak of bfloat16)
+  compute: FLOPs of the network / ({EFFICIENCY} x peak of bfloat16)
   memory: bytes that the optimised program moves from and to HBM / HBM bandwidth
   collectives: share x bytes / (2 x bandwidth of a link, one ring run both ways)
                + runs x hops x {HOP_SECONDS * 1e6:g} us, over groups of n chips on axes of a, b, ...

@@ -74,7 +74,7 @@ class Step(NamedTuple):
         arguments: bytes of what goes into one chip, by name.
         mesh: size of each axis, by name.
         frames: over all chips: clips, frames of each, height, width.
-        flops: operations on all chips, by formula.
+        flops: operations on all chips.
     """
 
     lowered: jax.stages.Lowered

@@ -219,7 +219,7 @@ class Work(NamedTuple):
     """What one call of each side does.
 
     Attributes:
-        flops: floating point operations by formula.
+        flops: floating point operations that it needs (`flops.py`).
         num_clips: clips, or frames.
         peak_flops: operations a second that the device can do, or None.
     """

