@@ -6,6 +6,7 @@ anew.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,10 @@ from tmanet_jax.run_file import METRICS_FILE
 TABLE = """Does the memory help? The demo trained with T = 0, 1, 2, 4 and several seeds, a table.
 
     python -m benchmarks memory
+    python -m benchmarks memory --study --seeds=5
 
-Each run is `run.py --config=configs/demo.py` with another T and seed, in runs/memory_table/."""
+Each run is `run.py --config=configs/demo.py` with other fields and another seed, in
+runs/memory_table/. --study: also with what may decide whether the memory is read."""
 
 BASELINE = """What the memory is worth: the same network without memory and with it, side by side.
 
@@ -34,7 +37,18 @@ BASELINE = """What the memory is worth: the same network without memory and with
 The first trains both in OUT/per_frame and OUT/memory with `run.py`; other options are handed to it.
 The second compares two runs that are there. The table is also written to OUT/comparison.md."""
 
-MEMORIES = (0, 1, 2, 4)
+MEMORIES = {f"T = {count}": (f"model.num_memory={count}",) for count in (0, 1, 2, 4)}
+GRADIENTS = "model.memory_gradient=True"
+STUDIED = {
+    **{f"{name}, gradients": (*MEMORIES[name], GRADIENTS) for name in ("T = 1", "T = 2", "T = 4")},
+    "T = 2, encoders not tied": ("model.tied_init=False",),
+    "T = 2, scaled scores": ("model.scale_scores=True",),
+    "T = 2, keys of 8": ("model.key_channels=8",),
+    "T = 2, keys of 128": ("model.key_channels=128",),
+    "T = 2, frames two apart": ("data.frame_stride=2", "data.memory_range=2"),
+    "T = 2, 5,000 steps": ("num_steps=5000",),
+}
+"""Fields of the demo, whose T is 2, by what they vary."""
 RUNS = Path("runs/memory_table")
 
 
@@ -44,6 +58,7 @@ def add_command(commands: command.Subparsers) -> None:
     parser.add_argument(
         "--seeds", type=parse_count, default=3, help="runs for each T; default %(default)s"
     )
+    parser.add_argument("--study", action="store_true", help="vary more than T")
     parser = command.add(commands, "baseline", BASELINE, _run_baseline)
     command.add_options(parser, config="configs/demo.py")
     parser.add_argument("--out", type=Path, default=Path("runs/baseline"))
@@ -51,14 +66,15 @@ def add_command(commands: command.Subparsers) -> None:
 
 
 def _run_table(options: argparse.Namespace) -> None:
+    variants = MEMORIES | (STUDIED if options.study else {})
     seeds = range(options.seeds)
     for seed in seeds:
-        for num_memory in MEMORIES:
-            fields = [f"--config.model.num_memory={num_memory}", f"--config.seed={seed}"]
-            train(_workdir(num_memory, seed), "configs/demo.py", fields)
+        for name, fields in variants.items():
+            flags = [f"--config.{field}" for field in (*fields, f"seed={seed}")]
+            train(_workdir(name, seed), "configs/demo.py", flags)
     print(f"mIoU, mean (lowest to highest) of {options.seeds} seeds:\n")
-    columns = ("T", "all frames", "clean frames", "spoilt frames")
-    print(markdown(columns, [_of_seeds(num_memory, seeds) for num_memory in MEMORIES]))
+    columns = ("", "all frames", "clean frames", "spoilt frames")
+    print(markdown(columns, [_of_seeds(name, seeds) for name in variants]))
 
 
 def _run_baseline(options: argparse.Namespace) -> None:
@@ -93,17 +109,17 @@ def train(workdir: Path, config: str, flags: Sequence[str]) -> None:
         raise UserError(f"The run in {workdir} failed: see above. Started again, it goes on.")
 
 
-def _workdir(num_memory: int, seed: int) -> Path:
-    return RUNS / f"T{num_memory}-seed{seed}"
+def _workdir(variant: str, seed: int) -> Path:
+    return RUNS / f"{re.sub('[^0-9A-Za-z]+', '-', variant)}-seed{seed}"
 
 
-def _of_seeds(num_memory: int, seeds: Sequence[int]) -> list[str]:
-    runs = [read_metrics(_workdir(num_memory, seed)) for seed in seeds]
+def _of_seeds(variant: str, seeds: Sequence[int]) -> list[str]:
+    runs = [read_metrics(_workdir(variant, seed)) for seed in seeds]
     groups = [
         [run["mIoU"] for run in runs],
         *([run["groups"][name]["mIoU"] for run in runs] for name in ("clean", "degraded")),
     ]
-    return [str(num_memory), *map(mean_and_range, groups)]
+    return [variant, *map(mean_and_range, groups)]
 
 
 def mean_and_range(fractions: list[float]) -> str:

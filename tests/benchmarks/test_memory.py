@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.memory import Row, compare
+from benchmarks.memory import MEMORIES, STUDIED, Row, _workdir, compare
 from tests.made.small_reports import assessment_of, street
+from tmanet_jax.command_line import read_settings
 from tmanet_jax.errors import UserError
 from tmanet_jax.scoring.report import write_report
 
@@ -65,3 +67,12 @@ def test_other_clips_and_missing_runs_are_refused(
         compare(workdirs[0], tmp_path)
     assert main(["baseline", f"--workdirs={workdirs[0]},{tmp_path / 'nowhere'}"]) == 2
     assert "nowhere/metrics.json cannot be read" in capsys.readouterr().err
+
+
+def test_the_study_varies_fields_that_there_are_in_workdirs_of_their_own() -> None:
+    variants = MEMORIES | STUDIED
+    demo = read_settings("demo")
+    for fields in variants.values():
+        values = {name: literal_eval(value) for name, value in (f.split("=") for f in fields)}
+        assert values == {} or read_settings("demo", values) != demo
+    assert len({_workdir(name, 0) for name in variants}) == len(variants)
