@@ -9,6 +9,8 @@ from tmanet_jax.data.classes import ClassSet
 
 _OPACITY = 0.6
 _MIN_PANEL_WIDTH = 512
+_MAX_PANEL_WIDTH = 1024
+_WRONG_RGB = np.array([214, 40, 40], np.uint8)
 _CAPTION_HEIGHT = 28
 _LEGEND_COLUMNS = 10
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -50,26 +52,55 @@ def legend(present: Sequence[int], classes: ClassSet, width: int) -> np.ndarray:
     return strip
 
 
-def three_panels(
-    frame_HxWx3: np.ndarray, labels_HxW: np.ndarray, predicted_HxW: np.ndarray, classes: ClassSet
+def comparison(
+    frames_SxHxWx3: np.ndarray, labels_HxW: np.ndarray, predicted_HxW: np.ndarray, classes: ClassSet
 ) -> np.ndarray:
-    """Frame | labels | prediction with captions, and a legend of the classes that occur, RGB."""
-    panels = {
-        "frame": frame_HxWx3,
-        "labels": blend(frame_HxWx3, labels_HxW, classes),
-        "prediction": blend(frame_HxWx3, predicted_HxW, classes),
-    }
-    factor = -(-_MIN_PANEL_WIDTH // frame_HxWx3.shape[1])  # so that captions can be read
-    row = np.concatenate(
-        [
-            under_caption(panel.repeat(factor, axis=0).repeat(factor, axis=1), name)
-            for name, panel in panels.items()
-        ],
-        axis=1,
-    )
+    """Memory frames, frame, labels, prediction and errors in two rows, over a legend. RGB uint8.
+
+    Colours of classes lie over a grey frame, so that none is mixed with an object's; an error is
+    red, and a pixel without a label is left out.
+    """
+    memory_TxHxWx3, frame_HxWx3 = frames_SxHxWx3[:-1], frames_SxHxWx3[-1]
+    grey_HxWx3 = _pale(frame_HxWx3)
+    is_labelled_HxW = labels_HxW < classes.num_classes
+    is_wrong_HxW = is_labelled_HxW & (labels_HxW != predicted_HxW)
+    panels = [
+        *((f"memory {place}", memory) for place, memory in enumerate(memory_TxHxWx3, start=1)),
+        ("frame", frame_HxWx3),
+        ("labels", blend(grey_HxWx3, labels_HxW, classes)),
+        ("prediction", blend(grey_HxWx3, predicted_HxW, classes)),
+        (f"errors: {_percent(is_wrong_HxW.sum(), is_labelled_HxW.sum())}",
+         np.where(is_wrong_HxW[..., None], _WRONG_RGB, grey_HxWx3)),
+    ]  # fmt: skip
+    drawn = [under_caption(_of_shown_width(panel), caption) for caption, panel in panels]
+    columns = -(-len(drawn) // 2)
+    drawn += [np.full_like(drawn[0], 255)] * (2 * columns - len(drawn))
+    rows = [joined(drawn[:columns], axis=1), joined(drawn[columns:], axis=1)]
     occurring = np.union1d(labels_HxW, predicted_HxW)
     present = [c for c in occurring if c < classes.num_classes]
-    return np.concatenate([row, legend(present, classes, row.shape[1])], axis=0)
+    return joined([*rows, legend(present, classes, rows[0].shape[1])], axis=0)
+
+
+def _pale(frame_HxWx3: np.ndarray) -> np.ndarray:
+    """In grey, of half the contrast, between middle grey and white."""
+    grey_HxW = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2GRAY)
+    return np.repeat((128 + grey_HxW // 2)[..., None], 3, axis=2)
+
+
+def _of_shown_width(panel_HxWx3: np.ndarray) -> np.ndarray:
+    """Wide enough for its caption, and no wider than a screen shows."""
+    height, width, _ = panel_HxWx3.shape
+    factor = -(-_MIN_PANEL_WIDTH // width)
+    if factor > 1:
+        return panel_HxWx3.repeat(factor, axis=0).repeat(factor, axis=1)
+    if width <= _MAX_PANEL_WIDTH:
+        return panel_HxWx3
+    size = (_MAX_PANEL_WIDTH, max(1, round(height * _MAX_PANEL_WIDTH / width)))
+    return cv2.resize(panel_HxWx3, size, interpolation=cv2.INTER_AREA)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "no labels"
 
 
 def joined(pictures: Sequence[np.ndarray], axis: int, gap: int = 4) -> np.ndarray:
@@ -88,7 +119,7 @@ def confusion(shares_KxK: np.ndarray, names: Sequence[str]) -> np.ndarray:
         shares_KxK: of each label's pixels by prediction, from 0 to 1.
         names: of the K classes.
     """
-    widest = max(cv2.getTextSize(name, _FONT, 0.5, 1)[0][0] for name in names)
+    widest = max((cv2.getTextSize(name, _FONT, 0.5, 1)[0][0] for name in names), default=0)
     margin = max(_LEAST_MARGIN, widest + _CAPTION_HEIGHT * 2)
     size = margin + _CELL * len(names)
     picture = np.full((size, size, 3), 255, np.uint8)
@@ -107,7 +138,9 @@ def _draw_cell(picture: np.ndarray, margin: int, cell: tuple[int, int], share: f
     picture[top + 1 : top + _CELL, left + 1 : left + _CELL] = colour
     if share >= 0.005:
         ink = (255, 255, 255) if share > 0.5 else _INK
-        _write(picture, f"{100 * share:.0f}", (left + 10, top + _CELL // 2 + 5), 0.45, ink)
+        text = f"{100 * share:.0f}"
+        width = cv2.getTextSize(text, _FONT, 0.45, 1)[0][0]
+        _write(picture, text, (left + (_CELL - width) // 2, top + _CELL // 2 + 5), 0.45, ink)
 
 
 def _draw_names(picture: np.ndarray, place: int, margin: int, name: str) -> None:

@@ -33,7 +33,7 @@ from tmanet_jax.parallel.sharding import (
     put_locally,
     replicated,
 )
-from tmanet_jax.pictures import three_panels
+from tmanet_jax.pictures import comparison
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.metrics import confusion_matrix
 
@@ -52,9 +52,9 @@ class SegmentedClip(NamedTuple):
     confusion_CxC: np.ndarray
 
     def picture(self, classes: ClassSet) -> np.ndarray:
-        """Query frame, labels and prediction side by side, RGB uint8."""
-        frame_HxWx3 = self.clip.frames_SxHxWx3[-1]
-        return three_panels(frame_HxWx3, self.clip.labels_HxW, self.predicted_HxW, classes)
+        """Memory frames, query frame, labels, prediction and errors, RGB uint8."""
+        clip = self.clip
+        return comparison(clip.frames_SxHxWx3, clip.labels_HxW, self.predicted_HxW, classes)
 
 
 class SegmentsClips(Protocol):

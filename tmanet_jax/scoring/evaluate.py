@@ -81,9 +81,9 @@ class Evaluation:
         return found
 
     def worst(self, count: int) -> list[int]:
-        """Indices of the clips with the lowest mIoU, the lowest first."""
-        order = np.argsort(self.mean_iou_N, kind="stable")
-        return [int(index) for index in order[:count] if not np.isnan(self.mean_iou_N[index])]
+        """Indices of clips with the lowest mIoU, the lowest first; at most a third of all."""
+        order = np.argsort(self.mean_iou_N, kind="stable")[: min(count, -(-len(self.mean_iou_N) // 3))]
+        return [int(index) for index in order if not np.isnan(self.mean_iou_N[index])]
 
 
 class Tally:

@@ -122,12 +122,14 @@ MOST_TOLD = 40
 
 
 def most_confused(confusion_CxC: np.ndarray) -> np.ndarray:
-    """All classes, or the `MOST_TOLD` that most wrong pixels are labelled or predicted as.
+    """Classes that are labelled or predicted: all, or the `MOST_TOLD` of most wrong pixels.
 
     Their indices, in order.
     """
-    wrong_C = confusion_CxC.sum(0) + confusion_CxC.sum(1) - 2 * np.diag(confusion_CxC)
-    return np.sort(np.argsort(-wrong_C, kind="stable")[:MOST_TOLD])
+    told_C = confusion_CxC.sum(0) + confusion_CxC.sum(1)
+    wrong_C = told_C - 2 * np.diag(confusion_CxC)
+    most_C = np.argsort(-wrong_C, kind="stable")
+    return np.sort(most_C[told_C[most_C] > 0][:MOST_TOLD])
 
 
 def row_shares(confusion_CxC: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ def render_page(assessed: Assessment, how: str) -> str:
     classes = evaluation.classes
     others = [(name, part) for name, (part, _) in evaluation.other_scores.items()]
     frames = [_player_frame(one, classes) for one in assessed.player or evaluation.shown]
+    is_video = bool(assessed.player)
     return string.Template(_TEMPLATE.read_text()).substitute(
         title=html.escape(assessed.title),
         how=html.escape(how),
@@ -47,6 +48,9 @@ def render_page(assessed: Assessment, how: str) -> str:
         told=_told(classes),
         worst=_worst(assessed.worst, evaluation),
         last=max(len(frames) - 1, 0),
+        frames_are="Frames of a video" if is_video else "Clips",
+        play="Play" if is_video else "Slide show",
+        interval=200 if is_video else 2000,
         frames=json.dumps(frames).replace("<", "\\u003c"),  # no id can end the script
     )
 
@@ -102,8 +106,7 @@ def _told(classes: ClassSet) -> str:
 
 def _confusion(confusion_CxC: np.ndarray, classes: ClassSet) -> str:
     """A row and a column for each class that is labelled or predicted, and can be surveyed."""
-    told_K = most_confused(confusion_CxC)
-    occurring = told_K[(confusion_CxC.sum(0) + confusion_CxC.sum(1))[told_K] > 0]
+    occurring = most_confused(confusion_CxC)
     names = [html.escape(classes.names[index]) for index in occurring]
     shares_CxC = row_shares(confusion_CxC)
     head = "".join(f"<th><span>{name}</span></th>" for name in names)
@@ -120,9 +123,9 @@ def _confusion(confusion_CxC: np.ndarray, classes: ClassSet) -> str:
 
 
 def _cell(share: float, meaning: str) -> str:
-    ink = "#fff" if share > 0.5 else "inherit"
+    ink = ";color:#fff" if share > 0.5 else ""
     text = f"{100 * share:.0f}" if share >= 0.005 else ""
-    style = f"background:rgba(8,81,156,{0.04 + 0.96 * share:.3f});color:{ink}"
+    style = f"background:rgba(8,81,156,{0.04 + 0.96 * share:.3f}){ink}"
     return f'<td style="{style}" title="{meaning}: {100 * share:.2f}%">{text}</td>'
 
 
@@ -131,8 +134,8 @@ def _worst(worst: Sequence[SegmentedClip], evaluation: Evaluation) -> str:
         return ""
     iou_of_clip = dict(zip(evaluation.clip_ids, evaluation.mean_iou_N, strict=True))
     figures = [
-        '<figure><img alt="frame, labels and prediction" '
-        f'src="{_jpeg(_comparison(clip, evaluation))}">'
+        '<figure><div class="scroll" tabindex="0"><img alt="memory, frame, labels, prediction, errors" '
+        f'src="{_jpeg(_comparison(clip, evaluation))}"></div>'
         f"<figcaption>{html.escape(clip.clip.id)}: mIoU {_percent(iou_of_clip[clip.clip.id])}"
         "</figcaption></figure>"
         for clip in worst
