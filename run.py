@@ -7,6 +7,7 @@
     python run.py predict --config=configs/demo.py --input=VIDEO|CAMERA --serve=PORT
     python run.py export --config=configs/demo.py --format=onnx --size=HxW --output=DIR
     python run.py publish --workdir=DIR --output=DIR
+    python run.py report --workdir=DIR [--workdir=OTHER ...]
     python run.py config --config=configs/demo.py [--summary]
     python run.py [MODE] --help
 
@@ -54,6 +55,7 @@ from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.publish.folder import publish_run
 from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_run
+from tmanet_jax.scoring.runs import report_runs
 from tmanet_jax.settings import described
 from tmanet_jax.training.loop import train
 from tmanet_jax.training.summary import print_summary
@@ -262,6 +264,11 @@ MODES: Mapping[str, Mode] = {
         {"output": _EXPORT["output"]},
         needs_records=False,
     ),
+    "report": Mode(
+        lambda command: print(report_runs(command.workdirs)),
+        "writes a page of runs' curves and scores, side by side",
+        needs_records=False,
+    ),
     "config": Mode(
         _show_config,
         "prints all fields of a configuration: meaning, unit, range, default, source",
@@ -294,7 +301,7 @@ def main(argv: list[str]) -> int:
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
             distributed.in_turn(lambda: _ensure_demo_records(command.settings.data))
-        if command.mode not in ("train", "config"):  # training asks its checkpoint
+        if command.mode not in ("train", "config", "report"):  # training asks its checkpoint
             tell_contradictions(command.workdir, command.config)
         MODES[command.mode].start(command)
     return 0

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.findings import markdown
-from benchmarks.memory import mean_and_range, read_metrics, train
+from benchmarks.memory import mean_and_range, train
 from data_prep import folder
 from data_prep.street.render import SnippetFrames
 from data_prep.street.scene import ANNOTATED_FRAME
@@ -32,6 +32,7 @@ from tmanet_jax.data.classes import (
 )
 from tmanet_jax.data.records import has_records
 from tmanet_jax.errors import UserError
+from tmanet_jax.scoring.runs import read_metrics
 
 DEMO, DATA, RUNS = Path("runs/demo"), Path("data/night"), Path("runs/finetune")
 SIZE, SEED, MEMORY_RANGE = (128, 256), 1, 4

@@ -5,21 +5,20 @@ anew.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import command
-from benchmarks.findings import markdown, write_text
+from benchmarks.findings import markdown
 from tmanet_jax.command_line import parse_count
 from tmanet_jax.errors import UserError
 from tmanet_jax.run_file import METRICS_FILE
+from tmanet_jax.scoring.runs import read_metrics, report_runs
 
 TABLE = """Does the memory help? The demo trained with T = 0, 1, 2, 4 and several seeds, a table.
 
@@ -32,10 +31,9 @@ runs/memory_table/. --study: also with what may decide whether the memory is rea
 BASELINE = """What the memory is worth: the same network without memory and with it, side by side.
 
     python -m benchmarks baseline --config=configs/demo.py
-    python -m benchmarks baseline --workdirs=runs/a,runs/b
 
-The first trains both in OUT/per_frame and OUT/memory with `run.py`; other options are handed to it.
-The second compares two runs that are there. The table is also written to OUT/comparison.md."""
+Trains both in OUT/per_frame and OUT/memory with `run.py`, to which other options are handed, and
+then is `run.py report --workdir=OUT/per_frame --workdir=OUT/memory`."""
 
 MEMORIES = {f"T = {count}": (f"model.num_memory={count}",) for count in (0, 1, 2, 4)}
 GRADIENTS = "model.memory_gradient=True"
@@ -62,7 +60,6 @@ def add_command(commands: command.Subparsers) -> None:
     parser = command.add(commands, "baseline", BASELINE, _run_baseline)
     command.add_options(parser, config="configs/demo.py")
     parser.add_argument("--out", type=Path, default=Path("runs/baseline"))
-    parser.add_argument("--workdirs", help="two runs to compare, FIRST,SECOND; trains none")
 
 
 def _run_table(options: argparse.Namespace) -> None:
@@ -78,22 +75,10 @@ def _run_table(options: argparse.Namespace) -> None:
 
 
 def _run_baseline(options: argparse.Namespace) -> None:
-    if options.workdirs:
-        workdirs = [Path(name) for name in options.workdirs.split(",")]
-        if len(workdirs) != 2 or options.others:
-            raise UserError(f"--workdirs must name two runs alone, not {options.workdirs!r}.")
-        first, second = workdirs
-    else:
-        first, second = options.out / "per_frame", options.out / "memory"
-        train(first, options.config, [*options.others, "--config.model.num_memory=0"])
-        train(second, options.config, options.others)
-    rows = [
-        (row.part, row.name, *map(_percent, (row.first, row.second)), _percent(row.difference, "+"))
-        for row in compare(first, second)
-    ]
-    table = markdown(("", "", first.name, second.name, "difference"), rows)
-    write_text(options.out / "comparison.md", table + "\n")
-    print(f"{table}\n\ntable:    {options.out}/comparison.md")
+    workdirs = [options.out / "per_frame", options.out / "memory"]
+    train(workdirs[0], options.config, [*options.others, "--config.model.num_memory=0"])
+    train(workdirs[1], options.config, options.others)
+    print(report_runs(workdirs))
 
 
 def train(workdir: Path, config: str, flags: Sequence[str]) -> None:
@@ -126,86 +111,3 @@ def mean_and_range(fractions: list[float]) -> str:
     """In percent, as in "61.2 (60.8 to 61.7)"."""
     percent = 100 * np.array(fractions)
     return f"{percent.mean():.1f} ({percent.min():.1f} to {percent.max():.1f})"
-
-
-class Row(NamedTuple):
-    """A score of two runs, as fractions; None where no pixel defines it.
-
-    Attributes:
-        part: "mean", "group", "class" or "over time".
-        name: e.g. "mIoU", "degraded", "road", "VC8".
-        first: of the first run.
-        second: of the second run.
-    """
-
-    part: str
-    name: str
-    first: float | None
-    second: float | None
-
-    @property
-    def difference(self) -> float | None:
-        """How much higher the second run's is."""
-        if self.first is None or self.second is None:
-            return None
-        return self.second - self.first
-
-
-def compare(first: Path, second: Path) -> list[Row]:
-    """The scores of two workdirs: means, mIoU of groups, IoU of classes, consistency over time.
-
-    Raises:
-        UserError: a workdir has no scores, or the two are of different splits or clips.
-    """
-    one, two = read_metrics(first), read_metrics(second)
-    for field, meaning in (("split", "split"), ("clips", "number of clips")):
-        if one[field] != two[field]:
-            raise UserError(
-                f"The {meaning} is {one[field]} in {first} and {two[field]} in {second}: scores "
-                "can be compared only on the same clips. Evaluate both with the same records."
-            )
-    if one["mIoU_of_clip"].keys() != two["mIoU_of_clip"].keys():
-        raise UserError(
-            f"{first} and {second} are of different clips: scores can be compared only on the same "
-            "clips. Evaluate both with the same records."
-        )
-    return [
-        Row(part, name, score, of_two[name])
-        for (part, of_one), of_two in zip(_parts(one).items(), _parts(two).values(), strict=True)
-        for name, score in of_one.items()
-        if name in of_two and (score, of_two[name]) != (None, None)
-    ]
-
-
-def _parts(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    groups = {name: metrics[name] for name in ("categories", "without_void") if name in metrics}
-    groups |= metrics["groups"]
-    return {
-        "mean": {name: metrics[name] for name in ("mIoU", "mAcc", "aAcc", "mDice")},
-        "group": {name: scores["mIoU"] for name, scores in groups.items()},
-        "class": {name: scores["IoU"] for name, scores in metrics["classes"].items()},
-        "over time": metrics.get("temporal", {}),
-    }
-
-
-def _percent(fraction: float | None, sign: str = "") -> str:
-    return "-" if fraction is None else format(100 * fraction, f"{sign}.2f")
-
-
-def read_metrics(workdir: Path) -> Mapping[str, Any]:
-    """The scores that a run left.
-
-    Raises:
-        UserError: there are none.
-    """
-    path = workdir / METRICS_FILE
-    try:
-        metrics = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): train there, or evaluate with --workdir={workdir}."
-        ) from error
-    scores = {"split", "clips", "mIoU", "classes", "mIoU_of_clip"}
-    if not isinstance(metrics, dict) or not scores <= set(metrics):
-        raise UserError(f"{path} holds no scores of an evaluation: evaluate again.")
-    return metrics

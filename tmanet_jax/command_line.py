@@ -30,6 +30,7 @@ _COMMON: Options = {
     },
     "workdir": {
         "metavar": "DIR",
+        "action": "append",
         "help": "checkpoints, logs, metrics and pictures; default runs/NAME",
     },
 }
@@ -72,8 +73,23 @@ class Command(NamedTuple):
 
     @property
     def workdir(self) -> Path:
-        """Of the run."""
-        return Path(self.options["workdir"] or f"runs/{self.settings.name}")
+        """Of the run.
+
+        Raises:
+            UserError: there are several.
+        """
+        first, *others = self.workdirs
+        if others:
+            raise UserError(
+                f"--workdir is given {len(others) + 1} times, and mode {self.mode} is of one run; "
+                "mode report compares several."
+            )
+        return first
+
+    @property
+    def workdirs(self) -> list[Path]:
+        """Of the runs, at least one."""
+        return [Path(name) for name in self.options["workdir"] or [f"runs/{self.settings.name}"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +266,7 @@ def _fields_of(words: Sequence[str]) -> dict[str, str]:
 def _config_of(given: Mapping[str, Any]) -> str:
     if "config" in given:
         return given["config"]
-    workdir = given.get("workdir")
+    workdir = given.get("workdir", [""])[0]
     if workdir and (Path(workdir) / CONFIG_FILE).is_file():
         return f"{_CONFIG_OF_WORKDIR}:{workdir}"
     raise UserError(

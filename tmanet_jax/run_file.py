@@ -10,6 +10,8 @@ from tmanet_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.json"
+CURVES_FILE = "curves.csv"
+CURVES_COLUMNS = ("step", "name", "value")
 PICTURES_DIR = "predictions"
 
 

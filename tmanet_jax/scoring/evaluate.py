@@ -82,7 +82,9 @@ class Evaluation:
 
     def worst(self, count: int) -> list[int]:
         """Indices of clips with the lowest mIoU, the lowest first; at most a third of all."""
-        order = np.argsort(self.mean_iou_N, kind="stable")[: min(count, -(-len(self.mean_iou_N) // 3))]
+        order = np.argsort(self.mean_iou_N, kind="stable")[
+            : min(count, -(-len(self.mean_iou_N) // 3))
+        ]
         return [int(index) for index in order if not np.isnan(self.mean_iou_N[index])]
 
 

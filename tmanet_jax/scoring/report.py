@@ -16,7 +16,8 @@ from tmanet_jax import pictures
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import csv_text, write_whole
 from tmanet_jax.errors import UserError
-from tmanet_jax.run_file import CONFIG_FILE, METRICS_FILE, PICTURES_DIR
+from tmanet_jax.run_file import CONFIG_FILE, CURVES_FILE, METRICS_FILE, PICTURES_DIR
+from tmanet_jax.scoring import runs
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation
 from tmanet_jax.scoring.metrics import Scores, most_confused, row_shares
@@ -48,7 +49,8 @@ def write_report(assessed: Assessment, workdir: Path) -> str:
         _write_pictures(evaluation.shown, classes, workdir / PICTURES_DIR)
         _write_pictures(assessed.worst, classes, workdir / WORST_DIR)
         how = f"{assessed.how}; the run is described in {about}" if about else str(assessed.how)
-        write_whole(workdir / PAGE_FILE, render_page(assessed, how).encode())
+        curves = _curves_page(workdir)
+        write_whole(workdir / PAGE_FILE, render_page(assessed, how, curves).encode())
     except OSError as error:
         raise UserError(f"The report in {workdir} cannot be written: {error}.") from error
     return (
@@ -56,6 +58,14 @@ def write_report(assessed: Assessment, workdir: Path) -> str:
         f"metrics:  {workdir / METRICS_FILE}\npictures: {workdir / PICTURES_DIR}/\n"
         f"report:   {workdir / PAGE_FILE}" + (f"\nbefore:   {kept}" if kept else "")
     )
+
+
+def _curves_page(workdir: Path) -> str | None:
+    """Writes it where the run told curves; seen from the report."""
+    try:
+        return runs.write_page([workdir]).name if (workdir / CURVES_FILE).exists() else None
+    except UserError:  # the curves are damaged: the scores are not
+        return None
 
 
 _IDENTITY = ("split", "step", "weights", "scored", "computation")

@@ -21,26 +21,29 @@ from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation
 from tmanet_jax.scoring.metrics import MOST_TOLD, Scores, most_confused, row_shares
 
-_TEMPLATE = Path(__file__).with_suffix(".html")
+_FOLDER = Path(__file__).parent
 _MAX_WIDTH = 1024
 """Pixels; wider frames are shown smaller, so that the page stays small."""
 
 
-def render_page(assessed: Assessment, how: str) -> str:
+def render_page(assessed: Assessment, how: str, curves: str | None = None) -> str:
     """The page as HTML.
 
     Args:
         assessed: what it shows.
         how: the clips were segmented, in words.
+        curves: where the page of the run's curves is, seen from this one; None: there is none.
     """
     evaluation = assessed.evaluation
     classes = evaluation.classes
     others = [(name, part) for name, (part, _) in evaluation.other_scores.items()]
     frames = [_player_frame(one, classes) for one in assessed.player or evaluation.shown]
     is_video = bool(assessed.player)
-    return string.Template(_TEMPLATE.read_text()).substitute(
+    return filled(
+        "report_page.html",
         title=html.escape(assessed.title),
         how=html.escape(how),
+        curves=f'<br><a href="{html.escape(curves)}">Curves of the run</a>' if curves else "",
         cards=_cards(assessed),
         means=_means([("all", evaluation.overall), *others, *evaluation.groups.items()]),
         classes=_classes(evaluation.overall, classes),
@@ -53,6 +56,13 @@ def render_page(assessed: Assessment, how: str) -> str:
         interval=200 if is_video else 2000,
         frames=json.dumps(frames).replace("<", "\\u003c"),  # no id can end the script
     )
+
+
+def filled(template: str, **gaps: object) -> str:
+    """A page of this folder, in the one style of all of them, its gaps filled."""
+    style, script = ((_FOLDER / f"page.{suffix}").read_text() for suffix in ("css", "js"))
+    text = (_FOLDER / template).read_text()
+    return string.Template(text).substitute(style=style, script=script, **gaps)
 
 
 def _cards(assessed: Assessment) -> str:
@@ -134,7 +144,8 @@ def _worst(worst: Sequence[SegmentedClip], evaluation: Evaluation) -> str:
         return ""
     iou_of_clip = dict(zip(evaluation.clip_ids, evaluation.mean_iou_N, strict=True))
     figures = [
-        '<figure><div class="scroll" tabindex="0"><img alt="memory, frame, labels, prediction, errors" '
+        '<figure><div class="scroll" tabindex="0">'
+        '<img alt="memory frames, frame, labels, prediction and errors" '
         f'src="{_jpeg(_comparison(clip, evaluation))}"></div>'
         f"<figcaption>{html.escape(clip.clip.id)}: mIoU {_percent(iou_of_clip[clip.clip.id])}"
         "</figcaption></figure>"

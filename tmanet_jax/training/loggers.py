@@ -12,6 +12,7 @@ import numpy as np
 
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.fields import Checked, field
+from tmanet_jax.run_file import CURVES_COLUMNS, CURVES_FILE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class LogConfig(Checked):
 
     every: int = field(50, "between lines of the log and points of the curves", unit="steps", low=1)
     to: tuple[str, ...] = field(
-        ("tensorboard",), "what shows curves and pictures", choices=lambda: tuple(LOGGERS)
+        ("tensorboard", "csv"), "what shows curves and pictures", choices=lambda: tuple(LOGGERS)
     )
 
 
@@ -91,8 +92,8 @@ class CSV:
     """
 
     def __init__(self, workdir: Path, first_step: int):
-        path = workdir / "curves.csv"
-        lines = path.read_text().splitlines() if path.exists() else ["step,name,value"]
+        path = workdir / CURVES_FILE
+        lines = path.read_text().splitlines() if path.exists() else [",".join(CURVES_COLUMNS)]
         kept = lines[:1] + [line for line in lines[1:] if _step_of(line) <= first_step]
         write_whole(path, "".join(f"{line}\n" for line in kept).encode())
         self._file = path.open("a", newline="")
