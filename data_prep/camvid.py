@@ -52,8 +52,7 @@ from data_prep.labels import (
     used_indices,
     values_of_colours,
 )
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, SourceTree
+from data_prep.source import SourceFile, SourceTree, WrongSourceError
 from tmanet_jax.data.classes import CAMVID, CAMVID_CLASS_OF_COLOUR, IGNORE, colours_to_train_ids
 from tmanet_jax.errors import UserError
 

@@ -19,8 +19,7 @@ from data_prep.numbering import (
     read_numbering,
     thumbnail,
 )
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, UnpackedFile, read_frame
+from data_prep.source import SourceFile, UnpackedFile, WrongSourceError, read_frame
 from data_prep.writing import write_file
 from tmanet_jax.errors import UserError
 

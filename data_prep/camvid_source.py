@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, SourceTree, UnpackedFile
+from data_prep.source import SourceFile, SourceTree, UnpackedFile, WrongSourceError
 from tmanet_jax.data.frame_records import BUILDER_NAME
 from tmanet_jax.errors import UserError
 

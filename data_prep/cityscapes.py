@@ -44,8 +44,7 @@ from data_prep.data_set import (
 )
 from data_prep.labels import LabelPicture, LabelTable, read_values
 from data_prep.naming import parse_frame_name
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, SourceTree
+from data_prep.source import SourceFile, SourceTree, WrongSourceError
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import (
     CITYSCAPES,

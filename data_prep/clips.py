@@ -9,7 +9,8 @@ import numpy as np
 
 from data_prep.data_set import DataSet, FoundSplit, LabelledVideo, Options, Query, Unusable
 from data_prep.labels import LabelFile, LabelPicture
-from data_prep.records.writer import PlannedFrame, SplitPlan
+from data_prep.records.shards import PlannedFrame
+from data_prep.records.writer import SplitPlan
 from data_prep.source import SourceFile, check_size, read_frame
 from tmanet_jax.data.clip_index import ClipIndex, nearest_earlier
 from tmanet_jax.data.records_info import SkippedClip

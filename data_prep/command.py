@@ -1,6 +1,7 @@
 """The command of a preparation: its options, the work with its progress bar, and the summary."""
 
 import argparse
+import importlib
 import os
 import re
 import sys
@@ -13,6 +14,8 @@ from tqdm import tqdm
 
 from data_prep.clips import find_clips
 from data_prep.data_set import DataSet, Options
+from data_prep.records.beam import writer_by
+from data_prep.records.shards import WritesShards, write_in_threads
 from data_prep.records.staging import check_replaceable
 from data_prep.records.writer import SplitPlan, Start, write_records
 from data_prep.stopping import stops_with
@@ -34,13 +37,21 @@ def main_of(data_set: type[DataSet], name: str, doc: str | None) -> Callable[...
 
     @ends_with_message
     def main(arguments: Sequence[str] | None = None) -> int:
-        return _run(data_set, _parser(data_set, name, doc).parse_args(arguments))
+        parser = _parser(data_set, name, doc)
+        asked, of_beam = parser.parse_known_args(arguments)
+        if of_beam and asked.runner is None:
+            parser.error(f"unrecognized arguments: {' '.join(of_beam)}")
+        chosen = data_set
+        if chosen.__module__ == "__main__":  # by that name no other process finds its classes
+            chosen = getattr(importlib.import_module(name), chosen.__name__)
+        return _run(chosen, asked, of_beam)
 
     return main
 
 
-def _run(data_set: type[DataSet], asked: argparse.Namespace) -> int:
+def _run(data_set: type[DataSet], asked: argparse.Namespace, options_of_beam: Sequence[str]) -> int:
     """Prepares or verifies, as a command line asks."""
+    write_shards = writer_by(asked.runner, options_of_beam) if asked.runner else write_in_threads
     goes_on = "" if asked.verify else " The same command goes on from here."
     with stops_with(f"Stopped.{goes_on}"):
         opened = data_set.of_options(asked)
@@ -56,7 +67,14 @@ def _run(data_set: type[DataSet], asked: argparse.Namespace) -> int:
         if not asked.replace:  # finding clips can take long: CamVid's videos are decoded
             kept = options.memory_range, options.frame_stride
             check_replaceable(Path(asked.out), opened.classes, *kept, splits)
-        summary = prepare(opened, asked.out, options, splits=splits, replace=asked.replace)
+        summary = prepare(
+            opened,
+            asked.out,
+            options,
+            splits=splits,
+            replace=asked.replace,
+            write_shards=write_shards,
+        )
     print(f"Wrote to {asked.out}: {summary}")
     return 0
 
@@ -131,8 +149,9 @@ def prepare(
     *,
     splits: Sequence[str] | None = None,
     replace: bool = False,
+    write_shards: WritesShards = write_in_threads,
 ) -> Summary:
-    """Writes records on all cores, with a progress bar; goes on where an earlier call stopped.
+    """Writes records, with a progress bar; goes on where an earlier call stopped.
 
     Args:
         data_set: what they are made of.
@@ -140,6 +159,7 @@ def prepare(
         options: how clips are made.
         splits: their names; the data set's default ones if none are given. Empty ones are left out.
         replace: whether records of another data set, or of other options, may be replaced.
+        write_shards: what writes them: by default threads on all cores of this machine.
 
     Raises:
         UserError: something is missing, torn, of another size or out of range. Whole shards stay,
@@ -177,6 +197,7 @@ def prepare(
             skip_unreadable=options.on_error == "skip",
             replace=replace,
             on_start=begin,
+            write_shards=write_shards,
         )
     return Summary(written.info, written.num_bytes)
 
@@ -231,6 +252,11 @@ def _parser(data_set: type[DataSet], name: str, doc: str | None) -> argparse.Arg
     )
     add("--replace", action="store_true", help="also records of another data set or other options")
     add("--verify", action="store_true", help="compare the records with their source; writes none")
+    add(
+        "--runner",
+        help="prepare by Apache Beam, with this runner, such as DirectRunner; further options are "
+        "Beam's, such as --direct_num_workers=2",
+    )
     return parser
 
 

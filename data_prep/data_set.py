@@ -37,8 +37,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 from data_prep.labels import LabelFile
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, SourceTree
+from data_prep.source import SourceFile, SourceTree, WrongSourceError
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
 

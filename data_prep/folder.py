@@ -63,8 +63,13 @@ from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, in_order_of_time,
 from data_prep.labels import Classes, ClassLabels, Source
 from data_prep.naming import frame_numbers
 from data_prep.polygons import DrawnLabels, drawn_frame, drawn_labels
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, SourceTree, UnpackedFile, is_turned_by_exif
+from data_prep.source import (
+    SourceFile,
+    SourceTree,
+    UnpackedFile,
+    WrongSourceError,
+    is_turned_by_exif,
+)
 from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, Colour
 from tmanet_jax.video.frames import PICTURE_SUFFIXES
 

@@ -34,8 +34,7 @@ from data_prep.data_set import (
     files_by_number,
 )
 from data_prep.labels import LabelPicture
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile
+from data_prep.source import SourceFile, WrongSourceError
 from tmanet_jax.data.classes import CITYSCAPES
 
 _FRAMES_OF_KITTI = {"train": "training", "val": "training", "test": "testing"}

@@ -15,8 +15,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, decoded
+from data_prep.source import SourceFile, WrongSourceError, decoded
 from tmanet_jax.data.classes import (
     IGNORE,
     INVALID,

@@ -25,8 +25,7 @@ import cv2
 import numpy as np
 
 from data_prep.extraction import Watch
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, read_frame
+from data_prep.source import SourceFile, WrongSourceError, read_frame
 from tmanet_jax.data import strict_json
 from tmanet_jax.errors import UserError
 from tmanet_jax.video.read import open_video

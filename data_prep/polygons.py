@@ -15,8 +15,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile
+from data_prep.source import SourceFile, WrongSourceError
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.resize import LONGEST_SIDE

@@ -7,6 +7,7 @@ Names are one name however their accents are composed: macOS and others do that 
 """
 
 import contextlib
+import functools
 import io
 import logging
 import lzma
@@ -15,7 +16,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -30,6 +31,10 @@ from tmanet_jax.errors import UserError
 
 _HEAD = 1 << 16
 """Bytes that hold the EXIF of a picture, but a TIFF: it comes first and has at most so many."""
+
+
+class WrongSourceError(UserError):
+    """Something is wrong with the whole source, so that no clip of it may be skipped for it."""
 
 
 class SourceFile(Protocol):
@@ -85,6 +90,9 @@ class ZippedFile:
 
     archive: zipfile.ZipFile
     member: zipfile.ZipInfo
+
+    def __reduce__(self) -> tuple[Callable[..., "ZippedFile"], tuple[str | None, str]]:
+        return _zipped_file, (self.archive.filename, self.member.filename)
 
     def __str__(self) -> str:
         return f"{self.archive.filename}/{self.member.filename}"
@@ -227,6 +235,15 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
             f"{path} cannot be read as a zip file: {error}. The download was cut short, or it is "
             "one part of a split archive; get it whole, or move it elsewhere if it is not wanted."
         ) from error
+
+
+_open_zip_once = functools.cache(_open_zip)
+
+
+def _zipped_file(archive: str, member: str) -> ZippedFile:
+    """A file that another process has sent; this one opens the archive anew."""
+    opened = _open_zip_once(Path(archive))
+    return ZippedFile(opened, opened.getinfo(member))
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:

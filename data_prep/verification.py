@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.records.parallel import computed_ahead
-from data_prep.records.writer import PlannedFrame, SplitPlan
+from data_prep.records.shards import PlannedFrame
+from data_prep.records.writer import SplitPlan
 from tmanet_jax.data.clip_index import ClipIndex
 from tmanet_jax.data.clips import damaged
 from tmanet_jax.data.codec import decode_frame, decode_labels

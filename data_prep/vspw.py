@@ -41,8 +41,7 @@ from data_prep.data_set import (
     files_by_number,
 )
 from data_prep.labels import LabelPicture
-from data_prep.records.writer import WrongSourceError
-from data_prep.source import SourceFile, SourceTree
+from data_prep.source import SourceFile, SourceTree, WrongSourceError
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import (
     IGNORE,

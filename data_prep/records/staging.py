@@ -1,11 +1,13 @@
 """Where records are written before they take the place of older ones, and whether they may.
 
-    OUT/.unfinished-records/clip_records/VERSION/SHARD         whole shards, under their final names
-                                         shards/SHARD.json     what each holds, and what it is of
-                                         shards/SHARD.partial  the one that is being written
+    OUT/.unfinished-records/clip_records/VERSION/SHARD       whole shards, under their final names
+                                         shards/SHARD.json   what each holds, and what it is of
+                                         shards/*.partial    those that are being written
+                                         shards/*.planned    what other processes are to write
+                                         shards/problem      why these should end
 
-A shard counts once its JSON is there. What a killed preparation leaves is taken up by the next, and
-so is what a finished one left in OUT/clip_records.
+A shard counts once its JSON is there, whoever wrote it. What a killed preparation leaves is taken
+up by the next, and so is what a finished one left in OUT/clip_records.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ from tmanet_jax.errors import UserError
 _UNFINISHED = ".unfinished-"
 _STAGING = f"{_UNFINISHED}records"
 _MANIFESTS = "shards"
+_PROBLEM = "problem"
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,22 @@ class Staging:
         """The whole shards by name."""
         return _whole_shards(self.directory / BUILDER_NAME)
 
+    def shard(self, name: str) -> StagedShard | None:
+        """The shard of a name, if it is whole."""
+        return _whole_shard(self.directory / BUILDER_NAME, name)
+
+    def note_problem(self, problem: str) -> None:
+        """Tells all that write here to end, and why; the first problem counts."""
+        with contextlib.suppress(FileExistsError), (self._manifests / _PROBLEM).open("x") as file:
+            file.write(problem)
+
+    def problem(self) -> str | None:
+        """Why all should end."""
+        try:
+            return (self._manifests / _PROBLEM).read_text()
+        except FileNotFoundError:
+            return None
+
     def adopt(self, finished: Path, fingerprints: Mapping[str, str]) -> dict[str, StagedShard]:
         """Takes shards that finished records have already; their files are linked, not copied.
 
@@ -121,18 +141,21 @@ class Staging:
         with self.naming_errors():
             for path in self._manifests.iterdir():
                 if not (path.suffix == ".json" and path.stem in names):
-                    path.unlink()
+                    path.unlink(missing_ok=True)
             for path in self.records.iterdir():
                 if path.name not in names:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
 
     def partial(self, name: str) -> Path:
-        """Where to write a shard."""
-        return self._manifests / f"{name}.partial"
+        """Where to write a shard: another file at each call."""
+        return self._manifests / f"{name}.{uuid.uuid4().hex}.partial"
 
-    def add(self, name: str, fingerprint: str, info: ShardInfo) -> StagedShard:
-        """Takes a shard that was written to `partial(name)`; from now on it survives a crash."""
-        partial = self.partial(name)
+    def planned(self, name: str) -> Path:
+        """Where it stands what a shard is made of."""
+        return self._manifests / f"{name}.planned"
+
+    def add(self, partial: Path, name: str, fingerprint: str, info: ShardInfo) -> StagedShard:
+        """Takes a shard that was written to `partial`; from now on it survives a crash."""
         with self.naming_errors():
             shard = StagedShard(fingerprint, partial.stat().st_size, info)
             _write_through(partial)
@@ -232,12 +255,15 @@ def _finish_swap(directory: Path, replaced: Path) -> None:
 
 
 def _whole_shards(records: Path) -> dict[str, StagedShard]:
-    shards = {}
-    for path in (records / _MANIFESTS).glob("*.json"):
-        shard = _read_manifest(path)
-        if shard is not None and _size(records / SCHEMA_VERSION / path.stem) == shard.num_bytes:
-            shards[path.stem] = shard
-    return shards
+    names = [path.stem for path in (records / _MANIFESTS).glob("*.json")]
+    shards = {name: _whole_shard(records, name) for name in names}
+    return {name: shard for name, shard in shards.items() if shard is not None}
+
+
+def _whole_shard(records: Path, name: str) -> StagedShard | None:
+    shard = _read_manifest(records / _MANIFESTS / f"{name}.json")
+    size = _size(records / SCHEMA_VERSION / name)
+    return shard if shard is not None and size == shard.num_bytes else None
 
 
 def _read_manifest(path: Path) -> StagedShard | None:

@@ -3,21 +3,24 @@
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 
-from data_prep.records.parallel import computed_ahead
+from data_prep.records.shards import (
+    NamedFrame,
+    PlannedFrame,
+    PlannedShard,
+    Work,
+    WritesShards,
+    write_in_threads,
+)
 from data_prep.records.staging import (
     ShardInfo,
     StagedShard,
@@ -26,45 +29,14 @@ from data_prep.records.staging import (
     check_replaceable,
     staging,
 )
-from data_prep.source import check_size
-from tmanet_jax.data.classes import IGNORE, ClassSet
+from data_prep.source import WrongSourceError, check_size
+from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.clip_index import ClipIndex, check_clip_id
-from tmanet_jax.data.codec import encode_frame, encode_labels
 from tmanet_jax.data.frame_records import BUILDER_NAME, SCHEMA_VERSION, features, shard_name
 from tmanet_jax.data.records_info import RecordsInfo, SkippedClip, SplitInfo
 from tmanet_jax.errors import UserError
 
 FRAMES_PER_SHARD = 128
-
-
-class PlannedFrame(Protocol):
-    """A frame that is known by name; its pictures are loaded when its turn comes.
-
-    Its str() is for messages: where it is.
-    """
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes when a file that it is made of does, or how it is made."""
-
-    def load(self) -> np.ndarray:
-        """Loads the frame: uint8 HxWx3 RGB.
-
-        Raises:
-            WrongSourceError: something is wrong with more than this frame.
-            UserError: this frame cannot be loaded.
-        """
-
-    def load_labels(self, size: tuple[int, int]) -> np.ndarray | None:
-        """Loads its labels, uint8 HxW, if it has any; raises as `load`.
-
-        Args:
-            size: of the frame.
-        """
-
-
-class WrongSourceError(UserError):
-    """Something is wrong with the whole source, so that no clip of it may be skipped for it."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +97,9 @@ def write_records(
     skip_unreadable: bool = False,
     replace: bool = False,
     on_start: Callable[[Start], object] = lambda start: None,
+    write_shards: WritesShards = write_in_threads,
 ) -> Written:
-    """Writes records on all cores, in place of those that were there once all are whole.
+    """Writes records, in place of those that were there once all are whole.
 
     Whole shards are kept in `out` when this ends early. The next call goes on with those, and with
     those of the records that are there, that would be written in the same way from the same files.
@@ -141,6 +114,7 @@ def write_records(
         skip_unreadable: leave out frames that cannot be loaded, and clips that need those.
         replace: whether records of another data set, or of other options, may be replaced.
         on_start: called once, before the first frame.
+        write_shards: what writes the shards: by default threads on all cores of this machine.
 
     Raises:
         UserError: a frame could not be loaded, or there are none, or `out` cannot be written, or
@@ -161,18 +135,17 @@ def write_records(
     with staging(out) as place:
         whole = _kept_shards(place, out / BUILDER_NAME, shards, skip_unreadable, on_start)
         missing = [shard for shard in shards if shard.name not in whole]
-        for shard in shards:
-            if shard.name in whole:
+        work = Work(place, classes.num_classes, skip_unreadable)
+        with (
+            _telling_what_is_kept(whole),
+            contextlib.closing(write_shards(work, missing, on_frame_written)) as written,
+        ):
+            for shard in shards:
+                if shard.name not in whole:
+                    whole[shard.name] = next(written)
                 progress[shard.split].take(shard.first, whole[shard.name].info)
-        encode = partial(_encode, classes=classes, skip=skip_unreadable)
-        frames = itertools.chain.from_iterable(shard.frames for shard in missing)
-        with _telling_what_is_kept(whole), computed_ahead(encode, frames) as encoded:
-            for shard in missing:
-                of_shard = itertools.islice(encoded, len(shard.frames))
-                part = _write_shard(place, shard, classes, of_shard, on_frame_written)
-                progress[shard.split].take(shard.first, part)
                 progress[shard.split].check(shard.first, len(shard.frames))
-                whole[shard.name] = place.add(shard.name, shard.fingerprint, part)
+        place.keep_only({*whole})  # what lost workers left half written
         by_split = {
             name: [whole[shard.name] for shard in shards if shard.split == name] for name in plans
         }
@@ -197,25 +170,11 @@ def _telling_what_is_kept(whole: Mapping[str, StagedShard]) -> Iterator[None]:
         ) from error
 
 
-class _Named(NamedTuple):
-    """A planned frame, and its names in the record."""
-
-    frame: PlannedFrame
-    video: str
-    number: int
-
-
-class _PlannedShard(NamedTuple):
-    name: str
-    split: str
-    first: int
-    frames: Sequence[_Named]
-    fingerprint: str
-
-
-def _planned_shards(split: str, plan: SplitPlan, classes: ClassSet) -> list[_PlannedShard]:
+def _planned_shards(split: str, plan: SplitPlan, classes: ClassSet) -> list[PlannedShard]:
     _check_names(split, plan.index)
-    frames = [_Named(frame, *plan.index.frame(place)) for place, frame in enumerate(plan.frames)]
+    frames = [
+        NamedFrame(frame, *plan.index.frame(place)) for place, frame in enumerate(plan.frames)
+    ]
     num_shards = -(-len(frames) // FRAMES_PER_SHARD)
     shards = []
     for number in range(num_shards):
@@ -225,7 +184,7 @@ def _planned_shards(split: str, plan: SplitPlan, classes: ClassSet) -> list[_Pla
         content = json.dumps([SCHEMA_VERSION, dataclasses.asdict(classes), plan.labelled, made_of])
         fingerprint = hashlib.sha256(content.encode()).hexdigest()
         name = shard_name(split, number, num_shards)
-        shards.append(_PlannedShard(name, split, first, of_shard, fingerprint))
+        shards.append(PlannedShard(name, split, first, of_shard, fingerprint))
     return shards
 
 
@@ -250,7 +209,7 @@ def _check_names(split: str, index: ClipIndex) -> None:
 def _kept_shards(
     place: Staging,
     finished: Path,
-    shards: Sequence[_PlannedShard],
+    shards: Sequence[PlannedShard],
     skip_unreadable: bool,
     on_start: Callable[[Start], object],
 ) -> dict[str, StagedShard]:
@@ -273,85 +232,6 @@ def _kept_shards(
     num_frames = sum(len(shard.info.sizes) for shard in kept.values())
     on_start(Start(num_frames, len(kept), num_outdated))
     return kept
-
-
-class _Encoded(NamedTuple):
-    """A frame on its way into a record.
-
-    Attributes:
-        record: None if the frame cannot be loaded.
-        size: of the frame.
-        problem: why the frame, or else its labels, cannot be loaded.
-        pixels_256: how many of its labels have each value.
-    """
-
-    record: bytes | None = None
-    size: tuple[int, int] | None = None
-    problem: str | None = None
-    pixels_256: np.ndarray | None = None
-
-
-def _encode(named: _Named, classes: ClassSet, skip: bool) -> _Encoded:
-    frame_HxWx3, problem = _loaded(named.frame.load, skip)
-    if frame_HxWx3 is None:
-        return _Encoded(problem=problem)
-    size = (frame_HxWx3.shape[0], frame_HxWx3.shape[1])
-    labels_HxW, problem = _loaded(lambda: named.frame.load_labels(size), skip)
-    record = features().serialize_example(
-        {
-            "video": named.video,
-            "number": str(named.number),
-            "frame": encode_frame(frame_HxWx3),
-            "labels": b"" if labels_HxW is None else encode_labels(labels_HxW),
-        }
-    )
-    if labels_HxW is None:
-        return _Encoded(record, size, problem)
-    return _Encoded(record, size, None, np.bincount(labels_HxW.reshape(-1), minlength=256))
-
-
-def _loaded(
-    load: Callable[[], np.ndarray | None], skip: bool
-) -> tuple[np.ndarray | None, str | None]:
-    """What is loaded, or what is wrong with it; raises UserError unless it may be skipped."""
-    try:
-        return load(), None
-    except UserError as error:
-        if skip and not isinstance(error, WrongSourceError):
-            return None, str(error)
-        raise
-
-
-def _write_shard(
-    place: Staging,
-    shard: _PlannedShard,
-    classes: ClassSet,
-    encoded: Iterator[_Encoded],
-    on_frame_written: Callable[[], object],
-) -> ShardInfo:
-    sizes: list[tuple[int, int] | None] = []
-    problems: dict[int, str] = {}
-    pixels_256 = np.zeros(256, np.int64)
-    with place.naming_errors():  # tiles of zstd need no compression by ArrayRecord
-        writer = ArrayRecordWriter(str(place.partial(shard.name)), "group_size:1,uncompressed")
-    for index, frame in enumerate(encoded):
-        if frame.record is not None:
-            with place.naming_errors():
-                writer.write(frame.record)
-        if frame.problem is not None:
-            problems[index] = frame.problem
-        if frame.pixels_256 is not None:
-            pixels_256 += frame.pixels_256
-        sizes.append(frame.size)
-        on_frame_written()
-    with place.naming_errors():
-        writer.close()
-    return ShardInfo(
-        sizes=tuple(sizes),
-        problems=problems,
-        class_pixels=tuple(pixels_256[: classes.num_classes].tolist()),
-        ignored_pixels=int(pixels_256[IGNORE]),
-    )
 
 
 class _Progress:

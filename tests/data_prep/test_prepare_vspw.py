@@ -1,15 +1,13 @@
 """VSPW in the layout of its download: lists, jumping numbers, masks from 1, files of 0 bytes."""
 
-import json
-
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep import vspw
 from tests.made.small_camvid import write_png
-from tests.made.small_videos import SIZE, number_of, numbered
+from tests.made.small_videos import SIZE, number_of
+from tests.made.small_vspw import CLASSES, NUMBERS, VIDEOS, frame_path, mask_of, write_vspw
 from tmanet_jax.data.classes import voc_colour
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
@@ -17,39 +15,14 @@ from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.submission import Submission
 from tmanet_jax.scoring.videos import find_videos
 
-CLASSES = ("wall", "ceiling", "door")
-VIDEOS = {"127_ca6Al7-lY58": "train", "0_wHveSGjXyDY": "train", "9_v": "val", "7_t": "test"}
-NUMBERS = (226, 231, 240, 242, 251)
-
-
-def mask_of(number):
-    return np.random.default_rng(number).choice([0, 1, 2, 3, 255], SIZE).astype(np.uint8)
-
 
 def train_ids_of(mask_HxW):
     return np.where(np.isin(mask_HxW, (0, 255)), 255, mask_HxW.astype(int) - 1)
 
 
-def frame_path(source, video, number):
-    return source / f"data/{video}/origin/{number:08d}.jpg"
-
-
 @pytest.fixture
 def source(tmp_path):
-    root = tmp_path / "VSPW_480p"
-    for video, split in VIDEOS.items():
-        for number in NUMBERS:
-            path = frame_path(root, video, number)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(path), numbered(number)[..., ::-1])
-            if split != "test":
-                write_png(root / f"data/{video}/mask/{number:08d}.png", mask_of(number))
-    for split in ("train", "val", "test"):
-        names = [".hidden", *(name for name, of in VIDEOS.items() if of == split)]
-        (root / f"{split}.txt").write_text("\n".join(names))  # no newline at the end
-    numbers = {"others": 0, **{name: i for i, name in enumerate(CLASSES, 1)}}
-    (root / "label_num_dic_final.json").write_text(json.dumps(numbers))
-    return root
+    return write_vspw(tmp_path / "VSPW_480p")
 
 
 def prepare(source, *options):

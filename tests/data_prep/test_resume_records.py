@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from data_prep.records import writer
-from data_prep.records.writer import Start, WrongSourceError
+from data_prep.records.writer import Start
+from data_prep.source import WrongSourceError
 from tests.made.small_clips import NoiseClip
 from tests.made.small_preparations import NUM_CLIPS, UNFINISHED, assert_whole, clips, stopped, write
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
