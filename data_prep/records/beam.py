@@ -25,6 +25,11 @@ from data_prep.records.staging import StagedShard
 from tmanet_jax.errors import UserError
 from tmanet_jax.program import FOLDER, advice
 
+_DEFAULTS = (
+    "--direct_running_mode=multi_processing",
+    "--default_sdk_harness_log_level=ERROR",
+    '--sdk_harness_log_level_overrides={"data_prep": "WARNING"}',
+)
 _POLL_S = 0.5
 _WORKER_LOST = 3
 """Exit status of the process of the pipeline."""
@@ -44,7 +49,7 @@ def writer_by(runner: str, options: Sequence[str]) -> WritesShards:
     """
     if importlib.util.find_spec("apache_beam") is None:
         raise UserError(advice("--runner needs Apache Beam: pip install -r requirements-beam.txt"))
-    flags = (f"--runner={runner}", "--direct_running_mode=multi_processing", *options)
+    flags = (f"--runner={runner}", *_DEFAULTS, *options)
     return functools.partial(_write_by_beam, flags)
 
 

@@ -14,7 +14,7 @@ from data_prep.records.staging import ShardInfo, StagedShard, Staging
 from data_prep.source import WrongSourceError
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import encode_frame, encode_labels
-from tmanet_jax.data.frame_records import features
+from tmanet_jax.data.examples import serialize_example
 from tmanet_jax.errors import UserError
 
 
@@ -141,10 +141,10 @@ class Work:
             return Encoded(problem=problem)
         size = (frame_HxWx3.shape[0], frame_HxWx3.shape[1])
         labels_HxW, problem = _loaded(partial(named.frame.load_labels, size), skip)
-        record = features().serialize_example(
+        record = serialize_example(
             {
-                "video": named.video,
-                "number": str(named.number),
+                "video": named.video.encode(),
+                "number": str(named.number).encode(),
                 "frame": encode_frame(frame_HxWx3),
                 "labels": b"" if labels_HxW is None else encode_labels(labels_HxW),
             }

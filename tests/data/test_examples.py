@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.made.small_clips import write_noise
-from tmanet_jax.data.examples import parse_example
+from tmanet_jax.data.examples import parse_example, serialize_example
 from tmanet_jax.data.frame_records import BUILDER_NAME, SCHEMA_VERSION, features
 
 EXAMPLE = features().serialize_example(
@@ -32,6 +32,17 @@ def test_values_are_those_that_tfds_reads(tmp_path):
 def test_empty_values_are_values():
     assert parse_example(EXAMPLE)["labels"] == [b""]
     assert parse_example(EXAMPLE)["video"] == [b""]
+
+
+@pytest.mark.parametrize("size", [0, 127, 128, 16384])
+def test_what_is_written_is_what_tfds_writes(size):
+    values = {"video": "v", "number": "7", "frame": bytes(size), "labels": b""}
+    as_bytes = {
+        key: value.encode() if isinstance(value, str) else value for key, value in values.items()
+    }
+    own, of_tfds = serialize_example(as_bytes), features().serialize_example(values)
+    assert parse_example(own) == parse_example(of_tfds) and len(own) == len(of_tfds)
+    assert list(parse_example(own)) == list(values)
 
 
 def test_values_are_not_copied():
