@@ -15,9 +15,9 @@ A workdir says what configuration its run has: then --config is not needed.
 
 Several processes as one (docs/pods.md), each started with
 
-    python run.py [train]|eval|predict --config=... --distributed
-    python run.py [train]|eval|predict --config=... --coordinator=HOST:PORT --num-processes=N
-        --process-id=I
+    python run.py [train]|eval|consistency|predict --config=... --distributed
+    python run.py [train]|eval|consistency|predict --config=... --coordinator=HOST:PORT
+        --num-processes=N --process-id=I
 
 Exit status: 0 done; 2 bad input or a full disk (the message says what, where, and what to do); 143
 or 130 training was told to stop by SIGTERM or SIGINT, finished its step (of an evaluation, the clip
@@ -253,7 +253,10 @@ MODES: Mapping[str, Mode] = {
         needs_records=False,
     ),
     "consistency": Mode(
-        _consistency, "scores weights on every frame of videos, and over time", _MEMORY_STRIDE
+        _consistency,
+        "scores weights on every frame of videos, and over time",
+        _MEMORY_STRIDE,
+        of_processes=_PROCESSES,
     ),
     "export": Mode(
         _export, "writes weights as a program for another engine", _EXPORT, needs_records=False

@@ -36,11 +36,8 @@ def test_empty_values_are_values():
 
 @pytest.mark.parametrize("size", [0, 127, 128, 16384])
 def test_what_is_written_is_what_tfds_writes(size):
-    values = {"video": "v", "number": "7", "frame": bytes(size), "labels": b""}
-    as_bytes = {
-        key: value.encode() if isinstance(value, str) else value for key, value in values.items()
-    }
-    own, of_tfds = serialize_example(as_bytes), features().serialize_example(values)
+    values = {"video": b"v", "number": b"7", "frame": bytes(size), "labels": b""}
+    own, of_tfds = serialize_example(values), features().serialize_example(values)
     assert parse_example(own) == parse_example(of_tfds) and len(own) == len(of_tfds)
     assert list(parse_example(own)) == list(values)
 

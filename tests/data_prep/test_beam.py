@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -74,10 +75,12 @@ def test_what_a_killed_worker_had_in_hand_is_done_again(tmp_path, monkeypatch):
             workers[-1].kill()
             killed.append(workers[-1].pid)
 
-    run_pipeline = beam._run_pipeline
-    monkeypatch.setattr(
-        beam, "_run_pipeline", lambda *args: (starts.append(len(args[2])), run_pipeline(*args))[1]
-    )
+    def run_pipeline(flags: Any, work: Any, names: Any, on_poll: Any) -> int:
+        starts.append(len(names))
+        return real(flags, work, names, on_poll)
+
+    real = beam._run_pipeline
+    monkeypatch.setattr(beam, "_run_pipeline", run_pipeline)
     by_two = beam.writer_by("DirectRunner", TWO_WORKERS[1:])
     write_records(tmp_path / "beam", CITYSCAPES, 3, plans, kill_one, write_shards=by_two)
     write_records(tmp_path / "threads", CITYSCAPES, 3, plans)

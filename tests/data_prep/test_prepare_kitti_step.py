@@ -5,36 +5,11 @@ import pytest
 
 from data_prep import kitti_step
 from tests.made.small_camvid import write_png
-from tests.made.small_videos import number_of, numbered
+from tests.made.small_kitti_step import NUM_FRAMES, SIZES, train_ids, write_kitti_step
+from tests.made.small_videos import number_of
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.scoring.videos import find_videos
-
-SIZES = {"0000": (96, 128), "0001": (100, 140)}
-NUM_FRAMES = 4
-
-
-def train_ids(sequence, number):
-    rng = np.random.default_rng([int(sequence), number])
-    return rng.choice([*range(19), 255], SIZES[sequence]).astype(np.uint8)
-
-
-def panoptic(sequence, number):
-    ids_HxW = train_ids(sequence, number)
-    instances_HxW = np.random.default_rng(number).integers(0, 300, ids_HxW.shape)
-    return np.stack([ids_HxW, instances_HxW // 256, instances_HxW % 256], -1).astype(np.uint8)
-
-
-def write_tree(root, frames_in):
-    for split, folder in frames_in.items():
-        for sequence, size in SIZES.items():
-            for number in range(NUM_FRAMES):
-                name = f"{sequence}/{number:06d}.png"
-                write_png(root / folder / name, numbered(number, size))
-                if split != "test":
-                    write_png(root / f"panoptic_maps/{split}/{name}", panoptic(sequence, number))
-    return root
-
 
 LAYOUTS = [
     {"train": "images/train", "val": "images/val", "test": "images/test"},
@@ -44,7 +19,7 @@ LAYOUTS = [
 
 @pytest.fixture(params=LAYOUTS, ids=["of the kit", "of KITTI"])
 def source(request, tmp_path):
-    return write_tree(tmp_path / "kitti", request.param)
+    return write_kitti_step(tmp_path / "kitti", request.param)
 
 
 def prepare(source, *options):

@@ -1,5 +1,6 @@
 """Files of a small network whose random weights are made at once."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,11 @@ def write_weights(
     classes: ClassSet | None = CLASSES,
     protocol: Protocol | None = None,
 ) -> Path:
-    """A file of a small network with two memory frames and five classes."""
+    """A file of a small network with two memory frames and, if nothing says more, five classes."""
     config = small_config(2)
+    if classes is not None:
+        head = dataclasses.replace(config.head, num_classes=classes.num_classes)
+        config = dataclasses.replace(config, head=head)
     files.write(path, WeightFile(_tensors(config, seed), config, classes, protocol))
     return path
 

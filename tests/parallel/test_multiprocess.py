@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from data_prep import kitti_step
 from tests import in_process, joined_runs
 from tests.joined_runs import Ended, JoinedRun
 from tests.made import tiny_runs
+from tests.made.small_kitti_step import NUM_FRAMES, write_kitti_step
 from tests.made.small_predictions import contents
 from tests.made.small_videos import numbered, write_video
 from tests.made.tiny_weights import write_weights
+from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.parallel.peers import EXIT_STATUS
 
 pytestmark = pytest.mark.multiprocess
@@ -268,3 +271,37 @@ def test_two_processes_predict_as_one_and_one_goes_on_for_two(tmp_path: Path) ->
     (tmp_path / "shared" / "1" / "labels" / "000001.png").unlink()
     assert in_process.called([*command[2:], f"--output={tmp_path / 'shared'}"]).returncode == 0
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+
+
+def test_two_processes_score_videos_as_one_with_weights_of_other_data(tmp_path: Path) -> None:
+    """KITTI-STEP's two sequences, by a network of Cityscapes' classes."""
+    source = write_kitti_step(tmp_path / "kitti", {"val": "images/val"})
+    records, weights = tmp_path / "records", tmp_path / "tmanet.safetensors"
+    assert kitti_step.main([f"--source={source}", f"--out={records}", "--splits=val"]) == 0
+    write_weights(weights, classes=CITYSCAPES)
+
+    def command(mode: str, workdir: str, *others: str) -> list[str]:
+        return [
+            *(sys.executable, "run.py", mode, "--config=configs/kitti_step.py", *others),
+            f"--config.data.dir={records}",
+            f"--config.init.checkpoint={weights}",
+            f"--workdir={tmp_path / workdir}",
+        ]
+
+    address = f"--coordinator=localhost:{joined_runs.free_port()}"
+    commands = [
+        command("consistency", "two", address, "--num-processes=2", f"--process-id={index}")
+        for index in range(2)
+    ]
+    with joined_runs.started_together(tmp_path, commands) as run:
+        ended = [run.end(index) for index in range(2)]
+    assert [process.status for process in ended] == [0, 0], ended
+    for mode in ("consistency", "eval"):
+        done = in_process.called(command(mode, "one")[2:])
+        assert done.returncode == 0, done.stderr
+    two, one, frames = (
+        json.loads((tmp_path / folder / "metrics.json").read_text())
+        for folder in ("two/consistency", "one/consistency", "one")
+    )
+    assert two == one and one["clips"] == frames["clips"] == 2 * NUM_FRAMES
+    assert 0 < one["mIoU"] < 1 and 0 < one["temporal"]["mTC"] <= 1

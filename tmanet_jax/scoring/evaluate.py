@@ -122,12 +122,12 @@ class Tally:
 
     def evaluation(self, shown: Sequence[SegmentedClip] = ()) -> Evaluation:
         """What all processes added; each has to call it."""
-        confusion_GxCxC = _sum_over_processes(self._confusion_GxCxC)
+        confusion_GxCxC = sum_over_processes(self._confusion_GxCxC)
         return Evaluation(
             classes=self._classes,
             clip_ids=tuple(self._clip_ids),
             confusion_of_group=dict(zip(self._groups, confusion_GxCxC, strict=True)),
-            mean_iou_N=_sum_over_processes(self._mean_iou_N),
+            mean_iou_N=sum_over_processes(self._mean_iou_N),
             shown=tuple(shown),
         )
 
@@ -250,7 +250,7 @@ def evenly_spread(indices: Sequence[int], count: int) -> list[int]:
     return [indices[place] for place in places]
 
 
-def _sum_over_processes(array: np.ndarray) -> np.ndarray:
+def sum_over_processes(array: np.ndarray) -> np.ndarray:
     """The sum of all processes' arrays of 64 bits, exact, when all have theirs.
 
     They travel as bytes: jax would make 32 bits of them.

@@ -147,13 +147,11 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     """Scores a trained network on videos, every frame and over time, in WORKDIR/consistency.
 
     The clips of the split are neighbouring frames with labels; the network is that of
-    `evaluate_run`. One stream runs on one device.
+    `evaluate_run`. One stream runs on one device; processes share out the videos.
 
     Raises:
-        UserError: bad input, nothing to score, or several processes.
+        UserError: bad input, or nothing to score.
     """
-    if distributed.count() > 1:
-        raise UserError("Videos are scored by one process: start mode consistency in one alone.")
     file = named_file(settings)
     settings = scored_as_before(settings, workdir, file)
     records = open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)
@@ -162,12 +160,15 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     weights = to_default_device(trained.weights)
     network = streaming_network(nnx.merge(trained.graphdef, *weights), settings.evaluation)
     make_workdir(workdir / CONSISTENCY_DIR)
+    check_processes_agree(records, None if settings.init.checkpoint else workdir)
     evaluation, temporal = evaluate_videos(
         network,
         records,
         num_shown=settings.evaluation.num_overlays,
         as_published=settings.evaluation.vspw_published,
     )
+    if not distributed.is_first():
+        return
     clips = clips_of(records, first, num_memory=0)
     assessed = Assessment(
         evaluation=evaluation,

@@ -6,7 +6,8 @@ Segmentation with Per-frame Inference", ECCV 2020; the test for occlusion, Sunda
 Point Trajectories by GPU-accelerated Large Displacement Optical Flow", ECCV 2010.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ _MIN_FLOW_SIZE = 64
 
 _PUBLISHED_VIDEOS = 100
 """Of the list, that VSPW's script of mTC reads."""
+
+
+Summed = Callable[[np.ndarray], np.ndarray]
 
 
 class SegmentedFrame(NamedTuple):
@@ -200,22 +204,20 @@ class PublishedTC:
     """
 
     def __init__(self, num_classes: int):
-        self._num_videos = 0
         self._confusion_CxC = np.zeros((num_classes, num_classes), np.int64)
 
-    def add_video(self, frames: Iterable[SegmentedFrame]) -> None:
-        """Adds the next video of the list; its frames are read once."""
-        self._num_videos += 1
+    def add_video(self, place: int, frames: Iterable[SegmentedFrame]) -> None:
+        """Adds the video at a place of the list, from 0; its frames are read once."""
         for current, following in _neighbours(frames):
-            if self._num_videos <= _PUBLISHED_VIDEOS:
+            if place < _PUBLISHED_VIDEOS:
                 flow_HxWx2 = optical_flow(current.frame_HxWx3, following.frame_HxWx3)
                 carried_HxW = carried_as_published(following.predicted_HxW, flow_HxWx2)
                 num_classes = len(self._confusion_CxC)
                 self._confusion_CxC += confusion_of(carried_HxW, current.predicted_HxW, num_classes)
 
-    def result(self) -> float:
+    def result(self, summed: Summed = lambda array: array) -> float:
         """mTC, a fraction."""
-        return scores(self._confusion_CxC).mean_iou_of_labelled
+        return scores(summed(self._confusion_CxC)).mean_iou_of_labelled
 
 
 def carried_as_published(labels_HxW: np.ndarray, flow_HxWx2: np.ndarray) -> np.ndarray:
@@ -264,17 +266,19 @@ LENGTHS = (8, 16)
 
 
 class TemporalTotal:
-    """The scores over time of videos, one after the other.
+    """The scores over time of videos, in any order; each process may add some of them.
 
     Args:
         num_classes: classes of the predictions.
+        lengths_V: how many frames each video has, in the order of the list.
         void: label values that are no class.
-        as_published: see `VideoConsistency` and `PublishedTC`; the videos come as in the list.
+        as_published: see `VideoConsistency` and `PublishedTC`.
     """
 
     def __init__(
         self,
         num_classes: int,
+        lengths_V: Sequence[int],
         *,
         void: Sequence[int] = (IGNORE,),
         as_published: bool = False,
@@ -283,28 +287,37 @@ class TemporalTotal:
         self._void = void
         self._as_published = as_published
         self._published_tc = PublishedTC(num_classes)
-        self._shares_of_length: dict[int, list[float]] = {length: [] for length in LENGTHS}
-        self._tc_of_video: list[float] = []
+        self._first_V = [0, *itertools.accumulate(lengths_V)]
+        num_frames = self._first_V[-1]
+        self._shares_of_length = {length: np.zeros(num_frames) for length in LENGTHS}
+        self._tc_V = np.zeros(len(lengths_V))
 
-    def add_video(self, frames: Iterable[SegmentedFrame]) -> None:
-        """Adds a video; its frames are read once and not kept."""
+    def add_video(self, place: int, frames: Iterable[SegmentedFrame]) -> None:
+        """Adds the video at a place of the list; its frames are read once and not kept."""
         counters = {
             length: VideoConsistency(length, self._void, self._as_published)
             for length in self._shares_of_length
         }
         seen = _seen_by(counters.values(), frames)
         if self._as_published:
-            self._published_tc.add_video(seen)
+            self._published_tc.add_video(place, seen)
         else:
-            self._tc_of_video.append(_mean(temporal_consistency(seen, self._num_classes)))
+            self._tc_V[place] = _mean(temporal_consistency(seen, self._num_classes))
+        first, end = self._first_V[place : place + 2]
         for length, counter in counters.items():
-            self._shares_of_length[length] += counter.shares()
+            shares = counter.shares()
+            self._shares_of_length[length][first:end] = np.nan
+            self._shares_of_length[length][first : first + len(shares)] = shares
 
-    def result(self) -> TemporalScores:
-        """The scores of all videos so far."""
+    def result(self, summed: Summed) -> TemporalScores:
+        """The scores of all videos.
+
+        Args:
+            summed: adds up what all processes have in an array; 0 is what a process has not added.
+        """
         return TemporalScores(
-            {length: _mean(shares) for length, shares in self._shares_of_length.items()},
-            self._published_tc.result() if self._as_published else _mean(self._tc_of_video),
+            {length: _mean(summed(shares)) for length, shares in self._shares_of_length.items()},
+            self._published_tc.result(summed) if self._as_published else _mean(summed(self._tc_V)),
         )
 
 
@@ -317,7 +330,7 @@ def _seen_by(
         yield frame
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float] | np.ndarray) -> float:
     """Mean of the values that are defined; nan if none is."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")

@@ -17,9 +17,10 @@ from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.parallel import distributed
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import SegmentedClip
-from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread
+from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread, sum_over_processes
 from tmanet_jax.scoring.metrics import confusion_of
 from tmanet_jax.scoring.temporal import SegmentedFrame, TemporalScores, TemporalTotal
 
@@ -93,7 +94,8 @@ def evaluate_videos(
     """Scores the network on every frame of every video of a split, with one pass a frame.
 
     The split's clips are neighbouring frames, each with labels; what memory the records hold is
-    not read.
+    not read. Each process of a run scores the videos i, i + n, ...; their sums are exchanged at the
+    end. Frames to show are the process's own.
 
     Args:
         network: that segments.
@@ -105,15 +107,24 @@ def evaluate_videos(
         UserError: there are no videos, or one with frames of several sizes.
     """
     void = void_class(records.info.classes)
+    videos = sorted(find_videos(records), key=lambda video: video.indices)
     total = TemporalTotal(
         records.info.classes.num_classes,
+        [len(video.indices) for video in videos],
         void=(IGNORE,) if void is None else (IGNORE, void),
         as_published=as_published,
     )
-    videos = find_videos(records)
-    tally, wanted = Tally.of_split(records), evenly_spread(range(len(records)), num_shown)
+    mine = range(distributed.index(), len(videos), distributed.count())
+    frames = [index for place in mine for index in videos[place].indices]
+    tally, wanted = Tally.of_split(records), evenly_spread(frames, num_shown)
     shown: list[SegmentedClip] = []
-    progress = tqdm(total=len(records), desc="videos", unit="frame", leave=False, disable=None)
+    progress = tqdm(
+        total=len(frames),
+        desc="videos",
+        unit="frame",
+        leave=False,
+        disable=None if distributed.is_first() else True,
+    )
 
     def scored_frames(video: Video) -> Iterator[SegmentedFrame]:
         segmented = segment_video(network, clips_of(records, video, num_memory=0))
@@ -126,9 +137,9 @@ def evaluate_videos(
             yield SegmentedFrame(frame_HxWx3, labels_HxW, one.predicted_HxW)
 
     with progress:
-        for video in sorted(videos, key=lambda video: video.indices):
-            total.add_video(scored_frames(video))
-    return tally.evaluation(shown), total.result()
+        for place in mine:
+            total.add_video(place, scored_frames(videos[place]))
+    return tally.evaluation(shown), total.result(sum_over_processes)
 
 
 def segment_video(network: StreamingNetwork, clips: Iterable[Clip]) -> Iterator[SegmentedClip]:
