@@ -7,7 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.data_set import DataSet, FoundSplit, LabelledVideo, Options, Query, Unusable
+from data_prep.data_set import (
+    MOST_FRAMES,
+    DataSet,
+    FoundSplit,
+    LabelledVideo,
+    Options,
+    Query,
+    Unusable,
+)
 from data_prep.labels import LabelFile, LabelPicture
 from data_prep.records.shards import PlannedFrame
 from data_prep.records.writer import SplitPlan
@@ -76,7 +84,8 @@ def plan_split(split: FoundSplit, options: Options) -> SplitPlan:
     return SplitPlan(
         index=ClipIndex.joined([video.index for video in videos]),
         frames=frames,
-        reach=max(options.reach, furthest),
+        reach=MOST_FRAMES**2 if split.of_pictures else max(options.reach, furthest),
+        of_pictures=split.of_pictures,
         labelled=split.labelled,
         unusable=[clip for video in videos for clip in video.unusable],
         notes=split.notes,

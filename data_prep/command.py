@@ -206,7 +206,7 @@ def _check_memory(split: str, plan: SplitPlan, options: Options) -> None:
     """Raises UserError if all memory of a split stands in for other frames."""
     num_clips, offsets = len(plan.index.ids), options.memory_offsets
     lacking = (plan.index.stand_ins(c, offsets) == len(offsets) for c in range(num_clips))
-    if offsets and num_clips and all(lacking):
+    if offsets and num_clips and not plan.of_pictures and all(lacking):
         raise UserError(
             f"Split {split!r}: not one of its {num_clips} clips has a frame of its memory, so that "
             "the query itself or some other frame would stand in for all. Put the frames before "

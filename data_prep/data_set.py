@@ -44,7 +44,7 @@ from tmanet_jax.errors import UserError
 UNLABELLED_SPLIT = "test"
 """Its labels are the data set's server's alone."""
 
-_MOST_FRAMES = 1000
+MOST_FRAMES = 1000
 """Of a memory range, and of a frame stride."""
 
 
@@ -68,10 +68,10 @@ class Options:
     on_error: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.memory_range <= _MOST_FRAMES:
-            raise UserError(f"The memory range is {self.memory_range}: use 0 to {_MOST_FRAMES}.")
-        if not 1 <= self.frame_stride <= _MOST_FRAMES:
-            raise UserError(f"The frame stride is {self.frame_stride}: use 1 to {_MOST_FRAMES}.")
+        if not 0 <= self.memory_range <= MOST_FRAMES:
+            raise UserError(f"The memory range is {self.memory_range}: use 0 to {MOST_FRAMES}.")
+        if not 1 <= self.frame_stride <= MOST_FRAMES:
+            raise UserError(f"The frame stride is {self.frame_stride}: use 1 to {MOST_FRAMES}.")
 
     @property
     def reach(self) -> int:
@@ -148,11 +148,13 @@ class FoundSplit:
         videos: in the order that records have.
         labelled: whether its queries have labels.
         notes: what was noticed, for the user.
+        of_pictures: whether each video is a single picture, which any memory is to repeat.
     """
 
     videos: Sequence[LabelledVideo]
     labelled: bool = True
     notes: Sequence[str] = ()
+    of_pictures: bool = False
 
 
 class DataSet(abc.ABC):

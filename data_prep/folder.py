@@ -12,19 +12,21 @@ reads, below the source (zip files in it are read in place),
                                        indices (0: the first class; 255: ignored), or RGB PNGs in
                                        the classes' colours
 
-or, in place of such PNGs, polygons drawn on the frames:
+or frames/SPLIT/NAME.png and labels/SPLIT/NAME.png, pictures that are of no video; or, in place of
+such PNGs, polygons drawn on the frames:
 
     labels/SPLIT/VIDEO/NUMBER.json     of LabelMe; or for all frames of a video, by their names,
     labels/SPLIT/VIDEO.xml             of CVAT ("for images 1.1"), or VIDEO.json of COCO; what
                                        nothing covers is ignored, or of the class `background`
 
-Each labelled frame becomes a clip; its memory are the frames before it. A last line of classes.csv
-named `ignored` is no class: its colour marks pixels that do not count. A fifth column, `values`,
-says what else stands for a class (or is ignored), separated by semicolons: indices, which then
-alone are valid, colours, and names of polygons: truck,0,0,70,14;15;#000046;lorry. Text may stand
-before the number in names. Numbers of ten digits and more are times, and so are
-20211201_120000_033 and 1638316800_033 (or _033000) unless what they end with counts frames: frames
-then count in their order. Frames are turned as their EXIF says, labels never are. For example:
+Each labelled frame becomes a clip; its memory are the frames before it. A picture of no video is
+its own memory, however long that is. A last line of classes.csv named `ignored` is no class: its
+colour marks pixels that do not count. A fifth column, `values`, says what else stands for a class
+(or is ignored), separated by semicolons: indices, which then alone are valid, colours, and names of
+polygons: truck,0,0,70,14;15;#000046;lorry. Text may stand before the number in names. Numbers of
+ten digits and more are times, and so are 20211201_120000_033 and 1638316800_033 (or _033000) unless
+what they end with counts frames: frames then count in their order. Frames are turned as their EXIF
+says, labels never are. For example:
 
     import cv2, pathlib, numpy as np
     mine = pathlib.Path("mine")
@@ -119,13 +121,34 @@ class Folder(DataSet):
         of_videos = {Path(name).stem for name in drawings if _is_drawing_of(name, Path(name).stem)}
         names = sorted({*self.tree.folders(f"labels/{split}"), *of_videos})
         videos = [self._video(f"{split}/{name}", options) for name in names]
-        if not any(video.labels for video in videos):
+        alone = self._pictures_alone(split)
+        if not alone and not any(video.labels for video in videos):
             raise WrongSourceError(
                 f"There are no labels in {self.tree.root}: expected labels/{split}/VIDEO/NUMBER.png"
                 f", e.g. labels/{split}/drive/000123.png. --splits=... names other splits."
             )
-        notes = [*notes_on_numbers(split, videos), *_notes_on_turned(split, videos)]
-        return FoundSplit([_labelled(video) for video in videos], notes=notes)
+        notes = [*notes_on_numbers(split, videos), *_notes_on_turned(split, [*videos, *alone])]
+        labelled = [*map(_labelled, videos), *map(_picture, alone)]
+        return FoundSplit(labelled, notes=notes, of_pictures=not videos)
+
+    def _pictures_alone(self, split: str) -> list[NumberedVideo]:
+        """The labelled pictures that are of no video: each is one of a single frame."""
+        frames, labels = (
+            {
+                _stem(file): file
+                for name, file in self.tree.files(f"{kind}/{split}").items()
+                if name.lower().endswith(PICTURE_SUFFIXES)
+            }
+            for kind in ("frames", "labels")
+        )
+        return [
+            NumberedVideo(
+                f"{split}/{stem}",
+                {0: frames[stem]} if stem in frames else {},
+                {0: self._labels(file)},
+            )
+            for stem, file in labels.items()
+        ]
 
     def _video(self, name: str, options: Options) -> NumberedVideo:
         split, _, video = name.rpartition("/")
@@ -158,21 +181,30 @@ class Folder(DataSet):
 
 
 def _labelled(video: NumberedVideo) -> LabelledVideo:
-    queries = [_query(number, video) for number in video.labels]
+    stems = {number: _stem(labels.file) for number, labels in video.labels.items()}
+    prefix = video.name.rpartition("/")[2]
+    queries = [
+        _query(f"{prefix}_{stem}", number, video, f"{video.name}/{stem}")
+        for number, stem in stems.items()
+    ]
     return LabelledVideo(video.name, video.frames, queries)
 
 
-def _query(number: int, video: NumberedVideo) -> Query | Unusable:
+def _picture(video: NumberedVideo) -> LabelledVideo:
+    query = _query(video.name.rpartition("/")[2], 0, video, video.name)
+    return LabelledVideo(video.name, video.frames, [query])
+
+
+def _query(clip_id: str, number: int, video: NumberedVideo, expected: str) -> Query | Unusable:
     labels, frame = video.labels[number], video.frames.get(number)
-    stem = Path(labels.file.name).stem
-    clip_id = f"{video.name.rpartition('/')[2]}_{stem}"
     if not labels.file.name.lower().endswith(".png"):
         reason = f"The labels {labels.file} are no PNG: other formats change values on the way."
         return Unusable(clip_id, reason)
     if frame is None:
+        numbers = "" if expected == video.name else f" Numbers in {video}."
         reason = (
-            f"The labels {labels.file} have no frame: expected frames/{video.name}/{stem}.png or "
-            f".jpg. Numbers in {video}."
+            f"The labels {labels.file} have no frame: expected frames/{expected}.png or .jpg."
+            f"{numbers}"
         )
         is_before_the_first = number + 1 == min(video.frames, default=None)
         return Unusable(clip_id, f"{reason} {SHIFT_ADVICE}" if is_before_the_first else reason)

@@ -50,6 +50,7 @@ class SplitPlan:
         labelled: whether its clips have labels.
         unusable: clips that cannot be made, for the list of those that are skipped.
         notes: what was noticed, for the user.
+        of_pictures: whether each video is a single picture, which any memory is to repeat.
     """
 
     index: ClipIndex
@@ -58,6 +59,7 @@ class SplitPlan:
     labelled: bool
     unusable: Sequence[SkippedClip] = ()
     notes: Sequence[str] = ()
+    of_pictures: bool = False
 
 
 class Start(NamedTuple):

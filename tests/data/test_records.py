@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.records import writer
+from data_prep.records import shards
 from data_prep.records.writer import FRAMES_PER_SHARD, write_records
 from tests.made.small_clips import NoiseClip, damage, plan_of, write_noise
 from tmanet_jax.data.classes import CITYSCAPES
@@ -236,7 +236,7 @@ def test_a_record_of_another_description_is_damaged(tmp_path):
 def test_frames_of_several_sizes_are_damage(tmp_path, monkeypatch):
     sizes = itertools.cycle([(70, 100), (70, 100), (80, 120), (70, 100)])
     monkeypatch.setattr(
-        writer, "encode_frame", lambda _: encode_frame(np.zeros((*next(sizes), 3), np.uint8))
+        shards, "encode_frame", lambda _: encode_frame(np.zeros((*next(sizes), 3), np.uint8))
     )
     with pytest.raises(UserError, match="of several sizes"):
         write_noise(tmp_path, 1).read_encoded(0, (3, 2, 1))

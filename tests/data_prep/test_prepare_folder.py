@@ -70,6 +70,27 @@ def test_each_labelled_frame_becomes_a_clip(source):
         np.testing.assert_array_equal(clips.read(1, ()).labels_HxW, labels_of(8))
 
 
+def test_pictures_of_no_video_are_their_own_memory_however_long(source, capsys):
+    for kind in ("frames", "labels"):
+        shutil.rmtree(source / kind / "train")
+    for name, number in (("a street", 3), ("b", 7)):
+        write_png(source / f"frames/train/{name}.png", numbered(number))
+        write_png(source / f"labels/train/{name}.png", labels_of(number))
+    assert prepare(source) == 0
+    clips = clips_of(source)
+    assert clips.ids == ("a street", "b")
+    clips.check_memory(4, 40)
+    assert shown_numbers(clips, 0, 0) == [3] and shown_numbers(clips, 1, 4) == [7] * 5
+    np.testing.assert_array_equal(clips.read(1, ()).labels_HxW, labels_of(7))
+    assert shown_numbers(clips_of(source, "val"), 0) == [3, 4, 5]
+    assert prepare(source, "--verify") == 0
+    (source / "frames/train/b.png").unlink()
+    assert prepare(source) == 2
+    assert (
+        "labels/train/b.png have no frame: expected frames/train/b.png" in capsys.readouterr().err
+    )
+
+
 def test_frames_before_the_first_are_stood_in_for(source, capsys):
     assert prepare(source, "--memory-range=4", "--splits=train") == 0
     assert shown_numbers(clips_of(source), 0, memory_range=4) == [3, 3, 3, 4, 5]
