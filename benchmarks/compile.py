@@ -12,13 +12,12 @@ import argparse
 import dataclasses
 import importlib.metadata
 import importlib.util
-import math
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -71,14 +70,12 @@ class Step(NamedTuple):
 
     Attributes:
         lowered: for the devices of a topology; shapes alone, no arrays.
-        arguments: bytes of what goes into one chip, by name.
         mesh: size of each axis, by name.
         frames: over all chips: clips, frames of each, height, width.
         flops: operations on all chips.
     """
 
     lowered: jax.stages.Lowered
-    arguments: Mapping[str, int]
     mesh: Mapping[str, int]
     frames: tuple[int, int, int, int]
     flops: int
@@ -132,7 +129,7 @@ def _run(options: argparse.Namespace) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program cannot be read
     step = lower_step(settings, devices)
     start = time.perf_counter()
-    outcome = compile_step(step.lowered, step.arguments)
+    outcome = compile_step(step.lowered)
     versions = f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
     name = f"{Path(options.config).stem}, train"
     found = findings_of(name, settings.model.dtype, topology, step, outcome, larger)
@@ -169,28 +166,16 @@ def lower_step(run: Settings, devices: Sequence[jax.Device]) -> Step:
     Raises:
         UserError: the devices do not divide the batch.
     """
-    mesh = make_mesh(devices, run.mesh)
-    step = summary.lower_step(run, mesh)
-    batch_size, size = run.batch_size, run.data.augmentation.crop_size
+    mesh, size = make_mesh(devices, run.mesh), run.data.augmentation.crop_size
     return Step(
-        lowered=step.lowered,
-        arguments={
-            "parameters": _num_bytes(step.state.params),
-            "statistics": _num_bytes(step.state.batch_stats),
-            "optimiser": _num_bytes(step.state.opt_state),
-            "batch": _num_bytes(step.batch) // mesh.shape[DATA_AXIS],
-        },
+        lowered=summary.lower_step(run, mesh),
         mesh=dict(mesh.shape),
-        frames=(batch_size, run.model.head.num_memory + 1, *size),
-        flops=training_flops(run.model, size, batch_size),
+        frames=(run.batch_size, run.model.head.num_memory + 1, *size),
+        flops=training_flops(run.model, size, run.batch_size),
     )
 
 
-def _num_bytes(shapes: Any) -> int:
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-
-
-def compile_step(lowered: jax.stages.Lowered, arguments: Mapping[str, int]) -> Compiled | Shortage:
+def compile_step(lowered: jax.stages.Lowered) -> Compiled | Shortage:
     """Compiles a step, or finds out how much memory is missing.
 
     Raises:
@@ -203,20 +188,8 @@ def compile_step(lowered: jax.stages.Lowered, arguments: Mapping[str, int]) -> C
         if shortage is None:
             raise UserError(f"The TPU compiler refuses the step: {error}") from error
         return shortage
-    text, memory = executable.as_text(), cast(Any, executable.memory_analysis())
-    assert text and memory, "the TPU compiler answers both"
-    hlo = Hlo(text)
-    return Compiled(
-        memory={
-            **arguments,
-            "layout": memory.argument_size_in_bytes - sum(arguments.values()),
-            "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-            "activations, temporaries": memory.temp_size_in_bytes,
-            "program": memory.generated_code_size_in_bytes,
-        },
-        traffic=hlo.memory_traffic(),
-        collectives=hlo.collectives(),
-    )
+    hlo = Hlo(executable.as_text() or "")
+    return Compiled(summary.memory_of(executable), hlo.memory_traffic(), hlo.collectives())
 
 
 def parse_shortage(message: str) -> Shortage | None:

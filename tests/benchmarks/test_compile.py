@@ -27,7 +27,7 @@ from tmanet_jax.errors import UserError
 V5E = parse_topology("v5e:4x4")
 GRADIENTS = Collective("all-reduce", 16, 100, 60_000_000, ("bf16", "f32"))
 HALO = Collective("collective-permute", 2, 30, 1_000_000, ("bf16",))
-STEP = Step(cast(Any, None), {}, {"data": 16, "space": 1}, (16, 3, 769, 769), 16 * 5 * 10**12)
+STEP = Step(cast(Any, None), {"data": 16, "space": 1}, (16, 3, 769, 769), 16 * 5 * 10**12)
 FITS = Compiled(
     {"parameters": 128 * 2**20, "activations, temporaries": 6 * GIB},
     traffic=35_000_000_000,

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,28 +14,14 @@ from tmanet_jax.models.tmanet import blank_model
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.setup import initial_state
-from tmanet_jax.training.step import TrainState, compile_train_step
+from tmanet_jax.training.step import compile_train_step
 
 _COLUMNS = ("module", "output", "parameters", "operations", "activations")
 _MIB = 2**20
 
 
-class LoweredStep(NamedTuple):
-    """A training step that a compiler can take, made of shapes alone.
-
-    Attributes:
-        lowered: the step.
-        state: what it changes, `jax.ShapeDtypeStruct`s.
-        batch: of the configuration's size, likewise.
-    """
-
-    lowered: jax.stages.Lowered
-    state: TrainState
-    batch: Batch
-
-
-def lower_step(settings: Settings, mesh: jax.sharding.Mesh) -> LoweredStep:
-    """The training step of a run.
+def lower_step(settings: Settings, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """The training step of a run, made of shapes alone, for a compiler.
 
     Raises:
         UserError: the devices do not divide the batch.
@@ -51,7 +37,19 @@ def lower_step(settings: Settings, mesh: jax.sharding.Mesh) -> LoweredStep:
         sizes=_array((batch_size, 2), jnp.int32),
         indices=_array((batch_size,), jnp.int32),
     )
-    return LoweredStep(compile_train_step(recipe, mesh).lower(state, batch), state, batch)
+    return compile_train_step(recipe, mesh).lower(state, batch)
+
+
+def memory_of(step: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes that a compiled step takes on each device, by what they hold; the peak is their sum."""
+    memory = cast(Any, step.memory_analysis())
+    assert memory, "the compilers of all devices here answer"
+    return {
+        "weights, optimiser and batch": memory.argument_size_in_bytes,
+        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "activations and temporaries": memory.temp_size_in_bytes,
+        "program": memory.generated_code_size_in_bytes,
+    }
 
 
 def _array(shape: Sequence[int], dtype: Any) -> Any:
@@ -85,13 +83,7 @@ def print_summary(settings: Settings) -> None:
 
 def _memory_of_training(settings: Settings) -> str:
     mesh = make_mesh(config=settings.mesh)
-    compiled = lower_step(settings, mesh).lowered.compile()
-    memory = cast(Any, compiled.memory_analysis())
-    parts = {
-        "weights, optimiser and batch": memory.argument_size_in_bytes,
-        "results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        "activations and temporaries": memory.temp_size_in_bytes,
-    }
+    parts = memory_of(lower_step(settings, mesh).compile())
     told = "; ".join(f"{name} {size / _MIB:,.1f}" for name, size in parts.items())
     device = jax.devices()[0].platform
     return (
