@@ -48,6 +48,13 @@ def backbone_of(tensors: Tensors) -> Tensors:
     }
 
 
+def assert_same(tensors: Tensors, others: Tensors) -> None:
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == others[name].dtype, name
+        np.testing.assert_array_equal(tensor, others[name], name)
+
+
 def build(config: ModelConfig, tensors: Tensors) -> TMANet:
     """The network of this configuration, with these tensors."""
     graphdef, state = nnx.split(abstract_model(config))
