@@ -148,11 +148,13 @@ class RunClips:
     Attributes:
         data_dir: its data directory.
         frame_stride: frames of the video from one memory frame to the next.
+        classes: that it reads labels as; (): the recorded ones.
         sampling: how it makes training clips of them.
     """
 
     data_dir: Path
     frame_stride: int | None
+    classes: tuple[str, ...]
     sampling: Sampling
 
     @classmethod
@@ -177,8 +179,12 @@ class RunClips:
             raise run.damaged(repr(error)) from error
         augmentation = decode(Augmentation, fields, str(run.path))
         memory_range = num_memory if memory_range is None else memory_range
-        frame_stride = config.get("data.frame_stride")
-        return cls(data_dir, frame_stride, Sampling(augmentation, num_memory, memory_range))
+        return cls(
+            data_dir,
+            config.get("data.frame_stride"),
+            tuple(config.get("data.classes", ())),
+            Sampling(augmentation, num_memory, memory_range),
+        )
 
 
 def browse(
@@ -218,7 +224,8 @@ def browse(
         raise UserError(f"{num_clips} clips are nothing to show: ask for 1 or more.")
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
-    records = open_clips(data_dir, split, None if run is None else run.frame_stride)
+    how = () if run is None else (run.frame_stride, run.classes)
+    records = open_clips(data_dir, split, *how)
     sampling = _default_sampling(records) if run is None else run.sampling
     if crop_size is not None:
         augmentation = dataclasses.replace(sampling.augmentation, crop_size=crop_size)

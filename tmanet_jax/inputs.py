@@ -40,7 +40,8 @@ def open_split(
     Raises:
         UserError: no such records, or ones that this network cannot use.
     """
-    records = open_clips(settings.data.dir, split, settings.data.frame_stride)
+    data = settings.data
+    records = open_clips(data.dir, split, data.frame_stride, data.classes)
     num_classes = records.info.classes.num_classes
     if num_classes != settings.model.head.num_classes:
         raise UserError(

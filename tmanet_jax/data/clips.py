@@ -59,6 +59,7 @@ class EncodedClip:
         frames: memory frames, oldest first; query last.
         labels: the encoded labels of the query; empty if the split has none.
         num_classes: how many there are.
+        classes_256: what its labels are read as; None: as they are.
     """
 
     id: str
@@ -66,6 +67,7 @@ class EncodedClip:
     frames: tuple[EncodedFrame, ...]
     labels: Buffer
     num_classes: int
+    classes_256: np.ndarray | None = None
 
     @property
     def query(self) -> EncodedFrame:
@@ -86,7 +88,7 @@ class EncodedClip:
             labels_HxW = decode_labels(self.labels)
             if (labels_HxW + np.uint8(1)).max() > self.num_classes:  # of 255 it is 0
                 raise ValueError(f"its labels are not all of the {self.num_classes} classes")
-            return labels_HxW
+            return labels_HxW if self.classes_256 is None else self.classes_256[labels_HxW]
 
     def decode_window(self, frame: int, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Decodes a window of one frame, and only the tiles it touches.

@@ -67,6 +67,11 @@ class DataConfig(Checked):
     dir: str = field("", "directory of the clip records")
     train_split: str = field("train", "split that trains")
     eval_split: str = field("val", "split that is scored")
+    classes: tuple[str, ...] = field(
+        (),
+        "that labels are read as: recorded ones, or NEW=CLASS,CLASS,... of several; pixels of all "
+        "others are ignored; (): the recorded ones",
+    )
     memory_range: int | None = field(
         None,
         "frames before the query that training draws its memory frames from; None: as many as "

@@ -5,6 +5,7 @@ are queries (`clip_index`). What a clip remembers is decided when it is read: a 
 memory frames reads any T of the R before the query, which lie a stride apart.
 """
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from tmanet_jax.data.records_info import (
     label_doubts,
     making_command,
 )
+from tmanet_jax.data.relabel import relabelling
 from tmanet_jax.errors import UserError
 
 
@@ -38,27 +40,37 @@ class ClipRecords:
     Attributes:
         data_dir: where they lie.
         split: its name.
-        info: what all records there share.
+        info: what all records there share, with the classes that labels are read as.
         frames: the records.
         frame_stride: how many frames of the video lie from one memory frame to the next.
     """
 
     def __init__(
-        self, data_dir: Path, split: str, info: RecordsInfo, frames: FrameRecords, stride: int
+        self,
+        data_dir: Path,
+        split: str,
+        info: RecordsInfo,
+        frames: FrameRecords,
+        stride: int,
+        classes: Sequence[str] = (),
     ) -> None:
         self.data_dir = data_dir
         self.split = split
-        self.info = info
+        self._classes = tuple(classes)
+        self._num_recorded = info.classes.num_classes
+        self._ignored_as_recorded = info.splits[split].ignored_pixels
+        self._relabelling = relabelling(classes, info.classes) if classes else None
+        self.info = info if self._relabelling is None else self._relabelling.of_info(info)
         self.frame_stride = stride
-        self._split_info = info.splits[split]
+        self._split_info = self.info.splits[split]
         self._index = self._split_info.index
         self.frames = frames
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __reduce__(self) -> tuple[Callable[..., "ClipRecords"], tuple[Path, str, int]]:
-        return open_clips, (self.data_dir, self.split, self.frame_stride)
+    def __reduce__(self) -> tuple[Callable[..., "ClipRecords"], tuple[object, ...]]:
+        return open_clips, (self.data_dir, self.split, self.frame_stride, self._classes)
 
     @property
     def labelled(self) -> bool:
@@ -86,9 +98,13 @@ class ClipRecords:
         return self._split_info.class_pixels
 
     def label_doubts(self, *, trains: bool) -> list[str]:
-        """See `records_info.label_doubts`; a rendered street lacks classes on purpose."""
+        """See `records_info.label_doubts`; a rendered street lacks classes on purpose.
+
+        So does who reads labels as other classes ignore some.
+        """
         trains &= not self.info.is_rendered
-        return label_doubts(self.split, self._split_info, self.info.classes, trains=trains)
+        split = dataclasses.replace(self._split_info, ignored_pixels=self._ignored_as_recorded)
+        return label_doubts(self.split, split, self.info.classes, trains=trains)
 
     def fingerprint(self) -> str:
         """Tells apart what the split held at different times; no shard is read."""
@@ -131,7 +147,8 @@ class ClipRecords:
                 EncodedFrame(read[place].frame, self.frames.where(place)) for place in places
             ),
             labels=read[query].labels,
-            num_classes=self.info.classes.num_classes,
+            num_classes=self._num_recorded,
+            classes_256=None if self._relabelling is None else self._relabelling.table_256,
         )
         try:
             self._check(clip)
@@ -204,7 +221,10 @@ def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
 
 
 def open_clips(
-    data_dir: str | os.PathLike[str], split: str, frame_stride: int | None = None
+    data_dir: str | os.PathLike[str],
+    split: str,
+    frame_stride: int | None = None,
+    classes: Sequence[str] = (),
 ) -> ClipRecords:
     """Opens the records of one split.
 
@@ -213,13 +233,14 @@ def open_clips(
         split: its name, such as "train" or "val".
         frame_stride: how many frames of the video lie from one memory frame to the next; None: as
             many as the records were made for.
+        classes: that labels are read as, see `relabel`; (): the recorded ones.
 
     Returns:
         The clips: `read` decodes whole ones (evaluation), `read_encoded` leaves that to who wants
         windows of them (training: `pipeline.train_batches`).
 
     Raises:
-        UserError: there are no records, or those of another version, or no such split.
+        UserError: there are no records, or those of another version, or no such split or class.
     """
     data_dir = Path(data_dir)
     info, builder = _open_directory(data_dir)
@@ -234,16 +255,15 @@ def open_clips(
     stride = info.frame_stride if frame_stride is None else frame_stride
     directory = Path(builder.data_dir)
     index = info.splits[split].index
-    if directory.name == SCHEMA_VERSION:
-        return ClipRecords(data_dir, split, info, FrameRecords(directory, undecoded, index), stride)
-    if stride != info.frame_stride:
+    kind = FrameRecords if directory.name == SCHEMA_VERSION else clip_records_v2.OlderFrames
+    if kind is not FrameRecords and stride != info.frame_stride:
         raise UserError(
             f"The records at {data_dir} are of version {directory.name}, which hold memory frames "
             f"{info.frame_stride} apart, not {stride}. Make them again:\n"
             f"  {making_command(data_dir, info)} --frame-stride={stride} --replace"
         )
-    frames = clip_records_v2.OlderFrames(directory, undecoded, index)
-    return ClipRecords(data_dir, split, info, frames, stride)
+    frames = kind(directory, undecoded, index)
+    return ClipRecords(data_dir, split, info, frames, stride, classes)
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
