@@ -19,6 +19,7 @@ from benchmarks import (
     finetune,
     inference,
     memory,
+    networks,
     start,
     stream,
     suites,
@@ -53,7 +54,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
         *(train, inference, stream, engines, attention, data, start),
-        *(compile, memory, finetune, suites),
+        *(compile, memory, networks, finetune, suites),
     ):
         measurement.add_command(commands)
     return parser

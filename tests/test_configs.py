@@ -12,8 +12,9 @@ from flax.traverse_util import flatten_dict
 
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
-from tmanet_jax.fields import leaves
+from tmanet_jax.fields import leaves, named_factors
 from tmanet_jax.models.tmanet import abstract_model
+from tmanet_jax.training.rates import factors_of_rate, names_of
 
 NAMES = ("default", "cityscapes", "camvid", "vspw", "kitti_step", "demo", "benchmark")
 
@@ -24,7 +25,7 @@ def load(name: str):
 
 BUILT = """
     cityscapes camvid vspw kitti_step demo pspnet_cityscapes fcn_cityscapes tmanet_convnext_t
-    finetune
+    tmanet_mobile finetune
 """
 
 
@@ -36,6 +37,19 @@ def test_builds_its_network_and_segments_its_crop(name: str) -> None:
     frames = jax.ShapeDtypeStruct((2, run.model.head.num_memory + 1, *crop, 3), jnp.float32)
     logits = nnx.eval_shape(lambda model, frames: model(frames, train=True), model, frames)
     assert logits.main.shape == (2, *run.model.feature_size(crop), run.model.head.num_classes)
+
+
+def test_convnexts_rates_are_those_of_its_recipe() -> None:
+    """By the layers that its constructor gives to names, of 8 where 6 are asked for."""
+    run = settings.from_config(load("tmanet_convnext_t"))
+    params = nnx.state(abstract_model(run.model), nnx.Param)
+    rates = named_factors(run.optimizer.rates, "rates")
+    factors = factors_of_rate(params, run.optimizer.layer_decay, rates, ())
+    names, found = jax.tree.leaves(names_of(params)), jax.tree.leaves(factors)
+    for name, factor in zip(names, found, strict=True):
+        part, of_part, index, *_ = name.split(".")
+        layer = 7 if part != "backbone" else int(index) + 1 if of_part == "stages" else 0
+        assert factor == pytest.approx(0.9 ** (8 - layer - 1), rel=1e-5), name
 
 
 @pytest.mark.parametrize(("name", "millions"), [("cityscapes", 32.1), ("camvid", 34.7)])

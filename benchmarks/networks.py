@@ -1,0 +1,71 @@
+"""Small networks on the rendered street: what they score after the same steps, and their time.
+
+    python -m benchmarks networks [--steps=2500]
+
+Each is trained by `run.py` in runs/networks/, unless it has been; then all of them segment one
+stream of frames in turns, with one pass of the backbone a frame.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import command
+from benchmarks.findings import load_note, markdown
+from benchmarks.harness import median_wall, take_turns
+from benchmarks.inference import random_model
+from benchmarks.memory import read_metrics, train
+from benchmarks.stream import Streaming
+from tmanet_jax.command_line import parse_count
+from tmanet_jax.models.tmanet import num_parameters
+
+CONFIGS = ("demo", "tmanet_mobile")
+RUNS = Path("runs/networks")
+SIZE = (128, 256)
+TURNS = 50
+
+
+def add_command(commands: command.Subparsers) -> None:
+    """`networks`."""
+    parser = command.add(commands, "networks", __doc__, _run)
+    parser.add_argument(
+        "--steps", type=parse_count, default=2500, help="of each run; default %(default)s"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    workdirs = {name: RUNS / f"{name}-{options.steps}" for name in CONFIGS}
+    fields = [f"--config.num_steps={options.steps}", f"--config.eval.every={options.steps}"]
+    for name, workdir in workdirs.items():
+        train(workdir, f"configs/{name}.py", fields)
+    models = {
+        name: random_model(command.read_settings(f"configs/{name}.py", []).model, seed=0)
+        for name in CONFIGS
+    }
+    frame_HxWx3 = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+
+    def streamed(side: Streaming) -> Callable[[], object]:
+        return lambda: side.step(frame_HxWx3)
+
+    calls = {name: streamed(Streaming(model, SIZE)) for name, model in models.items()}
+    taken = take_turns(calls, turns=TURNS)
+    rows = [
+        [
+            name,
+            f"{num_parameters(models[name]) / 1e6:.2f}",
+            *(f"{100 * score:.1f}" for score in _scores(workdir)),
+            f"{1e3 * median_wall(taken[name]):.1f}",
+        ]
+        for name, workdir in workdirs.items()
+    ]
+    print(f"After {options.steps} steps; a frame of {SIZE[0]}x{SIZE[1]}, the median of {TURNS}:\n")
+    columns = ("configuration", "M parameters", "mIoU", "clean", "spoilt", "ms a frame")
+    print(f"{markdown(columns, rows)}\n\n{load_note()}")
+
+
+def _scores(workdir: Path) -> list[float]:
+    """The mIoU of all frames, of the clean and of the spoilt ones."""
+    metrics = read_metrics(workdir)
+    return [metrics["mIoU"], *(metrics["groups"][name]["mIoU"] for name in ("clean", "degraded"))]
