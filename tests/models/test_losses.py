@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.errors import UserError
 from tmanet_jax.models import upsampling
+from tmanet_jax.models.backbone import Stages
+from tmanet_jax.models.fcn_head import FCNHeadConfig
 from tmanet_jax.models.losses import (
     LOSSES,
     PIXEL_LOSSES,
@@ -192,6 +195,34 @@ def test_losses_of_regions_and_their_gradients_are_their_definitions(
         step = 1e-6 * rng.standard_normal(logits.shape)
         change = definition(logits + step) - definition(logits - step)
         assert float((gradient * step).sum()) == pytest.approx(change / 2, rel=1e-3, abs=1e-10)
+
+
+@pytest.mark.parametrize("name", [*PIXEL_LOSSES, *LOSSES])
+def test_of_a_head_in_bfloat16_loss_and_gradient_are_about_float32s(
+    logits_and_labels, name: str
+) -> None:
+    features_BxHxWx16 = 100 * np.random.default_rng(0).standard_normal((2, 6, 5, 16))
+    labels = jnp.asarray(logits_and_labels[1])
+    classifier = FCNHeadConfig(
+        num_classes=4, dropout=0.0, stages=(4,), channels=16, num_convs=0, concat_input=False
+    )
+
+    def loss_and_gradient(dtype: jnp.dtype) -> tuple[float, np.ndarray]:
+        head = classifier.build((16,) * 4, dtype=dtype, rngs=nnx.Rngs(0))
+
+        def loss(x: jax.Array) -> jax.Array:
+            logits = head.read(Stages(x, x, x, x), (), train=True)
+            both, config = Logits(logits, logits), LossConfig(name, ohem_kept=10)
+            return segmentation_loss(both, labels, config, align_corners=True).total
+
+        found, gradient = jax.value_and_grad(loss)(jnp.asarray(features_BxHxWx16, dtype))
+        return float(found), np.asarray(gradient, np.float64)
+
+    loss, gradient = loss_and_gradient(jnp.dtype("bfloat16"))
+    expected_loss, expected_gradient = loss_and_gradient(jnp.dtype("float32"))
+    assert loss == pytest.approx(expected_loss, rel=0.01)
+    difference = np.linalg.norm(gradient - expected_gradient)
+    assert difference < 0.05 * np.linalg.norm(expected_gradient)
 
 
 @pytest.mark.parametrize("average", ["all", "valid"])
