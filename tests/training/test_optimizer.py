@@ -13,7 +13,12 @@ from tmanet_jax.checkpoints.arrays import by_name
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.mobilenet import MobileNetV2Config
 from tmanet_jax.models.tmanet import ModelConfig, abstract_model
-from tmanet_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from tmanet_jax.training.optimizer import (
+    OptimizerConfig,
+    make_optimizer,
+    make_schedule,
+    rates_of_groups,
+)
 from tmanet_jax.training.rates import factors_of_rate, names_of, without_frozen
 
 NUM_STEPS = 20
@@ -130,6 +135,19 @@ def test_of_several_patterns_the_last_one_counts_and_frozen_ones_do_not_train() 
     assert found["backbone.stages.0.0.conv1.norm.scale"] == 0.5
     assert found["backbone.stem.0.norm.scale"] == 0
     assert found["head.classifier.bias"] == 1
+
+
+def test_the_rate_of_each_group_is_told_where_they_differ() -> None:
+    """Of a group the greatest: norms of a stage may learn slower."""
+    params = nnx.state(abstract_model(SMALL), nnx.Param)
+    assert rates_of_groups(OptimizerConfig(), params) == {}
+    config = OptimizerConfig(rates=("backbone=0.1", "*.norm=0.01"), frozen=("backbone.stem",))
+    assert rates_of_groups(config, params) == {
+        "learning_rate/backbone.stem": 0,
+        **{f"learning_rate/backbone.stages.{stage}": 0.1 for stage in range(4)},
+        "learning_rate/head": 1,
+        "learning_rate/aux_head": 1,
+    }
 
 
 def test_frozen_parameters_have_no_gradient_and_do_not_decay() -> None:

@@ -164,6 +164,14 @@ def test_tensorboard_does_not_import_torch(tmp_path: Path, monkeypatch: pytest.M
     assert "torch" not in sys.modules
 
 
+def test_without_its_library_a_logger_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"pip install -r requirements-wandb\.txt"):
+        LOGGERS["wandb"](tmp_path, 0)
+
+
 def test_a_logger_of_ones_own_takes_what_a_run_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import math
+import os
 import sys
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tmanet_jax.data.files import write_whole
+from tmanet_jax.errors import UserError
 from tmanet_jax.fields import Checked, field
 from tmanet_jax.run_file import CURVES_COLUMNS, CURVES_FILE
 
@@ -115,11 +118,64 @@ class CSV:
         self._file.close()
 
 
+class WandB:
+    """Curves and pictures as a run of Weights & Biases; its environment variables hold.
+
+    A run that goes on goes on there as well: points beyond its checkpoint are there twice, since
+    nothing can be dropped.
+
+    Args:
+        workdir: of the run; with WANDB_MODE=offline all stays in `WORKDIR/wandb`.
+        first_step: where the run begins.
+    """
+
+    def __init__(self, workdir: Path, first_step: int):
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                "config.log.to names 'wandb', which is not installed: "
+                "pip install -r requirements-wandb.txt."
+            ) from error
+        name_there = workdir / "wandb_id"
+        if not name_there.exists():
+            write_whole(name_there, uuid.uuid4().hex.encode())
+        self._picture = wandb.Image
+        self._run = wandb.init(
+            dir=workdir,
+            project=os.environ.get("WANDB_PROJECT", "tmanet"),
+            name=workdir.name,
+            id=name_there.read_text(),
+            resume="allow",
+        )
+        self._run.define_metric("*", step_metric="step")
+
+    def text(self, name: str, markdown: str) -> None:
+        """Into the run's configuration."""
+        self._run.config.update({name: markdown}, allow_val_change=True)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """A curve for each name."""
+        self._run.log({"step": step, **values})
+
+    def picture(self, step: int, name: str, picture_HxWx3: np.ndarray) -> None:
+        """RGB uint8."""
+        self._run.log({"step": step, name: self._picture(picture_HxWx3)})
+
+    def close(self) -> None:
+        """Sends what is not sent yet."""
+        self._run.finish()
+
+
 def _step_of(line: str) -> float:
     """Of a line of points; beyond all of them where a run that was killed left half of one."""
     step, *rest = line.split(",")
     return int(step) if step.isdecimal() and len(rest) >= 2 else math.inf
 
 
-LOGGERS: dict[str, Callable[[Path, int], Logger]] = {"tensorboard": TensorBoard, "csv": CSV}
+LOGGERS: dict[str, Callable[[Path, int], Logger]] = {
+    "tensorboard": TensorBoard,
+    "csv": CSV,
+    "wandb": WandB,
+}
 """What `config.log.to` chooses from, each opened with the workdir and the first step."""

@@ -5,6 +5,7 @@ import enum
 import json
 import logging
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -223,11 +224,14 @@ class RunClock:
         self._since = now()
         self._seconds = dict.fromkeys(Part, 0.0)
         self._at_last_point = dict(self._seconds)
+        self._num_clips = 0
 
-    def begin_steps(self) -> None:
-        """The start is over, if it was not before."""
+    def step_done(self, num_clips: int) -> None:
+        """Another step is handed over; with the first one, which compiles, the start is over."""
         if self._part is Part.START:
             self._turn_to(Part.STEPS)
+        else:
+            self._num_clips += num_clips
 
     @contextlib.contextmanager
     def within(self, part: Part) -> Iterator[None]:
@@ -243,12 +247,18 @@ class RunClock:
             self._turn_to(before)
 
     def point(self) -> dict[str, float]:
-        """Shares of the time since the last point, for the curves; `time/...`, together 1."""
+        """What happened since the last point, for the curves.
+
+        Shares of the time, `time/...`, together 1; and clips a second of steps and data.
+        """
         self._turn_to(self._part)
         spent = {part: self._seconds[part] - self._at_last_point[part] for part in Part}
         self._at_last_point = dict(self._seconds)
         total = sum(spent.values()) or 1.0
-        return {f"time/{part}": seconds / total for part, seconds in spent.items()}
+        training = spent[Part.STEPS] + spent[Part.DATA] or 1.0
+        speed, self._num_clips = self._num_clips / training, 0
+        shares = {f"time/{part}": seconds / total for part, seconds in spent.items()}
+        return {**shares, "speed/clips_per_second": speed}
 
     def __str__(self) -> str:
         """One line of the whole run so far."""
@@ -264,6 +274,16 @@ class RunClock:
         now = self._now()
         self._seconds[self._part] += now - self._since
         self._part, self._since = part, now
+
+
+def memory_held() -> dict[str, float]:
+    """The most GiB so far, for the curves: of this process and, if it counts, of its device."""
+    unit = 1 if sys.platform == "darwin" else 2**10
+    held = {"memory/host_GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    of_device = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in of_device:
+        held["memory/device_GiB"] = of_device["peak_bytes_in_use"] / 2**30
+    return held
 
 
 class StepProfiler:

@@ -31,8 +31,16 @@ from tmanet_jax.scoring.report import write_report
 from tmanet_jax.settings import Settings, to_config
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.training.divergence import LossWatch
-from tmanet_jax.training.logs import OnMetrics, Part, Progress, RunClock, RunLog, StepProfiler
-from tmanet_jax.training.optimizer import make_schedule
+from tmanet_jax.training.logs import (
+    OnMetrics,
+    Part,
+    Progress,
+    RunClock,
+    RunLog,
+    StepProfiler,
+    memory_held,
+)
+from tmanet_jax.training.optimizer import make_schedule, rates_of_groups
 from tmanet_jax.training.results import leave_weights
 from tmanet_jax.training.resume import going_on, newest_state
 from tmanet_jax.training.setup import (
@@ -211,10 +219,12 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     evaluation = _score(run, state, first) if ends_unscored else None
     if (evaluation is not None and run.log.stops) or _gains_no_more(run, first):
         return state, evaluation or _score(run, state, first)
+    schedule = make_schedule(settings.optimizer, settings.num_steps)
+    factors = rates_of_groups(settings.optimizer, state.params)
     watch = LossWatch(
         run.splits.train,
         run.checkpoints,
-        make_schedule(settings.optimizer, settings.num_steps),
+        schedule,
         run.log,
         settings.max_skipped_steps,
     )
@@ -232,7 +242,8 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             progress.step(done)
             if done % settings.log.every == 0 or is_last:
                 progress.point(done, watch.log_newest())
-                run.log.curves(done, run.clock.point())
+                rates = {name: factor * float(schedule(step)) for name, factor in factors.items()}
+                run.log.curves(done, {**run.clock.point(), **memory_held(), **rates})
             is_last |= run.log.stops
             is_scored = is_last or _is_scored_after(done, settings)
             if not (is_scored or done % settings.checkpoint.every == 0):
@@ -279,7 +290,7 @@ class _Stepper:
             if self._compiled is None:
                 self._compiled = self._compiled_by_all(state, on_devices)
             state, metrics = self._compiled(state, on_devices)
-        self._run.clock.begin_steps()
+        self._run.clock.step_done(self._run.settings.batch_size)
         if trace := self._profiler.end_after(number, metrics):
             self._run.log.message(trace)
         return state, batch, metrics

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from tmanet_jax.fields import PUBLISHED, Checked, field, named_factors
-from tmanet_jax.training.rates import factors_of_rate
+from tmanet_jax.training.rates import factors_of_groups, factors_of_rate
 
 _MOST = 1e36
 """Of a learning rate or norm: float32 holds 3e38."""
@@ -203,6 +203,15 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
         return jax.tree.map(_scaled, updates, factors(updates)), state
 
     return optax.GradientTransformation(init, update)
+
+
+def rates_of_groups(config: OptimizerConfig, params: Any) -> dict[str, float]:
+    """Of each group, what the learning rate is multiplied by; empty where all have the same."""
+    rates = named_factors(config.rates, "rates")
+    factors = factors_of_groups(params, config.layer_decay, rates, config.frozen)
+    if set(factors.values()) == {1.0}:
+        return {}
+    return {f"learning_rate/{group}": factor for group, factor in factors.items()}
 
 
 def _scaled(update: jax.Array, factor: float) -> jax.Array:

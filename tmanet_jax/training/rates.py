@@ -52,7 +52,9 @@ def factors_of_rate(
     Raises:
         UserError: a pattern matches no parameter.
 
-    Source: mmsegmentation's `LearningRateDecayOptimizerConstructor`, `decay_type="stage_wise"`.
+    Source: after ConvNeXt's `LearningRateDecayOptimizerConstructor`, `stage_wise`, where the heads
+    stand three steps above the last stage and what lies between stages goes with the stem: rates
+    by patterns say that exactly (`configs/tmanet_convnext_t.py`).
     """
     names = names_of(params)
     all_names = jax.tree.leaves(names)
@@ -69,6 +71,23 @@ def factors_of_rate(
         return layer_decay ** (depth_of_head - depth) * (factors[-1] if factors else 1.0)
 
     return jax.tree.map(factor, names)
+
+
+def factors_of_groups(
+    params: Any, layer_decay: float, rates: Mapping[str, float], frozen: Sequence[str]
+) -> dict[str, float]:
+    """The greatest factor in each head and in each group of the backbone, by their names.
+
+    Args, Raises: as `factors_of_rate`.
+    """
+    found: dict[str, float] = {}
+    factors = factors_of_rate(params, layer_decay, rates, frozen)
+    for name, factor in zip(
+        jax.tree.leaves(names_of(params)), jax.tree.leaves(factors), strict=True
+    ):
+        group = re.sub(r"^(backbone\.(?:stem|\w+\.\d+|\w+)|\w+)\..*", r"\1", name)
+        found[group] = max(found.get(group, 0.0), factor)
+    return found
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
