@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from tests.made.small_networks import SMALL
+from tests.made.small_networks import BACKBONE, HEAD, SMALL
 from tmanet_jax.models.summary import Work, summary_of, work_of
 from tmanet_jax.models.tmanet import abstract_model, num_parameters
 
@@ -51,7 +51,7 @@ def test_a_loop_costs_its_rounds() -> None:
 
 
 def test_modules_add_up_to_the_network() -> None:
-    backbone = dataclasses.replace(SMALL.backbone, frozen_stages=1)
+    backbone = dataclasses.replace(BACKBONE, frozen_stages=1)
     config = dataclasses.replace(SMALL, backbone=backbone)
     rows = {row.path: row for row in summary_of(config, SIZE)}
     model, whole = abstract_model(config), rows[""]
@@ -59,13 +59,13 @@ def test_modules_add_up_to_the_network() -> None:
     assert whole.parameters == num_parameters(model) == sum(part.parameters for part in parts)
     assert whole.work == sum((part.work for part in parts), Work())
     graphdef, state = nnx.split(model)
-    clip = shape(1, SMALL.head.num_memory + 1, *SIZE, 3)
+    clip = shape(1, HEAD.num_memory + 1, *SIZE, 3)
     assert whole.work == work_of(lambda state, clip: nnx.merge(graphdef, state)(clip), state, clip)
 
 
 def test_a_row_is_a_modules_own() -> None:
     rows = {row.path: row for row in summary_of(SMALL, SIZE)}
-    positions, channels, classes = 5 * 7, SMALL.head.channels, SMALL.head.num_classes
+    positions, channels, classes = 5 * 7, HEAD.channels, HEAD.num_classes
     row = rows["head.classifier"]
     assert row.shape == (1, 5, 7, classes)
     assert row.parameters == channels * classes + classes

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +38,8 @@ class Work(NamedTuple):
     operations: int = 0
     activations: int = 0
 
-    def __add__(self, other: tuple[int, ...]) -> "Work":
-        return Work(self.operations + other[0], self.activations + other[1])
+    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]  # of tuples
+        return Work(self.operations + other.operations, self.activations + other.activations)
 
 
 class Row(NamedTuple):
@@ -170,7 +170,7 @@ def _work_of_equation(equation: JaxprEqn) -> Work | None:
     if not (_is(equation, "dot_general") or _is(equation, "conv_general_dilated")):
         return None
     left, right, output = (
-        variable.aval.shape for variable in (*equation.invars, *equation.outvars)
+        cast(Any, variable.aval).shape for variable in (*equation.invars, *equation.outvars)
     )
     numbers = equation.params["dimension_numbers"]
     if _is(equation, "dot_general"):

@@ -63,7 +63,7 @@ def print_summary(settings: Settings) -> None:
         UserError: the devices do not divide the batch.
     """
     height, width = settings.data.augmentation.crop_size
-    rows = [_COLUMNS]
+    rows: list[tuple[str, ...]] = [_COLUMNS]
     for path, shape, parameters, work in summary_of(settings.model, (height, width)):
         numbers = (f"{number:,}" for number in (parameters, *work))
         rows.append((path or "whole network", "x".join(map(str, shape)), *numbers))
