@@ -3,7 +3,10 @@
 import contextlib
 import json
 import shutil
+import subprocess
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +39,27 @@ def chromium(*flags: str) -> "Iterator[Chrome]":
         yield driver
     finally:
         driver.quit()
+
+
+def fetch_axe(folder: Path) -> str:
+    """The program of axe-core, which says what of a page people cannot use."""
+    command = ["npm", "pack", "axe-core@4.10.3", "--silent"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    with tarfile.open(folder / done.stdout.strip()) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
+
+
+def barriers(page: "Chrome", axe: str) -> list[str]:
+    """What axe-core finds serious or critical."""
+    page.execute_script(axe)
+    found = page.execute_async_script("axe.run().then(arguments[0])")["violations"]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 def requests(page: "Chrome") -> list[str]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser import chromium, requests
+from tests.browser import barriers, chromium, fetch_axe, requests
 from tests.made.small_reports import NUM_FRAMES, assessment_of, street
 from tmanet_jax.scoring.report import write_report
+from tmanet_jax.training.loggers import CSV
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -26,6 +27,10 @@ def browser() -> "Iterator[Chrome]":
 @pytest.fixture(scope="module")
 def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("report")
+    curves = CSV(workdir, 0)
+    for step in (2, 4, 6):
+        curves.scalars(step, {"train/loss": 9 - step, "IoU/road": step / 10})
+    curves.close()
     write_report(assessment_of(street()), workdir)
     return workdir / "report.html"
 
@@ -52,6 +57,36 @@ def test_the_page_loads_alone_and_without_errors(page: "Chrome") -> None:
     assert page.get_log("browser") == []
     widths = page.execute_script("return [...document.images].map(image => image.naturalWidth)")
     assert widths and all(widths)
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return fetch_axe(tmp_path_factory.mktemp("axe"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["report.html", "curves.html"])
+def test_nothing_shuts_people_out(
+    browser: "Chrome", report_page: Path, axe: str, name: str, scheme: str
+) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get(report_page.with_name(name).as_uri())
+    assert barriers(browser, axe) == []
+
+
+def test_a_click_on_a_heading_sorts_its_table(page: "Chrome") -> None:
+    table = page.find_elements("css selector", "table.sortable")[1]
+
+    def column() -> list[str]:
+        cells = table.find_elements("css selector", "tbody td:nth-child(3)")
+        return [cell.text for cell in cells if cell.text != "-"]
+
+    table.find_element("css selector", "th:nth-child(3) button").click()
+    values = [float(text) for text in column()]
+    assert len(values) > 3 and values == sorted(values, reverse=True)
+    table.find_element("css selector", "th:nth-child(3) button").click()
+    assert [float(text) for text in column()] == sorted(values)
 
 
 def test_a_click_on_the_slider_shows_another_frame(page: "Chrome") -> None:
