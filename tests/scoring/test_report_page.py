@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
 from tests.browser import barriers, chromium, fetch_axe, requests
 from tests.made.small_reports import NUM_FRAMES, assessment_of, street
+from tmanet_jax.scoring import report_page as report_page_module
 from tmanet_jax.scoring.report import write_report
 from tmanet_jax.training.loggers import CSV
 
@@ -72,6 +74,14 @@ def test_nothing_shuts_people_out(
     feature = {"name": "prefers-color-scheme", "value": scheme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     browser.get(report_page.with_name(name).as_uri())
+    assert barriers(browser, axe) == []
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.45, 0.6, 0.65, 0.7, 0.99])
+def test_shares_of_the_confusion_can_be_read(browser: "Chrome", axe: str, share: float) -> None:
+    cell = report_page_module._cell(share, "road taken for car")
+    page = f"<html lang=en><title>t</title><main><h1>t</h1><table><tr>{cell}</tr></table></main>"
+    browser.get("data:text/html," + quote(page))
     assert barriers(browser, axe) == []
 
 

@@ -22,6 +22,7 @@ from tmanet_jax.scoring.evaluate import Assessment, Evaluation
 from tmanet_jax.scoring.metrics import MOST_TOLD, Scores, most_confused, row_shares
 
 _FOLDER = Path(__file__).parent
+_LEAST_RGB, _FULL_RGB = np.array([238, 244, 250]), np.array([8, 81, 156])
 _MAX_WIDTH = 1024
 """Pixels; wider frames are shown smaller, so that the page stays small."""
 
@@ -133,10 +134,18 @@ def _confusion(confusion_CxC: np.ndarray, classes: ClassSet) -> str:
 
 
 def _cell(share: float, meaning: str) -> str:
-    ink = ";color:#fff" if share > 0.5 else ""
-    text = f"{100 * share:.0f}" if share >= 0.005 else ""
-    style = f"background:rgba(8,81,156,{0.04 + 0.96 * share:.3f}){ink}"
-    return f'<td style="{style}" title="{meaning}: {100 * share:.2f}%">{text}</td>'
+    """Blue, the darker the larger the share, under the one of black and white that is read better.
+
+    Source of the luminance and its bound: WCAG 2.2, contrast ratio.
+    """
+    told = f'title="{meaning}: {100 * share:.2f}%"'
+    if share < 0.005:
+        return f"<td {told}></td>"
+    colour = np.round(_LEAST_RGB + share * (_FULL_RGB - _LEAST_RGB)).astype(int)
+    linear = ((colour / 255 + 0.055) / 1.055) ** 2.4
+    ink = "#000" if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else "#fff"
+    style = f"background:rgb({','.join(map(str, colour))});color:{ink}"
+    return f'<td style="{style}" {told}>{100 * share:.0f}</td>'
 
 
 def _worst(worst: Sequence[SegmentedClip], evaluation: Evaluation) -> str:
