@@ -1,4 +1,5 @@
 # `make demo` and `make test`: the README's command lines in an environment of their own, .venv.
+# `make docs`: the documentation as a site, build/docs/index.html.
 PYTHON ?= python3
 
 demo: .venv/run
@@ -6,6 +7,9 @@ demo: .venv/run
 
 test: .venv/dev
 	.venv/bin/python -m pytest
+
+docs: .venv/docs
+	.venv/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
 
 .venv/run: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -17,4 +21,9 @@ test: .venv/dev
 	.venv/bin/pip install -r requirements-dev.txt
 	touch $@
 
-.PHONY: demo test
+.venv/docs: requirements-docs.txt requirements-dev.txt requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -r requirements-docs.txt
+	touch $@
+
+.PHONY: demo test docs

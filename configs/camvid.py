@@ -4,8 +4,8 @@ r"""TMANet-50 on CamVid: 640x640, T = 4, 12 classes with void, 80,000 steps of 8
     python run.py --config=configs/camvid.py --config.data.dir=data/camvid \
         --config.init.pretrained=resnet50_v1c-2cccc1ad.pth
 
-Needs records and mmseg's pretrained backbone (README); without that the run begins from random
-weights, and says so.
+Needs records and mmseg's pretrained backbone (docs/migrating.md); without that the run begins from
+random weights, and says so.
 
 Memory and time in bfloat16 (`--config.model.dtype=bfloat16`), none of it measured:
     one H200           2.8 hours, by operations (44.0 TFLOP a step) at 45 % of its peak

@@ -3,8 +3,8 @@ r"""TMANet-50 on Cityscapes: 769x769, T = 2, 80,000 steps of 8 clips.
     python run.py --config=configs/cityscapes.py --config.data.dir=data/cityscapes \
         --config.init.pretrained=resnet50_v1c-2cccc1ad.pth
 
-Needs records (`python -m data_prep.cityscapes`; 28 GB) and mmseg's pretrained backbone (README);
-without that the run begins from random weights, and says so.
+Needs records (`python -m data_prep.cityscapes`; 28 GB) and mmseg's pretrained backbone
+(docs/migrating.md); without that the run begins from random weights, and says so.
 
 Memory and time in bfloat16 (`--config.model.dtype=bfloat16`), none of it measured:
     one H200           2.5 hours, by operations at 45 % of its peak

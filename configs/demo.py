@@ -8,7 +8,7 @@ Time: 4 to 7 minutes on two cores of a shared x86 machine, rendering and compila
 (measured, November 2026).
 
 Expected: 63.1 to 66.7 mIoU on its `val` split, clean frames 73 to 74 and spoilt ones 54 to 60
-(measured there; the README has the classes). There is no published score.
+(measured there; README.md has the classes). There is no published score.
 
 The network has the full one's parts, on a ResNet-18 of a quarter's width with half the blocks: at
 this size basic blocks learn more in a second of CPU than bottlenecks. From random weights in so few

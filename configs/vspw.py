@@ -4,8 +4,8 @@ r"""TMANet-50 on VSPW: 480x480, T = 3 three frames apart, 124 classes, 160,000 s
     python run.py --config=configs/vspw.py --config.data.dir=data/vspw \
         --config.init.pretrained=resnet50_v1c-2cccc1ad.pth
 
-Needs records and mmseg's pretrained backbone (README); without that the run begins from random
-weights, and says so.
+Needs records and mmseg's pretrained backbone (docs/migrating.md); without that the run begins from
+random weights, and says so.
 
 Nobody has published a TMANet on VSPW, so there is no expected score. Crops, memory frames, steps
 and optimiser are what papers on VSPW train with: GuoleiSun/VSS-CFFM,

@@ -1,33 +1,8 @@
 """What a data set has to say so that records can be made of it: its classes and its videos.
 
-A new data set is one short file with a subclass of `DataSet` and a command. All else is the same
-for all: which frames a clip remembers, stand-ins, records, resuming, skipping, `--verify`. With
-frames in SOURCE/SPLIT/VIDEO/NUMBER.jpg, and labels of indices beside some of them, it is
-
-    CLASSES = Classes(ClassSet.of("mine", {"road": (128, 64, 128), "car": (0, 0, 142)}))
-
-    class Mine(DataSet):
-        classes = CLASSES.class_set
-
-        def find(self, splits, options):
-            return {split: FoundSplit(self._videos(split)) for split in splits}
-
-        def _videos(self, split):
-            return [self._video(f"{split}/{name}") for name in self.tree.folders(split)]
-
-        def _video(self, folder):
-            files = self.tree.files(folder).values()
-            frames = {number_of(file): file for file in files if file.name.endswith(".jpg")}
-            labels = {number_of(file): file for file in files if file.name.endswith(".png")}
-            queries = [
-                Query(id_of(folder, number), number, frames[number], ClassLabels(file, CLASSES))
-                for number, file in labels.items()
-            ]
-            return LabelledVideo(folder, frames, queries)
-
-    main = command.main_of(Mine, "data_prep.mine", __doc__)
-
-`folder.py` is the example in full; `tests/data_prep/test_data_set.py` has the smallest.
+A new data set is one short file with a subclass of `DataSet` and a command, as in `docs/extend.md`.
+All else is the same for all: which frames a clip remembers, stand-ins, records, resuming, skipping,
+`--verify`.
 """
 
 import abc

@@ -1,4 +1,4 @@
-"""Training, scores and files out of Python, as the README shows them."""
+"""Training, scores and files out of Python, as docs/runs.md shows them."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.training import loop
 from tmanet_jax.weights import files
 
-README = (processes.PROJECT / "README.md").read_text()
+PAGE = (processes.PROJECT / "docs" / "runs.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,11 @@ def step_of(weights: Path) -> int:
     return origin.step
 
 
-def test_the_readmes_example_runs(
+def test_the_example_of_the_page_runs(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    (example,) = (block for block in blocks if "on_metrics" in block)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+    (example,) = blocks
     for written, of_test in (
         ('{"num_steps": 1500, "eval.every": 100}', "tiny"),
         ('{"init.checkpoint"', '{**tiny, "init.checkpoint"'),

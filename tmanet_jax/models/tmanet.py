@@ -185,7 +185,7 @@ class TMANet(nnx.Module):
         return [self.head.remember(features, position, train=train) for position in positions]
 
     def remembered(self, num_frames: int, size: tuple[int, int]) -> list[Any]:
-        """Shapes of `remember` for frames of this height and width, `jax.ShapeDtypeStruct`s."""
+        """Shapes of `remember` for frames of this height and width: `jax.ShapeDtypeStruct` each."""
         frames_NxHxWx3 = jax.ShapeDtypeStruct((num_frames, *size, 3), jnp.float32)
         return nnx.eval_shape(
             lambda model, frames: model.remember(model.encode(frames)), self, frames_NxHxWx3

@@ -111,8 +111,8 @@ def beginning(init: InitConfig, report: LoadReport | None) -> str:
         return "begins from random weights"
     return (
         "WARNING: begins from random weights. The published score of this configuration needs the "
-        f"backbone {init.published}: --config.init.pretrained=FILE (the README says where it comes "
-        "from)."
+        f"backbone {init.published}: --config.init.pretrained=FILE (docs/migrating.md says where "
+        "it comes from)."
     )
 
 
