@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -35,17 +36,10 @@ def add_generated(_app: Sphinx, page: str, source: list[str]) -> None:
         source[0] += "\n" + generated.PAGES[page]()
 
 
-def without_objects(
-    _app: Sphinx,
-    _what: str,
-    _name: str,
-    _of: object,
-    _options: object,
-    signature: str,
-    returned: str,
-) -> tuple[str, str]:
+def without_objects(*said: Any) -> tuple[str, str | None] | None:
     """A default that no source can say would keep Sphinx from reading the signature."""
-    return (signature or "").replace("<factory>", "..."), returned
+    *_, signature, returned = said
+    return (signature.replace("<factory>", "..."), returned) if signature else None
 
 
 def setup(app: Sphinx) -> None:

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_the_segmenter_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monk
     )
     monkeypatch.chdir(tmp_path)
     frame = np.zeros((64, 128, 3), np.uint8)
-    there = {"left_frame": frame, "right_frame": frame}
+    there: dict[str, Any] = {"left_frame": frame, "right_frame": frame}
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     write_weights(tmp_path / "runs" / "demo" / "tmanet.safetensors")
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
