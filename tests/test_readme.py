@@ -92,8 +92,10 @@ def test_the_settings_of_a_run_are_accepted(command: str) -> None:
         "--workdir=/nowhere",
     ]
     misses = ["There are no records at /nowhere", ".safetensors", "There is nothing to segment at"]
+    misses.append("curves.csv cannot be read")
     misses.append("pip install -r requirements-export.txt")  # the line above, where it was not run
-    words = [*words_of(command), *without_data]
+    words = [word for word in words_of(command) if not word.startswith("--workdir=")]
+    words += without_data
     if "config" in words:
         assert in_process.called(words).returncode == 0
         return
