@@ -31,8 +31,7 @@ from benchmarks.harness import (
 )
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.layers import MatmulPrecision
-from tmanet_jax.models.memory import read_memory
-from tmanet_jax.models.memory_kernels import Attention
+from tmanet_jax.models.memory_kernels import Attention, read_memory
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.settings import Settings
 

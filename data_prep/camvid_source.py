@@ -49,9 +49,6 @@ SEQ16 = RawVideo("0016E5.MXF", "0016E5_", 5)
 SEQ01 = RawVideo("01TP_extract.avi", "0001TP_", 6)
 VIDEOS = (SEQ05, SEQ06, SEQ16, SEQ01)
 
-UNUSED = "Seq05VD_f00000"
-"""The one labelled still that is in no split: no frames come before it."""
-
 _SPLITS: Mapping[str, tuple[tuple[RawVideo, range], ...]] = {
     "train": (
         (SEQ01, range(6690, 8521, 30)),

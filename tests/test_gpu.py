@@ -15,7 +15,7 @@ import pytest
 
 from tests.models.test_memory_kernels import TOLERANCE, naive, with_gradients
 from tests.test_parity import pytest_generate_tests, test_parity  # noqa: F401, run here once more
-from tmanet_jax.models.memory import read_memory
+from tmanet_jax.models.memory_kernels import read_memory
 
 pytestmark = pytest.mark.gpu
 

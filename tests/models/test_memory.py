@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tmanet_jax.models.memory import read_memory
-from tmanet_jax.models.memory_kernels import QUERY_CHUNK
+from tmanet_jax.models.memory_kernels import QUERY_CHUNK, read_memory
 
 
 def arrays(n: int, m: int, dtype: str = "float32") -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -16,7 +16,7 @@ from tmanet_jax.models.memory_kernels import (
     Attention,
     read_chunked,
     read_cudnn,
-    read_on_device,
+    read_memory,
     read_splash,
 )
 
@@ -90,7 +90,7 @@ def test_keys_that_fill_a_block_weigh_nothing_beside_the_lowest_scores() -> None
 @pytest.mark.parametrize(("platform", "kernel"), [("tpu", "tpu_custom_call"), ("cpu", "while")])
 def test_a_program_gets_the_kernel_of_the_chip_it_is_lowered_for(platform: str, kernel) -> None:
     shapes = [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((2, 9, 64), (2, 18, 64), (2, 18, 8))]
-    read = functools.partial(read_on_device, scale=1.0, attention="auto", precision="default")
+    read = functools.partial(read_memory, scale=1.0, attention="auto", precision="default")
     lowered = jax.jit(read).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
     assert kernel in lowered
     assert ("tpu_custom_call" in lowered) == (platform == "tpu")
@@ -146,7 +146,7 @@ def test_a_gpu_asks_cudnn_where_it_fits(
     monkeypatch.setattr(jax, "local_devices", lambda: [AMPERE])
     monkeypatch.setattr(memory_kernels, "read_cudnn", cudnn)
     query, key, value = (jnp.ones((1, 4, key_channels), dtype) for _ in range(3))
-    read = functools.partial(read_on_device, scale=0.5, attention=attention, precision="default")
+    read = functools.partial(read_memory, scale=0.5, attention=attention, precision="default")
     np.testing.assert_allclose(jax.jit(read)(query, key, value), value)
     assert bool(calls) == asked
 
@@ -156,7 +156,7 @@ def test_float32_scores_keep_all_digits_and_other_products_the_precision_asked_f
     precision: MatmulPrecision,
 ) -> None:
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 9, 3), (1, 18, 3), (1, 18, 5))]
-    read = functools.partial(read_on_device, scale=1.0, attention="auto", precision=precision)
+    read = functools.partial(read_memory, scale=1.0, attention="auto", precision=precision)
     gradients = jax.grad(lambda *inputs: read(*inputs).sum(), argnums=(0, 1, 2))
     lowered = jax.jit(gradients).trace(*shapes).lower(lowering_platforms=("tpu",)).as_text()
     products = [line for line in lowered.splitlines() if "dot_general" in line]

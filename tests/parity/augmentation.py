@@ -202,7 +202,8 @@ def check_photometric(case: Case) -> None:
 
 
 def _check_distorted(frame_bgr: np.ndarray, draw: PhotometricDraw, expected: np.ndarray) -> None:
-    distorted = augment.apply_photometry(np.ascontiguousarray(frame_bgr[..., ::-1]), draw)
+    distorted = frame_bgr[..., ::-1].copy()
+    augment.distort(distorted, draw)
     difference = np.abs(distorted[..., ::-1].astype(int) - expected).max()
     assert difference <= _grey_levels(draw, frame_bgr.shape[1]), f"{draw} off by {difference}"
 
@@ -273,8 +274,8 @@ def _check_network_input(
     size = Size(*frame_HxWx3.shape[:2])
     window = augment.source_window(size, draw)
     crop = augment.apply_geometry_to_window(window.of(frame_HxWx3), window, size, draw)
-    distorted = augment.apply_photometry(crop, colours)
-    network_input_3xHxW = np.moveaxis(_normalized(distorted, crop_size), -1, 0)
+    augment.distort(crop, colours)
+    network_input_3xHxW = np.moveaxis(_normalized(crop, crop_size), -1, 0)
     grey_levels = _grey_levels(colours, crop.shape[1])
     if grey_levels:
         difference = np.abs(network_input_3xHxW - expected_3xHxW).max()

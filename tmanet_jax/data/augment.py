@@ -345,13 +345,6 @@ def draw_clip_photometry(
             return [PhotometricDraw()] * num_frames
 
 
-def apply_photometry(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> np.ndarray:
-    """The colours of a uint8 RGB frame, distorted; see `distort`."""
-    distorted_HxWx3 = frame_HxWx3.copy()
-    distort(distorted_HxWx3, draw)
-    return distorted_HxWx3
-
-
 def distort(frame_HxWx3: np.ndarray, draw: PhotometricDraw) -> None:
     """Distorts the colours of a uint8 RGB frame where it lies.
 

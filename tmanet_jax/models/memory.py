@@ -3,7 +3,7 @@
 import jax
 
 from tmanet_jax.models.layers import MatmulPrecision
-from tmanet_jax.models.memory_kernels import Attention, fitting_kernels, read_on_device
+from tmanet_jax.models.memory_kernels import Attention, fitting_kernels, read_memory
 from tmanet_jax.parallel.sharding import map_rows
 
 
@@ -38,31 +38,4 @@ def read_memory_of_rows(
         memory_key_BxMxK,
         memory_value_BxMxV,
         is_kernel=bool(fitting_kernels(attention, memory_key_BxMxK, memory_value_BxMxV)),
-    )
-
-
-def read_memory(
-    query_key_BxNxK: jax.Array,
-    memory_key_BxMxK: jax.Array,
-    memory_value_BxMxV: jax.Array,
-    *,
-    scale: float = 1.0,
-    attention: Attention = "auto",
-    precision: MatmulPrecision = "default",
-) -> jax.Array:
-    """Weights the memory's values by softmax(scale * query . key) over all M positions: BxNxV.
-
-    Exact, but the N x M score matrix is never held. The scores and their softmax are float32 also
-    when keys and values are bfloat16; of float32 keys they keep all digits at any precision.
-
-    Source: TMANet section 3.2; `mmseg/models/decode_heads/tma_head.py`, `MemoryModule`, where
-    `scale` is 1 (`matmul_norm=False`) or K ** -0.5.
-    """
-    return read_on_device(
-        query_key_BxNxK,
-        memory_key_BxMxK,
-        memory_value_BxMxV,
-        scale=scale,
-        attention=attention,
-        precision=precision,
     )

@@ -49,19 +49,23 @@ Attention = Literal["auto", "chunked", "fused"]
 """Which way reads the memory: "auto", or "fused", is the chip's own kernel where it fits."""
 
 
-def read_on_device(
+def read_memory(
     query_BxNxK: jax.Array,
     key_BxMxK: jax.Array,
     value_BxMxV: jax.Array,
     *,
-    scale: float,
-    attention: Attention,
-    precision: MatmulPrecision,
+    scale: float = 1.0,
+    attention: Attention = "auto",
+    precision: MatmulPrecision = "default",
 ) -> jax.Array:
-    """The memory read by the way that is asked for.
+    """Weights the memory's values by softmax(scale * query . key) over all M positions: BxNxV.
 
-    The choice among the kernels that fit falls when the program is lowered for its chip, so that a
-    program for a chip that is not there gets that chip's kernel.
+    Exact, by the way that is asked for. The choice among the kernels that fit falls when the
+    program is lowered for its chip, so that a program for a chip that is not there gets that chip's
+    kernel.
+
+    Source: TMANet section 3.2; `mmseg/models/decode_heads/tma_head.py`, `MemoryModule`, where
+    `scale` is 1 (`matmul_norm=False`) or K ** -0.5.
     """
     chunked = functools.partial(read_chunked, scale=scale, precision=precision)
     kernels = {
