@@ -1,3 +1,4 @@
+import gc
 import os
 import re
 from collections.abc import Iterator
@@ -33,10 +34,11 @@ STRICT = ("inference", "models", "scoring", "training", "weights")
 
 def pytest_configure(config: pytest.Config) -> None:
     """All but the group for accelerators runs on the CPU, and compiles a program once."""
+    gc.set_threshold(100_000, 20, 10)  # programs that are traced are no garbage yet
     if not _wants_accelerator(config):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu alone looks for a TPU for minutes
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 

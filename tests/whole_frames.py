@@ -24,9 +24,14 @@ def segment_windows(model: TMANet, frames_BxSxHxWx3: jax.Array, protocol: Protoc
     windows = windows_of(protocol, (height, width))
     total = jnp.zeros((b, height, width, model.config.head.num_classes))
     count = jnp.zeros((1, height, width, 1))
-    for top, left in windows.origins_Wx2:
-        place = jnp.s_[..., top : top + windows.crop[0], left : left + windows.crop[1], :]
-        logits = segment_whole(model, frames_BxSxHxWx3[place])
+    places = [
+        jnp.s_[..., top : top + windows.crop[0], left : left + windows.crop[1], :]
+        for top, left in windows.origins_Wx2
+    ]
+    clips = jnp.stack([frames_BxSxHxWx3[place] for place in places])
+    for place, logits in zip(
+        places, jax.lax.map(lambda clip: segment_whole(model, clip), clips), strict=True
+    ):
         total = total.at[place].add(logits)
         count = count.at[place].add(1.0)
     return total / count

@@ -1,6 +1,7 @@
 """Networks of a few channels and random weights, for tests of weight files."""
 
 import dataclasses
+import functools
 from typing import Any
 from unittest import mock
 
@@ -61,15 +62,31 @@ def build(config: ModelConfig, tensors: Tensors) -> TMANet:
     return nnx.merge(graphdef, with_tensors(state, tensors))
 
 
+def merged(graphdef: nnx.GraphDef, state: nnx.State) -> TMANet:
+    """A network of copies of these weights, which a step of training may be given."""
+    return nnx.merge(graphdef, jax.tree.map(jnp.array, state))
+
+
+def kept(model: TMANet) -> tuple[nnx.GraphDef, nnx.State]:
+    """What `merged` takes."""
+    graphdef, state = nnx.split(model)
+    return graphdef, jax.tree.map(np.asarray, state)
+
+
 def initialised(config: ModelConfig) -> TMANet:
     """As a run begins, but drawn by numpy: jax compiles its draws anew for every shape."""
+    return merged(*_initialised(config))
+
+
+@functools.cache
+def _initialised(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
     rng = np.random.default_rng(0)
 
     def normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, **_: Any) -> jax.Array:
         return jnp.asarray(rng.standard_normal(shape), dtype)
 
     with mock.patch.object(random, "normal", normal):
-        return TMANet(config, rngs=nnx.Rngs(0))
+        return kept(TMANet(config, rngs=nnx.Rngs(0)))
 
 
 def untrained(config: ModelConfig) -> TMANet:

@@ -1,6 +1,7 @@
 """The whole network: shapes, its seam, memory order, T = 0, gradients into the memory, dtypes."""
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tests.made.small_networks import initialised
+from tests.made.small_networks import initialised, kept, merged
 from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -51,6 +52,11 @@ def apply(model: TMANet, clip: jax.Array, train: bool = False) -> Logits:
 
 def trained(config: ModelConfig) -> TMANet:
     """A network whose every parameter and statistic is off its initial value."""
+    return merged(*_trained(config))
+
+
+@functools.cache
+def _trained(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
     model = initialised(config)
     rng = np.random.default_rng(0)
 
@@ -58,7 +64,7 @@ def trained(config: ModelConfig) -> TMANet:
         return x + 0.1 * jnp.asarray(rng.standard_normal(x.shape), x.dtype)
 
     nnx.update(model, jax.tree.map(moved, nnx.state(model, nnx.Param)))
-    return model
+    return kept(model)
 
 
 @pytest.mark.parametrize("num_memory", [0, 1, 2, 4])

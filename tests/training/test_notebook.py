@@ -36,15 +36,16 @@ def step_of(weights: Path) -> int:
     return origin.step
 
 
-def test_the_example_of_the_page_runs(
+def test_the_example_of_the_page_runs_and_a_run_that_was_ended_goes_on(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    (example,) = blocks
+    """It is ended where the step is neither scored nor saved by itself."""
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     for written, of_test in (
         ('{"num_steps": 1500, "eval.every": 100}', "tiny"),
         ('{"init.checkpoint"', '{**tiny, "init.checkpoint"'),
-        ('metrics.get("eval/mIoU", 0) > 0.6', '"eval/mIoU" in metrics'),
+        ("print(step, metrics)", "told.append((step, metrics))"),
+        ('metrics.get("eval/mIoU", 0) > 0.6', "step == 3"),
     ):
         assert written in example
         example = example.replace(written, of_test)
@@ -53,41 +54,28 @@ def test_the_example_of_the_page_runs(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    there: dict[str, Any] = {"tiny": tiny}
+    told: list[tuple[int, Mapping[str, float]]] = []
+    there: dict[str, Any] = {"tiny": tiny, "told": told}
     exec(example, there)
     run = there["run"]
     assert run.weights.parent.parent == tmp_path
-    assert step_of(run.weights) == 4
-    scores = tmanet_jax.evaluate(there["settings"])
-    assert scores is not None
-    np.testing.assert_array_equal(scores.confusion_CxC, run.evaluation.confusion_CxC)
-    assert (tmp_path / "out" / "overlay.mp4").stat().st_size > 0
-
-
-def test_a_run_that_was_ended_goes_on(tiny: dict[str, Any], tmp_path: Path) -> None:
-    """Also where the step is neither scored nor saved by itself."""
-    told: list[tuple[int, Mapping[str, float]]] = []
-
-    def third(step: int, metrics: Mapping[str, float]) -> bool:
-        told.append((step, metrics))
-        return step == 3
-
-    settings = tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", tiny)
-    tmanet_jax.train(settings, tmp_path, on_metrics=third)
+    assert step_of(run.weights) == 3
     assert [step for step, metrics in told if "train/loss" in metrics] == [1, 2, 3]
     assert [step for step, metrics in told if "eval/mIoU" in metrics] == [3]
-    whole = tmanet_jax.train(settings, tmp_path, on_metrics=third)
-    assert [step for step, metrics in told if "train/loss" in metrics] == list(range(1, 9))
-    assert step_of(tmp_path / "last.safetensors") == 8
     clips: list[str] = []
-    last = {**tiny, "init.checkpoint": tmp_path / "last.safetensors"}
-    again = tmanet_jax.evaluate(
-        tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", last),
-        on_clip=lambda segmented: clips.append(segmented.clip.id),
+    scores = tmanet_jax.evaluate(
+        there["settings"], on_clip=lambda segmented: clips.append(segmented.clip.id)
     )
-    assert again is not None
-    np.testing.assert_array_equal(again.confusion_CxC, whole.evaluation.confusion_CxC)
-    assert tuple(clips) == again.clip_ids
+    assert scores is not None
+    np.testing.assert_array_equal(scores.confusion_CxC, run.evaluation.confusion_CxC)
+    assert tuple(clips) == scores.clip_ids
+    assert (tmp_path / "out" / "overlay.mp4").stat().st_size > 0
+
+    workdir = run.weights.parent
+    settings = tmanet_jax.read_settings(processes.PROJECT / "configs" / "demo.py", tiny)
+    tmanet_jax.train(settings, workdir, on_metrics=there["show"])
+    assert [step for step, metrics in told if "train/loss" in metrics] == list(range(1, 9))
+    assert step_of(workdir / "last.safetensors") == 8
 
 
 def test_a_run_that_is_ended_when_its_checkpoint_is_scored_trains_no_further(

@@ -1,5 +1,6 @@
 """A loss, an optimiser, a schedule and a logger of one's own train through the tables."""
 
+import dataclasses
 import shutil
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ import pytest
 
 from tests.made import tiny_runs
 from tests.made.small_networks import untrained
+from tests.models.test_backbone_seam import PatchesConfig
 from tests.training.test_step import NETWORK, noise
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
@@ -63,7 +65,8 @@ def trained(num_steps: int = 2, **fields: Any) -> list[TrainState]:
     """The states of a run's first steps, as its configuration chooses."""
     config = tiny_runs.config(Path("nowhere"), optimizer__warmup_steps=0, **fields)
     run = settings.from_config(config)
-    recipe, state = initial_state(run, untrained(NETWORK), class_weights=None)
+    network = untrained(dataclasses.replace(NETWORK, backbone=PatchesConfig()))  # soon compiled
+    recipe, state = initial_state(run, network, class_weights=None)
     mesh = make_mesh(jax.devices()[:1])
     step, batch = compile_train_step(recipe, mesh), put_batch(noise(2), mesh)
     states = [jax.tree.map(jnp.copy, state)]

@@ -9,6 +9,7 @@ Source: Wang et al. 2021 (arXiv 2102.08643).
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -292,7 +293,14 @@ def split(model: TMANet) -> tuple[nnx.GraphDef, Weights]:
 
 def abstract_model(config: ModelConfig) -> TMANet:
     """The network with `jax.ShapeDtypeStruct`s for weights, made at once."""
-    return nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0)))
+    return nnx.merge(*_abstract(config), copy=True)
+
+
+@functools.cache
+def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+    """Traced once: whoever loads weights asks for shapes, and then for the network."""
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: TMANet(config, rngs=nnx.Rngs(0))))
+    return graphdef, state
 
 
 def blank_model(config: ModelConfig) -> TMANet:
