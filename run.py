@@ -303,7 +303,7 @@ def main(argv: list[str]) -> int:
         check_devices()
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
-            distributed.in_turn(lambda: _ensure_demo_records(command.settings.data))
+            distributed.in_turn(lambda: _render_if_wanted(command.settings.data))
         if command.mode not in ("train", "config", "report"):  # training asks its checkpoint
             tell_contradictions(command.workdir, command.config)
         MODES[command.mode].start(command)
@@ -329,7 +329,12 @@ def _told(command: Command) -> dict[str, object]:
     return {"the mode": command.mode, **options, **fields}
 
 
-def _ensure_demo_records(data: DataConfig) -> None:
+def _render_if_wanted(data: DataConfig) -> None:
+    """Makes the records of a configuration that renders its own, unless they are there.
+
+    Raises:
+        UserError: the configuration says no directory.
+    """
     if not data.dir:
         raise UserError(
             "config.data.dir is empty: say where the clip records are, as in "

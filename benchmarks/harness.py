@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -113,6 +113,25 @@ class Side(NamedTuple):
 
     call: Callable[[], Sequence[Any]]
     measure_peak: Callable[[Callable[[], object]], int | None] = jax_peak_bytes
+
+
+class TorchWay(NamedTuple):
+    """A way to run a network in PyTorch.
+
+    Attributes:
+        compiler: "eager"; "inductor", `torch.compile`, which needs a C++ compiler on a CPU; or
+            "traced" (`torch_run.compiled`).
+        read: of the memory, one of `torch_network.READS`.
+        is_folded: whether batch norm becomes part of the convolutions.
+        channels_last: memory format of weights and activations.
+        autocast: bfloat16 if the settings ask for it.
+    """
+
+    compiler: Literal["eager", "inductor", "traced"] = "eager"
+    read: Literal["whole", "chunks", "fused"] = "fused"
+    is_folded: bool = True
+    channels_last: bool = True
+    autocast: bool = True
 
 
 def made_late(make: Callable[[], Callable[[], Sequence[Any]]]) -> Callable[[], Sequence[Any]]:

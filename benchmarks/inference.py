@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from benchmarks.chips import peak_flops
 from benchmarks.command import Sizes
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import backbone_flops, clip_flops
-from benchmarks.harness import Side, Work, columns, made_late, race, table_rows
+from benchmarks.harness import Side, TorchWay, Work, columns, race, table_rows
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model
 from tmanet_jax.settings import Settings
@@ -174,38 +174,17 @@ def effect_of_bfloat16(model: TMANet, frames_BxSxHxWx3: np.ndarray) -> str:
     )
 
 
-class TorchVariant(NamedTuple):
-    """A way to run the same network in PyTorch.
-
-    Attributes:
-        compiler: "eager"; "inductor", `torch.compile` with frozen weights, which needs a C++
-            compiler on a CPU; or "traced" (`torch_run.compiled`).
-        read: the memory read.
-        is_folded: whether batch norm becomes part of the convolutions.
-        channels_last: memory format of weights and activations.
-        autocast: bfloat16 if the settings ask for it.
-    """
-
-    compiler: Literal["eager", "inductor", "traced"] = "eager"
-    read: Literal["whole", "chunks", "fused"] = "fused"
-    is_folded: bool = True
-    channels_last: bool = True
-    autocast: bool = True
-
-
-TORCH_VARIANTS: Mapping[str, TorchVariant] = {
-    "the original's way": TorchVariant("eager", "whole", False, False, False),
-    "channels last, SDPA": TorchVariant(),
-    "channels last, SDPA, compiled": TorchVariant("inductor"),
+TORCH_WAYS: Mapping[str, TorchWay] = {
+    "the original's way": TorchWay("eager", "whole", False, False, False),
+    "channels last, SDPA": TorchWay(),
+    "channels last, SDPA, compiled": TorchWay("inductor"),
 }
-TRACED = TorchVariant("traced", "chunks", channels_last=False)
+TRACED = TorchWay("traced", "chunks", channels_last=False)
 """The fastest on a CPU; of no use elsewhere."""
 
 
 def torch_sides(config: ModelConfig, tensors: Tensors, frames: np.ndarray) -> dict[str, Side]:
-    """Every variant with these weights, on these uint8 frames BxHxWx3, or clips BxSxHxWx3.
-
-    The networks are made when they are first called, so that one that cannot work fails alone.
+    """Every way with these weights, on these uint8 frames BxHxWx3, or clips BxSxHxWx3.
 
     Raises:
         UserError: torch cannot use the device that JAX uses.
@@ -213,44 +192,33 @@ def torch_sides(config: ModelConfig, tensors: Tensors, frames: np.ndarray) -> di
     from benchmarks import torch_run
 
     torch_run.use_all_cores()
-    variants = dict(TORCH_VARIANTS)
+    ways = dict(TORCH_WAYS)
     if torch_run.device_of_jax().type == "cpu":
-        variants["traced, frozen, oneDNN"] = TRACED
+        ways["traced, frozen, oneDNN"] = TRACED
     kind = "clip" if frames.ndim == 5 else "backbone"
     make = functools.partial(_torch_forward, config, tensors, frames)
-    return {
-        f"torch, {kind}, {name}": Side(
-            made_late(functools.partial(make, variant)), torch_run.peak_bytes
-        )
-        for name, variant in variants.items()
-    }
+    return torch_run.sides({f"torch, {kind}, {name}": way for name, way in ways.items()}, make)
 
 
 def _torch_forward(
-    config: ModelConfig, tensors: Tensors, frames: np.ndarray, variant: TorchVariant
+    config: ModelConfig, tensors: Tensors, frames: np.ndarray, way: TorchWay
 ) -> Callable[[], tuple[np.ndarray]]:
     import torch
 
     from benchmarks import torch_network, torch_run
 
-    device, is_clip = torch_run.device_of_jax(), frames.ndim == 5
-    model = torch_network.loaded(config, tensors, torch_network.READS[variant.read])
-    if variant.is_folded:
-        torch_network.fold_batch_norm(model)
-    torch_run.place(model, device, channels_last=variant.channels_last)
-    on_device = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
-    module = model if is_clip else torch_network.Stage4(model)
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, variant.autocast and config.dtype == "bfloat16"
-    )
+    model = torch_run.made(config, tensors, way)
+    frames_there = torch.from_numpy(np.ascontiguousarray(frames)).to(torch_run.device_of_jax())
+    module = model if frames.ndim == 5 else torch_network.Stage4(model)
+    autocast = torch_run.autocast(config, way)
 
     def run(forward: Callable[..., Any]) -> tuple[np.ndarray]:
         with torch.inference_mode(), autocast:
-            inputs = torch_run.normalized(on_device, channels_last=variant.channels_last)
+            inputs = torch_run.normalized(frames_there, channels_last=way.channels_last)
             return (forward(inputs).float().movedim(1, -1).cpu().numpy(),)
 
-    if variant.compiler == "eager":
+    if way.compiler == "eager":
         return functools.partial(run, module)
-    if variant.compiler == "inductor":
+    if way.compiler == "inductor":
         return functools.partial(run, torch.compile(module, options={"freezing": True}))
-    return functools.partial(run, torch_run.compiled(module, torch_run.normalized(on_device)))
+    return functools.partial(run, torch_run.compiled(module, torch_run.normalized(frames_there)))

@@ -1,20 +1,25 @@
-"""How a network runs in PyTorch: devices, memory formats, input, compilation, memory.
+"""How a network runs in PyTorch: devices, weights, input, compilation, memory.
 
 Needs requirements-torch.txt, as `torch_network`.
 """
 
+import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import host_peak_bytes
+from benchmarks import torch_network
+from benchmarks.harness import Side, TorchWay, host_peak_bytes, made_late
+from benchmarks.torch_network import TMANet
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
+from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.weights.names import Tensors
 
 
 def normalized(frames_HxWx3: Tensor, *, channels_last: bool = False) -> Tensor:
@@ -55,11 +60,31 @@ def device_of_jax() -> torch.device:
     )
 
 
-def place(model: nn.Module, device: torch.device, *, channels_last: bool) -> None:
-    """Moves the weights there and lays them out."""
+def made(config: ModelConfig, tensors: Tensors, way: TorchWay) -> TMANet:
+    """The network with copies of these weights, not compiled yet."""
+    model = torch_network.loaded(config, tensors, torch_network.READS[way.read])
+    if way.is_folded:
+        torch_network.fold_batch_norm(model)
     move: Callable[..., nn.Module] = model.to  # its declared types lack the memory format
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    move(device, memory_format=layout)
+    layout = torch.channels_last if way.channels_last else torch.contiguous_format
+    move(device_of_jax(), memory_format=layout)
+    return model
+
+
+def autocast(config: ModelConfig, way: TorchWay) -> torch.autocast:
+    """In which it computes."""
+    is_on = way.autocast and config.dtype == "bfloat16"
+    return torch.autocast(device_of_jax().type, torch.bfloat16, is_on)
+
+
+def sides(
+    ways: Mapping[str, TorchWay], make: Callable[[TorchWay], Callable[[], Sequence[Any]]]
+) -> dict[str, Side]:
+    """What is made of each way when it is first called: one that cannot work fails alone."""
+    return {
+        name: Side(made_late(functools.partial(make, way)), peak_bytes)
+        for name, way in ways.items()
+    }
 
 
 def use_all_cores() -> None:

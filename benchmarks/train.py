@@ -14,9 +14,8 @@ come as uint8 and are normalised on the device, as here. Source:
 
 import argparse
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +26,7 @@ from benchmarks.chips import peak_flops
 from benchmarks.command import Sizes
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.flops import training_flops
-from benchmarks.harness import Race, Side, Work, columns, made_late, race, table_rows
+from benchmarks.harness import Race, Side, TorchWay, Work, columns, race, table_rows
 from benchmarks.inference import random_model
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.samples import Batch, empty_batch
@@ -196,34 +195,18 @@ def _targets(found: Race, flops: float) -> list[Target]:
     return targets
 
 
-class TorchVariant(NamedTuple):
-    """A way to run the same network in PyTorch.
-
-    Attributes:
-        read: the memory read.
-        channels_last: memory format of weights and activations.
-        is_compiled: by `torch.compile`, which needs a C++ compiler on a CPU.
-        autocast: convolutions and products in bfloat16 if the settings ask for it.
-    """
-
-    read: Literal["whole", "fused"] = "whole"
-    channels_last: bool = True
-    is_compiled: bool = False
-    autocast: bool = True
-
-
-TORCH_VARIANTS: Mapping[str, TorchVariant] = {
-    "torch, the original's way": TorchVariant(channels_last=False, autocast=False),
-    "torch, channels last": TorchVariant(),
-    "torch, channels last, SDPA": TorchVariant("fused"),
-    "torch, channels last, compiled": TorchVariant(is_compiled=True),
-    "torch, channels last, SDPA, compiled": TorchVariant("fused", is_compiled=True),
+TORCH_WAYS: Mapping[str, TorchWay] = {
+    "torch, the original's way": TorchWay("eager", "whole", False, False, False),
+    "torch, channels last": TorchWay("eager", "whole", is_folded=False),
+    "torch, channels last, SDPA": TorchWay("eager", "fused", is_folded=False),
+    "torch, channels last, compiled": TorchWay("inductor", "whole", is_folded=False),
+    "torch, channels last, SDPA, compiled": TorchWay("inductor", "fused", is_folded=False),
 }
 """The first keeps to float32 whatever the settings ask for, as the original does."""
 
 
 def torch_sides(settings: Settings, tensors: Tensors, batch: Batch) -> dict[str, Side]:
-    """Every variant with these weights; each call is one step on the batch.
+    """Every way with these weights; each call is one step on the batch.
 
     Raises:
         UserError: torch cannot use the device that JAX uses.
@@ -236,14 +219,11 @@ def torch_sides(settings: Settings, tensors: Tensors, batch: Batch) -> dict[str,
     torch_run.use_all_cores()
     frames, labels = (torch.from_numpy(array).to(device) for array in (batch.frames, batch.labels))
 
-    def make(variant: TorchVariant) -> Callable[[], tuple[np.ndarray]]:
-        step = torch_step(settings, tensors, variant).step
+    def make(way: TorchWay) -> Callable[[], tuple[np.ndarray]]:
+        step = torch_step(settings, tensors, way).step
         return lambda: (np.array(step(frames, labels)),)
 
-    return {
-        name: Side(made_late(functools.partial(make, variant)), torch_run.peak_bytes)
-        for name, variant in TORCH_VARIANTS.items()
-    }
+    return torch_run.sides(TORCH_WAYS, make)
 
 
 class TorchStep(NamedTuple):
@@ -259,16 +239,14 @@ class TorchStep(NamedTuple):
     step: "Callable[[Tensor, Tensor], float]"
 
 
-def torch_step(settings: Settings, tensors: Tensors, variant: TorchVariant) -> TorchStep:
+def torch_step(settings: Settings, tensors: Tensors, way: TorchWay) -> TorchStep:
     """The network with these weights, and its optimiser."""
     import torch
 
-    from benchmarks import torch_network, torch_run
+    from benchmarks import torch_run
 
-    device = torch_run.device_of_jax()
-    model = torch_network.loaded(settings.model, tensors, torch_network.READS[variant.read])
-    torch_run.place(model.train(), device, channels_last=variant.channels_last)
-    forward = torch.compile(model.both_logits) if variant.is_compiled else model.both_logits
+    device, model = torch_run.device_of_jax(), torch_run.made(settings.model, tensors, way).train()
+    forward = model.both_logits if way.compiler == "eager" else torch.compile(model.both_logits)
     schedule, align_corners = settings.optimizer, settings.model.align_corners
     optimizer = torch.optim.SGD(
         model.parameters(),
@@ -277,14 +255,12 @@ def torch_step(settings: Settings, tensors: Tensors, variant: TorchVariant) -> T
         weight_decay=schedule.weight_decay,
         fused=device.type == "cuda" or None,
     )
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, variant.autocast and settings.model.dtype == "bfloat16"
-    )
+    autocast = torch_run.autocast(settings.model, way)
 
     def step(frames_BxSxHxWx3: "Tensor", labels_BxHxW: "Tensor") -> float:
         optimizer.zero_grad(set_to_none=True)
         with autocast:
-            frames = torch_run.normalized(frames_BxSxHxWx3, channels_last=variant.channels_last)
+            frames = torch_run.normalized(frames_BxSxHxWx3, channels_last=way.channels_last)
             logits = forward(frames)
         main, aux = (
             torch_cross_entropy(each.float(), labels_BxHxW.long(), settings.loss, align_corners)

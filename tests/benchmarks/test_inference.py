@@ -15,8 +15,8 @@ def test_backbone_and_clip_are_measured_and_what_bfloat16_changes_is_told():
 
 @pytest.mark.torch
 def test_torch_makes_the_same_features_and_logits_in_every_way_that_needs_no_compiler(monkeypatch):
-    ways = {name: way for name, way in inference.TORCH_VARIANTS.items() if way.compiler == "eager"}
-    monkeypatch.setattr(inference, "TORCH_VARIANTS", ways)
+    ways = {name: way for name, way in inference.TORCH_WAYS.items() if way.compiler == "eager"}
+    monkeypatch.setattr(inference, "TORCH_WAYS", ways)
     findings = inference.measure(small_settings((16, 24)), (41, 57), 2, turns=1, with_torch=True)
     assert len(findings.rows) == 2 * (1 + len(ways) + 1)
     assert not [row for row in findings.rows if "FAILED" in row[1]]

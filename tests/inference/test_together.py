@@ -20,7 +20,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.inference import batches
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.results import FrameResult
-from tmanet_jax.inference.segmenter import Segmenter, Video
+from tmanet_jax.inference.segmenter import OpenVideo, Segmenter
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.video import frames as sources
 from tmanet_jax.video import writer
@@ -56,16 +56,16 @@ def segmenter() -> Segmenter:
     return Segmenter(trained(small_config()), CLASSES, Protocol("whole"))
 
 
-def opened(number: int, sizes: list[tuple[int, int] | None], unwanted: set[int]) -> Video:
+def opened(number: int, sizes: list[tuple[int, int] | None], unwanted: set[int]) -> OpenVideo:
     pictures = [
         "torn" if size is None else numbered(100 * number + index, size)
         for index, size in enumerate(sizes)
     ]
     frames = map(sources.numbered, range(len(pictures)), pictures)
-    return Video(frames, lambda index: index not in unwanted)
+    return OpenVideo(frames, lambda index: index not in unwanted)
 
 
-def results_of(segmenter: Segmenter, some: list[Video]) -> list[list[FrameResult | UserError]]:
+def results_of(segmenter: Segmenter, some: list[OpenVideo]) -> list[list[FrameResult | UserError]]:
     found: list[list[FrameResult | UserError]] = [[] for _ in some]
     for number, result in segmenter.segment(some):
         found[number].append(result)

@@ -1,6 +1,6 @@
 """Records of version 2, each a whole clip, read as if its frames were records of their own.
 
-Whoever prepares their data again can do without: this file, and `open_older` where it is called.
+Whoever prepares their data again can do without: this file, and where `records` calls it.
 """
 
 import functools

@@ -15,7 +15,6 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tmanet_jax.data import clip_records_v2, strict_json
-from tmanet_jax.data.clip_index import ClipIndex
 from tmanet_jax.data.clips import Clip, EncodedClip, EncodedFrame, damaged
 from tmanet_jax.data.codec import DAMAGE, frame_size, labels_size
 from tmanet_jax.data.frame_records import (
@@ -41,7 +40,8 @@ class ClipRecords:
         data_dir: where they lie.
         split: its name.
         info: what all records there share, with the classes that labels are read as.
-        frames: the records.
+        index: its frames and clips, without reading them.
+        frames: the records, one a frame.
         frame_stride: how many frames of the video lie from one memory frame to the next.
     """
 
@@ -63,7 +63,7 @@ class ClipRecords:
         self.info = info if self._relabelling is None else self._relabelling.of_info(info)
         self.frame_stride = stride
         self._split_info = self.info.splits[split]
-        self._index = self._split_info.index
+        self.index = self._split_info.index
         self.frames = frames
 
     def __len__(self) -> int:
@@ -78,14 +78,9 @@ class ClipRecords:
         return self._split_info.labelled
 
     @property
-    def index(self) -> ClipIndex:
-        """Its frames and clips, without reading them."""
-        return self._index
-
-    @property
     def ids(self) -> tuple[str, ...]:
         """The ids of all clips, without reading them."""
-        return self._index.ids
+        return self.index.ids
 
     @property
     def skipped(self) -> tuple[SkippedClip, ...]:
@@ -120,11 +115,11 @@ class ClipRecords:
 
     def clip_id(self, index: int) -> str:
         """The id of a clip, without reading it."""
-        return self._index.ids[index]
+        return self.index.ids[index]
 
     def group(self, index: int) -> str:
         """The group of a clip, without reading it."""
-        return self._index.groups[index]
+        return self.index.groups[index]
 
     def read_encoded(self, index: int, memory_offsets: Sequence[int] = ()) -> EncodedClip:
         """Reads a clip without decoding it.
@@ -136,9 +131,9 @@ class ClipRecords:
         Raises:
             UserError: a record is damaged; names shard, index and clip.
         """
-        query, clip_id = self._index.queries[index], self.clip_id(index)
+        query, clip_id = self.index.queries[index], self.clip_id(index)
         offsets = [offset * self.frame_stride for offset in memory_offsets]
-        places = [*self._index.memory(index, offsets), query]
+        places = [*self.index.memory(index, offsets), query]
         read = {place: self._read_frame(place, f"Clip {clip_id}") for place in {*places}}
         clip = EncodedClip(
             id=clip_id,

@@ -20,7 +20,7 @@ from tmanet_jax.inference.job import Job, done, open_job
 from tmanet_jax.inference.outputs import Manifest, fingerprint_weights
 from tmanet_jax.inference.prediction import Input, Prediction
 from tmanet_jax.inference.results import FrameResult
-from tmanet_jax.inference.segmenter import Segmenter, Video
+from tmanet_jax.inference.segmenter import OpenVideo, Segmenter
 from tmanet_jax.inference.serve import LiveView, served
 from tmanet_jax.parallel import distributed
 from tmanet_jax.stop_signals import StopSignals
@@ -157,7 +157,7 @@ def _write_results(
 ) -> Stopped | None:
     """Writes until the frames end, or it is told to stop."""
     interrupted = f"Interrupted; the same command goes on.{done(prediction.output)}"
-    results = segmenter.segment([Video(job.frames, job.wants) for job in jobs])
+    results = segmenter.segment([OpenVideo(job.frames, job.wants) for job in jobs])
     bar = tqdm(total=_total(jobs), desc="predict", unit="frame", disable=None)
     begun: set[int] = set()
     num_before = 0  # what an earlier run has done

@@ -52,6 +52,32 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 _Item = TypeVar("_Item")
 
 
+class OpenVideo(NamedTuple):
+    """Frames of a video, and whether that of an index is wanted; see `Segmenter.stream`."""
+
+    frames: Iterator[SourceFrame]
+    wanted: Callable[[int], bool]
+
+
+class _Needed(NamedTuple):
+    """A frame that the network is to see, or a broken one that is to be told.
+
+    `is_start`: the memory begins anew with it.
+    """
+
+    frame: SourceFrame
+    is_start: bool
+    is_wanted: bool
+
+
+class _Pending(NamedTuple):
+    """A frame, and what the device is computing of it, or why it cannot; None if it is broken."""
+
+    frame: SourceFrame
+    place: Place | UserError | None
+    is_wanted: bool
+
+
 class Segmenter:
     """A network that segments the frames of videos, each with the memory of those before it.
 
@@ -211,7 +237,7 @@ class Segmenter:
             UserError: the source cannot be read, or not one of its frames.
         """
         with open_frames(source) as frames:
-            video = Video(frames.frames, wanted or (lambda index: True))
+            video = OpenVideo(frames.frames, wanted or (lambda index: True))
             with contextlib.closing(self.segment([video])) as results:
                 for _, result in results:
                     if isinstance(result, UserError):
@@ -226,7 +252,7 @@ class Segmenter:
         return _VIDEOS_ON_ACCELERATOR if by_jax and where != "cpu" else 1
 
     def segment(
-        self, videos: Sequence["Video"]
+        self, videos: Sequence[OpenVideo]
     ) -> Generator[tuple[int, FrameResult | UserError], None, None]:
         """`stream` of videos that are open, together: those of one size as one batch.
 
@@ -252,9 +278,7 @@ class Segmenter:
                     reason = one.too_early[0].problem
                     yield number, UserError(f"Not one frame can be read: {reason}.")
 
-    def _compute(
-        self, videos: "Sequence[Iterator[_Needed]]"
-    ) -> "Iterator[list[tuple[int, _Pending]]]":
+    def _compute(self, videos: Sequence[Iterator[_Needed]]) -> Iterator[list[tuple[int, _Pending]]]:
         """Sends frames to the device, without waiting for it: of each video up to a whole one."""
         batches, running = Batches(self._network), dict(enumerate(videos))
         while running:
@@ -275,13 +299,6 @@ class Segmenter:
             yield [(number, _pending(one, places.get(number))) for number, one in turn]
 
 
-class Video(NamedTuple):
-    """Frames of a video, and whether that of an index is wanted; see `Segmenter.stream`."""
-
-    frames: Iterator[SourceFrame]
-    wanted: Callable[[int], bool]
-
-
 class _Results:
     """Results of a video, in order; waits for the device. Broken frames repeat those before."""
 
@@ -290,7 +307,7 @@ class _Results:
         self._last: FrameResult | None = None
         self._classes, self._probabilities_of = classes, probabilities_of
 
-    def after(self, pending: "_Pending") -> Iterator[FrameResult | UserError]:
+    def after(self, pending: _Pending) -> Iterator[FrameResult | UserError]:
         """Those that are known when a frame is."""
         if isinstance(pending.place, UserError):
             self.too_early.clear()
@@ -309,25 +326,6 @@ class _Results:
             yield result_of(pending.frame, self._last.frame, self._last.labels, self._classes)
         else:
             self.too_early.append(pending.frame)
-
-
-class _Needed(NamedTuple):
-    """A frame that the network is to see, or a broken one that is to be told.
-
-    `is_start`: the memory begins anew with it.
-    """
-
-    frame: SourceFrame
-    is_start: bool
-    is_wanted: bool
-
-
-class _Pending(NamedTuple):
-    """A frame, and what the device is computing of it, or why it cannot; None if it is broken."""
-
-    frame: SourceFrame
-    place: Place | UserError | None
-    is_wanted: bool
 
 
 def _pending(one: _Needed, place: Place | UserError | None) -> _Pending:
