@@ -17,6 +17,7 @@ from benchmarks import (
     data,
     engines,
     finetune,
+    formats,
     inference,
     memory,
     networks,
@@ -53,7 +54,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
-        *(train, inference, stream, engines, attention, data, start),
+        *(train, inference, stream, engines, attention, data, formats, start),
         *(compile, memory, networks, finetune, suites),
     ):
         measurement.add_command(commands)

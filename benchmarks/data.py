@@ -127,8 +127,8 @@ class Ways:
             return make_from_pngs(pngs[index], rng, sampling, self.laps["original"])[0]
 
         calls = {
-            "records": _rounds(from_records, num_clips, seed),
-            "original": _rounds(original, num_clips, seed),
+            "records": rounds(from_records, num_clips, seed),
+            "original": rounds(original, num_clips, seed),
         }
         take_turns(calls, turns=0)
         for laps in self.laps.values():
@@ -169,10 +169,10 @@ def make_from_record(
     return batch.frames[0], batch.labels[0]
 
 
-def _rounds(
+def rounds(
     make: Callable[[int, np.random.Generator], object], num_clips: int, seed: int
 ) -> Callable[[], None]:
-    """Rounds of `DRAWS` clips, no two rounds with the same draws."""
+    """A call for each turn: `DRAWS` clips, no two turns with the same draws."""
     rounds = itertools.count()
 
     def make_round() -> None:

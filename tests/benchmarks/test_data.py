@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import data
+from benchmarks import data, formats
 from benchmarks.__main__ import main
 from data_prep.records.writer import write_records
 from tests.made.small_clips import NoiseClip, plan_of
@@ -94,6 +94,19 @@ def test_the_report_tells_stages_and_pipeline(source, monkeypatch):
     assert all(float(cell) >= 0 for row in report["rows"] for cell in row[1:])
     assert [target["target"] for target in report["targets"]] == [6, 20]
     assert "0 workers:" in " ".join(report["notes"])
+
+
+def test_formats_are_told_side_by_side(source, monkeypatch):
+    monkeypatch.setattr(formats, "TURNS", 1)
+    config = load("cityscapes")
+    config.data.dir = str(source.data_dir)
+    config.data.crop_size = (64, 96)
+    findings = formats.measure(settings.from_config(config))
+    assert findings.columns == ("", "version 2", "each frame once")
+    cells = {row[0]: [float(cell) for cell in row[1:]] for row in findings.rows}
+    assert all(min(of_both) > 0 for of_both in cells.values())
+    assert cells["MB of frames and labels"][0] == cells["MB of frames and labels"][1]
+    assert findings.targets[0].value > 0
 
 
 def test_a_split_without_labels_is_refused_before_anything_is_measured(

@@ -1,72 +1,32 @@
 """Records of version 2, whole clips, are read like those of today."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 
+from benchmarks.formats import write_version_2
 from tests.made.small_clips import NoiseClip, damage
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import CITYSCAPES
+from tmanet_jax.data.clips import EncodedClip, EncodedFrame
 from tmanet_jax.data.codec import encode_frame, encode_labels
-from tmanet_jax.data.frame_records import shard_name
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.scoring.videos import find_videos
 
-ENCODED = tfds.features.Tensor(shape=(), dtype=np.object_)
-TEXT = tfds.features.Text()
-FEATURES = tfds.features.FeaturesDict(
-    {
-        "id": TEXT,
-        "group": TEXT,
-        "memory": tfds.features.Sequence(ENCODED),
-        "query": ENCODED,
-        "labels": ENCODED,
-    }
-)
-
 
 def write_older(out: Path, clips: list[NoiseClip], frame_stride: int = 1) -> None:
     """Writes the split `train` as version 2 did."""
-    directory = out / "clip_records" / "2.0.0"
-    directory.mkdir(parents=True)
-    shard = directory / shard_name("train", 0, 1)
-    writer = ArrayRecordWriter(str(shard), "group_size:1,uncompressed")
-    for clip in clips:
-        loaded = clip.load()
-        *memory, query = map(encode_frame, loaded.frames_SxHxWx3)
-        encoded = {"memory": memory, "query": query, "labels": encode_labels(loaded.labels_HxW)}
-        writer.write(FEATURES.serialize_example({"id": clip.id, "group": clip.group, **encoded}))
-    writer.close()
-    of_split = {
-        "labelled": True,
-        "ids": [clip.id for clip in clips],
-        "groups": [clip.group for clip in clips],
-        "stand_ins": [0] * len(clips),
-        "skipped": [],
-        "class_pixels": [7] * CITYSCAPES.num_classes,
-        "ignored_pixels": 3,
-    }
-    about = {
-        "classes": {**dataclasses.asdict(CITYSCAPES), "ignore": 255},  # as early ones say
-        "memory_range": clips[0].memory_range,
-        "frame_stride": frame_stride,
-        "splits": {"train": of_split},
-    }
-    tfds.folder_dataset.write_metadata(
-        data_dir=directory,
-        features=FEATURES,
-        split_infos=[tfds.core.SplitInfo("train", [len(clips)], shard.stat().st_size)],
-        version="2.0.0",
-        check_data=False,
-        metadata=tfds.core.MetadataDict(about),
-        disable_shuffling=True,
-    )
+    write_version_2(out, [encoded(clip) for clip in clips], "train", CITYSCAPES, frame_stride)
+
+
+def encoded(clip: NoiseClip) -> EncodedClip:
+    loaded = clip.load()
+    frames = tuple(EncodedFrame(encode_frame(frame), "") for frame in loaded.frames_SxHxWx3)
+    labels = encode_labels(loaded.labels_HxW)
+    return EncodedClip(clip.id, clip.group, frames, labels, CITYSCAPES.num_classes)
 
 
 def test_clips_of_version_2_come_back_and_train(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from data_prep import vspw
 from data_prep.records import beam, writer
 from data_prep.records.writer import write_records
+from tests.made import tiny_runs
 from tests.made.small_clips import NoiseClip, NoiseFrame, plan_of
-from tests.made.small_vspw import frame_path, write_vspw
+from tests.made.small_vspw import NUMBERS, frame_path, write_vspw
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
 
@@ -49,6 +51,33 @@ def test_records_are_those_of_one_process_and_a_torn_frame_is_told(tmp_path, cap
     assert prepare("beam", *TWO_WORKERS) == 0
     assert prepare("threads") == 0
     assert files(tmp_path / "beam") == files(tmp_path / "threads")
+
+
+@pytest.mark.beam
+def test_twenty_videos_of_124_classes_train_are_scored_and_handed_in(tmp_path, capsys):
+    splits = ["train"] * 14 + ["val"] * 4 + ["test"] * 2
+    videos = {f"{index}_v": split for index, split in enumerate(splits)}
+    source = write_vspw(tmp_path / "VSPW_480p", videos, [f"class {i}" for i in range(124)])
+    frame_path(source, "3_v", NUMBERS[1]).write_bytes(b"")
+    records, workdir = tmp_path / "records", tmp_path / "run"
+    options = (f"--source={source}", f"--out={records}", "--splits=train,val,test")
+    assert vspw.main([*options, "--on-error=skip", *TWO_WORKERS]) == 0
+    assert "Skipped 2 clips of train:\n  3_v_00000231: " in capsys.readouterr().out
+    run = ("--config=configs/vspw.py", f"--workdir={workdir}", "--config.num_steps=2")
+    modes = {
+        "train": ("--config.eval.every=2",),
+        "eval": (f"--submit={workdir}/val",),
+        "consistency": (),
+        "eval ": (f"--submit={workdir}/test", "--config.data.eval_split=test"),
+    }
+    for mode, flags in modes.items():
+        done = tiny_runs.called(records, mode.strip(), *run, *flags)
+        assert done.returncode == 0, done.stderr
+    found = json.loads((workdir / "metrics.json").read_text())
+    assert found["clips"] == 20 and len(found["classes"]) == 124
+    assert json.loads((workdir / "consistency/metrics.json").read_text())["temporal"]["mTC"] > 0
+    for split, count in (("val", 20), ("test", 10)):
+        assert len(list((workdir / split).glob("*_v/*.png"))) == count
 
 
 @dataclasses.dataclass(frozen=True)
