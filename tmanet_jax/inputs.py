@@ -5,8 +5,10 @@ import dataclasses
 from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet
+from tmanet_jax.data.mixed import open_mixed
 from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.errors import UserError, counted
+from tmanet_jax.fields import named_factors
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.settings import Settings
 from tmanet_jax.weights import files
@@ -27,6 +29,7 @@ def open_split(
     memory_range: int,
     num_memory: int | None = None,
     unlabelled_ok: bool = False,
+    trains: bool = False,
 ) -> ClipRecords:
     """The clips of a split, checked against the network.
 
@@ -36,12 +39,19 @@ def open_split(
         memory_range: frames before the query that memory frames are drawn from.
         num_memory: how many of them are read; by default as many as the network has.
         unlabelled_ok: accept a split without labels.
+        trains: with the further directories that are mixed into training.
 
     Raises:
         UserError: no such records, or ones that this network cannot use.
     """
     data = settings.data
-    records = open_clips(data.dir, split, data.frame_stride, data.classes)
+    how = split, data.frame_stride, data.classes
+    if trains and data.mixed:
+        records: ClipRecords = open_mixed(
+            {data.dir: 1.0, **named_factors(data.mixed, "mixed")}, *how
+        )
+    else:
+        records = open_clips(data.dir, *how, of_several=bool(data.mixed))
     num_classes = records.info.classes.num_classes
     if num_classes != settings.model.head.num_classes:
         raise UserError(

@@ -30,7 +30,7 @@ from tmanet_jax.data.samples import (
 )
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError
-from tmanet_jax.fields import Checked, field, part
+from tmanet_jax.fields import Checked, field, named_factors, part
 
 MOST_MEMORY_RANGE = 1000
 """Frames; a mistyped number ends here instead of filling the memory."""
@@ -72,6 +72,11 @@ class DataConfig(Checked):
         "that labels are read as: recorded ones, or NEW=CLASS,CLASS,... of several; pixels of all "
         "others are ignored; (): the recorded ones",
     )
+    mixed: tuple[str, ...] = field(
+        (),
+        "further directories of records that train, DIR=SHARE each: how many of their clips come "
+        "to one of data.dir, which alone is scored",
+    )
     memory_range: int | None = field(
         None,
         "frames before the query that training draws its memory frames from; None: as many as "
@@ -90,6 +95,11 @@ class DataConfig(Checked):
         0, "processes that prepare batches; 0: threads of this one", low=0, high=1000
     )
     render: RenderConfig = part(RenderConfig(), flat=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 in named_factors(self.mixed, "mixed").values():
+            raise UserError(f"mixed must be directories with shares above 0, not {self.mixed}.")
 
 
 class BatchIterator(Iterator[Batch]):
@@ -183,6 +193,8 @@ def train_batches(
 ) -> BatchIterator:
     """Endless batches of augmented clips, every epoch in another order.
 
+    Of records with shares, each part has its own epochs, and its share of any clips in a row.
+
     Args:
         records: the clips.
         augmentation: how they are augmented.
@@ -215,12 +227,13 @@ def train_batches(
         keep_freed_memory()
     sampling = Sampling(augmentation, num_memory, memory_range)
     first_part = start_step * part_count + part_index
+    orders = [
+        grain.MapDataset.source(clips).seed(seed).shuffle().repeat() for clips in records.shares
+    ]
+    several = len(orders) > 1
+    order = grain.MapDataset.mix(orders, [*records.shares.values()]) if several else orders[0]
     batches = (
-        grain.MapDataset.source(range(len(records)))
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(_DrawClip(records, sampling))
+        order.random_map(_DrawClip(records, sampling))
         # An endless stream has no remainder; grain would round its length up, beyond an index.
         .batch(
             batch_size // part_count,

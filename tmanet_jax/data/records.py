@@ -53,13 +53,16 @@ class ClipRecords:
         frames: FrameRecords,
         stride: int,
         classes: Sequence[str] = (),
+        of_several: bool = False,
     ) -> None:
         self.data_dir = data_dir
         self.split = split
-        self._classes = tuple(classes)
+        self._how = stride, tuple(classes), of_several
         self._num_recorded = info.classes.num_classes
         self._ignored_as_recorded = info.splits[split].ignored_pixels
-        self._relabelling = relabelling(classes, info.classes) if classes else None
+        self._relabelling = (
+            relabelling(classes, info.classes, of_several=of_several) if classes else None
+        )
         self.info = info if self._relabelling is None else self._relabelling.of_info(info)
         self.frame_stride = stride
         self._split_info = self.info.splits[split]
@@ -70,7 +73,12 @@ class ClipRecords:
         return len(self.ids)
 
     def __reduce__(self) -> tuple[Callable[..., "ClipRecords"], tuple[object, ...]]:
-        return open_clips, (self.data_dir, self.split, self.frame_stride, self._classes)
+        return open_clips, (self.data_dir, self.split, *self._how)
+
+    @property
+    def shares(self) -> Mapping[range, float]:
+        """Of the batches, by the clips that have them."""
+        return {range(len(self)): 1.0}
 
     @property
     def labelled(self) -> bool:
@@ -220,6 +228,7 @@ def open_clips(
     split: str,
     frame_stride: int | None = None,
     classes: Sequence[str] = (),
+    of_several: bool = False,
 ) -> ClipRecords:
     """Opens the records of one split.
 
@@ -229,6 +238,7 @@ def open_clips(
         frame_stride: how many frames of the video lie from one memory frame to the next; None: as
             many as the records were made for.
         classes: that labels are read as, see `relabel`; (): the recorded ones.
+        of_several: some of these may be in no record here.
 
     Returns:
         The clips: `read` decodes whole ones (evaluation), `read_encoded` leaves that to who wants
@@ -258,7 +268,7 @@ def open_clips(
             f"  {making_command(data_dir, info)} --frame-stride={stride} --replace"
         )
     frames = kind(directory, undecoded, index)
-    return ClipRecords(data_dir, split, info, frames, stride, classes)
+    return ClipRecords(data_dir, split, info, frames, stride, classes, of_several)
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:

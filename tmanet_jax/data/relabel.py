@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tmanet_jax.data.classes import IGNORE, ClassSet, Colour
+from tmanet_jax.data.classes import IGNORE, ClassSet, Colour, voc_colour
 from tmanet_jax.data.records_info import RecordsInfo, SplitInfo
 from tmanet_jax.errors import UserError
 
@@ -44,12 +44,16 @@ class Relabelling(NamedTuple):
         )
 
 
-def relabelling(wanted: Sequence[str], classes: ClassSet) -> Relabelling:
+def relabelling(
+    wanted: Sequence[str], classes: ClassSet, *, of_several: bool = False
+) -> Relabelling:
     """Reads what classes are wanted.
 
     Args:
         wanted: a recorded class each, or NEW=CLASS,CLASS,...
         classes: the recorded ones.
+        of_several: records of other classes are mixed with these: one that these lack is known
+            there.
 
     Raises:
         UserError: one is unknown, or named twice.
@@ -57,19 +61,21 @@ def relabelling(wanted: Sequence[str], classes: ClassSet) -> Relabelling:
     table_256 = np.full(256, IGNORE, np.uint8)
     palette: list[Colour] = []
     names: list[str] = []
-    used: set[int] = set()
+    used: set[str] = set()
     for label, text in enumerate(wanted):
         name, _, parts = text.partition("=")
-        indices = [_index_of(part.strip(), classes) for part in (parts or name).split(",")]
-        twice = used & {*indices} or ({name} & {*names})
-        if twice or len({*indices}) < len(indices):
+        members = [member.strip() for member in (parts or name).split(",")]
+        twice = used & {*members} or ({name} & {*names})
+        if twice or len({*members}) < len(members):
             raise UserError(
                 f"config.data.classes names a class twice: {text!r}. Each goes to one at most."
             )
-        used |= {*indices}
+        used |= {*members}
+        there = [member for member in members if member in classes.names or not of_several]
+        indices = [_index_of(member, classes) for member in there]
         table_256[indices] = label
         names.append(name)
-        palette.append(classes.palette_Cx3[indices[0]])
+        palette.append(classes.palette_Cx3[indices[0]] if indices else voc_colour(label + 1))
     return Relabelling(
         ClassSet(f"{classes.name}_relabelled", tuple(names), tuple(palette)), table_256
     )

@@ -45,7 +45,9 @@ def open_splits(settings: Settings) -> Splits:
     """
     data, num_memory = settings.data, settings.model.head.num_memory
     splits = Splits(
-        train=open_split(settings, data.train_split, memory_range=settings.memory_range),
+        train=open_split(
+            settings, data.train_split, memory_range=settings.memory_range, trains=True
+        ),
         scored=open_split(settings, data.eval_split, memory_range=num_memory),
     )
     _check_crop(settings, splits.train)
