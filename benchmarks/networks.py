@@ -16,10 +16,11 @@ from benchmarks import command
 from benchmarks.findings import load_note, markdown
 from benchmarks.harness import median_wall, take_turns
 from benchmarks.inference import random_model
-from benchmarks.memory import read_metrics, train
+from benchmarks.memory import train
 from benchmarks.stream import Streaming
 from tmanet_jax.command_line import parse_count
 from tmanet_jax.models.tmanet import num_parameters
+from tmanet_jax.scoring.runs import read_metrics
 
 CONFIGS = ("demo", "tmanet_mobile")
 RUNS = Path("runs/networks")

@@ -16,6 +16,7 @@ from tmanet_jax.models.layers import (
     product_of_positions,
     product_of_rows,
     resize_bilinear,
+    sum_of_taps,
 )
 
 
@@ -46,6 +47,36 @@ def test_both_products_are_the_same_convolution_with_the_same_gradients() -> Non
         from_positions(gradient_NxHxWxO), from_rows(gradient_NxHxWxO), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "stride"), [((9, 6), 1), ((9, 6), 2), ((8, 7), 2)])
+@pytest.mark.parametrize("dilation", [1, 4])
+def test_a_depthwise_layer_is_its_convolution_with_its_gradients(
+    size: tuple[int, int], stride: int, dilation: int
+) -> None:
+    def convolution(x_NxHxWxC: jax.Array, kernel_3x3x1xC: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x_NxHxWxC,
+            kernel_3x3x1xC,
+            (stride, stride),
+            [(dilation, dilation)] * 2,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=5,
+        )
+
+    def of_taps(x_NxHxWxC: jax.Array, kernel_3x3x1xC: jax.Array) -> jax.Array:
+        return sum_of_taps(x_NxHxWxC, kernel_3x3x1xC, stride, dilation)
+
+    conv = Conv(5, 5, 3, stride=stride, dilation=dilation, groups=5, rngs=nnx.Rngs(0))
+    x, kernel = normal(2, *size, 5), conv.kernel_hwio[...]
+    expected, pull_back = jax.vjp(convolution, x, kernel)
+    found, pull_back_taps = jax.vjp(of_taps, x, kernel)
+    for each in (found, conv(x)):
+        np.testing.assert_allclose(each, expected, atol=1e-5)
+    gradient = normal(*expected.shape, seed=1)
+    for ours, theirs in zip(pull_back_taps(gradient), pull_back(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize(("size", "stride"), [((9, 6), 1), ((9, 6), 2), ((8, 7), 2)])
