@@ -54,21 +54,21 @@ def training_flops(model: ModelConfig, size: tuple[int, int], batch_size: int) -
         batch_size: clips.
     """
     plain = _plain(model)
-    graphdef, params, others = nnx.split(abstract_model(plain), nnx.Param, ...)
+    graphdef, *states = nnx.split(abstract_model(plain), nnx.Param, ...)
 
     def loss(params: nnx.State, others: nnx.State, clip: jax.Array) -> jax.Array:
         logits = nnx.merge(graphdef, params, others, copy=True)(clip, train=True)
         return logits.main.sum() + logits.aux.sum()
 
     clip = _frames(1, model.head.num_memory + 1, *size, 3)
-    of_step = work_of(jax.value_and_grad(loss), params, others, clip).operations
+    of_step = work_of(jax.value_and_grad(loss), *states, clip).operations
     return batch_size * (of_step - _computed_again(plain, size))
 
 
 def _computed_again(plain: ModelConfig, size: tuple[int, int]) -> int:
     """What the head's backward pass adds to two products for each that goes forward."""
     network = abstract_model(plain)
-    graphdef, params, others = nnx.split(network, nnx.Param, ...)
+    graphdef, *states = nnx.split(network, nnx.Param, ...)
     features = nnx.eval_shape(
         lambda network, frame: network.encode(frame), network, _frames(1, *size, 3)
     )
@@ -77,7 +77,7 @@ def _computed_again(plain: ModelConfig, size: tuple[int, int]) -> int:
         return _read_itself(nnx.merge(graphdef, params, others), features).sum()
 
     gradients = jax.value_and_grad(read, argnums=(0, 2))
-    forward, both = (work_of(each, params, others, features) for each in (read, gradients))
+    forward, both = (work_of(each, *states, features) for each in (read, gradients))
     return both.operations - 3 * forward.operations
 
 

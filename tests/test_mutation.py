@@ -20,7 +20,7 @@ from tmanet_jax.data import augment, resize
 from tmanet_jax.data.augment import PhotometricDraw
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import StreamingNetwork
-from tmanet_jax.models import layers, losses, memory
+from tmanet_jax.models import layers, losses, memory, memory_kernels
 from tmanet_jax.models.layers import BatchNorm
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHead
@@ -44,7 +44,7 @@ def reversed_memory(patch: pytest.MonkeyPatch) -> None:
 
 
 def scaled_scores(patch: pytest.MonkeyPatch) -> None:
-    read = memory.read_memory
+    read = memory_kernels.read_memory
     patch.setattr(
         memory,
         "read_memory",

@@ -15,7 +15,7 @@ from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.summary import work_of
 from tmanet_jax.models.tma_head import TMAHeadConfig
-from tmanet_jax.models.tmanet import ModelConfig
+from tmanet_jax.models.tmanet import AUX_HEAD, ModelConfig
 from tmanet_jax.protocol import Protocol
 
 SIZE = (72, 104)
@@ -33,8 +33,8 @@ def of_convolution(positions: int, kernel: int, inputs: int, outputs: int) -> in
 @pytest.mark.parametrize("memory_gradient", [True, False])
 def test_a_step_costs_three_passes_but_for_what_has_no_gradient(memory_gradient: bool) -> None:
     stage3, stage4 = BACKBONE.stage_channels[2:]
-    aux = of_convolution(POSITIONS, 3, stage3, CONFIG.aux.channels)
-    aux += of_convolution(POSITIONS, 1, CONFIG.aux.channels, HEAD.num_classes)
+    aux = of_convolution(POSITIONS, 3, stage3, AUX_HEAD.channels)
+    aux += of_convolution(POSITIONS, 1, AUX_HEAD.channels, HEAD.num_classes)
     first = of_convolution(math.prod(SIZE) // 4, 7, 3, BACKBONE.width)
     expected = 3 * (clip_flops(CONFIG, SIZE) + aux) - 2 * first
     if not memory_gradient:
