@@ -10,7 +10,7 @@ the bytes of what they hold are added up.
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -108,16 +108,12 @@ def _findings(
 ) -> Findings:
     laps = {name: Laps() for name in formats}
     num_clips = len(formats["version 2"])
-    calls = {
-        name: rounds(
-            lambda index, rng, source=source, lap=laps[name]: make_from_record(
-                source, index % len(source), rng, sampling, lap
-            ),
-            num_clips,
-            settings.seed,
-        )
-        for name, source in formats.items()
-    }
+
+    def maker(name: str) -> Callable[[int, np.random.Generator], object]:
+        source, lap = formats[name], laps[name]
+        return lambda index, rng: make_from_record(source, index % len(source), rng, sampling, lap)
+
+    calls = {name: rounds(maker(name), num_clips, settings.seed) for name in formats}
     take_turns(calls, turns=0)
     for lap in laps.values():
         lap.seconds.clear()

@@ -63,7 +63,12 @@ def test_twenty_videos_of_124_classes_train_are_scored_and_handed_in(tmp_path, c
     options = (f"--source={source}", f"--out={records}", "--splits=train,val,test")
     assert vspw.main([*options, "--on-error=skip", *TWO_WORKERS]) == 0
     assert "Skipped 2 clips of train:\n  3_v_00000231: " in capsys.readouterr().out
-    run = ("--config=configs/vspw.py", f"--workdir={workdir}", "--config.num_steps=2")
+    run = (
+        "--config=configs/vspw.py",
+        "--config.eval.stride=(48,80)",
+        "--config.num_steps=2",
+        f"--workdir={workdir}",
+    )
     modes = {
         "train": ("--config.eval.every=2",),
         "eval": (f"--submit={workdir}/val",),
