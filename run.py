@@ -7,6 +7,7 @@
     python run.py predict --config=configs/demo.py --input=VIDEO|CAMERA --serve=PORT
     python run.py export --config=configs/demo.py --format=onnx --size=HxW --output=DIR
     python run.py publish --workdir=DIR --output=DIR
+    python run.py explain --config=configs/demo.py --input=VIDEO --frame=N --pixel=Y,X --output=DIR
     python run.py report --workdir=DIR [--workdir=OTHER ...]
     python run.py config --config=configs/demo.py [--summary]
     python run.py [MODE] --help
@@ -49,6 +50,7 @@ from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
 from tmanet_jax.export.command import FORMATS, export_weights
 from tmanet_jax.export.folder import AnySize
 from tmanet_jax.inference.engine import Computation, Engine, Precision
+from tmanet_jax.inference.explain import explain
 from tmanet_jax.inference.predict import predict
 from tmanet_jax.inference.prediction import prediction_of
 from tmanet_jax.parallel import distributed
@@ -166,6 +168,19 @@ _EXPORT: Options = {
 }
 
 
+_EXPLAIN: Options = {
+    **{name: _PREDICTION[name] for name in ("input", "output", "checkpoint")},
+    "frame": option(
+        "which one, from 0; default 0", metavar="N", type=command_line.parse_index, default=0
+    ),
+    "pixel": option(
+        "row and column of the frame's pixel that is shown first; default the middle",
+        metavar="Y,X",
+        type=command_line.parse_pixel,
+    ),
+}
+
+
 def _train(command: Command) -> None:
     train(command.settings, command.workdir)
 
@@ -226,6 +241,17 @@ def _export(command: Command) -> None:
     )
 
 
+def _explain(command: Command) -> None:
+    options = command.options
+    if len(options["input"]) != 1 or not options["output"]:
+        raise UserError("Mode explain needs one --input and an --output.")
+    checkpoint = options["checkpoint"]
+    weights = hub.fetched(checkpoint) if checkpoint else load.weights_of_run(command.workdir)
+    (source,) = options["input"]
+    loaded = load.load_model(weights)
+    print(explain(loaded, source, options["frame"], options["pixel"], Path(options["output"])))
+
+
 def _publish(command: Command) -> None:
     publish_run(command.workdir, command.options["output"])
 
@@ -265,6 +291,12 @@ MODES: Mapping[str, Mode] = {
         _publish,
         "writes a run's weights with a model card, for others",
         {"output": _EXPORT["output"]},
+        needs_records=False,
+    ),
+    "explain": Mode(
+        _explain,
+        "shows what a frame's pixels read from the memory",
+        _EXPLAIN,
         needs_records=False,
     ),
     "report": Mode(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tmanet_jax.command_line import read_settings
     from tmanet_jax.data.records import open_clips
+    from tmanet_jax.inference.attention import read_of_memory
     from tmanet_jax.inference.predict import predict
     from tmanet_jax.inference.prediction import Prediction
     from tmanet_jax.inference.segmenter import Segmenter
@@ -37,6 +38,7 @@ __all__ = [
     "load_weights",
     "open_clips",
     "predict",
+    "read_of_memory",
     "read_settings",
     "save_weights",
     "train",
@@ -52,6 +54,7 @@ _PLACES = {
     "load_weights": "weights.load.load_model",
     "open_clips": "data.records.open_clips",
     "predict": "inference.predict.predict",
+    "read_of_memory": "inference.attention.read_of_memory",
     "read_settings": "command_line.read_settings",
     "save_weights": "weights.load.save",
     "train": "training.loop.train",

@@ -155,6 +155,21 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_index(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+def parse_pixel(text: str) -> tuple[int, int]:
+    """Row and column, as in 120,64."""
+    row, _, column = text.partition(",")
+    if not (row.isdecimal() and column.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no pixel Y,X, as in 120,64")
+    return int(row), int(column)
+
+
 def parse_port(text: str) -> int:
     """0 to 65535."""
     if not text.isdecimal() or int(text) > 65535:

@@ -72,13 +72,21 @@ def comparison(
         (f"errors: {_percent(is_wrong_HxW.sum(), is_labelled_HxW.sum())}",
          np.where(is_wrong_HxW[..., None], _WRONG_RGB, grey_HxWx3)),
     ]  # fmt: skip
+    rows = grid(panels)
+    occurring = np.union1d(labels_HxW, predicted_HxW)
+    present = [c for c in occurring if c < classes.num_classes]
+    return joined([rows, legend(present, classes, rows.shape[1])], axis=0)
+
+
+def grid(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Panels of one size under their captions, in two rows, RGB uint8."""
     drawn = [under_caption(_of_shown_width(panel), caption) for caption, panel in panels]
     columns = -(-len(drawn) // 2)
     drawn += [np.full_like(drawn[0], 255)] * (2 * columns - len(drawn))
-    rows = [joined(drawn[:columns], axis=1), joined(drawn[columns:], axis=1)]
-    occurring = np.union1d(labels_HxW, predicted_HxW)
-    present = [c for c in occurring if c < classes.num_classes]
-    return joined([*rows, legend(present, classes, rows[0].shape[1])], axis=0)
+    return joined(
+        [joined(drawn[:columns], axis=1), joined(drawn[columns:], axis=1)],
+        axis=0,
+    )
 
 
 def _pale(frame_HxWx3: np.ndarray) -> np.ndarray:
