@@ -21,9 +21,12 @@ OF_THE_WHOLE = """
 
 
 LONGEST = """
-    test_parity.py training/test_end_to_end.py parallel/test_multidevice.py training/test_faults.py
-    inference/test_stream.py training/test_workdir.py training/test_notebook.py test_bad_input.py
-    models/test_tmanet.py models/test_head_seam.py scoring/test_evaluation.py
+    parallel/test_multiprocess.py training/test_faults.py parallel/test_lost_peers.py
+    test_mutation.py test_package.py benchmarks/test_compile_tpu.py export/test_export.py
+    test_parity.py training/test_end_to_end.py models/test_tmanet.py inference/test_stream.py
+    training/test_step.py test_bad_input.py data/test_pipeline.py test_configs.py
+    training/test_workdir.py training/test_notebook.py models/test_head_seam.py
+    models/test_backbone_seam.py inference/test_segmenter.py scoring/test_modes.py
 """
 """Files that begin first: a long one that begins last is waited for."""
 

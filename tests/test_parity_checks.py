@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
-from tests.parity import training
+from tests.parity import inference, training
 from tests.parity.checks import checks_of
 from tests.parity.goldens import OWN_GOLDENS, Case, load_cases
 from tests.parity.training import Step
@@ -93,7 +94,18 @@ def of_one_ratio(case: Case, *names: str, **arrays: np.ndarray) -> Case:
     return changed(case, arrays, ratios=case.facts["ratios"][:1], order=case.facts["order"][:2])
 
 
-def test_multi_scale_testing_is_asked_for_no_more_than_it_stores() -> None:
+def test_multi_scale_testing_is_asked_for_no_more_than_it_stores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computed: list[list[jax.Array]] = []
+    compute = inference._view_probabilities
+
+    def once(*arguments: Any) -> list[jax.Array]:
+        if not computed:
+            computed.append(compute(*arguments))
+        return computed[0]
+
+    monkeypatch.setattr(inference, "_view_probabilities", once)
     case = of_one_ratio(CASES["e_aug_cityscapes"], "prob_half_flipped")
     checks = checks_of(case)
     assert [*checks] == ["float32"]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
 
@@ -52,9 +53,14 @@ RENDER = (
 """Flags with which a run renders what `render_records` does."""
 
 
+def rendered_here() -> AbstractContextManager[object]:
+    """What is rendered is rendered in this process: others would import everything again."""
+    return mock.patch.object(os, "cpu_count", return_value=1)
+
+
 def render_records(data_dir: Path) -> None:
-    """Records with four memory frames, rendered here: processes would import everything again."""
-    with mock.patch.object(os, "cpu_count", return_value=1):
+    """Records with four memory frames."""
+    with rendered_here():
         ensure_records(data_dir, RenderConfig(True, (64, 128), NUM_TRAIN, NUM_EVAL))
 
 

@@ -1,5 +1,6 @@
 """Two processes of two devices are one process of four: losses, scores, and what they leave."""
 
+import contextlib
 import gzip
 import json
 import shutil
@@ -112,7 +113,7 @@ def test_the_first_process_alone_tells_and_writes(two: Finished) -> None:
 def test_two_processes_score_as_one(data_dir: Path, one: Finished, tmp_path: Path) -> None:
     """5 clips: one process has 3, the other 2."""
     workdir = shutil.copytree(one.workdir, tmp_path / "run")
-    done = tiny_runs.run(data_dir, "eval", f"--workdir={workdir}")
+    done = tiny_runs.called(data_dir, "eval", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     alone = json.loads((workdir / "metrics.json").read_text())
     (workdir / "metrics.json").unlink()
@@ -130,7 +131,7 @@ def test_a_run_goes_on_in_another_number_of_processes_and_devices(
 ) -> None:
     workdir = shutil.copytree(two.workdir, tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints" / "6")
-    done = tiny_runs.run(data_dir, f"--workdir={workdir}", *RUN, num_devices=1)
+    done = tiny_runs.called(data_dir, f"--workdir={workdir}", *RUN)
     assert done.returncode == 0, done.stderr
     assert "going on from step 4 of 6" in done.stdout
     expected, got = curve(two.workdir, "train/loss"), curve(workdir, "train/loss")
@@ -190,19 +191,26 @@ def test_a_workdir_that_is_not_shared_is_refused_at_every_start(
         assert not [*one.iterdir(), *other.iterdir()]
 
 
-@pytest.mark.parametrize("mode", ["train", "eval"])
 def test_processes_wait_for_one_that_compiles_for_longer(
-    data_dir: Path, one: Finished, tmp_path: Path, mode: str
+    data_dir: Path, one: Finished, tmp_path: Path
 ) -> None:
-    """For longer than gloo waits for a connection, 30 s."""
-    workdir = shutil.copytree(one.workdir, tmp_path / "run")
-    if mode == "train":
-        shutil.rmtree(workdir / "checkpoints" / "6")
-    with slowly_compiled(tmp_path, 40, data_dir, mode, f"--workdir={workdir}", *RUN) as run:
-        for index in range(2):
-            ended = run.end(index)
-            assert ended.status == 0, ended.output
-    assert (workdir / "metrics.json").exists()
+    """For longer than gloo waits for a connection, 30 s; both modes at once."""
+    with contextlib.ExitStack() as stack:
+        runs = {}
+        for mode in ("train", "eval"):
+            workdir = shutil.copytree(one.workdir, tmp_path / mode / "run")
+            (workdir / "metrics.json").unlink()
+            if mode == "train":
+                shutil.rmtree(workdir / "checkpoints" / "6")
+            words = (mode, f"--workdir={workdir}", *RUN)
+            runs[workdir] = stack.enter_context(
+                slowly_compiled(workdir.parent, 40, data_dir, *words)
+            )
+        for workdir, run in runs.items():
+            for index in range(2):
+                ended = run.end(index)
+                assert ended.status == 0, ended.output
+            assert (workdir / "metrics.json").exists()
 
 
 def test_the_time_to_wait_for_one_that_compiles_is_said(data_dir: Path, tmp_path: Path) -> None:
