@@ -81,7 +81,7 @@ def test_a_configuration_chooses_backbone_and_heads() -> None:
         (["--config.model.multi_gird=(1,)"], "Did you mean config.model.multi_grid?"),
         (["--config.model.aux_head=tma"], "config.model.aux_num_memory must be 0"),
         (["--submti=results"], "--submti is no option. Did you mean --submit?"),
-        (["eval", "--input=drive.mp4"], "--input goes with mode predict, not eval"),
+        (["eval", "--input=drive.mp4"], "--input goes with mode predict and explain, not eval"),
         (["--num-processes=many"], "--num-processes: invalid int value: 'many'"),
         (["--start-timeout=0"], "'0' is no whole number from 1 on"),
         (["predict", "--workdir"], "--workdir: expected one argument"),
