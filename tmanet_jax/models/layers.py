@@ -92,13 +92,16 @@ class Conv(nnx.Module):
                 ),
             )
         elif self._taps_pay():
-            how = {"stride": self.stride, "dilation": self.dilation}
             y = lax.platform_dependent(
                 x_NxHxWxC,
                 kernel_hwio,
-                cpu=functools.partial(sum_of_taps, **how),
+                cpu=functools.partial(sum_of_taps, stride=self.stride, dilation=self.dilation),
                 default=functools.partial(
-                    _direct, **how, precision=self.precision, groups=self.groups
+                    _direct,
+                    stride=self.stride,
+                    dilation=self.dilation,
+                    precision=self.precision,
+                    groups=self.groups,
                 ),
             )
         else:
