@@ -99,15 +99,17 @@ def _workdir(variant: str, seed: int) -> Path:
 
 
 def _of_seeds(variant: str, seeds: Sequence[int]) -> list[str]:
-    runs = [read_metrics(_workdir(variant, seed)) for seed in seeds]
-    groups = [
-        [run["mIoU"] for run in runs],
-        *([run["groups"][name]["mIoU"] for run in runs] for name in ("clean", "degraded")),
-    ]
-    return [variant, *map(mean_and_range, groups)]
+    runs = [scores_of(_workdir(variant, seed)) for seed in seeds]
+    return [variant, *map(mean_and_range, zip(*runs, strict=True))]
 
 
-def mean_and_range(fractions: list[float]) -> str:
+def scores_of(workdir: Path) -> list[float]:
+    """The mIoU of all frames, of the clean and of the spoilt ones."""
+    metrics = read_metrics(workdir)
+    return [metrics["mIoU"], *(metrics["groups"][name]["mIoU"] for name in ("clean", "degraded"))]
+
+
+def mean_and_range(fractions: Sequence[float]) -> str:
     """In percent, as in "61.2 (60.8 to 61.7)"."""
     percent = 100 * np.array(fractions)
     return f"{percent.mean():.1f} ({percent.min():.1f} to {percent.max():.1f})"

@@ -16,11 +16,10 @@ from benchmarks import command
 from benchmarks.findings import load_note, markdown
 from benchmarks.harness import median_wall, take_turns
 from benchmarks.inference import random_model
-from benchmarks.memory import train
+from benchmarks.memory import scores_of, train
 from benchmarks.stream import Streaming
 from tmanet_jax.command_line import parse_count
 from tmanet_jax.models.tmanet import num_parameters
-from tmanet_jax.scoring.runs import read_metrics
 
 CONFIGS = ("demo", "tmanet_mobile")
 RUNS = Path("runs/networks")
@@ -56,7 +55,7 @@ def _run(options: argparse.Namespace) -> None:
         [
             name,
             f"{num_parameters(models[name]) / 1e6:.2f}",
-            *(f"{100 * score:.1f}" for score in _scores(workdir)),
+            *(f"{100 * score:.1f}" for score in scores_of(workdir)),
             f"{1e3 * median_wall(taken[name]):.1f}",
         ]
         for name, workdir in workdirs.items()
@@ -64,9 +63,3 @@ def _run(options: argparse.Namespace) -> None:
     print(f"After {options.steps} steps; a frame of {SIZE[0]}x{SIZE[1]}, the median of {TURNS}:\n")
     columns = ("configuration", "M parameters", "mIoU", "clean", "spoilt", "ms a frame")
     print(f"{markdown(columns, rows)}\n\n{load_note()}")
-
-
-def _scores(workdir: Path) -> list[float]:
-    """The mIoU of all frames, of the clean and of the spoilt ones."""
-    metrics = read_metrics(workdir)
-    return [metrics["mIoU"], *(metrics["groups"][name]["mIoU"] for name in ("clean", "degraded"))]
