@@ -9,6 +9,7 @@ import io
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -82,16 +83,16 @@ def commands() -> str:
     parts = ["## run.py", ""]
     for mode in run.MODES:
         words = ["run.py", mode, "--help"]
-        parts += _help(f"run.py {mode}", lambda words=words: command_line.parse(words, run.MODES))
+        parts += _help(f"run.py {mode}", partial(command_line.parse, words, run.MODES))
     parts += ["## Preparations", ""]
     for name in PREPARATIONS:
         main = importlib.import_module(f"data_prep.{name}").main
-        parts += _help(f"data_prep.{name}", lambda main=main: main(["--help"]))
+        parts += _help(f"data_prep.{name}", partial(main, ["--help"]))
     parts += ["## Weights", ""]
-    parts += _help("tmanet_jax.weights", lambda: conversion.main(["--help"]))
+    parts += _help("tmanet_jax.weights", partial(conversion.main, ["--help"]))
     parts += ["## Measurements", ""]
     for name in _benchmarks():
-        parts += _help(f"benchmarks {name}", lambda name=name: benchmarks.main([name, "--help"]))
+        parts += _help(f"benchmarks {name}", partial(benchmarks.main, [name, "--help"]))
     return "\n".join(parts)
 
 
@@ -106,7 +107,7 @@ def _benchmarks() -> Sequence[str]:
 
 def _help(title: str, call: Callable[[], object]) -> list[str]:
     shown, columns = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "84"
     try:
         with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
             call()
@@ -114,7 +115,14 @@ def _help(title: str, call: Callable[[], object]) -> list[str]:
         os.environ.pop("COLUMNS")
         if columns is not None:
             os.environ["COLUMNS"] = columns
-    return [f"### {title}", "", "```text", shown.getvalue().rstrip(), "```", ""]
+    return [
+        f"### {title}",
+        "",
+        "```text",
+        shown.getvalue().rstrip().replace(str(Path.home()), "~"),
+        "```",
+        "",
+    ]
 
 
 def public_names() -> str:
