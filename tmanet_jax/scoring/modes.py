@@ -26,6 +26,7 @@ from tmanet_jax.scoring.trained_network import (
     load_trained,
     named_file,
     scored_as_before,
+    without_what_it_began_with,
 )
 from tmanet_jax.scoring.videos import (
     clips_of,
@@ -52,7 +53,8 @@ def evaluate_run(
 ) -> Evaluation | None:
     """Scores `settings.init.checkpoint`, or else the best checkpoint of the workdir.
 
-    A file of weights says itself what network it is of. Process 0 writes the report.
+    A file that the workdir's run has begun with is not scored in place of what became of it. A file
+    of weights says itself what network it is of. Process 0 writes the report.
 
     Args:
         settings: of the run.
@@ -71,10 +73,12 @@ def evaluate_run(
     computation = computation or Computation.by_jax(settings.model.dtype)
     settings = _computed(settings, computation)
     computation.check_there()
+    folder = Path(workdir or "")
+    if workdir is not None:
+        settings = without_what_it_began_with(settings, folder)
     file = named_file(settings)
     if workdir is None and file is None:
         raise UserError("Name what to score: a workdir, or a file of weights in init.checkpoint.")
-    folder = Path(workdir or "")
     settings = scored_as_before(settings, folder, file)
     records = open_split(
         settings,
@@ -152,6 +156,7 @@ def evaluate_consistency(settings: Settings, workdir: Path) -> None:
     Raises:
         UserError: bad input, or nothing to score.
     """
+    settings = without_what_it_began_with(settings, workdir)
     file = named_file(settings)
     settings = scored_as_before(settings, workdir, file)
     records = open_split(settings, settings.data.eval_split, memory_range=0, num_memory=0)

@@ -21,7 +21,7 @@ from tmanet_jax.parallel.sharding import make_mesh, replicated
 from tmanet_jax.settings import Settings
 from tmanet_jax.weights import files, load
 from tmanet_jax.weights.weight_file import WeightFile
-from tmanet_jax.workdir import read_protocol
+from tmanet_jax.workdir import read_fields, read_protocol
 
 
 class TrainedNetwork(NamedTuple):
@@ -45,6 +45,17 @@ def named_file(settings: Settings) -> WeightFile | None:
         UserError: it cannot be read.
     """
     return files.read(settings.init.checkpoint) if settings.init.checkpoint else None
+
+
+def without_what_it_began_with(settings: Settings, workdir: Path) -> Settings:
+    """The settings of a run without the file that it began with: its own checkpoints are scored."""
+    init = settings.init
+    began_with = read_fields(workdir).get("init.checkpoint")
+    if not init.checkpoint or init.checkpoint != began_with:
+        return settings
+    if not steps_in(workdir / CHECKPOINTS_DIR):
+        return settings
+    return dataclasses.replace(settings, init=dataclasses.replace(init, checkpoint=""))
 
 
 def scored_as_before(settings: Settings, workdir: Path, file: WeightFile | None) -> Settings:
