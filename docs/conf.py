@@ -16,7 +16,6 @@ import tmanet_jax  # noqa: E402
 project = "TMANet-JAX"
 version = release = tmanet_jax.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-suppress_warnings = ["toc.empty_glob"]
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_copy_source = html_show_sphinx = False
