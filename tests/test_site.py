@@ -61,10 +61,15 @@ def test_the_segmenter_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monk
     )
     monkeypatch.chdir(tmp_path)
     frame = np.zeros((64, 128, 3), np.uint8)
-    there: dict[str, Any] = {"left_frame": frame, "right_frame": frame}
+    there: dict[str, Any] = {
+        "left_frame": frame,
+        "right_frame": frame,
+        "frames_SxHxWx3": np.zeros((3, 96, 192, 3), np.uint8),
+    }
     (tmp_path / "runs" / "demo").mkdir(parents=True)
     write_weights(tmp_path / "runs" / "demo" / "tmanet.safetensors")
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(block, there)
     assert there["result"].index == 2
     assert there["left"].labels.shape == (64, 128)
+    assert there["maps_PxTxhxw"].shape[:2] == (1, 2)
