@@ -20,7 +20,7 @@ from tmanet_jax.data import augment, resize
 from tmanet_jax.data.augment import PhotometricDraw
 from tmanet_jax.inference import stream
 from tmanet_jax.inference.stream import StreamingNetwork
-from tmanet_jax.models import layers, losses, memory, memory_kernels
+from tmanet_jax.models import layers, losses, memory, memory_kernels, tmanet
 from tmanet_jax.models.layers import BatchNorm
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHead
@@ -30,6 +30,12 @@ from tmanet_jax.scoring import metrics
 pytestmark = pytest.mark.mutation
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+@pytest.fixture(autouse=True)
+def structures_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the mistakes in them."""
+    monkeypatch.setattr(tmanet, "_abstract", tmanet._abstract.__wrapped__)
 
 
 def reversed_memory(patch: pytest.MonkeyPatch) -> None:
