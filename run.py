@@ -10,6 +10,7 @@
     python run.py explain --config=configs/demo.py --input=VIDEO --frame=N --pixel=Y,X --output=DIR
     python run.py report --workdir=DIR [--workdir=OTHER ...]
     python run.py config --config=configs/demo.py [--summary]
+    python run.py doctor
     python run.py [MODE] --help
 
 A workdir says what configuration its run has: then --config is not needed.
@@ -45,6 +46,7 @@ from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.data.codec import parse_size
 from tmanet_jax.data.pipeline import DataConfig
+from tmanet_jax.doctor import examine_machine
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
 from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
 from tmanet_jax.export.command import FORMATS, export_weights
@@ -303,6 +305,13 @@ MODES: Mapping[str, Mode] = {
         lambda command: print(report_runs(command.workdirs)),
         "writes a page of runs' curves and scores, side by side",
         needs_records=False,
+        config="default",
+    ),
+    "doctor": Mode(
+        lambda command: examine_machine(),
+        "says what this machine has for a run, and what is wrong with it",
+        needs_records=False,
+        config="default",
     ),
     "config": Mode(
         _show_config,
@@ -336,7 +345,12 @@ def main(argv: list[str]) -> int:
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
             distributed.in_turn(lambda: _render_if_wanted(command.settings.data))
-        if command.mode not in ("train", "config", "report"):  # training asks its checkpoint
+        if command.mode not in (
+            "train",
+            "config",
+            "report",
+            "doctor",
+        ):  # training asks its checkpoint
             tell_contradictions(command.workdir, command.config)
         MODES[command.mode].start(command)
     return 0

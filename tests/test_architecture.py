@@ -29,6 +29,7 @@ ORDER = """
     tmanet_jax.inference
     tmanet_jax.scoring
     tmanet_jax.training
+    tmanet_jax.doctor
     tmanet_jax.__init__
 """
 """The rooms that use the network: each imports itself and what stands above it."""

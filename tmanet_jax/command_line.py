@@ -102,6 +102,7 @@ class Mode:
         options: its own.
         of_processes: further ones, which may differ between the processes of a run.
         needs_records: whether it reads the data set.
+        config: the configuration where none is named; None: one must be.
     """
 
     start: Callable[[Command], object]
@@ -109,6 +110,7 @@ class Mode:
     options: Options = dataclasses.field(default_factory=dict)
     of_processes: Options = dataclasses.field(default_factory=dict)
     needs_records: bool = True
+    config: str | None = None
 
     @property
     def all_options(self) -> Options:
@@ -137,7 +139,8 @@ def parse(argv: Sequence[str], modes: Mapping[str, Mode]) -> Command | None:
         _print_help(next((word for word in words if word in modes), next(iter(modes))), modes)
         return None
     given, others = _given(words, modes)
-    configured = read_config(_config_of(given), others)
+    of_modes = (modes[word].config for word in others if word in modes)
+    configured = read_config(_config_of(given, next(of_modes, None)), others)
     unknown = [word for word in configured.others if word.startswith("-")]
     mode = " ".join(configured.others) or next(iter(modes))
     if not unknown and mode not in modes:
@@ -278,12 +281,14 @@ def _fields_of(words: Sequence[str]) -> dict[str, str]:
     return fields
 
 
-def _config_of(given: Mapping[str, Any]) -> str:
+def _config_of(given: Mapping[str, Any], otherwise: str | None) -> str:
     if "config" in given:
         return given["config"]
     workdir = given.get("workdir", [""])[0]
     if workdir and (Path(workdir) / CONFIG_FILE).is_file():
         return f"{_CONFIG_OF_WORKDIR}:{workdir}"
+    if otherwise is not None:
+        return otherwise
     raise UserError(
         "Which configuration? For example --config=configs/demo.py, or the --workdir of a run "
         f"that has begun (one with a {CONFIG_FILE})."

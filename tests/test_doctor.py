@@ -1,0 +1,32 @@
+"""What `run.py doctor` finds of this machine, and of one with something wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from run import main
+from tmanet_jax import compilation_cache, doctor
+
+
+def test_a_machine_that_can_run_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run.py", "doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = {line[:22].strip(): line[22:] for line in lines}
+    assert {"python", "packages", "cpu", "memory", "disk", "compiled programs", "h264"} <= set(
+        found
+    )
+    assert "jax " in found["packages"] and "flax " in found["packages"]
+    assert "a small network's gradient in" in found["cpu 0"]
+
+
+def test_what_is_wrong_is_told_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(compilation_cache, "DIRECTORY", tmp_path / "file" / "cache")
+    monkeypatch.setattr(doctor, "_LEAST_DISK", 2**80)
+    monkeypatch.setattr(doctor, "_step", lambda device: doctor.Finding("cpu 0", "none"))
+    assert main(["run.py", "doctor"]) == 2
+    told = capsys.readouterr().err
+    assert "compiled programs: name another folder in JAX_COMPILATION_CACHE_DIR" in told
+    assert "disk: free some disk" in told

@@ -1,0 +1,177 @@
+"""What this machine has for a run, what is wrong with it, and what to do: for a report of a fault."""
+
+import contextlib
+import importlib.metadata
+import math
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tmanet_jax import compilation_cache
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.resnet import ResNetConfig
+from tmanet_jax.models.tma_head import TMAHeadConfig
+from tmanet_jax.models.tmanet import ModelConfig, TMANet
+
+DISTRIBUTION = "tmanet-jax"
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+_LEAST_DISK = 2 * 2**30
+_SMALL = ModelConfig(
+    ResNetConfig(depth=18, width=4, blocks=(1, 1, 1, 1)),
+    TMAHeadConfig(num_classes=3, num_memory=1, key_channels=4, value_channels=4, channels=8),
+)
+
+
+class Finding(NamedTuple):
+    """A line of the examination.
+
+    Attributes:
+        name: what was looked at.
+        found: what it is.
+        remedy: what to do, where something is wrong.
+    """
+
+    name: str
+    found: str
+    remedy: str = ""
+
+
+def examine_machine() -> None:
+    """Prints every finding as it is made.
+
+    Raises:
+        UserError: something is wrong; it says what to do.
+    """
+    remedies = []
+    for finding in _findings():
+        print(f"{finding.name:<22}{finding.found}", flush=True)
+        if finding.remedy:
+            remedies.append(f"{finding.name}: {finding.remedy}")
+    if remedies:
+        raise UserError("Something is wrong. " + " ".join(remedies))
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding("python", f"{platform.python_version()}, {platform.platform()}")
+    yield from _packages()
+    yield Finding("cpu", _cpu())
+    yield Finding("memory", _memory())
+    yield from (_room(Path.cwd()), _cache())
+    yield _encoder()
+    for device in jax.devices():
+        yield _step(device)
+
+
+def _packages() -> Iterator[Finding]:
+    """Those that a run needs, then those of extras, as the installed distribution lists them."""
+    try:
+        needed = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        needed = []
+        yield Finding(DISTRIBUTION, "run from its folder, not installed")
+    listed = {re.split(r"[^\w.-]", line)[0]: "extra ==" in line for line in needed}
+    listed = listed or dict.fromkeys(("jax", "flax", "optax", "orbax-checkpoint", "grain"), False)
+    listed |= dict.fromkeys(("jaxlib",), False)
+    versions = {name: _version(name) for name in listed}
+    required = [name for name, is_extra in listed.items() if not is_extra]
+    missing = [name for name in required if versions[name] is None]
+    there = [f"{name} {version}" for name, version in versions.items() if version is not None]
+    remedy = f"install {' '.join(missing)}." if missing else ""
+    yield Finding("packages", ", ".join(there), remedy)
+    without = [name for name, is_extra in listed.items() if is_extra and versions[name] is None]
+    if without:
+        yield Finding("not installed", f"{', '.join(without)} (extras)")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """Cores that this process may use, and what of the instructions that networks gain from."""
+    cores = (
+        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
+    )
+    flags: set[str] = set()
+    with contextlib.suppress(OSError):
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    return f"{cores} cores, {platform.machine()} {' '.join(f for f in _CPU_FLAGS if f in flags)}"
+
+
+def _memory() -> str:
+    """Of the machine; only Linux tells what is free."""
+    sizes = dict(re.findall(r"(Mem\w+): +(\d+) kB", _meminfo()))
+    if not sizes:
+        return "not told by this system"
+    total, free = (int(sizes[name]) / 2**20 for name in ("MemTotal", "MemAvailable"))
+    return f"{total:.1f} GiB, {free:.1f} GiB of it available"
+
+
+def _meminfo() -> str:
+    try:
+        return Path("/proc/meminfo").read_text()
+    except OSError:
+        return ""
+
+
+def _room(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free
+    remedy = "free some disk: checkpoints and records need gigabytes." if free < _LEAST_DISK else ""
+    return Finding("disk", f"{free / 2**30:.1f} GiB free in {folder}", remedy)
+
+
+def _cache() -> Finding:
+    """Whether compiled programs can be kept."""
+    folder = compilation_cache.DIRECTORY
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        size = sum(path.stat().st_size for path in folder.iterdir())
+    except OSError as error:
+        return Finding(
+            "compiled programs",
+            f"cannot be kept in {folder}: {error}",
+            "name another folder in JAX_COMPILATION_CACHE_DIR, or every start compiles anew.",
+        )
+    return Finding("compiled programs", f"{size / 2**20:.0f} MiB kept in {folder}")
+
+
+def _encoder() -> Finding:
+    try:
+        av.CodecContext.create("libx264", "w")
+    except av.error.FFmpegError as error:
+        return Finding("h264", f"cannot be written: {error}", "reinstall av from its wheels.")
+    return Finding("h264", f"libx264, av {av.__version__}")
+
+
+def _step(device: jax.Device) -> Finding:
+    """A small network's gradient there."""
+    name, began = f"{device.platform} {device.id}", time.monotonic()
+    with jax.default_device(device):
+        model = TMANet(_SMALL, rngs=nnx.Rngs(0))
+
+        @nnx.jit
+        def norm(model: TMANet, clip_BxSxHxWx3: jax.Array) -> jax.Array:
+            gradients = nnx.grad(lambda model: model(clip_BxSxHxWx3).main.mean())(model)
+            return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients)))
+
+        found = float(norm(model, jnp.ones((1, 2, 32, 32, 3))))
+    took = f"{device.device_kind}: a small network's gradient in {time.monotonic() - began:.1f} s"
+    if not math.isfinite(found):
+        return Finding(name, took, "its gradient is not finite: try another jaxlib or driver.")
+    return Finding(name, f"{took}, compilation included")
