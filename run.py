@@ -328,6 +328,9 @@ MODES: Mapping[str, Mode] = {
     ),
 }
 
+_NOT_OF_ONE_RUN = ("train", "config", "report", "doctor")
+"""Modes whose configuration may contradict the workdir's; training asks its checkpoint."""
+
 
 @ends_with_message
 def main(argv: list[str]) -> int:
@@ -345,12 +348,7 @@ def main(argv: list[str]) -> int:
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
             distributed.in_turn(lambda: _render_if_wanted(command.settings.data))
-        if command.mode not in (
-            "train",
-            "config",
-            "report",
-            "doctor",
-        ):  # training asks its checkpoint
+        if command.mode not in _NOT_OF_ONE_RUN:
             tell_contradictions(command.workdir, command.config)
         MODES[command.mode].start(command)
     return 0

@@ -1,4 +1,4 @@
-"""What this machine has for a run, what is wrong with it, and what to do: for a report of a fault."""
+"""What this machine has for a run, what is wrong with it, and what to do about that."""
 
 import contextlib
 import importlib.metadata
@@ -103,9 +103,7 @@ def _version(name: str) -> str | None:
 
 def _cpu() -> str:
     """Cores that this process may use, and what of the instructions that networks gain from."""
-    cores = (
-        f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()}"
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     flags: set[str] = set()
     with contextlib.suppress(OSError):
         flags = set(Path("/proc/cpuinfo").read_text().split())
