@@ -146,7 +146,12 @@ def write_records(
                 if shard.name not in whole:
                     whole[shard.name] = next(written)
                 progress[shard.split].take(shard.first, whole[shard.name].info)
-                progress[shard.split].check(shard.first, len(shard.frames))
+                try:
+                    progress[shard.split].check(shard.first, len(shard.frames))
+                except UserError:  # whole, and of no use as it is
+                    del whole[shard.name]
+                    place.keep_only({*whole})
+                    raise
         place.keep_only({*whole})  # what lost workers left half written
         by_split = {
             name: [whole[shard.name] for shard in shards if shard.split == name] for name in plans
