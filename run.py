@@ -44,6 +44,7 @@ from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
 from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
+from tmanet_jax.data import stores
 from tmanet_jax.data.codec import parse_size
 from tmanet_jax.data.pipeline import DataConfig
 from tmanet_jax.doctor import examine_machine
@@ -54,7 +55,7 @@ from tmanet_jax.export.folder import AnySize
 from tmanet_jax.inference.engine import Computation, Engine, Precision
 from tmanet_jax.inference.explain import explain
 from tmanet_jax.inference.predict import predict
-from tmanet_jax.inference.prediction import prediction_of
+from tmanet_jax.inference.prediction import prediction_of, source_of
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import check_devices
 from tmanet_jax.publish.folder import publish_run
@@ -249,7 +250,7 @@ def _explain(command: Command) -> None:
         raise UserError("Mode explain needs one --input and an --output.")
     checkpoint = options["checkpoint"]
     weights = hub.fetched(checkpoint) if checkpoint else load.weights_of_run(command.workdir)
-    (source,) = options["input"]
+    source = source_of(options["input"][0])
     loaded = load.load_model(weights)
     print(explain(loaded, source, options["frame"], options["pixel"], Path(options["output"])))
 
@@ -384,7 +385,7 @@ def _render_if_wanted(data: DataConfig) -> None:
             "config.data.dir is empty: say where the clip records are, as in "
             "--config.data.dir=data/cityscapes."
         )
-    ensure_records(Path(data.dir), data.render)
+    ensure_records(stores.local(data.dir), data.render)
 
 
 if __name__ == "__main__":

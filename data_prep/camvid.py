@@ -53,6 +53,7 @@ from data_prep.labels import (
     values_of_colours,
 )
 from data_prep.source import SourceFile, SourceTree, WrongSourceError
+from data_prep.stored_source import open_tree
 from tmanet_jax.data.classes import CAMVID, CAMVID_CLASS_OF_COLOUR, IGNORE, colours_to_train_ids
 from tmanet_jax.errors import UserError
 
@@ -216,7 +217,7 @@ class Camvid(DataSet):
     def of_options(cls, options: argparse.Namespace) -> Self:
         """Opens the download that a command line names."""
         frames_dir = options.frames or Path(options.out, "frames")
-        return cls(SourceTree(options.source), frames_dir, options.label_format)
+        return cls(open_tree(options.source), frames_dir, options.label_format)
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:

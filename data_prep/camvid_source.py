@@ -149,7 +149,7 @@ def find_source(tree: SourceTree, ignored: Path) -> CamvidSource:
 
 def _folders(tree: SourceTree, folder: str, left_out: Set[Path]) -> Iterator[str]:
     """A folder and all below it, in sorted order; a link back to a folder above is not followed."""
-    path = (tree.root / folder).resolve()
+    path = Path(tree.root / folder).resolve()
     if path in left_out:
         return
     yield folder

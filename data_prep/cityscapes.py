@@ -45,6 +45,7 @@ from data_prep.data_set import (
 from data_prep.labels import LabelPicture, LabelTable, read_values
 from data_prep.naming import parse_frame_name
 from data_prep.source import SourceFile, SourceTree, WrongSourceError
+from data_prep.stored_source import open_tree
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import (
     CITYSCAPES,
@@ -140,7 +141,7 @@ class Cityscapes(DataSet):
     @classmethod
     def of_options(cls, options: argparse.Namespace) -> Self:
         """Opens the tree that a command line names."""
-        return cls(SourceTree(options.source), options.every_frame, options.labels)
+        return cls(open_tree(options.source), options.every_frame, options.labels)
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:

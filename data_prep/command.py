@@ -1,6 +1,7 @@
 """The command of a preparation: its options, the work with its progress bar, and the summary."""
 
 import argparse
+import difflib
 import importlib
 import os
 import re
@@ -20,6 +21,7 @@ from data_prep.records.staging import check_replaceable
 from data_prep.records.writer import SplitPlan, Start, write_records
 from data_prep.stopping import stops_with
 from data_prep.verification import verify
+from tmanet_jax.data import stores
 from tmanet_jax.data.records import read_info
 from tmanet_jax.data.records_info import RecordsInfo, label_doubts
 from tmanet_jax.errors import UserError, ends_with_message
@@ -39,18 +41,27 @@ def main_of(data_set: type[DataSet], name: str, doc: str | None) -> Callable[...
     def main(arguments: Sequence[str] | None = None) -> int:
         parser = _parser(data_set, name, doc)
         asked, of_beam = parser.parse_known_args(arguments)
-        if of_beam and asked.runner is None:
+        if of_beam and (asked.runner is None or _is_mistyped(of_beam, parser)):
             parser.error(f"unrecognized arguments: {' '.join(of_beam)}")
         chosen = data_set
-        if chosen.__module__ == "__main__":  # by that name no other process finds its classes
+        if asked.runner and chosen.__module__ == "__main__":  # where no worker finds its classes
             chosen = getattr(importlib.import_module(name), chosen.__name__)
         return _run(chosen, asked, of_beam)
 
     return main
 
 
+def _is_mistyped(words: Sequence[str], parser: argparse.ArgumentParser) -> bool:
+    """Whether one is nearly an option of the preparation, and so hardly one of Beam's."""
+    own = [option for action in parser._actions for option in action.option_strings]
+    names = [word.partition("=")[0].replace("_", "-") for word in words]
+    return any(difflib.get_close_matches(name, own, 1, 0.85) for name in names)
+
+
 def _run(data_set: type[DataSet], asked: argparse.Namespace, options_of_beam: Sequence[str]) -> int:
     """Prepares or verifies, as a command line asks."""
+    if asked.upload:
+        stores.open_store(asked.upload)
     write_shards = writer_by(asked.runner, options_of_beam) if asked.runner else write_in_threads
     goes_on = "" if asked.verify else " The same command goes on from here."
     with stops_with(f"Stopped.{goes_on}"):
@@ -76,7 +87,14 @@ def _run(data_set: type[DataSet], asked: argparse.Namespace, options_of_beam: Se
             write_shards=write_shards,
         )
     print(f"Wrote to {asked.out}: {summary}")
+    if asked.upload:
+        num_bytes = stores.upload(Path(asked.out), asked.upload)
+        print(f"Uploaded {num_bytes / 1e6:.1f} MB to {asked.upload}.")
     return 0
+
+
+def _place(text: str) -> str | Path:
+    return text if stores.is_address(text) else Path(text)
 
 
 @dataclass(frozen=True)
@@ -223,8 +241,14 @@ def _parser(data_set: type[DataSet], name: str, doc: str | None) -> argparse.Arg
     )
     data_set.add_options(parser)
     add = parser.add_argument
-    add("--source", type=Path, required=True, help="directory that holds all of the above")
+    add(
+        "--source",
+        type=_place,
+        required=True,
+        help="directory that holds all of the above, or its address in a store (s3://...)",
+    )
     add("--out", required=True, help="data directory to write the records to")
+    add("--upload", metavar="ADDRESS", help="copy them into a store when they are whole (gs://...)")
     splits = ",".join(data_set.default_splits)
     add("--splits", help=f"which splits, separated by commas ({splits})")
     add(

@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, Self
 
 from data_prep.labels import LabelFile
 from data_prep.source import SourceFile, SourceTree, WrongSourceError
+from data_prep.stored_source import open_tree
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
 
@@ -168,7 +169,7 @@ class DataSet(abc.ABC):
     @classmethod
     def of_options(cls, options: argparse.Namespace) -> Self:
         """Opens the data set that a command line names; raises UserError."""
-        return cls(SourceTree(options.source))
+        return cls(open_tree(options.source))
 
 
 def files_by_number(

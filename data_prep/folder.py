@@ -72,6 +72,7 @@ from data_prep.source import (
     WrongSourceError,
     is_turned_by_exif,
 )
+from data_prep.stored_source import open_tree
 from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, Colour
 from tmanet_jax.video.frames import PICTURE_SUFFIXES
 
@@ -98,8 +99,8 @@ class Folder(DataSet):
     @classmethod
     def of_options(cls, options: argparse.Namespace) -> Self:
         """Opens the folder that a command line names, and reads its classes."""
-        tree = SourceTree(options.source)
-        classes = read_classes(tree, options.name or options.source.resolve().name)
+        tree = open_tree(options.source)
+        classes = read_classes(tree, options.name or tree.name)
         return cls(tree, classes, Path(options.out, "frames"))
 
     @classmethod
@@ -129,7 +130,9 @@ class Folder(DataSet):
             )
         notes = [*notes_on_numbers(split, videos), *_notes_on_turned(split, [*videos, *alone])]
         labelled = [*map(_labelled, videos), *map(_picture, alone)]
-        return FoundSplit(labelled, notes=notes, of_pictures=not videos)
+        return FoundSplit(
+            labelled, notes=notes, of_pictures=not any(video.labels for video in videos)
+        )
 
     def _pictures_alone(self, split: str) -> list[NumberedVideo]:
         """The labelled pictures that are of no video: each is one of a single frame."""

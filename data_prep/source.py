@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from PIL import ExifTags, Image
 
 from tmanet_jax.data.files import is_hidden
 from tmanet_jax.data.jpeg import warning_of
+from tmanet_jax.data.stores import is_address, open_file
 from tmanet_jax.errors import UserError
 
 _HEAD = 1 << 16
@@ -144,38 +145,50 @@ class SourceTree:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Opens the zip files in `root`; raises UserError if one is torn, or there is no `root`."""
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise UserError(f"There is no directory {self.root}: give the one the data set is in.")
+        self.root = self._checked(root)
         self._zipped: defaultdict[str, dict[str, SourceFile]] = defaultdict(dict)
         self._zipped_folders: defaultdict[str, set[str]] = defaultdict(set)
         self._listed: dict[str, Mapping[str, SourceFile]] = {}
         for name, file in self.files("").items():
-            if isinstance(file, UnpackedFile) and name.lower().endswith(".zip"):
-                self._add(_open_zip(file.path))
+            if name.lower().endswith(".zip"):
+                self._add(_open_zip(str(file)))
         self._listed.clear()
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return str(self.root.resolve().name)
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; empty if there is no such folder."""
-        unpacked = {
-            _composed(entry.name)
-            for place in self._places(folder)
-            for entry in _scan(place)
-            if entry.is_dir()
-        }
-        return sorted(unpacked | self._zipped_folders[folder])
+        return sorted(self._unpacked(folder)[0] | self._zipped_folders[folder])
 
     def files(self, folder: str) -> Mapping[str, SourceFile]:
         """The files in a folder by name, sorted; empty if there is no such folder."""
         if folder not in self._listed:
-            unpacked: dict[str, SourceFile] = {
-                _composed(entry.name): UnpackedFile(Path(entry.path))
-                for place in self._places(folder)
-                for entry in _scan(place)
-                if not entry.is_dir()
-            }
-            self._listed[folder] = dict(sorted({**self._zipped[folder], **unpacked}.items()))
+            files = {**self._zipped[folder], **self._unpacked(folder)[1]}
+            self._listed[folder] = dict(sorted(files.items()))
         return self._listed[folder]
+
+    def _checked(self, root: str | os.PathLike[str]) -> Any:
+        """The directory, to which names are joined by slashes."""
+        root = Path(root)
+        if not root.is_dir():
+            raise UserError(f"There is no directory {root}: give the one the data set is in.")
+        return root
+
+    def _unpacked(self, folder: str) -> tuple[set[str], Mapping[str, SourceFile]]:
+        """Folders and files that lie in a folder as such."""
+        folders: set[str] = set()
+        files: dict[str, SourceFile] = {}
+        for place in self._places(folder):
+            for entry in _scan(place):
+                name = composed(entry.name)
+                if entry.is_dir():
+                    folders.add(name)
+                else:
+                    files[name] = UnpackedFile(Path(entry.path))
+        return folders, files
 
     def _places(self, folder: str) -> list[Path]:
         """The folders of this name, however it is composed."""
@@ -186,7 +199,7 @@ class SourceTree:
             Path(entry.path)
             for place in self._places(parent)
             for entry in _scan(place)
-            if entry.is_dir() and _composed(entry.name) == name
+            if entry.is_dir() and composed(entry.name) == name
         ]
 
     def _add(self, archive: zipfile.ZipFile) -> None:
@@ -203,7 +216,7 @@ class SourceTree:
                 folder = parent
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
     """A name with each letter and its accents as one character, if there is such a one."""
     return unicodedata.normalize("NFC", name)
 
@@ -214,7 +227,7 @@ def _name_of(member: zipfile.ZipInfo) -> str:
     if not member.flag_bits & _IS_UTF8:
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode()
-    return _composed(name)
+    return composed(name)
 
 
 def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -227,14 +240,17 @@ def _scan(folder: Path) -> Iterator[os.DirEntry[str]]:
         raise _unreadable(folder, error) from error
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _open_zip(where: str) -> zipfile.ZipFile:
+    """By its path, or its address in a store."""
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(open_file(where) if is_address(where) else where)
     except _ZIP_DAMAGE as error:
         raise UserError(
-            f"{path} cannot be read as a zip file: {error}. The download was cut short, or it is "
+            f"{where} cannot be read as a zip file: {error}. The download was cut short, or it is "
             "one part of a split archive; get it whole, or move it elsewhere if it is not wanted."
         ) from error
+    archive.filename = where  # by which another process opens it
+    return archive
 
 
 _open_zip_once = functools.cache(_open_zip)
@@ -242,7 +258,7 @@ _open_zip_once = functools.cache(_open_zip)
 
 def _zipped_file(archive: str, member: str) -> ZippedFile:
     """A file that another process has sent; this one opens the archive anew."""
-    opened = _open_zip_once(Path(archive))
+    opened = _open_zip_once(archive)
     return ZippedFile(opened, opened.getinfo(member))
 
 

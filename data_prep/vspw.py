@@ -42,6 +42,7 @@ from data_prep.data_set import (
 )
 from data_prep.labels import LabelPicture
 from data_prep.source import SourceFile, SourceTree, WrongSourceError
+from data_prep.stored_source import open_tree
 from tmanet_jax.data import strict_json
 from tmanet_jax.data.classes import (
     IGNORE,
@@ -151,7 +152,7 @@ class Vspw(DataSet):
     @classmethod
     def of_options(cls, options: argparse.Namespace) -> Self:
         """Opens the download that a command line names."""
-        return cls(SourceTree(options.source), options.height)
+        return cls(open_tree(options.source), options.height)
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ are queries (`clip_index`). What a clip remembers is decided when it is read: a 
 memory frames reads any T of the R before the query, which lie a stride apart.
 """
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +26,11 @@ from tmanet_jax.data.records_info import (
     RecordsInfo,
     SkippedClip,
     label_doubts,
+    lacking,
     making_command,
 )
 from tmanet_jax.data.relabel import relabelling
+from tmanet_jax.data.stores import local
 from tmanet_jax.errors import UserError
 
 
@@ -58,8 +59,7 @@ class ClipRecords:
         self.data_dir = data_dir
         self.split = split
         self._how = stride, tuple(classes), of_several
-        self._num_recorded = info.classes.num_classes
-        self._ignored_as_recorded = info.splits[split].ignored_pixels
+        self._recorded = info
         self._relabelling = (
             relabelling(classes, info.classes, of_several=of_several) if classes else None
         )
@@ -101,13 +101,18 @@ class ClipRecords:
         return self._split_info.class_pixels
 
     def label_doubts(self, *, trains: bool) -> list[str]:
-        """See `records_info.label_doubts`; a rendered street lacks classes on purpose.
+        """See `records_info.label_doubts`, of the labels as they are recorded.
 
-        So does who reads labels as other classes ignore some.
+        A rendered street lacks classes on purpose, and of labels that are read as others, classes
+        that nobody reads may be lacking.
         """
-        trains &= not self.info.is_rendered
-        split = dataclasses.replace(self._split_info, ignored_pixels=self._ignored_as_recorded)
-        return label_doubts(self.split, split, self.info.classes, trains=trains)
+        recorded = self._recorded
+        trains &= not recorded.is_rendered
+        split, as_recorded = recorded.splits[self.split], self._relabelling is None
+        doubts = label_doubts(self.split, split, recorded.classes, trains=trains and as_recorded)
+        if trains and not as_recorded:
+            doubts += lacking(self.split, self.class_pixels, self.info.classes)
+        return doubts
 
     def fingerprint(self) -> str:
         """Tells apart what the split held at different times; no shard is read."""
@@ -150,7 +155,7 @@ class ClipRecords:
                 EncodedFrame(read[place].frame, self.frames.where(place)) for place in places
             ),
             labels=read[query].labels,
-            num_classes=self._num_recorded,
+            num_classes=self._recorded.classes.num_classes,
             classes_256=None if self._relabelling is None else self._relabelling.table_256,
         )
         try:
@@ -204,14 +209,14 @@ class ClipRecords:
             raise UserError(
                 f"The records at {self.data_dir} hold the {reach} frames before each query, fewer "
                 f"than the memory range of {memory_range}{apart} needs. Lower it, or make the "
-                f"records again:\n  {making_command(self.data_dir, self.info)} "
+                f"records again:\n  {making_command(self.data_dir, self._recorded)} "
                 f"--memory-range={memory_range}{stride} --replace"
             )
 
 
 def has_records(data_dir: str | os.PathLike[str]) -> bool:
     """Whether the directory holds records, of whatever version."""
-    return any(_versions(Path(data_dir)))
+    return any(_versions(local(data_dir)))
 
 
 def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
@@ -220,7 +225,7 @@ def read_info(data_dir: str | os.PathLike[str]) -> RecordsInfo:
     Raises:
         UserError: there are no records, or those of another version.
     """
-    return _open_directory(Path(data_dir))[0]
+    return _open_directory(local(data_dir))[0]
 
 
 def open_clips(
@@ -233,7 +238,8 @@ def open_clips(
     """Opens the records of one split.
 
     Args:
-        data_dir: directory of the clip records, as a preparation wrote it.
+        data_dir: directory of the clip records, as a preparation wrote it, or its address in a
+            store, from which this machine keeps a copy.
         split: its name, such as "train" or "val".
         frame_stride: how many frames of the video lie from one memory frame to the next; None: as
             many as the records were made for.
@@ -247,7 +253,7 @@ def open_clips(
     Raises:
         UserError: there are no records, or those of another version, or no such split or class.
     """
-    data_dir = Path(data_dir)
+    data_dir = local(data_dir)
     info, builder = _open_directory(data_dir)
     if split not in info.splits:
         raise UserError(

@@ -1,6 +1,6 @@
 """What is known of clip records without reading them, and what is doubtful about it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,12 +131,20 @@ def label_doubts(name: str, split: SplitInfo, classes: ClassSet, *, trains: bool
             f"Warning: {ignored:.1%} of the label pixels of {name} are ignored ({IGNORE}); only "
             "the rest trains and counts. Is one of the classes saved as that value?"
         )
-    if trains and absent:
-        doubts.append(
-            f"Warning: no pixel of {name} is {', '.join(absent)}: a network cannot learn what it "
-            "is never shown. Are the list of classes and the labels' values the right ones?"
-        )
+    if trains:
+        doubts += lacking(name, split.class_pixels, classes)
     return doubts
+
+
+def lacking(name: str, class_pixels: Sequence[int], classes: ClassSet) -> list[str]:
+    """A warning of the classes that no pixel of a split has, if there are such."""
+    absent = [name for name, n in zip(classes.names, class_pixels, strict=True) if not n]
+    if not absent:
+        return []
+    return [
+        f"Warning: no pixel of {name} is {', '.join(absent)}: a network cannot learn what it is "
+        "never shown. Are the list of classes and the labels' values the right ones?"
+    ]
 
 
 def making_command(data_dir: Path, info: RecordsInfo | None = None) -> str:

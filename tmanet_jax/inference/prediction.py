@@ -129,7 +129,7 @@ def prediction_of(
     prediction = Prediction(
         settings=dataclasses.replace(settings, evaluation=evaluation),
         checkpoint=Path(checkpoint),
-        source=tuple(_source(source) for source in sources),
+        source=tuple(source_of(source) for source in sources),
         output=Path(output) if output else None,
         formats=tuple(formats),
         on_error=on_error,
@@ -141,7 +141,8 @@ def prediction_of(
     return dataclasses.replace(prediction, checkpoint=found)
 
 
-def _source(word: str) -> str | int:
+def source_of(word: str) -> str | int:
+    """What a word of a command line names: a camera's number, or anything else as it is."""
     is_camera = word.isdecimal() and not Path(word).exists()
     return int(word) if is_camera else word
 
