@@ -149,12 +149,14 @@ class RunClips:
         data_dir: its data directory.
         frame_stride: frames of the video from one memory frame to the next.
         classes: that it reads labels as; (): the recorded ones.
+        of_several: whether it mixes several directories, so that some of them may be elsewhere.
         sampling: how it makes training clips of them.
     """
 
     data_dir: Path
     frame_stride: int | None
     classes: tuple[str, ...]
+    of_several: bool
     sampling: Sampling
 
     @classmethod
@@ -183,6 +185,7 @@ class RunClips:
             data_dir,
             config.get("data.frame_stride"),
             tuple(config.get("data.classes", ())),
+            bool(config.get("data.mixed")),
             Sampling(augmentation, num_memory, memory_range),
         )
 
@@ -224,7 +227,7 @@ def browse(
         raise UserError(f"{num_clips} clips are nothing to show: ask for 1 or more.")
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must be 0 or more.")
-    how = () if run is None else (run.frame_stride, run.classes)
+    how = () if run is None else (run.frame_stride, run.classes, run.of_several)
     records = open_clips(data_dir, split, *how)
     sampling = _default_sampling(records) if run is None else run.sampling
     if crop_size is not None:

@@ -70,6 +70,8 @@ def in_order_of_time(video: NumberedVideo) -> NumberedVideo:
 def notes_on_numbers(split: str, videos: Sequence[NumberedVideo]) -> list[str]:
     """How the frames and labels of a split are numbered, and a warning if they are shifted."""
     videos = [video for video in videos if video.labels]
+    if not videos:
+        return []
     notes = [f"Numbers in {split}: {abridged([str(video) for video in videos], 8)}"]
     for shift in (1, -1):
         place = f"{'after' if shift > 0 else 'before'} the one of its number"

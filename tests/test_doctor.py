@@ -1,7 +1,9 @@
 """What `run.py doctor` finds of this machine, and of one with something wrong."""
 
 from pathlib import Path
+from unittest import mock
 
+import av
 import pytest
 
 from run import main
@@ -25,8 +27,10 @@ def test_what_is_wrong_is_told_with_its_remedy(
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(compilation_cache, "DIRECTORY", tmp_path / "file" / "cache")
     monkeypatch.setattr(doctor, "_LEAST_DISK", 2**80)
-    monkeypatch.setattr(doctor, "_step", lambda device: doctor.Finding("cpu 0", "none"))
+    monkeypatch.setattr(doctor, "_norm_of_gradient", mock.Mock(side_effect=RuntimeError("full")))
+    monkeypatch.setattr(av.CodecContext, "create", mock.Mock(side_effect=ValueError("libx264")))
     assert main(["run.py", "doctor"]) == 2
     told = capsys.readouterr().err
     assert "compiled programs: name another folder in JAX_COMPILATION_CACHE_DIR" in told
     assert "disk: free some disk" in told
+    assert "h264: reinstall av" in told and "cpu 0: free it of other programs" in told

@@ -152,24 +152,30 @@ def _cache() -> Finding:
 def _encoder() -> Finding:
     try:
         av.CodecContext.create("libx264", "w")
-    except av.error.FFmpegError as error:
-        return Finding("h264", f"cannot be written: {error}", "reinstall av from its wheels.")
+    except ValueError as error:
+        return Finding("h264", f"cannot be written: no {error}", "reinstall av from its wheels.")
     return Finding("h264", f"libx264, av {av.__version__}")
 
 
 def _step(device: jax.Device) -> Finding:
     """A small network's gradient there."""
     name, began = f"{device.platform} {device.id}", time.monotonic()
-    with jax.default_device(device):
-        model = TMANet(_SMALL, rngs=nnx.Rngs(0))
-
-        @nnx.jit
-        def norm(model: TMANet, clip_BxSxHxWx3: jax.Array) -> jax.Array:
-            gradients = nnx.grad(lambda model: model(clip_BxSxHxWx3).main.mean())(model)
-            return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients)))
-
-        found = float(norm(model, jnp.ones((1, 2, 32, 32, 3))))
+    try:
+        with jax.default_device(device):
+            norm = _norm_of_gradient()
+    except RuntimeError as error:  # jax's, of a device that is full or has no driver that fits
+        remedy = "free it of other programs, or install the jaxlib that fits its driver."
+        return Finding(name, f"{device.device_kind}: {str(error).splitlines()[0]}", remedy)
     took = f"{device.device_kind}: a small network's gradient in {time.monotonic() - began:.1f} s"
-    if not math.isfinite(found):
+    if not math.isfinite(norm):
         return Finding(name, took, "its gradient is not finite: try another jaxlib or driver.")
     return Finding(name, f"{took}, compilation included")
+
+
+def _norm_of_gradient() -> float:
+    @nnx.jit
+    def norm(model: TMANet, clip_BxSxHxWx3: jax.Array) -> jax.Array:
+        gradients = nnx.grad(lambda model: model(clip_BxSxHxWx3).main.mean())(model)
+        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradients)))
+
+    return float(norm(TMANet(_SMALL, rngs=nnx.Rngs(0)), jnp.ones((1, 2, 32, 32, 3))))

@@ -183,7 +183,9 @@ class EvalConfig(Checked):
     num_overlays: int = field(
         8, "pictures of frame, label and prediction that are kept, spread over the split", low=0
     )
-    num_worst: int = field(8, "pictures of the clips with the lowest mIoU; by mode eval", low=0)
+    num_worst: int = field(
+        8, "pictures of the clips with the lowest mIoU, at most a third of all; by mode eval", low=0
+    )
     video_dir: str = field(
         "",
         "records of videos (every frame a query) for the report's player; empty: it shows scored "

@@ -146,6 +146,12 @@ class Staging:
                 if path.name not in names:
                     path.unlink(missing_ok=True)
 
+    def drop(self, name: str) -> None:
+        """Removes a shard."""
+        with self.naming_errors():
+            for path in (self._manifest(name), self.records / name):
+                path.unlink(missing_ok=True)
+
     def partial(self, name: str) -> Path:
         """Where to write a shard: another file at each call."""
         return self._manifests / f"{name}.{uuid.uuid4().hex}.partial"

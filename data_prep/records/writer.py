@@ -139,7 +139,7 @@ def write_records(
         missing = [shard for shard in shards if shard.name not in whole]
         work = Work(place, classes.num_classes, skip_unreadable)
         with (
-            _telling_what_is_kept(whole),
+            _telling_what_is_kept(place),
             contextlib.closing(write_shards(work, missing, on_frame_written)) as written,
         ):
             for shard in shards:
@@ -149,8 +149,7 @@ def write_records(
                 try:
                     progress[shard.split].check(shard.first, len(shard.frames))
                 except UserError:  # whole, and of no use as it is
-                    del whole[shard.name]
-                    place.keep_only({*whole})
+                    place.drop(shard.name)
                     raise
         place.keep_only({*whole})  # what lost workers left half written
         by_split = {
@@ -164,14 +163,15 @@ def write_records(
 
 
 @contextlib.contextmanager
-def _telling_what_is_kept(whole: Mapping[str, StagedShard]) -> Iterator[None]:
+def _telling_what_is_kept(place: Staging) -> Iterator[None]:
     """Adds to a UserError how many frames need not be prepared again."""
     try:
         yield
     except UserError as error:
+        whole = place.shards().values()
         if not whole:
             raise
-        num_frames = sum(len(shard.info.sizes) for shard in whole.values())
+        num_frames = sum(len(shard.info.sizes) for shard in whole)
         raise UserError(
             f"{error}\n{num_frames} frames are kept: the same command goes on from there."
         ) from error

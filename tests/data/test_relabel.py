@@ -1,7 +1,9 @@
 """Labels read as other classes."""
 
+import dataclasses
 import pickle
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tests.made.small_clips import NoiseClip, write_noise
 from tmanet_jax.command_line import read_settings
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.clip_index import ClipIndex
-from tmanet_jax.data.records import open_clips
+from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.data.records_info import RecordsInfo, SplitInfo
 from tmanet_jax.data.relabel import relabelling
 from tmanet_jax.errors import UserError
@@ -64,6 +66,23 @@ def test_records_are_read_so_in_workers_too(tmp_path: Path) -> None:
     assert read.class_pixels == (pixels[13] + pixels[14], pixels[0])
     assert read.label_doubts(trains=True) == []  # what is ignored is meant to be
     assert read.fingerprint() != recorded.fingerprint()  # a run that goes on keeps its classes
+
+
+def test_doubts_are_of_the_labels_as_they_were_recorded(tmp_path: Path) -> None:
+    write_noise(tmp_path, 2)
+    info = open_clips(tmp_path, "train").info
+    split = dataclasses.replace(info.splits["train"], ignored_pixels=1000)
+    info = dataclasses.replace(info, splits={"train": split})
+    how = "train", info, mock.Mock(), 1
+    assert ClipRecords(tmp_path, *how, ("road",)).label_doubts(trains=True) == []
+    rare = dataclasses.replace(split, class_pixels=(0, *split.class_pixels[1:]))
+    info = dataclasses.replace(info, splits={"train": rare})
+    (told,) = ClipRecords(tmp_path, "train", info, mock.Mock(), 1, ("road", "sky")).label_doubts(
+        trains=True
+    )
+    assert "no pixel of train is road:" in told
+    with pytest.raises(UserError, match=r"data_prep\.cityscapes"):
+        ClipRecords(tmp_path, *how, ("road",)).check_memory(9, 9)
 
 
 def test_a_run_names_the_classes_that_its_network_tells_apart(tmp_path: Path) -> None:

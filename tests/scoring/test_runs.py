@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tests.made.small_reports import assessment_of, street
 from tmanet_jax.errors import UserError
 from tmanet_jax.scoring.curves import read_curves
 from tmanet_jax.scoring.report import write_report
-from tmanet_jax.scoring.runs import Row, compare
+from tmanet_jax.scoring.runs import Row, compare, report_runs
 from tmanet_jax.training.loggers import CSV
 
 
@@ -72,11 +73,23 @@ def test_the_command_prints_scores_and_writes_a_page_of_all_runs(
     assert main(["run.py", "report", "--config=configs/demo.py", *words]) == 0
     printed = capsys.readouterr().out
     assert len(next(line for line in printed.splitlines() if line.startswith("mIoU")).split()) == 3
-    page = (workdirs[0] / "curves.html").read_text()
+    page = (workdirs[0] / "comparison.html").read_text()
+    assert (workdirs[0] / "curves.html").read_text().count("<polyline") == 2
     assert page.count("<polyline") == 4 and page.count("<svg") == 2
     assert 'points="48.0,' in page and "mIoU of the clips that differ most" in page
     assert main(["run.py", "eval", "--config=configs/demo.py", *words]) == 2
     assert "--workdir is given 2 times" in capsys.readouterr().err
+
+
+def test_scores_alone_and_a_single_point_are_shown(tmp_path: Path) -> None:
+    write_report(assessment_of(street(2, (64, 128))), tmp_path)
+    assert "mIoU" in report_runs([tmp_path])
+    curves = CSV(tmp_path, 0)
+    curves.scalars(2, {"eval/mIoU": 0.5})
+    curves.close()
+    report_runs([tmp_path])
+    points = re.search(r'points="([^"]*)"', (tmp_path / "curves.html").read_text())
+    assert points is not None and len(points[1].split()) == 2
 
 
 def test_other_clips_and_missing_runs_are_refused(

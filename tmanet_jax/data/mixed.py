@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.data.clips import EncodedClip
 from tmanet_jax.data.records import ClipRecords, open_clips, read_info
+from tmanet_jax.data.records_info import SkippedClip, lacking
 from tmanet_jax.data.relabel import relabelling
 from tmanet_jax.errors import UserError
 
@@ -57,13 +58,27 @@ class MixedClips(ClipRecords):
         return tuple(round(scale * sum(of_class)) for of_class in zip(*of_clip_PxC, strict=True))
 
     def label_doubts(self, *, trains: bool) -> list[str]:
-        """Those of all parts; a class that one of them lacks may be in another."""
-        return [doubt for part in self._parts for doubt in part.label_doubts(trains=False)]
+        """Those of all parts, and classes that none of them has."""
+        doubts = [doubt for part in self._parts for doubt in part.label_doubts(trains=False)]
+        none_renders = not any(part.info.is_rendered for part in self._parts)
+        if trains and none_renders:
+            doubts += lacking(f"{self.split} of all", self.class_pixels, self.info.classes)
+        return doubts
 
     def fingerprint(self) -> str:
         """Tells apart what the parts held at different times, and their shares."""
         facts = [part.fingerprint() for part in self._parts], self._shares
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+    @property
+    def skipped(self) -> tuple[SkippedClip, ...]:
+        """Those of all parts."""
+        return tuple(itertools.chain.from_iterable(part.skipped for part in self._parts))
+
+    def group(self, index: int) -> str:
+        """The group of a clip, without reading it."""
+        part, place = self._place(index)
+        return part.group(place)
 
     def clip_id(self, index: int) -> str:
         """The id of a clip, without reading it."""
@@ -116,6 +131,11 @@ def open_mixed(
             raise UserError(
                 f"{first.data_dir} and {part.data_dir} cannot be mixed, for their classes differ: "
                 f"{different}. config.data.classes says what labels of all are read as."
+            )
+        if part.frame_stride != first.frame_stride:
+            raise UserError(
+                f"{first.data_dir} was made with a frame stride of {first.frame_stride}, "
+                f"{part.data_dir} with {part.frame_stride}: say config.data.frame_stride."
             )
         part.check_labelled()
     return MixedClips(parts, list(shares.values()))

@@ -52,9 +52,12 @@ class MemoryRead:
 
         Args:
             positions_Px2: row and column of each.
+
+        Raises:
+            ValueError: one lies outside.
         """
-        rows_P, columns_P = np.asarray(positions_Px2).T
-        weights_PxM = _softmax(self.query_key_NxK[rows_P * self.shape[2] + columns_P], self)
+        at_P = np.ravel_multi_index(tuple(np.asarray(positions_Px2).T), self.shape[1:])
+        weights_PxM = _softmax(self.query_key_NxK[at_P], self)
         return weights_PxM.reshape(-1, *self.shape)
 
     def entropy(self) -> np.ndarray:

@@ -192,7 +192,8 @@ def render(explained: Explained, pixel: tuple[int, int], title: str) -> str:
     step = _step(h * w, _MOST_POSITIONS)
     rows, columns = np.arange(0, h, step), np.arange(0, w, step)
     positions_Px2 = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    maps_PxTxhxw = _pooled(explained.read.attention(positions_Px2), _step(h * w, _MOST_CELLS))
+    cell = _step(h * w, _MOST_CELLS)
+    maps_PxTxhxw = _pooled(explained.read.attention(positions_Px2), cell)
     shares_PxT = maps_PxTxhxw.sum((2, 3))
     brightest_P = maps_PxTxhxw.max((1, 2, 3), keepdims=True)
     maps_uint8 = np.round(255 * np.sqrt(maps_PxTxhxw / brightest_P)).astype(np.uint8)
@@ -202,6 +203,9 @@ def render(explained: Explained, pixel: tuple[int, int], title: str) -> str:
         "columns": len(columns),
         "first": [first[0] // step, first[1] // step],
         "map": maps_uint8.shape[2:],
+        "height": h / step,
+        "width": w / step,
+        "cover": [cell * maps_uint8.shape[2] / h, cell * maps_uint8.shape[3] / w],
         "shares": np.round(shares_PxT, 4).tolist(),
         "maps": base64.b64encode(maps_uint8.tobytes()).decode(),
     }

@@ -10,11 +10,11 @@ import numpy as np
 
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
-from tmanet_jax.run_file import METRICS_FILE
+from tmanet_jax.run_file import CURVES_FILE, METRICS_FILE
 from tmanet_jax.scoring.curves import Curve, read_curves
 from tmanet_jax.scoring.report_page import filled
 
-PAGE_FILE = "curves.html"
+PAGE_FILE, COMPARISON_FILE = "curves.html", "comparison.html"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Of runs, that people who confuse colours tell apart. Source: Okabe and Ito 2008."""
 _WIDTH, _HEIGHT, _LEFT, _BELOW = 360, 190, 48, 22
@@ -62,17 +62,23 @@ def write_page(workdirs: Sequence[Path]) -> Path:
     """Writes a page of the runs' curves and scores into the first workdir.
 
     Raises:
-        UserError: a run has no curves, scores are of different clips, or the page cannot be
-            written.
+        UserError: a run has neither curves nor scores, scores are of different clips, or the page
+            cannot be written.
     """
-    curves = [read_curves(workdir) for workdir in workdirs]
+    curves = [_curves_of(workdir) for workdir in workdirs]
     scored = _scored(workdirs)
-    page = workdirs[0] / PAGE_FILE
+    page = workdirs[0] / (PAGE_FILE if len(workdirs) == 1 else COMPARISON_FILE)
     try:
         write_whole(page, render_runs(workdirs, curves, scored, compare(scored)).encode())
     except OSError as error:
         raise UserError(f"{page} cannot be written: {error}.") from error
     return page
+
+
+def _curves_of(workdir: Path) -> Mapping[str, Curve]:
+    """None where there are scores alone, as in WORKDIR/consistency."""
+    is_scored = (workdir / METRICS_FILE).exists() and not (workdir / CURVES_FILE).exists()
+    return {} if is_scored else read_curves(workdir)
 
 
 def _scored(workdirs: Sequence[Path]) -> list[Path]:
@@ -255,3 +261,5 @@ def _points(curve: Curve, steps: tuple[int, int], values: tuple[float, float]) -
         x = _LEFT + (curve.steps_N[index] - steps[0]) / wide * (_WIDTH - _LEFT)
         y = 4 + (values[1] - curve.values_N[index]) / high * (_HEIGHT - _BELOW - 4)
         yield f"{x:.1f},{y:.1f}"
+    if len(chosen_N) == 1:  # a line needs two
+        yield f"{x + 3:.1f},{y:.1f}"
