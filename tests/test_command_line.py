@@ -41,6 +41,8 @@ def test_a_configuration_that_is_not_there_is_told_with_the_nearest(config: str)
     assert done.returncode == 2
     assert f"There is no configuration '{config}', neither a file nor one of" in done.stderr
     assert "Did you mean --config=cityscapes?" in done.stderr
+    done = in_process.called(["--config=configs/finetun.py:runs/demo"])
+    assert "Did you mean --config=finetune:runs/demo?" in done.stderr
 
 
 def test_a_configuration_chooses_backbone_and_heads() -> None:

@@ -255,7 +255,7 @@ def _file_of(config: str) -> str:
     if name in published:
         return ":".join([published[name], *argument])
     near = difflib.get_close_matches(Path(name).stem, published, n=1, cutoff=0.5)
-    hint = f" Did you mean --config={near[0]}?" if near else ""
+    hint = f" Did you mean --config={':'.join([near[0], *argument])}?" if near else ""
     raise UserError(
         f"There is no configuration {name!r}, neither a file nor one of "
         f"{', '.join(sorted(published))}.{hint}"

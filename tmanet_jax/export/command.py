@@ -59,7 +59,10 @@ def export_weights(
     if format != "web" and runtime:
         raise UserError(f"Format {format} takes no --runtime: that is for format web.")
     loaded = load.load_model(checkpoint, dtype="float32", attention="chunked")
-    protocol = evaluation.for_weights(loaded.protocol).protocol.but(scale=1.0)
+    scored = evaluation.for_weights(loaded.protocol).protocol
+    if not isinstance(size, str) and scored.is_resized_by_default(size):
+        print(_other_labels(size, scored.size_of(size)))
+    protocol = scored.but(scale=1.0)
     if format == "web":
         agreement = export_page(
             loaded.model,
@@ -82,6 +85,16 @@ def export_weights(
             calibration=calibration_clips(calibrate, _fixed(size, "8 bits")) if calibrate else (),
         )
     print(f"{output}: {agreement}.")
+
+
+def _other_labels(size: tuple[int, int], resized: tuple[int, int]) -> str:
+    """That an export of large frames is not what `predict` does with them."""
+    own, smaller = (f"{height}x{width}" for height, width in (size, resized))
+    return (
+        f"predict resizes frames of {own} pixels to {smaller}, of the height that the network was "
+        f"trained on; this export sees them as they are, so that its labels are others. Those of "
+        f"predict: --size={smaller}, and frames that are resized to it before."
+    )
 
 
 def _fixed(size: tuple[int, int] | str, what: str) -> tuple[int, int]:
