@@ -26,7 +26,7 @@ def test_a_size_that_predict_would_resize_is_told(
     )
     monkeypatch.setattr(command, "export_network", mock.Mock(return_value="as the network"))
     export_weights(
-        str(weights),
+        weights,
         str(tmp_path / "out"),
         EvalConfig(),
         format="onnx",
