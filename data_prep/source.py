@@ -148,7 +148,7 @@ class SourceTree:
         self.root = self._checked(root)
         self._zipped: defaultdict[str, dict[str, SourceFile]] = defaultdict(dict)
         self._zipped_folders: defaultdict[str, set[str]] = defaultdict(set)
-        self._listed: dict[str, Mapping[str, SourceFile]] = {}
+        self._listed: dict[str, tuple[list[str], Mapping[str, SourceFile]]] = {}
         for name, file in self.files("").items():
             if name.lower().endswith(".zip"):
                 self._add(_open_zip(str(file)))
@@ -161,13 +161,19 @@ class SourceTree:
 
     def folders(self, folder: str) -> list[str]:
         """Names of the folders in a folder, sorted; empty if there is no such folder."""
-        return sorted(self._unpacked(folder)[0] | self._zipped_folders[folder])
+        return self._list(folder)[0]
 
     def files(self, folder: str) -> Mapping[str, SourceFile]:
         """The files in a folder by name, sorted; empty if there is no such folder."""
+        return self._list(folder)[1]
+
+    def _list(self, folder: str) -> tuple[list[str], Mapping[str, SourceFile]]:
         if folder not in self._listed:
-            files = {**self._zipped[folder], **self._unpacked(folder)[1]}
-            self._listed[folder] = dict(sorted(files.items()))
+            folders, files = self._unpacked(folder)
+            self._listed[folder] = (
+                sorted(folders | self._zipped_folders[folder]),
+                dict(sorted({**self._zipped[folder], **files}.items())),
+            )
         return self._listed[folder]
 
     def _checked(self, root: str | os.PathLike[str]) -> Any:
