@@ -65,8 +65,8 @@ def _run(options: argparse.Namespace) -> None:
     publish(measure(settings), options.json)
 
 
-def measure(settings: Settings) -> Findings:
-    """Compares the two ways of preparing clips, and measures the pipeline.
+def open_training(settings: Settings) -> tuple[ClipRecords, Sampling]:
+    """The clips that a run trains on, and how it makes samples of them.
 
     Raises:
         UserError: there are no records, or they do not suit the settings.
@@ -77,6 +77,16 @@ def measure(settings: Settings) -> Findings:
     )
     source.check_memory(sampling.num_memory, sampling.memory_range)
     source.check_labelled()
+    return source, sampling
+
+
+def measure(settings: Settings) -> Findings:
+    """Compares the two ways of preparing clips, and measures the pipeline.
+
+    Raises:
+        UserError: as `open_training`.
+    """
+    source, sampling = open_training(settings)
     keep_freed_memory()
     num_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from benchmarks import command
-from benchmarks.data import DRAWS, Laps, make_from_record, rounds
+from benchmarks.data import DRAWS, Laps, make_from_record, open_training, rounds
 from benchmarks.findings import Findings, Target, load_note, publish
 from benchmarks.harness import median_cpu, median_ratio, take_turns
 from data_prep.street.demo import ensure_records
@@ -62,15 +62,10 @@ def measure(settings: Settings) -> Findings:
     """Compares the two formats.
 
     Raises:
-        UserError: there are no records, or they do not suit the settings.
+        UserError: as `open_training`.
     """
     split = settings.data.train_split
-    source = open_clips(settings.data.dir, split, settings.data.frame_stride)
-    sampling = Sampling(
-        settings.data.augmentation, settings.model.head.num_memory, settings.memory_range
-    )
-    source.check_memory(sampling.num_memory, sampling.memory_range)
-    source.check_labelled()
+    source, sampling = open_training(settings)
     keep_freed_memory()
     cv2.setNumThreads(1)
     offsets = range(sampling.memory_range, 0, -1)
