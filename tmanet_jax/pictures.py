@@ -1,5 +1,6 @@
 """Pictures for people, RGB: labels over a frame, captions, a legend, a confusion matrix."""
 
+import base64
 from collections.abc import Sequence
 
 import cv2
@@ -167,3 +168,18 @@ def _write(
     ink: tuple[int, int, int] = _INK,
 ) -> None:
     cv2.putText(picture, text, place, _FONT, scale, ink, 1, cv2.LINE_AA)
+
+
+def jpeg_uri(picture_HxWx3: np.ndarray) -> str:
+    """An RGB picture as the address of an image in a page."""
+    return _data_uri("jpeg", ".jpg", picture_HxWx3, [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def png_uri(picture_HxWx3: np.ndarray) -> str:
+    """The same without loss."""
+    return _data_uri("png", ".png", picture_HxWx3, [])
+
+
+def _data_uri(kind: str, suffix: str, picture_HxWx3: np.ndarray, options: list[int]) -> str:
+    _, encoded = cv2.imencode(suffix, picture_HxWx3[:, :, ::-1], options)
+    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -17,7 +17,7 @@ from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.attention import MemoryRead, read_of_memory
 from tmanet_jax.inference.windows import resized_frames
-from tmanet_jax.pictures import blend, grid, legend
+from tmanet_jax.pictures import blend, grid, jpeg_uri, legend
 from tmanet_jax.video.frames import FrameSource, open_frames
 from tmanet_jax.weights.load import LoadedModel
 
@@ -211,7 +211,7 @@ def render(explained: Explained, pixel: tuple[int, int], title: str) -> str:
     }
     memory = "".join(
         f'<figure><figcaption>memory {t + 1}: <output id="share{t}"></output></figcaption>'
-        f'<div class="frame"><img alt="memory frame {t + 1}" src="{_jpeg(frame_HxWx3)}">'
+        f'<div class="frame"><img alt="memory frame {t + 1}" src="{jpeg_uri(frame_HxWx3)}">'
         f'<canvas id="map{t}"></canvas></div></figure>'
         for t, frame_HxWx3 in enumerate(explained.frames_SxHxWx3[:num_memory])
     )
@@ -219,9 +219,9 @@ def render(explained: Explained, pixel: tuple[int, int], title: str) -> str:
     return string.Template(_TEMPLATE.read_text()).substitute(
         title=html.escape(title),
         memory=memory,
-        frame=_jpeg(frame_HxWx3),
-        labels=_jpeg(blend(frame_HxWx3, explained.read.labels_HxW, explained.classes)),
-        alone=_jpeg(blend(frame_HxWx3, explained.read.labels_alone_HxW, explained.classes)),
+        frame=jpeg_uri(frame_HxWx3),
+        labels=jpeg_uri(blend(frame_HxWx3, explained.read.labels_HxW, explained.classes)),
+        alone=jpeg_uri(blend(frame_HxWx3, explained.read.labels_alone_HxW, explained.classes)),
         data=json.dumps(data),
     )
 
@@ -240,8 +240,3 @@ def _pooled(maps_PxTxhxw: np.ndarray, step: int) -> np.ndarray:
         starts = np.arange(0, maps_PxTxhxw.shape[axis], step)
         maps_PxTxhxw = np.add.reduceat(maps_PxTxhxw, starts, axis=axis)
     return maps_PxTxhxw
-
-
-def _jpeg(picture_HxWx3: np.ndarray) -> str:
-    _, encoded = cv2.imencode(".jpg", picture_HxWx3[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -3,7 +3,6 @@
 The look and the player's program are in `report_page.html`; here its gaps are filled.
 """
 
-import base64
 import html
 import json
 import math
@@ -11,12 +10,12 @@ import string
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.resize import resize_frame, resize_labels
+from tmanet_jax.pictures import jpeg_uri, png_uri
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Assessment, Evaluation
 from tmanet_jax.scoring.metrics import MOST_TOLD, Scores, most_confused, row_shares
@@ -155,7 +154,7 @@ def _worst(worst: Sequence[SegmentedClip], evaluation: Evaluation) -> str:
     figures = [
         '<figure><div class="scroll" tabindex="0">'
         '<img alt="memory frames, frame, labels, prediction and errors" '
-        f'src="{_jpeg(_comparison(clip, evaluation))}"></div>'
+        f'src="{jpeg_uri(_comparison(clip, evaluation))}"></div>'
         f"<figcaption>{html.escape(clip.clip.id)}: mIoU {_percent(iou_of_clip[clip.clip.id])}"
         "</figcaption></figure>"
         for clip in worst
@@ -181,7 +180,7 @@ def _player_frame(segmented: SegmentedClip, classes: ClassSet) -> dict[str, str]
     size = _shown_size(frame_HxWx3, _MAX_WIDTH)
     return {
         "id": segmented.clip.id,
-        "frame": _jpeg(resize_frame(frame_HxWx3, size)),
+        "frame": jpeg_uri(resize_frame(frame_HxWx3, size)),
         "labels": _mask(segmented.clip.labels_HxW, size, classes),
         "prediction": _mask(segmented.predicted_HxW, size, classes),
     }
@@ -195,17 +194,7 @@ def _shown_size(picture_HxWx3: np.ndarray, max_width: int) -> Size:
 
 def _mask(labels_HxW: np.ndarray, size: Size, classes: ClassSet) -> str:
     picture = classes.paint(resize_labels(labels_HxW, size))
-    return _data_uri(".png", picture, [])
-
-
-def _jpeg(picture_HxWx3: np.ndarray) -> str:
-    return _data_uri(".jpg", picture_HxWx3, [cv2.IMWRITE_JPEG_QUALITY, 85])
-
-
-def _data_uri(suffix: str, picture_HxWx3: np.ndarray, options: list[int]) -> str:
-    _, encoded = cv2.imencode(suffix, picture_HxWx3[:, :, ::-1], options)
-    kind = {".jpg": "jpeg", ".png": "png"}[suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+    return png_uri(picture)
 
 
 def _chip(classes: ClassSet, index: int) -> str:
