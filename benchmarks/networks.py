@@ -7,19 +7,14 @@ stream of frames in turns, with one pass of the backbone a frame.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks import command
 from benchmarks.findings import load_note, markdown
-from benchmarks.harness import median_wall, take_turns
-from benchmarks.inference import random_model
 from benchmarks.memory import scores_of, train
-from benchmarks.stream import Streaming
+from benchmarks.stream import frame_milliseconds
 from tmanet_jax.command_line import parse_count
-from tmanet_jax.models.tmanet import num_parameters
+from tmanet_jax.models.tmanet import abstract_model, num_parameters
 
 CONFIGS = ("demo", "tmanet_mobile")
 RUNS = Path("runs/networks")
@@ -40,23 +35,14 @@ def _run(options: argparse.Namespace) -> None:
     fields = [f"--config.num_steps={options.steps}", f"--config.eval.every={options.steps}"]
     for name, workdir in workdirs.items():
         train(workdir, f"configs/{name}.py", fields)
-    models = {
-        name: random_model(command.read_settings(f"configs/{name}.py", []).model, seed=0)
-        for name in CONFIGS
-    }
-    frame_HxWx3 = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-
-    def streamed(side: Streaming) -> Callable[[], object]:
-        return lambda: side.step(frame_HxWx3)
-
-    calls = {name: streamed(Streaming(model, SIZE)) for name, model in models.items()}
-    taken = take_turns(calls, turns=TURNS)
+    models = {name: command.read_settings(f"configs/{name}.py", []).model for name in CONFIGS}
+    taken = frame_milliseconds(models, SIZE, TURNS)
     rows = [
         [
             name,
-            f"{num_parameters(models[name]) / 1e6:.2f}",
+            f"{num_parameters(abstract_model(models[name])) / 1e6:.2f}",
             *(f"{100 * score:.1f}" for score in scores_of(workdir)),
-            f"{1e3 * median_wall(taken[name]):.1f}",
+            f"{taken[name]:.1f}",
         ]
         for name, workdir in workdirs.items()
     ]

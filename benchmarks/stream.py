@@ -12,8 +12,9 @@ both, so that one comparison is of programs and not of algorithms.
 import argparse
 import collections
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
@@ -195,6 +196,17 @@ class Streaming:
     def state_bytes(self) -> int:
         """Of the rings of keys and values."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self._state))
+
+
+def frame_milliseconds(
+    configs: Mapping[str, ModelConfig], size: tuple[int, int], turns: int = 50
+) -> dict[str, float]:
+    """What a streamed frame takes of each network, the median; they take turns."""
+    frame_HxWx3 = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    sides = {name: Streaming(random_model(one, seed=0), size) for name, one in configs.items()}
+    calls = {name: functools.partial(side.step, frame_HxWx3) for name, side in sides.items()}
+    taken = take_turns(calls, turns=turns)
+    return {name: 1e3 * median_wall(taken[name]) for name in configs}
 
 
 class WholeClip:

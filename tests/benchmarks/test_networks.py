@@ -4,12 +4,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks import networks
 from benchmarks.__main__ import main
-from tmanet_jax.models.tmanet import TMANet
 
 
 def test_all_are_trained_alike_and_scores_stand_beside_the_time(
@@ -24,18 +22,15 @@ def test_all_are_trained_alike_and_scores_stand_beside_the_time(
         others = dict.fromkeys(("split", "clips", "classes", "mIoU_of_clip"))
         (workdir / "metrics.json").write_text(json.dumps({"mIoU": 0.6, "groups": groups, **others}))
 
-    class Streamed:
-        def __init__(self, model: TMANet, size: tuple[int, int]):
-            self.frame_shape = (*size, 3)
-
-        def step(self, frame_HxWx3: np.ndarray) -> None:
-            assert frame_HxWx3.shape == self.frame_shape
-
     monkeypatch.setattr(networks, "RUNS", tmp_path)
     monkeypatch.setattr(networks, "train", train)
-    monkeypatch.setattr(networks, "Streaming", Streamed)
+    monkeypatch.setattr(
+        networks, "frame_milliseconds", lambda models, size, turns: dict.fromkeys(models, 12.3)
+    )
     assert main(["networks", "--steps=5"]) == 0
     demo, mobile = started["configs/demo.py"], started["configs/tmanet_mobile.py"]
     assert demo == mobile and "--config.num_steps=5" in demo
-    rows = [line for line in capsys.readouterr().out.splitlines() if "60.0 | 70.0 | 50.0" in line]
+    rows = [
+        line for line in capsys.readouterr().out.splitlines() if "60.0 | 70.0 | 50.0 | 12.3" in line
+    ]
     assert [row.split()[1] for row in rows] == ["demo", "tmanet_mobile"]
