@@ -20,6 +20,7 @@ from benchmarks import (
     formats,
     inference,
     memory,
+    moving_picture,
     networks,
     start,
     stream,
@@ -55,7 +56,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
         *(train, inference, stream, engines, attention, data, formats, start),
-        *(compile, memory, networks, finetune, suites),
+        *(compile, memory, networks, finetune, suites, moving_picture),
     ):
         measurement.add_command(commands)
     return parser

@@ -1,7 +1,6 @@
 """Renders a data set of street scenes in Cityscapes' own layout and names.
 
     python -m data_prep.synthetic --out=DIR --size=128x256 --train=400 --val=60
-    python -m data_prep.synthetic --picture=docs/street.png
 
 Each snippet has 30 frames, of which number 000019 is annotated, as in Cityscapes:
 
@@ -28,21 +27,18 @@ import pathlib
 import shutil
 import sys
 
-import cv2
-import numpy as np
 from tqdm import tqdm
 
 from data_prep.stopping import stops_with
 from data_prep.street.render import SnippetFrames
 from data_prep.street.scene import ANNOTATED_FRAME, SNIPPET_FRAMES
 from data_prep.writing import encoded, write_file
-from tmanet_jax.data.classes import CITYSCAPES, CITYSCAPES_TRAIN_ID_OF_LABEL_ID
+from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID
 from tmanet_jax.data.codec import parse_size
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.data.records_info import RENDERED_CITIES
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError, ends_with_message
-from tmanet_jax.pictures import joined
 from tmanet_jax.program import advice
 
 SMALLEST_SIZE = (64, 128)
@@ -51,9 +47,6 @@ _MOST_SNIPPETS = 1_000_000  # their numbers have six digits
 _MOST_WORKERS = 256
 _FORMAT_VERSION = 1
 _KINDS = ("leftImg8bit", "leftImg8bit_sequence", "gtFine", "gtFine_sequence")
-_SHEET_SIZE = (256, 512)
-_SHEET_SNIPPETS = ((41, False), (22, True), (31, False), (45, True))  # number, degraded
-_SHEET_MEMORY = (4, 1)  # how many frames before the annotated one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,27 +313,13 @@ def _groups(root: pathlib.Path, shares: dict[str, float]) -> dict[str, list[str]
     return groups
 
 
-def contact_sheet(seed: int) -> np.ndarray:
-    """Draws a row a snippet: two memory frames, the annotated frame, its labels; uint8 BGR."""
-    rows = []
-    for index, is_degraded in _SHEET_SNIPPETS:
-        frames = SnippetFrames("test", index, _SHEET_SIZE, seed, is_degraded)
-        memory = [frames.draw(ANNOTATED_FRAME - distance).image_HxWx3 for distance in _SHEET_MEMORY]
-        annotated = frames.draw(ANNOTATED_FRAME)
-        train_ids_HxW = CITYSCAPES_TRAIN_ID_OF_LABEL_ID[annotated.labels_HxW]
-        labels_HxWx3 = CITYSCAPES.paint(train_ids_HxW)[..., ::-1]
-        rows.append(joined([*memory, annotated.image_HxWx3, labels_HxWx3], axis=1))
-    return cv2.resize(joined(rows, axis=0), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=advice("python -m data_prep.synthetic"),
         description="Renders street scenes with exact labels in Cityscapes' layout.",
     )
     add = parser.add_argument
-    add("--out", help="folder of the data set")
-    add("--picture", help="write a contact sheet of a few frames to this PNG instead")
+    add("--out", required=True, help="folder of the data set")
     add("--size", type=parse_size, default=(128, 256), help="HEIGHTxWIDTH in pixels (128x256)")
     add("--train", type=int, default=0, help="snippets in the training split")
     add("--val", type=int, default=0, help="snippets in the validation split")
@@ -360,16 +339,9 @@ def _parser() -> argparse.ArgumentParser:
 @ends_with_message
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = _parser()
-    options = vars(parser.parse_args(arguments))
-    out, picture = options.pop("out"), options.pop("picture")
-    if (out is None) == (picture is None):
-        parser.error("give either --out or --picture")
-    if picture is not None:
-        write_file(pathlib.Path(picture), encoded(".png", contact_sheet(options["seed"])))
-    else:
-        with stops_with("Stopped. The same command goes on from here."):
-            render_dataset(out, **options)
+    options = vars(_parser().parse_args(arguments))
+    with stops_with("Stopped. The same command goes on from here."):
+        render_dataset(options.pop("out"), **options)
     return 0
 
 

@@ -62,7 +62,7 @@ def comparison(
     red, and a pixel without a label is left out.
     """
     memory_TxHxWx3, frame_HxWx3 = frames_SxHxWx3[:-1], frames_SxHxWx3[-1]
-    grey_HxWx3 = _pale(frame_HxWx3)
+    grey_HxWx3 = pale(frame_HxWx3)
     is_labelled_HxW = labels_HxW < classes.num_classes
     is_wrong_HxW = is_labelled_HxW & (labels_HxW != predicted_HxW)
     panels = [
@@ -90,7 +90,7 @@ def grid(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     )
 
 
-def _pale(frame_HxWx3: np.ndarray) -> np.ndarray:
+def pale(frame_HxWx3: np.ndarray) -> np.ndarray:
     """In grey, of half the contrast, between middle grey and white."""
     grey_HxW = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2GRAY)
     return np.repeat((128 + grey_HxW // 2)[..., None], 3, axis=2)

@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 from typing import Any
 
@@ -323,21 +322,7 @@ def test_command_line_says_what_is_wrong_and_exits_2(tmp_path, capsys):
     occupied.write_text("")
     assert synthetic.main([f"--out={occupied}", "--train=1"]) == 2
     assert str(occupied) in capsys.readouterr().err
-    for bad in (["--out=x", "--size=big"], [], ["--out=x", "--picture=y.png"]):
+    for bad in (["--out=x", "--size=big"], []):
         with pytest.raises(SystemExit) as stop:
             synthetic.main(bad)
         assert stop.value.code == 2
-
-
-def test_command_line_draws_the_picture_without_jax(tmp_path):
-    picture = tmp_path / "street.png"
-    code = (
-        "import sys; from data_prep import synthetic; "
-        f"status = synthetic.main(['--picture={picture}']); "
-        "sys.exit(status or ('jax' in sys.modules))"
-    )
-    root = pathlib.Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
-    pixels = read(picture)
-    assert pixels.shape[1] > 1000
-    assert picture.stat().st_size < 1_200_000
