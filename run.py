@@ -341,6 +341,7 @@ def main(argv: list[str]) -> int:
     if command is None:
         return 0
     quieten_libraries()
+    distributed.tell_news()
     if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
         keep_freed_buffers()
     use_compilation_cache()

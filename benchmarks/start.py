@@ -23,7 +23,7 @@ from tmanet_jax.errors import UserError
 
 SECOND_START_SECONDS = 10
 STARTS = ("first start", "second start")
-_FIRST_STEP = "step 1  train/loss"
+_FIRST_STEP = "step 1 of "
 
 
 def add_command(commands: command.Subparsers) -> None:

@@ -188,6 +188,7 @@ def prepare(
         print(*plan.notes, sep="\n", end="\n" if plan.notes else "")
         _check_memory(name, plan, options)
     num_frames = sum(len(plan.frames) for plan in plans.values())
+    tqdm.write(f"Preparing {num_frames} frames.", file=sys.stderr)
     with tqdm(total=num_frames, unit="frame", desc="Preparing", disable=None) as progress:
 
         def begin(start: Start) -> None:

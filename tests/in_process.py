@@ -10,6 +10,7 @@ from unittest import mock
 
 import run
 from tests.processes import PROJECT
+from tmanet_jax.parallel import distributed
 
 
 def called(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -36,6 +37,7 @@ def as_before() -> Iterator[None]:
     with (
         mock.patch.object(run, "keep_freed_buffers"),
         mock.patch.object(run, "use_compilation_cache"),
+        mock.patch.object(distributed, "tell_news"),
         mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
     ):
         try:

@@ -30,6 +30,14 @@ def use_compilation_cache() -> None:
     compiler._cache_write = _write
 
 
+def compiling(what: str) -> str:
+    """What to say before a program is compiled, or read from what earlier starts have kept."""
+    return (
+        f"Compiling {what}: half a minute or more, unless an earlier start kept it in "
+        f"{DIRECTORY} ..."
+    )
+
+
 def make_room(directory: Path, most_bytes: int) -> None:
     """Removes the programs of earlier starts that were not used for longest, beyond a size."""
     with contextlib.suppress(OSError):  # another start does the same, or there is none yet

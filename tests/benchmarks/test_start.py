@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import start
 from tmanet_jax.errors import UserError
-from tmanet_jax.training.logs import RunLog
+from tmanet_jax.training.logs import Progress, RunLog
 
 TRAINS = """
 import os, sys, time
@@ -27,7 +27,7 @@ with (workdir / "train.log").open("w", buffering=1) as log:
 def test_both_starts_are_timed_to_the_log_of_the_first_step_and_share_a_cache(tmp_path):
     with RunLog(tmp_path, 0, ()) as log:
         log.message("introduction")
-        log.scalars(1, {"train/loss": 2.5})
+        log.line(Progress(0, 2).point(1, "loss 2.5"))
     lines = (tmp_path / "train.log").read_text()
     directory = tmp_path / "starts"
     directory.mkdir()

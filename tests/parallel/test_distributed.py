@@ -1,5 +1,6 @@
 """What the flags of a run in several processes may say, and what it does when a port is taken."""
 
+import logging
 import re
 import socket
 import subprocess
@@ -31,6 +32,19 @@ def test_one_process_alone_is_what_no_flag_means() -> None:
     assert launch_of(**NOTHING) is None
     assert distributed.count() == 1
     assert distributed.is_first()
+
+
+def test_news_and_warnings_are_told_without_where_they_come_from(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = logging.getLogger("tmanet_jax")
+    for name in ("level", "handlers", "propagate"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    distributed.tell_news()
+    distributed.tell_news()
+    logging.getLogger("tmanet_jax.export").info("It is exported.")
+    logging.getLogger("tmanet_jax.video").warning("It is HDR.")
+    assert capsys.readouterr().err == "It is exported.\nWarning: It is HDR.\n"
 
 
 def test_a_coordinator_or_the_cluster_say_who_the_others_are() -> None:

@@ -106,7 +106,7 @@ def test_the_first_process_alone_tells_and_writes(two: Finished) -> None:
     assert "mIoU" not in second and "train:" not in second
     assert len(list((two.workdir / "tensorboard").iterdir())) == 1
     log = (two.workdir / "train.log").read_text()
-    assert log.count("step 6: mIoU") == log.count("step 6  train/loss") == 1
+    assert log.count("step 6: mIoU") == log.count("step 6 of 6: loss") == 1
     assert not list(two.workdir.glob(".*"))
 
 

@@ -18,6 +18,7 @@ from tmanet_jax import Segmenter
 from tmanet_jax.checkpoints.damage import steps_in
 from tmanet_jax.data.records import open_clips
 from tmanet_jax.protocol import Protocol
+from tmanet_jax.scoring.curves import read_curves
 from tmanet_jax.weights import files
 
 pytestmark = pytest.mark.filterwarnings(
@@ -71,7 +72,7 @@ def test_a_run_leaves_metrics_pictures_logs_checkpoints_and_weights(finished: Fi
         assert (workdir / name).stat().st_size > 0
     log = (workdir / "train.log").read_text()
     assert "no pixel of train" not in log  # the street lacks classes on purpose
-    assert [f"step {step}  train/loss" in log for step in (1, 5, 8)] == [True] * 3
+    assert [f"step {step} of 8: loss" in log for step in (1, 5, 8)] == [True] * 3
     assert list((workdir / "tensorboard").iterdir())
     kept = set(steps_in(workdir / "checkpoints"))
     assert {4, 6, 8} <= kept <= {2, 4, 6, 8}
@@ -90,12 +91,8 @@ def test_a_run_that_ended_is_only_scored_again(data_dir: Path, workdir: Path) ->
 
 
 def test_eval_scores_the_best_checkpoint(data_dir: Path, workdir: Path) -> None:
-    log = (workdir / "train.log").read_text()
-    scored = {
-        int(line.split("step ")[1].split()[0]): float(line.split("eval/mIoU ")[1].split()[0])
-        for line in log.splitlines()
-        if "eval/mIoU " in line
-    }
+    curve = read_curves(workdir)["eval/mIoU"]
+    scored = dict(zip(curve.steps_N.tolist(), curve.values_N.tolist(), strict=True))
     assert sorted(scored) == [4, 8]
     done = tiny_runs.called(data_dir, "eval", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
@@ -167,7 +164,8 @@ def test_a_run_is_published_with_its_story(finished: Finished, tmp_path: Path) -
         f"python {run['command']}",
         f"Commit {run['commit'] or 'not recorded'}; python",
         f"step 8, mIoU {100 * metrics['mIoU']:.2f}",
-        f"{tiny_runs.NUM_EVAL} clips of the split val, step 8, segmented so: slide 48x80 at 32x64",
+        f"{tiny_runs.NUM_EVAL} clips of the split val, step 8, computed in float32, engine jax, "
+        "segmented so: slide 48x80 at 32x64",
         f"| degraded | {100 * metrics['groups']['degraded']['mIoU']:.2f} |",
         f"| road | {100 * metrics['classes']['road']['IoU']:.2f} |",
         "| train | - | - | - | 0.00 |",
@@ -221,6 +219,18 @@ def test_scores_of_other_weights_are_not_published(workdir: Path, tmp_path: Path
         assert set(found) == {"README.md", "classes.csv", "config.json", "model.safetensors"}
         assert told in found["README.md"].decode()
         assert b"mean_iou" not in found["README.md"]
+
+
+def test_scores_that_another_engines_have_replaced_are_published(
+    workdir: Path, tmp_path: Path
+) -> None:
+    path = workdir / "metrics.json"
+    own = path.read_text()
+    path.rename(workdir / "metrics-val-8-0123abcd.json")
+    path.write_text(json.dumps({**json.loads(own), "computation": "float32, engine openvino"}))
+    found = published(workdir, tmp_path / "out")
+    assert found["metrics.json"].decode() == own
+    assert "computed in float32, engine jax" in found["README.md"].decode()
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "tmanet.safetensors"])

@@ -68,7 +68,7 @@ def log_length(workdir: Path) -> int:
 def last_step(workdir: Path, begin: int = 0) -> int:
     """That the log tells beyond some length; 0 if none."""
     text = (workdir / "train.log").read_text()[begin:] if log_length(workdir) else ""
-    return max((int(step) for step in re.findall(r"step (\d+)  train/loss", text)), default=0)
+    return max((int(step) for step in re.findall(r"step (\d+) of \d+: loss", text)), default=0)
 
 
 def has_reached(workdir: Path, begin: int, step: int) -> bool:
@@ -127,7 +127,7 @@ def test_interrupted_while_it_evaluates_the_next_start_evaluates(
         process.send_signal(signal.SIGINT)
         assert process.wait(processes.SECONDS) == 128 + signal.SIGINT
     assert "Stopped by SIGINT after step 4 of 8." in output.read_text()
-    assert "eval/mIoU" not in (workdir / "train.log").read_text()
+    assert ": mIoU" not in (workdir / "train.log").read_text()
     told = finished(data_dir, workdir, *slowly)
     assert "going on from step 4" in told and "step 4: mIoU" in told
     assert_equal(workdir, straight, 8)

@@ -48,6 +48,15 @@ def test_every_second_counts_once_and_the_start_ends_with_the_first_step() -> No
     )
 
 
+def test_a_run_that_only_scores_spends_its_time_there() -> None:
+    seconds = Seconds()
+    clock = RunClock(seconds)
+    seconds.now += 1
+    with clock.within(Part.EVALUATION), clock.within(Part.EVALUATION):
+        seconds.now += 3
+    assert "start 25.0%" in str(clock) and "evaluation 75.0%" in str(clock)
+
+
 def test_a_part_ends_with_an_error() -> None:
     seconds = Seconds()
     clock = RunClock(seconds)
@@ -72,8 +81,8 @@ def test_without_a_terminal_lines_say_how_far_a_run_is_and_compiling_counts_for_
     assert "\r" not in printed.out + printed.err
     assert printed.out.splitlines() == [
         "step 11 of 20: loss 11",
-        "step 12 of 20: loss 12, 00:16 left",
-        "step 13 of 20: loss 13, 00:14 left",
+        "step 12 of 20: loss 12, 0.5 steps/s, 00:16 left",
+        "step 13 of 20: loss 13, 0.5 steps/s, 00:14 left",
     ]
 
 

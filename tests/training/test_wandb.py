@@ -40,10 +40,11 @@ def test_curves_and_pictures_of_a_run_and_of_one_that_goes_on(
     import wandb
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    for first_step in (0, 3):
+    for first_step, told in ((0, (3,)), (2, (3, 6))):  # step 3 is computed, and told, twice
         with RunLog(tmp_path, first_step, ("wandb",)) as log:
-            log.scalars(first_step + 3, {"train/loss": 0.5, "IoU/road": 0.25})
-            log.picture(first_step + 3, "prediction/a", np.full((4, 6, 3), 7, np.uint8))
+            for step in told:
+                log.scalars(step, {"train/loss": 0.5, "IoU/road": 0.25})
+                log.picture(step, "prediction/a", np.full((4, 6, 3), 7, np.uint8))
     wandb.teardown()  # as when the process ends: its service writes in the background
     files = sorted(tmp_path.glob("wandb/offline-run-*/*.wandb"), key=lambda f: f.stat().st_mtime)
     (first, picture), (second, _) = map(points, files)

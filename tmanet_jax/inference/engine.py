@@ -175,7 +175,7 @@ class ExportedNetwork:
         calibrate = self._computation.calibrate
 
         def write(folder: Path) -> None:
-            _LOGGER.warning(
+            _LOGGER.info(
                 f"The network is exported for {self._computation.engine} and frames of "
                 f"{size[0]}x{size[1]} pixels, once: it is kept in {cache.DIRECTORY}."
             )
@@ -192,7 +192,7 @@ class ExportedNetwork:
                 streams=batch_size,
                 calibration=clips,
             )
-            _LOGGER.warning(f"{agreement}.")
+            _LOGGER.info(f"{agreement}.")
 
         in_bfloat16 = self._computation.precision == "bfloat16"
         name = self._name(batch_size, size)

@@ -22,6 +22,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from tmanet_jax.compilation_cache import compiling
 from tmanet_jax.inference.windows import (
     cut_windows,
     remarks,
@@ -116,6 +117,7 @@ class StreamingNetwork:
             self._remarked.add(size)
             for line in remarks(self.protocol, size):
                 _LOGGER.warning(line)
+            _LOGGER.info(compiling(f"the network for frames of {size[0]}x{size[1]}"))
         return self._empty_state(batch_size, size)
 
     def step(

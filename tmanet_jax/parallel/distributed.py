@@ -7,6 +7,7 @@ Each has its own devices and reads its own clips; arrays are global (`sharding.p
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -256,6 +257,20 @@ def tell(text: str) -> None:
     """To the terminal, above a progress bar; by process 0 alone."""
     if is_first():
         tqdm.write(text)
+
+
+class _Terminal(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if is_first():
+            warns = "Warning: " * (record.levelno >= logging.WARNING)
+            tqdm.write(f"{warns}{record.getMessage()}", file=sys.stderr)
+
+
+def tell_news() -> None:
+    """What modules of this package log goes to the terminal, above a progress bar."""
+    logger = logging.getLogger("tmanet_jax")
+    logger.setLevel(logging.INFO)
+    logger.handlers, logger.propagate = [_Terminal()], False
 
 
 _start_timeout_s = START_TIMEOUT_S

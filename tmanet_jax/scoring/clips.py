@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from tmanet_jax.compilation_cache import compiling
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.data.clips import Clip
 from tmanet_jax.inference.windows import (
@@ -36,6 +38,8 @@ from tmanet_jax.parallel.sharding import (
 from tmanet_jax.pictures import comparison
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.metrics import confusion_matrix
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class SegmentedClip(NamedTuple):
@@ -187,6 +191,7 @@ def _compile_predictor(graphdef: nnx.GraphDef, config: EvalConfig, mesh: Mesh) -
     ) -> tuple[jax.Array, jax.Array]:
         model: TMANet = nnx.merge(graphdef, params, batch_stats)
         _, height, width = labels_BxHxW.shape
+        _LOGGER.info(compiling(f"the network for clips of {height}x{width}"))  # once a size
 
         views = each_view(
             lambda frames_BxSxhxwx3: model(frames_BxSxhxwx3).main,

@@ -105,19 +105,20 @@ class LossWatch:
         if self._newest is None:
             return ""
         step, metrics = self._newest
-        loss, rate = float(metrics.losses.total), float(self._schedule(step))
+        loss, accuracy = float(metrics.losses.total), float(metrics.losses.accuracy)
+        rate = float(self._schedule(step))
         self._log.scalars(
             step + 1,
             {
                 "train/loss": loss,
                 "train/loss_main": float(metrics.losses.main),
                 "train/loss_aux": float(metrics.losses.aux),
-                "train/accuracy": float(metrics.losses.accuracy),
+                "train/accuracy": accuracy,
                 "train/grad_norm": float(metrics.grad_norm),
                 "train/learning_rate": rate,
             },
         )
-        return f"loss {loss:.3f}, lr {rate:.4f}"
+        return f"loss {loss:.3f}, accuracy {accuracy:.3f}, rate {rate:.3g}"
 
     def _check_oldest(self) -> None:
         step, indices, metrics = self._pending.popleft()

@@ -1,7 +1,9 @@
 """What shows a run's curves and pictures, each chosen by its name in a table."""
 
+import contextlib
 import csv
 import dataclasses
+import json
 import math
 import os
 import sys
@@ -121,8 +123,8 @@ class CSV:
 class WandB:
     """Curves and pictures as a run of Weights & Biases; its environment variables hold.
 
-    A run that goes on goes on there as well: points beyond its checkpoint are there twice, since
-    nothing can be dropped.
+    A run that goes on goes on there as well: nothing can be dropped there, so points beyond its
+    checkpoint, which were sent before, are not sent again.
 
     Args:
         workdir: of the run; with WANDB_MODE=offline all stays in `WORKDIR/wandb`.
@@ -149,6 +151,10 @@ class WandB:
             resume="allow",
         )
         self._run.define_metric("*", step_metric="step")
+        self._sent = workdir / "wandb_sent.json"
+        self._newest: dict[str, int] = {}
+        with contextlib.suppress(OSError, ValueError):  # none yet, or torn
+            self._newest = json.loads(self._sent.read_text())
 
     def text(self, name: str, markdown: str) -> None:
         """Into the run's configuration."""
@@ -156,11 +162,18 @@ class WandB:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A curve for each name."""
-        self._run.log({"step": step, **values})
+        self._send(step, values)
 
     def picture(self, step: int, name: str, picture_HxWx3: np.ndarray) -> None:
         """RGB uint8."""
-        self._run.log({"step": step, name: self._picture(picture_HxWx3)})
+        self._send(step, {name: self._picture(picture_HxWx3)})
+
+    def _send(self, step: int, values: Mapping[str, Any]) -> None:
+        new = {name: values[name] for name in values if step > self._newest.get(name, -1)}
+        if new:
+            self._run.log({"step": step, **new})
+            self._newest |= dict.fromkeys(new, step)
+            write_whole(self._sent, json.dumps(self._newest).encode())
 
     def close(self) -> None:
         """Sends what is not sent yet."""

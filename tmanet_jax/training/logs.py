@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from tmanet_jax.compilation_cache import compiling
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel import distributed
 from tmanet_jax.scoring.evaluate import Evaluation
@@ -82,8 +83,12 @@ class RunLog:
         for logger in self._loggers:
             logger.scalars(step, values)
 
+    def line(self, text: str) -> None:
+        """To the file."""
+        self._logger.info(text)
+
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """To the curves, to who listens and, as one line, to the file.
+        """To the curves and to who listens.
 
         Raises:
             UserError: the workdir was removed, so that nothing of the run can be saved.
@@ -96,9 +101,6 @@ class RunLog:
         self.curves(step, values)
         if self._on_metrics is not None and self._on_metrics(step, values):
             self.stops = True
-        self._logger.info(
-            "step %d  %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items())
-        )
 
     def picture(self, step: int, name: str, picture_HxWx3: np.ndarray) -> None:
         """RGB uint8, to the loggers."""
@@ -160,7 +162,7 @@ class Progress:
         self._is_shown = distributed.is_first()
         self._is_terminal = sys.stderr.isatty()
         if self._is_shown and first < total:
-            tqdm.write("compiling the training step ...", file=sys.stderr)
+            tqdm.write(compiling("the training step"), file=sys.stderr)
 
     def step(self, done: int) -> None:
         """Another step is done."""
@@ -171,18 +173,21 @@ class Progress:
         elif self._bar is not None:
             self._bar.update()
 
-    def point(self, done: int, text: str) -> None:
-        """Shows what a step's losses say."""
+    def point(self, done: int, text: str) -> str:
+        """Shows what a step's losses say; returns it as a line with the speed and the time left."""
+        line = f"step {done} of {self._total}: {text}{self._speed(done)}"
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         elif self._is_shown:
-            print(f"step {done} of {self._total}: {text}{self._left(done)}", flush=True)
+            print(line, flush=True)
+        return line
 
-    def _left(self, done: int) -> str:
+    def _speed(self, done: int) -> str:
         if self._since is None or done == self._first:
             return ""
-        rate = (time.monotonic() - self._since) / (done - self._first)
-        return f", {tqdm.format_interval(rate * (self._total - done))} left"
+        seconds = (time.monotonic() - self._since) / (done - self._first)
+        left = tqdm.format_interval(seconds * (self._total - done))
+        return f", {1 / seconds:.3g} steps/s, {left} left"
 
     def __enter__(self) -> "Progress":
         return self
@@ -235,9 +240,12 @@ class RunClock:
 
     @contextlib.contextmanager
     def within(self, part: Part) -> Iterator[None]:
-        """Counts what happens inside as this part; before the first step, as the start."""
+        """Counts what happens inside as this part.
+
+        Before the first step it counts as the start, unless it is an evaluation.
+        """
         before = self._part
-        if before is Part.START:
+        if before is Part.START and part is not Part.EVALUATION:
             yield
             return
         self._turn_to(part)

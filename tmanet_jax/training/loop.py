@@ -241,7 +241,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             watch.add(step, batch, metrics)
             progress.step(done)
             if done % settings.log.every == 0 or is_last:
-                progress.point(done, watch.log_newest())
+                run.log.line(progress.point(done, watch.log_newest()))
                 rates = {name: factor * float(schedule(step)) for name, factor in factors.items()}
                 run.log.curves(done, {**run.clock.point(), **memory_held(), **rates})
             is_last |= run.log.stops
@@ -253,8 +253,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
             with run.clock.within(Part.CHECKPOINT):
                 run.checkpoints.save(done, state)
             if is_scored:
-                with run.clock.within(Part.EVALUATION):
-                    evaluation = _score(run, state, done)
+                evaluation = _score(run, state, done)
             if run.log.stops or _gains_no_more(run, done):
                 break
     return state, evaluation or _score(run, state, first)
@@ -351,7 +350,8 @@ def _score(run: _Run, state: TrainState, step: int) -> Evaluation:
             _stop(run, state, step)
 
     segmenter = run.segmenter.with_weights(*state.scored)
-    evaluation = evaluate(segmenter, run.splits.scored, stop_if_told)
+    with run.clock.within(Part.EVALUATION):
+        evaluation = evaluate(segmenter, run.splits.scored, stop_if_told)
     run.log.evaluation(step, evaluation)
     run.checkpoints.add_score(step, evaluation.overall.mean_iou)
     return evaluation

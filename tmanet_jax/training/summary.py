@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 
+from tmanet_jax.compilation_cache import compiling
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import counted
 from tmanet_jax.models.summary import summary_of
@@ -77,7 +78,7 @@ def print_summary(settings: Settings) -> None:
         "Operations: two for each multiply-add of convolutions and products; activations: the "
         "numbers that these give. A module's numbers include those of the modules in it."
     )
-    print("compiling a training step for its memory ...", file=sys.stderr)
+    print(compiling("a training step for its memory"), file=sys.stderr)
     print(_memory_of_training(settings))
 
 
