@@ -26,7 +26,14 @@ def get_config(workdir: str) -> ConfigDict:
     run = read_run_file(Path(workdir))
     if run is None:
         raise UserError(f"There is no run in {workdir}: it has no config.json.")
-    config = choose(default.get_config(), run.config)
+    try:
+        config = choose(default.get_config(), run.config)
+    except UserError as error:
+        found = str(error).partition(" Did you mean")[0]
+        raise UserError(
+            f"The run in {workdir} has what this program does not know: {found} If a file added it "
+            "(docs/extend.md), name that file with --config=FILE beside --workdir."
+        ) from error
     values = {name: _with_tuples(value) for name, value in run.config.items() if value is not None}
     try:
         config.update_from_flattened_dict(values)

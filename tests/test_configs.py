@@ -3,6 +3,7 @@
 import importlib
 import math
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from flax import nnx
 from flax.traverse_util import flatten_dict
 
+from configs import workdir
 from tmanet_jax import settings
 from tmanet_jax.errors import UserError
 from tmanet_jax.fields import leaves, named_factors
@@ -145,6 +147,12 @@ TAKEN: dict[float, list[str]] = {
     10**9: TAKE_A_MILLIARD.split(),
     10**30: TAKE_MORE.split(),
 }
+
+
+def test_a_run_with_a_head_of_another_program_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"config": {"model.head": "mean"}}')
+    with pytest.raises(UserError, match=r"does not know: .*not 'mean'\. If a file .*--config=FILE"):
+        workdir.get_config(str(tmp_path))
 
 
 @pytest.mark.parametrize("value", [0, -1, 10**9, 10**30, math.nan, math.inf, 1e300])

@@ -21,6 +21,15 @@ def test_a_machine_that_can_run_is_told_of(capsys: pytest.CaptureFixture[str]) -
     assert "a small network's gradient in" in found["cpu 0"]
 
 
+def test_what_extras_lack_is_told_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = ["jax>=0.10", 'absent-a>=1; extra == "export"', "absent-b; extra == 'hub'"]
+    needed += ["absent-c ; extra == 'export'", 'jax[cuda12]; extra == "cuda"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: needed)
+    found = {finding.name: finding.found for finding in doctor._packages()}
+    assert (found["without export"], found["without hub"]) == ("absent-a, absent-c", "absent-b")
+    assert found["all of these by"] == 'pip install "tmanet-jax[export,hub]"'
+
+
 def test_what_is_wrong_is_told_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

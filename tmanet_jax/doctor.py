@@ -80,18 +80,30 @@ def _packages() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         needed = []
         yield Finding(DISTRIBUTION, "run from its folder, not installed")
-    listed = {re.split(r"[^\w.-]", line)[0]: "extra ==" in line for line in needed}
-    listed = listed or dict.fromkeys(("jax", "flax", "optax", "orbax-checkpoint", "grain"), False)
-    listed |= dict.fromkeys(("jaxlib",), False)
+    listed: dict[str, str | None] = {}
+    for line in needed:  # what a run needs comes first
+        listed.setdefault(re.split(r"[^\w.-]", line)[0], _extra(line))
+    listed = listed or dict.fromkeys(("jax", "flax", "optax", "orbax-checkpoint", "grain"))
+    listed |= {"jaxlib": None}
     versions = {name: _version(name) for name in listed}
-    required = [name for name, is_extra in listed.items() if not is_extra]
-    missing = [name for name in required if versions[name] is None]
+    missing = [name for name, extra in listed.items() if not extra and versions[name] is None]
     there = [f"{name} {version}" for name, version in versions.items() if version is not None]
     remedy = f"install {' '.join(missing)}." if missing else ""
     yield Finding("packages", ", ".join(there), remedy)
-    without = [name for name, is_extra in listed.items() if is_extra and versions[name] is None]
+    without: dict[str, list[str]] = {}
+    for name, extra in listed.items():
+        if extra and versions[name] is None:
+            without.setdefault(extra, []).append(name)
+    for extra, names in without.items():
+        yield Finding(f"without {extra}", ", ".join(names))
     if without:
-        yield Finding("not installed", f"{', '.join(without)} (extras)")
+        yield Finding("all of these by", f'pip install "{DISTRIBUTION}[{",".join(without)}]"')
+
+
+def _extra(requirement: str) -> str | None:
+    """Which one asks for it, as in 'wandb>=0.31; extra == "wandb"'."""
+    found = re.search(r"""extra == ['"]([\w-]+)""", requirement)
+    return found and found[1]
 
 
 def _version(name: str) -> str | None:

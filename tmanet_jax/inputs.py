@@ -5,8 +5,8 @@ import dataclasses
 from flax import nnx
 
 from tmanet_jax.data.classes import ClassSet
-from tmanet_jax.data.mixed import open_mixed
-from tmanet_jax.data.records import ClipRecords, open_clips
+from tmanet_jax.data.mixed import check_classes, open_mixed
+from tmanet_jax.data.records import ClipRecords, has_records, open_clips
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.fields import named_factors
 from tmanet_jax.models.tmanet import TMANet
@@ -46,11 +46,12 @@ def open_split(
     """
     data = settings.data
     how = split, data.frame_stride, data.classes
+    shares = {data.dir: 1.0, **named_factors(data.mixed, "mixed")}
     if trains and data.mixed:
-        records: ClipRecords = open_mixed(
-            {data.dir: 1.0, **named_factors(data.mixed, "mixed")}, *how
-        )
+        records: ClipRecords = open_mixed(shares, *how)
     else:
+        if data.mixed and data.classes and all(map(has_records, shares)):
+            check_classes(shares, data.classes)
         records = open_clips(data.dir, *how, of_several=bool(data.mixed))
     num_classes = records.info.classes.num_classes
     if num_classes != settings.model.head.num_classes:

@@ -68,6 +68,8 @@ def test_what_has_other_classes_is_read_as_the_same(tmp_path: Path) -> None:
     wanted = ("way=road,lane", "lane markings=lane marking,fence")
     with pytest.raises(UserError, match=r"names 'lane marking'"):
         opened(*wanted)
+    with pytest.raises(UserError, match=r"names 'lain'.* Did you mean 'lane'"):
+        opened("way=road,lain", "fence", trains=False)
     records = opened("way=road,lane", "fence")
     assert records.info.classes.names == ("way", "fence")
     for index, fence in ((0, 4), (1, 15)):

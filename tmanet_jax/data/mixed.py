@@ -3,7 +3,7 @@
 import bisect
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tmanet_jax.data.classes import ClassSet, name_differences
 from tmanet_jax.data.clips import EncodedClip
@@ -100,6 +100,12 @@ class MixedClips(ClipRecords):
         return self._parts[part], index - self._firsts[part]
 
 
+def check_classes(data_dirs: Iterable[str], classes: Sequence[str]) -> None:
+    """Raises UserError if none of the directories has a class that `config.data.classes` names."""
+    names = itertools.chain(*(read_info(data_dir).classes.names for data_dir in data_dirs))
+    relabelling(classes, ClassSet.of("all together", dict.fromkeys(names, (0, 0, 0))))
+
+
 def open_mixed(
     shares: Mapping[str, float],
     split: str,
@@ -118,10 +124,8 @@ def open_mixed(
         UserError: as `open_clips`; or the directories have different classes; or none of them has
             a class that is named.
     """
-    recorded = [read_info(data_dir).classes for data_dir in shares]
     if classes:
-        colour_of = dict.fromkeys(itertools.chain(*(each.names for each in recorded)), (0, 0, 0))
-        relabelling(classes, ClassSet.of("all together", colour_of))
+        check_classes(shares, classes)
     parts = [
         open_clips(data_dir, split, frame_stride, classes, of_several=True) for data_dir in shares
     ]

@@ -4,6 +4,7 @@ Records are read at random places, which stores are slow at: a copy on this mach
 once and used from then on, and made anew where the store's files have changed.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -107,8 +108,11 @@ def open_file(address: str) -> BinaryIO:
     return stored.files.open(_joined(stored.path, name), "rb")
 
 
+@functools.cache
 def local(place: str | os.PathLike[str]) -> Path:
     """A folder of this machine: the one that is named, or a copy of the one in a store.
+
+    A process looks into the store once.
 
     Raises:
         UserError: the store cannot be read, or the copy cannot be written.

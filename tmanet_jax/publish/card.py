@@ -59,7 +59,8 @@ Commit {commit}; {versions}. `config.json` has every field."""
 _SCORES = """\
 ## Scores
 
-{clips} of the split {split}, step {step}, segmented so: {how}. In percent; `metrics.json` has more.
+{clips} of the split {split}, step {step}{computation}, segmented so: {how}. In percent;
+`metrics.json` has more.
 
 {doubt}{means}
 
@@ -146,6 +147,7 @@ def _scores(metrics: Metrics) -> str:
         clips=counted(metrics.clips, "clip"),
         split=metrics.split,
         step=metrics.step,
+        computation=f", computed in {metrics.computation}" if metrics.computation else "",
         how=metrics.scored,
         doubt="" if metrics.computation else _OLD_SCORES,
         means=_table(("clips", "mIoU", "mAcc", "mDice", "aAcc", "fwIoU"), means),

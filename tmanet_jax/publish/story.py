@@ -1,5 +1,6 @@
 """What a run tells of the weights that it left: how they were trained, scored and pictured."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,6 +113,9 @@ def story_of(workdir: Path, origin: Origin | None, dtype: str) -> Story:
         return Story(training, unscored=f"The run has no {METRICS_FILE} yet: it was not scored.")
     of_others = _of_others(metrics, origin, dtype)
     if of_others:
+        if kept := _kept(workdir, origin, dtype):
+            path, metrics = kept
+            return Story(training, metrics, files={METRICS_FILE: path})
         return Story(
             training,
             unscored=f"The run's {METRICS_FILE} is of {of_others}: "
@@ -131,6 +135,17 @@ def _of_others(metrics: Metrics, origin: Origin | None, dtype: str) -> str:
     if metrics.computation not in ("", own):
         return f"{metrics.computation}, not of these weights in {own}"
     return ""
+
+
+def _kept(workdir: Path, origin: Origin | None, dtype: str) -> tuple[Path, Metrics] | None:
+    """Scores of these weights that another evaluation has given another name; of pictures, none."""
+    earlier = Path(METRICS_FILE)
+    for path in sorted(workdir.glob(f"{earlier.stem}-*{earlier.suffix}")):
+        with contextlib.suppress(UserError):  # of another version, or damaged
+            metrics = _metrics(path)
+            if metrics is not None and not _of_others(metrics, origin, dtype):
+                return path, metrics
+    return None
 
 
 def _training(workdir: Path) -> Training | None:

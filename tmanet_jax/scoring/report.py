@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def write_report(assessed: Assessment, workdir: Path) -> str:
 def _curves_page(workdir: Path) -> str | None:
     """Writes it where the run told curves; seen from the report."""
     try:
-        return runs.write_page([workdir]).name if (workdir / CURVES_FILE).exists() else None
+        return runs.write_page([workdir])[0].name if (workdir / CURVES_FILE).exists() else None
     except UserError:  # the curves are damaged: the scores are not
         return None
 
@@ -211,13 +212,19 @@ def classes_csv(evaluation: Evaluation) -> str:
 
 
 def table(assessed: Assessment) -> str:
-    """The scores as text, in percent: a row a class, then the means, a row a group."""
+    """The scores as text, in percent: a row a class that occurs, then the means, a row a group."""
     evaluation = assessed.evaluation
     overall = evaluation.overall
     lines = [f"{'class':<16}{'IoU':>8}{'Acc':>8}{'Dice':>8}{'pixels':>8}"]
+    absent = []
     for index, name in enumerate(evaluation.classes.names):
         columns = (overall.iou_C, overall.accuracy_C, overall.dice_C, overall.frequency_C)
-        lines.append(f"{name:<16}" + "".join(_percent(column[index]) for column in columns))
+        if math.isnan(overall.iou_C[index]):
+            absent.append(name)
+        else:
+            lines.append(f"{name:<16}" + "".join(_percent(column[index]) for column in columns))
+    if absent:
+        lines += textwrap.wrap(f"neither labelled nor predicted: {', '.join(absent)}", 96)
     lines += ["", f"{'':<16}{'mIoU':>8}{'mAcc':>8}{'mDice':>8}{'aAcc':>8}"]
     others = [(name, part) for name, (part, _) in evaluation.other_scores.items()]
     for name, group in [("all", overall), *others, *evaluation.groups.items()]:

@@ -91,17 +91,17 @@ def _means(groups: Sequence[tuple[str, Scores]]) -> str:
 
 
 def _classes(overall: Scores, classes: ClassSet) -> str:
-    """A row a class; one that does not occur has no scores."""
-    widths_C = 100 * np.nan_to_num(overall.iou_C)
+    """A row a class that is labelled or predicted."""
     return "".join(
         f"<tr><td>{_chip(classes, index)}{html.escape(name)}</td>"
-        f'<td><div class="bar"><i style="width:{widths_C[index]:.1f}%"></i></div></td>'
+        f'<td><div class="bar"><i style="width:{100 * overall.iou_C[index]:.1f}%"></i></div></td>'
         + _number(overall.iou_C[index])
         + _number(overall.accuracy_C[index])
         + _number(overall.dice_C[index])
         + _number(overall.frequency_C[index])
         + "</tr>"
         for index, name in enumerate(classes.names)
+        if not math.isnan(overall.iou_C[index])
     )
 
 

@@ -47,9 +47,8 @@ def report_runs(workdirs: Sequence[Path]) -> str:
     Raises:
         UserError: as `write_page`.
     """
-    page = write_page(workdirs)
-    scored = _scored(workdirs)
-    rows = [row for row in compare(scored) if row.part in ("mean", "group", "over time")]
+    page, scored, every = write_page(workdirs)
+    rows = [row for row in every if row.part in ("mean", "group", "over time")]
     head = " " * 24 + "".join(f"{workdir.name:>12}" for workdir in scored)
     lines = [
         f"{row.name:<24}" + "".join(f"{_percent(score):>12}" for score in row.scores)
@@ -58,31 +57,31 @@ def report_runs(workdirs: Sequence[Path]) -> str:
     return "\n".join([*([head, *lines, ""] if rows else []), f"page:     {page}"])
 
 
-def write_page(workdirs: Sequence[Path]) -> Path:
+def write_page(workdirs: Sequence[Path]) -> tuple[Path, list[Path], list[Row]]:
     """Writes a page of the runs' curves and scores into the first workdir.
+
+    Returns:
+        the page; the runs that have scores; and these.
 
     Raises:
         UserError: a run has neither curves nor scores, scores are of different clips, or the page
             cannot be written.
     """
     curves = [_curves_of(workdir) for workdir in workdirs]
-    scored = _scored(workdirs)
+    scored = [workdir for workdir in workdirs if (workdir / METRICS_FILE).exists()]
+    rows = compare(scored)
     page = workdirs[0] / (PAGE_FILE if len(workdirs) == 1 else COMPARISON_FILE)
     try:
-        write_whole(page, render_runs(workdirs, curves, scored, compare(scored)).encode())
+        write_whole(page, render_runs(workdirs, curves, scored, rows).encode())
     except OSError as error:
         raise UserError(f"{page} cannot be written: {error}.") from error
-    return page
+    return page, scored, rows
 
 
 def _curves_of(workdir: Path) -> Mapping[str, Curve]:
     """None where there are scores alone, as in WORKDIR/consistency."""
     is_scored = (workdir / METRICS_FILE).exists() and not (workdir / CURVES_FILE).exists()
     return {} if is_scored else read_curves(workdir)
-
-
-def _scored(workdirs: Sequence[Path]) -> list[Path]:
-    return [workdir for workdir in workdirs if (workdir / METRICS_FILE).exists()]
 
 
 def compare(workdirs: Sequence[Path]) -> list[Row]:
