@@ -37,7 +37,7 @@ def test_builds_its_network_and_segments_its_crop(name: str) -> None:
     model = abstract_model(run.model)
     crop = run.data.augmentation.crop_size
     frames = jax.ShapeDtypeStruct((2, run.model.head.num_memory + 1, *crop, 3), jnp.float32)
-    logits = nnx.eval_shape(lambda model, frames: model(frames, train=True), model, frames)
+    logits = nnx.eval_shape(lambda model, frames: model(frames, train=False), model, frames)
     assert logits.main.shape == (2, *run.model.feature_size(crop), run.model.head.num_classes)
 
 
@@ -155,21 +155,20 @@ def test_a_run_with_a_head_of_another_program_is_told_of(tmp_path: Path) -> None
         workdir.get_config(str(tmp_path))
 
 
-@pytest.mark.parametrize("value", [0, -1, 10**9, 10**30, math.nan, math.inf, 1e300])
 @pytest.mark.parametrize("path", NUMBERS)
-def test_every_number_has_a_range(path: str, value: float) -> None:
+def test_every_number_has_a_range(path: str) -> None:
     config = load("demo")
     config.data.num_workers = 0
     config.model.num_memory = 0
     usual = flatten_dict(config.to_dict(), sep=".")[path]
     several = {"model.blocks": 4, "profile": 2}.get(path, len(usual) if type(usual) is tuple else 0)
-    given = (value,) * several if several else value
-    with config.unlocked(), config.ignore_type():
-        config.update_from_flattened_dict({path: given})
-    if path in TAKEN.get(value, ()):
-        settings.from_config(config)
-        return
-    with pytest.raises(UserError) as error:
-        settings.from_config(config)
-    message = str(error.value)
-    assert path.split(".")[-1] in message and len(message) < 400
+    for value in (0, -1, 10**9, 10**30, math.nan, math.inf, 1e300):
+        with config.unlocked(), config.ignore_type():
+            config.update_from_flattened_dict({path: (value,) * several if several else value})
+        if path in TAKEN.get(value, ()):
+            settings.from_config(config)
+            continue
+        with pytest.raises(UserError) as error:
+            settings.from_config(config)
+        message = str(error.value)
+        assert path.split(".")[-1] in message and len(message) < 400, value

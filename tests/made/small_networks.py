@@ -29,6 +29,7 @@ HEAD = TMAHeadConfig(
 )
 AUX = dataclasses.replace(AUX_HEAD, channels=7)
 SMALL = ModelConfig(BACKBONE, HEAD, AUX, align_corners=False)
+SMALL_CITYSCAPES = dataclasses.replace(SMALL, head=dataclasses.replace(HEAD, num_classes=19))
 
 
 def random_tensors(config: ModelConfig, seed: int) -> Tensors:
@@ -38,6 +39,12 @@ def random_tensors(config: ModelConfig, seed: int) -> Tensors:
         name: rng.uniform(-1000, 1000, shape).astype(expected_dtype(name))
         for name, shape in expected_shapes(config).items()
     }
+
+
+@functools.cache
+def cityscapes_tensors() -> Tensors:
+    """Those of `SMALL_CITYSCAPES`."""
+    return random_tensors(SMALL_CITYSCAPES, seed=1)
 
 
 def backbone_of(tensors: Tensors) -> Tensors:

@@ -77,20 +77,29 @@ def test_logits_have_an_eighth_of_the_frames_size(num_memory: int, size: tuple[i
 
 
 @pytest.mark.parametrize("depth", sorted(BLOCKS_OF_DEPTH))
-@pytest.mark.parametrize("deep_stem", [True, False])
-def test_every_depth_has_the_parameters_of_its_paper(depth: int, deep_stem: bool) -> None:
+def test_every_depth_has_the_parameters_of_its_paper(depth: int) -> None:
     published_millions = {18: 11.18, 34: 21.28, 50: 23.51, 101: 42.50, 152: 58.14}
-    config = ResNetConfig(depth=depth, deep_stem=deep_stem)
-    backbone = nnx.eval_shape(lambda: ResNet(config, rngs=nnx.Rngs(0)))
+    backbone = abstract_resnet(ResNetConfig(depth=depth))
     count = sum(x.size for x in jax.tree.leaves(nnx.state(backbone, nnx.Param)))
     assert count / 1e6 == pytest.approx(published_millions[depth], abs=0.03)
+
+
+@pytest.mark.parametrize("depth", [18, 50], ids=["two convolutions", "three convolutions"])
+@pytest.mark.parametrize("deep_stem", [True, False])
+def test_stages_have_a_quarter_and_an_eighth_of_the_frames_size(
+    depth: int, deep_stem: bool
+) -> None:
     features = nnx.eval_shape(
         lambda model, x: model(x, train=False),
-        backbone,
+        abstract_resnet(ResNetConfig(depth=depth, deep_stem=deep_stem)),
         jax.ShapeDtypeStruct((1, 65, 97, 3), jnp.float32),
     )
     sizes = [stage.shape[1:3] for stage in features]
     assert sizes == [(17, 25), (9, 13), (9, 13), (9, 13)]
+
+
+def abstract_resnet(config: ResNetConfig) -> ResNet:
+    return nnx.eval_shape(lambda: ResNet(config, rngs=nnx.Rngs(0)))
 
 
 def test_call_is_encode_and_read() -> None:

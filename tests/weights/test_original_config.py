@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from configs import default
-from tests.made.small_networks import BACKBONE, SMALL, backbone_of, build, random_tensors
+from tests.made.small_networks import (
+    BACKBONE,
+    SMALL,
+    SMALL_CITYSCAPES,
+    backbone_of,
+    build,
+    cityscapes_tensors,
+    random_tensors,
+)
 from tmanet_jax import settings
 from tmanet_jax.data.classes import CAMVID, CITYSCAPES
 from tmanet_jax.errors import UserError
@@ -21,10 +29,6 @@ from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import files, load, original_config
 from tmanet_jax.weights.networks import network_of
 from tmanet_jax.weights.weight_file import WeightFile
-
-TENSORS = random_tensors(
-    dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_classes=19)), seed=1
-)
 
 CONFIG = """
 norm_cfg = dict(type='SyncBN', requires_grad=True)
@@ -76,7 +80,9 @@ seed = None
 
 
 def network(text: str = CONFIG) -> Any:
-    return network_of(WeightFile(TENSORS, original=original_config.parse(text), path="a.pth"))
+    return network_of(
+        WeightFile(cityscapes_tensors(), original=original_config.parse(text), path="a.pth")
+    )
 
 
 def test_what_no_tensor_shows_is_taken_from_it() -> None:
@@ -130,7 +136,9 @@ def test_what_this_project_does_not_have_is_refused_by_name(
 
 
 def test_a_backbone_is_judged_by_its_part_alone() -> None:
-    tensors = {f"backbone.{name}": tensor for name, tensor in backbone_of(TENSORS).items()}
+    tensors = {
+        f"backbone.{name}": tensor for name, tensor in backbone_of(cityscapes_tensors()).items()
+    }
     file = WeightFile(
         tensors, original=original_config.parse(CONFIG.replace("TMAHead", "ASPPHead"))
     )
@@ -156,7 +164,7 @@ def test_what_no_tensor_shows_of_a_backbone_is_taken_from_it(
 ) -> None:
     config = network(CONFIG.replace(written, instead)).config
     assert config.backbone == dataclasses.replace(SMALL.backbone, **{field: value})
-    files.write(tmp_path / "file.safetensors", WeightFile(TENSORS, config))
+    files.write(tmp_path / "file.safetensors", WeightFile(cityscapes_tensors(), config))
     with pytest.raises(UserError, match=rf"has {field}=.*set \"--config\.model\.{field}="):
         load.load_pretrained_backbone(tmp_path / "file.safetensors", small_of_19())
 
@@ -230,8 +238,7 @@ def write(tmp_path: Path) -> Callable[[Any], Path]:
     """A file of 19 classes, named or not."""
 
     def write(classes: Any) -> Path:
-        head = dataclasses.replace(SMALL.head, num_classes=19)
-        file = WeightFile(TENSORS, dataclasses.replace(SMALL, head=head), classes)
+        file = WeightFile(cityscapes_tensors(), SMALL_CITYSCAPES, classes)
         files.write(tmp_path / "file.safetensors", file)
         return tmp_path / "file.safetensors"
 
@@ -244,8 +251,7 @@ OTHERS = dataclasses.replace(
 
 
 def small_of_19() -> Any:
-    config = dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_classes=19))
-    return build(config, random_tensors(config, seed=2))
+    return build(SMALL_CITYSCAPES, random_tensors(SMALL_CITYSCAPES, seed=2))
 
 
 def test_weights_of_other_classes_are_not_scored(write: Callable[[Any], Path]) -> None:
@@ -296,7 +302,7 @@ def test_another_up_sampling_than_the_files_is_told(write: Callable[[Any], Path]
 
 def test_who_says_how_logits_are_up_sampled_wins_over_a_guess(tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
-    files.write(path, WeightFile(TENSORS))
+    files.write(path, WeightFile(cityscapes_tensors()))
     config = default.get_config()
     config.data.dir = "records"
     config.init.checkpoint = str(path)

@@ -4,7 +4,6 @@ python -m pytest -m torch
 """
 
 import argparse
-import dataclasses
 import io
 import pickle
 import zipfile
@@ -16,18 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.made.small_networks import SMALL, build, random_tensors
+from tests.made.small_networks import (
+    assert_same,
+    build,
+    cityscapes_tensors,
+    random_tensors,
+)
 from tests.weights.test_original_config import CONFIG
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.errors import UserError
 from tmanet_jax.weights import conversion, files, load
-from tmanet_jax.weights.names import Tensors
 
 pytestmark = pytest.mark.torch
-
-TENSORS = random_tensors(
-    dataclasses.replace(SMALL, head=dataclasses.replace(SMALL.head, num_classes=19)), seed=1
-)
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def torch() -> ModuleType:
 
 @pytest.fixture
 def state_dict(torch: ModuleType) -> dict[str, Any]:
-    return {name: torch.tensor(tensor) for name, tensor in TENSORS.items()}
+    return {name: torch.tensor(tensor) for name, tensor in cityscapes_tensors().items()}
 
 
 def prefixed(state_dict: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -50,12 +49,6 @@ def flattened(state_dict: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {f"{prefix}{name.replace('.', '_')}": tensor for name, tensor in state_dict.items()}
 
 
-def assert_same(tensors: Tensors, others: Tensors) -> None:
-    assert tensors.keys() == others.keys()
-    for name, tensor in tensors.items():
-        np.testing.assert_array_equal(tensor, others[name], name)
-
-
 @pytest.mark.parametrize("key", [None, "state_dict", "model", "net", "model_state_dict"])
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".pth.tar"])
 def test_tensors_are_found_in_any_wrapping(
@@ -63,7 +56,7 @@ def test_tensors_are_found_in_any_wrapping(
 ) -> None:
     path = tmp_path / f"a{suffix}"
     torch.save({key: state_dict, "epoch": 3} if key else state_dict, path)
-    assert_same(files.read(path).tensors, TENSORS)
+    assert_same(files.read(path).tensors, cityscapes_tensors())
 
 
 @pytest.mark.parametrize(
@@ -74,7 +67,7 @@ def test_prefixes_of_wrapped_modules_are_taken_off(
     torch: ModuleType, state_dict: dict[str, Any], tmp_path: Path, prefix: str
 ) -> None:
     torch.save({"state_dict": prefixed(state_dict, prefix)}, tmp_path / "a.pth")
-    assert_same(files.read(tmp_path / "a.pth").tensors, TENSORS)
+    assert_same(files.read(tmp_path / "a.pth").tensors, cityscapes_tensors())
 
 
 def test_two_tensors_of_one_name_are_refused(
@@ -107,11 +100,11 @@ def test_moving_averages_are_a_choice_and_told(
     path = tmp_path / "a.pth"
     torch.save(CONTENT_WITH_AVERAGES[kind](state_dict), path)
     plain = files.read(path)
-    assert_same(plain.tensors, TENSORS)
-    number = len(TENSORS)
+    assert_same(plain.tensors, cityscapes_tensors())
+    number = len(cityscapes_tensors())
     assert plain.notes == (f"left {number} moving averages (EMA) out: --ema takes them",)
     chosen = files.read(path, ema=True)
-    assert_same(chosen.tensors, {name: 2 * tensor for name, tensor in TENSORS.items()})
+    assert_same(chosen.tensors, {name: 2 * tensor for name, tensor in cityscapes_tensors().items()})
     assert chosen.notes == (f"took the {number} moving averages (EMA)",)
 
 
@@ -136,16 +129,16 @@ def test_other_types_become_float32_and_it_is_told(
         key: torch.tensor(tensor).to(getattr(torch, name))
         if tensor.dtype == np.float32
         else torch.tensor(tensor)
-        for key, tensor in TENSORS.items()
+        for key, tensor in cityscapes_tensors().items()
     }
     path, copy = tmp_path / f"a{suffix}", tmp_path / "b.safetensors"
     (torch.save if suffix == ".pth" else save_file)(half, path)
     told = conversion.convert(path, copy)
-    floats = [key for key, tensor in TENSORS.items() if tensor.dtype == np.float32]
+    floats = [key for key, tensor in cityscapes_tensors().items() if tensor.dtype == np.float32]
     assert f"{len(floats)} tensors of {name} became float32" in told
     assert_same(
         files.read(copy).tensors,
-        {key: tensor.to(torch.float32).numpy() if key in floats else TENSORS[key]
+        {key: tensor.to(torch.float32).numpy() if key in floats else cityscapes_tensors()[key]
          for key, tensor in half.items()},
     )  # fmt: skip
 
@@ -238,7 +231,7 @@ def test_a_preprocessor_must_normalise_as_this_project_does(
         with pytest.raises(UserError, match=r"normalises pixels by a mean of \[127\.5"):
             files.read(path)
     else:
-        assert_same(files.read(path).tensors, TENSORS)
+        assert_same(files.read(path).tensors, cityscapes_tensors())
 
 
 def rewritten(path: Path, part: str, change: Callable[[bytes], bytes]) -> None:
@@ -296,7 +289,7 @@ def test_a_tensor_whose_bytes_changed_is_told_by_the_files_own_checksum(
     path = tmp_path / "weights.pth"
     torch.save(state_dict, path)
     content = bytearray(path.read_bytes())
-    tensor = max(TENSORS.values(), key=lambda tensor: tensor.nbytes).tobytes()
+    tensor = max(cityscapes_tensors().values(), key=lambda tensor: tensor.nbytes).tobytes()
     content[content.index(tensor) + len(tensor) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"weights\.pth .*is damaged: .*checksum of .*data/"):
