@@ -18,6 +18,7 @@ from benchmarks import (
     engines,
     finetune,
     formats,
+    gpu,
     inference,
     memory,
     moving_picture,
@@ -56,7 +57,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
         *(train, inference, stream, engines, attention, data, formats, start),
-        *(compile, memory, networks, finetune, suites, moving_picture),
+        *(compile, memory, networks, finetune, suites, gpu, moving_picture),
     ):
         measurement.add_command(commands)
     return parser

@@ -203,10 +203,30 @@ def _targets(both: Race) -> list[Target]:
 
 def jax_side(sizes: ReadSizes, inputs: Inputs) -> ReadSide:
     """This project's read."""
+    read = functools.partial(read_memory, attention=sizes.attention, precision=sizes.precision)
+    return side_of_read(read, sizes, inputs)
+
+
+def chunked_side(sizes: ReadSizes, inputs: Inputs) -> ReadSide:
+    """This project's read without a kernel of the chip's."""
+    return jax_side(sizes._replace(attention="chunked"), inputs)
+
+
+def tokamax_side(sizes: ReadSizes, inputs: Inputs) -> ReadSide:
+    """The read of another library, which takes values wider than keys."""
+    from tokamax import dot_product_attention
+
+    def read(*arrays_BxNxC: jax.Array, scale: float) -> jax.Array:
+        heads_BxNx1xC = (x[:, :, None] for x in arrays_BxNxC)
+        return dot_product_attention(*heads_BxNx1xC, scale=scale)[:, :, 0]
+
+    return side_of_read(read, sizes, inputs)
+
+
+def side_of_read(read: Callable[..., jax.Array], sizes: ReadSizes, inputs: Inputs) -> ReadSide:
+    """A read by jax: query, key, value, `scale` -> what is read."""
     *arrays, gradient = (jax.numpy.asarray(x, sizes.dtype) for x in inputs)
-    read = functools.partial(
-        read_memory, scale=sizes.scale, attention=sizes.attention, precision=sizes.precision
-    )
+    read = functools.partial(read, scale=sizes.scale)
 
     def both(gradient: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
         result, pull_back = jax.vjp(read, *arrays)

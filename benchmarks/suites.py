@@ -21,7 +21,7 @@ from benchmarks.chips import FORMULA
 from benchmarks.findings import Target, markdown, write_text
 from tmanet_jax.errors import UserError
 
-TIMEOUT_S = {"cpu": 1800, "gpu": 1800, "tpu": None}
+TIMEOUT_S = {"cpu": 1800, "tpu": None}
 """Of one measurement."""
 
 Runs = Mapping[str, str]
@@ -29,8 +29,7 @@ Runs = Mapping[str, str]
 
 _BFLOAT16 = "--config.model.dtype=bfloat16"
 _CITYSCAPES, _CAMVID = "--config=configs/cityscapes.py", "--config=configs/camvid.py"
-_TRAIN, _FRAME = f"train {_CITYSCAPES} {_BFLOAT16}", "--size=1024x2048"
-_STREAM, _INFERENCE = f"stream {_CITYSCAPES}", f"inference {_CITYSCAPES} {_BFLOAT16} --torch"
+_STREAM = f"stream {_CITYSCAPES}"
 
 CPU: Runs = {
     "train": f"train {_CITYSCAPES} --torch --turns=5",
@@ -42,32 +41,6 @@ CPU: Runs = {
     "data": "data",
     "train_full_clip": f"train {_CITYSCAPES} --full --batch=1 --turns=3",
 }
-
-GPU: Runs = {
-    "train_cityscapes": f"{_TRAIN} --torch",
-    "train_camvid": f"train {_CAMVID} {_BFLOAT16} --torch",
-    "attention": f"attention {_CITYSCAPES} {_BFLOAT16} --torch",
-    "train_cityscapes_float32": f"train {_CITYSCAPES} --torch --turns=5",
-    **{f"train_batch_{n}": f"{_TRAIN} --batch={n} --turns=5" for n in (16, 24, 32, 48, 64)},
-    **{
-        f"train_remat_batch_{n}": f"{_TRAIN} --config.model.remat=True --batch={n} --turns=5"
-        for n in (8, 32, 64)
-    },
-    **{
-        f"train_whole_frame_batch_{n}": f"{_TRAIN} {_FRAME} --batch={n} --turns=5"
-        for n in (1, 2, 4)
-    },
-    "inference_window": _INFERENCE,
-    "inference_whole_frame": f"{_INFERENCE} {_FRAME}",
-    "stream_bfloat16": f"{_STREAM} {_BFLOAT16} {_FRAME} --turns=50",
-    "stream_float32": f"{_STREAM} {_FRAME} --turns=20",
-    **{
-        f"stream_batch_{n}": f"{_STREAM} {_BFLOAT16} {_FRAME} --batch={n} --turns=20"
-        for n in (2, 4, 8, 16)
-    },
-    "start": "start",
-}
-"""In the order of their worth, should the machine be wanted back."""
 
 
 def _compiled(config: str, topology: str, options: str = "--clips-per-chip=1") -> dict[str, str]:
@@ -97,7 +70,7 @@ TPU: Runs = {
 }
 """The published runs, the most important ones first."""
 
-SUITES: Mapping[str, Runs] = {"cpu": CPU, "gpu": GPU, "tpu": TPU}
+SUITES: Mapping[str, Runs] = {"cpu": CPU, "tpu": TPU}
 
 HELP = {
     "cpu": """Every measurement of docs/performance.md on a CPU, in half an hour.
@@ -106,12 +79,6 @@ HELP = {
     python -m benchmarks cpu --out=docs/cpu
 
 Nothing else should run on the machine. Started again, it goes on. The summary is OUT/README.md.""",
-    "gpu": """Every measurement of docs/performance.md that needs a GPU.
-
-    pip install "jax[cuda12]==0.10.2" && pip install -r requirements-torch.txt
-    python -m benchmarks gpu --out=docs/gpu
-
-Started again, it goes on. The summary is OUT/README.md.""",
     "tpu": """The published runs, compiled for TPU chips that are not at hand.
 
     pip install -r requirements-tpu.txt
@@ -122,7 +89,7 @@ Started again, it goes on. The summary is OUT/README.md.""",
 
 
 def add_command(commands: command.Subparsers) -> None:
-    """`cpu`, `gpu` and `tpu`."""
+    """`cpu` and `tpu`."""
     for name, runs in SUITES.items():
         parser = command.add(commands, name, HELP[name], functools.partial(_run, name))
         default = Path("docs/compile" if name == "tpu" else f"docs/{name}")
@@ -131,8 +98,6 @@ def add_command(commands: command.Subparsers) -> None:
 
 
 def _run(name: str, options: argparse.Namespace) -> None:
-    if name == "gpu":
-        check_gpu()
     runs = SUITES[name]
     perform(runs, chosen(runs, options.only), options.out, TIMEOUT_S[name])
 
@@ -148,23 +113,6 @@ def chosen(runs: Runs, names: str | None) -> Sequence[str]:
         if name not in runs:
             raise UserError(f"--only: {name!r} is no measurement: choose of {', '.join(runs)}.")
     return wanted
-
-
-def check_gpu() -> None:
-    """Asks a process of its own, since one that uses a GPU keeps some of its memory.
-
-    Raises:
-        UserError: JAX finds none.
-    """
-    program = "import jax; print(jax.default_backend())"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    if done.stdout.strip() != "gpu":
-        raise UserError(
-            f"JAX finds no GPU here, but {done.stdout.strip() or _last_lines(done.stderr)}: "
-            'pip install "jax[cuda12]==0.10.2".'
-        )
 
 
 def perform(runs: Runs, names: Sequence[str], out: Path, timeout_s: float | None) -> None:
@@ -199,7 +147,7 @@ def measure(name: str, command: Sequence[str], out: Path, timeout_s: float | Non
                 timeout=timeout_s,
                 check=False,
             )
-            failure = _last_lines(status.stderr) if status.returncode else ""
+            failure = last_lines(status.stderr) if status.returncode else ""
         except subprocess.TimeoutExpired:
             failure = f"took more than {timeout_s:.0f} s"
         if failure:
@@ -265,6 +213,6 @@ def _read(name: str, out: Path) -> dict[str, Any]:
         ) from error
 
 
-def _last_lines(text: str) -> str:
+def last_lines(text: str) -> str:
     """What an error ends with."""
     return " ".join(text.strip().splitlines()[-2:])[-600:]

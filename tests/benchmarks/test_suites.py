@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from benchmarks import suites
 from benchmarks.__main__ import main, parser_of_all
 from benchmarks.findings import Findings, Target
-from benchmarks.suites import CPU, GPU, TPU
+from benchmarks.suites import CPU, TPU
 from configs import demo
 from tests import processes
 from tmanet_jax.errors import UserError
@@ -38,12 +38,12 @@ def test_what_failed_takes_nothing_with_it_and_what_ended_is_not_repeated(
 
 
 def test_measurements_are_chosen_by_name() -> None:
-    assert suites.chosen(GPU, "start,attention") == ["start", "attention"]
+    assert suites.chosen(CPU, "start,attention") == ["start", "attention"]
     with pytest.raises(UserError, match="'nothing' is no measurement"):
-        suites.chosen(GPU, "nothing")
+        suites.chosen(CPU, "nothing")
 
 
-@pytest.mark.parametrize("words", [*CPU.values(), *GPU.values(), *TPU.values()])
+@pytest.mark.parametrize("words", [*CPU.values(), *TPU.values()])
 def test_the_command_lines_are_those_of_a_command(words: str) -> None:
     options, fields = parser_of_all().parse_known_args(words.split())
     assert (processes.PROJECT / options.config).is_file()

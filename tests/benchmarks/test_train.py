@@ -62,10 +62,11 @@ def test_the_step_that_is_measured_trains():
     step = train.TrainSide(run)
     first, *_, last = (step.step()[0] for _ in range(6))
     assert last < first
-    rivals = {"rival": Side(lambda: (first,))}
-    found = race(train.OURS, Side(step.step), rivals, turns=2, tolerance=np.inf)
+    rival = train.TORCH_BEST_ON_GPU
+    rivals = {rival: Side(lambda: (first,))}
+    found = race(train.OURS, step.side(), rivals, turns=2, tolerance=np.inf)
     values = json.loads(train.findings_of(run, found).to_json())
-    assert [row[0] for row in values["rows"]] == [train.OURS, "rival"]
+    assert [row[0] for row in values["rows"]] == [train.OURS, rival]
     assert [target["target"] for target in values["targets"]] == [1.1]
     assert "2 clips of T=2, 16x24, ResNet-18, plain stem, float32" in values["title"]
 
