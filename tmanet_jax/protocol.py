@@ -70,6 +70,13 @@ class Protocol(Checked):
         above=0,
         high=LONGEST_SIDE,
     )
+    neighbourhood: int | None = field(
+        None,
+        "rows and columns of features, each way from its own, that a position reads of each memory "
+        "frame; None: it reads all, as the original does",
+        low=0,
+        high=4,
+    )
     memory_stride: int = 1
     train_height: int | None = None
 
@@ -94,6 +101,8 @@ class Protocol(Checked):
             f"{self.mode}{windows if self.mode == 'slide' else ''}",
             f"memory stride {self.memory_stride}",
         ]
+        if self.neighbourhood is not None:
+            words.append(f"memory read within {self.neighbourhood}")
         if isinstance(self.scale, tuple):
             words.append(f"resized to fit {_spelt(self.scale)}")
         elif self.scale is not None:

@@ -20,7 +20,7 @@ from tmanet_jax.models.layers import resize_bilinear
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
-from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.models.tmanet import ModelConfig, TMANet, reading
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import load
 
@@ -53,6 +53,7 @@ def whole_clip_logits(
 
     @nnx.jit
     def segment(model: TMANet, frames_BxSxHxWx3: jax.Array) -> jax.Array:
+        model = reading(model, config.neighbourhood)
         clip = normalize(frames_BxSxHxWx3)
         if config.mode == "whole":
             return segment_whole(model, clip)
@@ -98,7 +99,7 @@ def test_every_frame_is_that_of_the_whole_clip(num_memory: int, memory_stride: i
     "config",
     [
         Protocol(scale=0.5),
-        Protocol(train_height=20),
+        Protocol(train_height=20, neighbourhood=1),
         dataclasses.replace(SLIDE, scale=(90, 120)),
     ],
     ids=str,

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tmanet_jax.models.memory import read_neighbourhood
 from tmanet_jax.models.memory_kernels import QUERY_CHUNK, read_memory
 
 
@@ -60,3 +61,21 @@ def test_bfloat16_keeps_float32_scores() -> None:
     read = read_memory(query, key, value)
     assert read.dtype == jnp.bfloat16
     np.testing.assert_allclose(read.astype(jnp.float32), exact, atol=0.03)
+
+
+@pytest.mark.parametrize("distance", [0, 1, 4])
+def test_a_neighbourhood_is_all_that_is_read(distance: int) -> None:
+    """The read of everything with the weights of positions further away taken out."""
+    b, t, h, w = 2, 3, 4, 5
+    rng = np.random.default_rng(0)
+    shapes = ((b, h, w, 8), (b, t, h, w, 8), (b, t, h, w, 5))
+    query, key, value = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+    row_N, column_N = np.divmod(np.arange(h * w), w)
+    is_near_NxN = np.maximum(
+        abs(row_N[:, None] - row_N), abs(column_N[:, None] - column_N)
+    ) <= distance  # fmt: skip
+    scores = 0.5 * query.reshape(b, h * w, 8) @ key.reshape(b, t * h * w, 8).swapaxes(1, 2)
+    scores = jnp.where(np.tile(is_near_NxN, (1, t)), scores, -jnp.inf)
+    expected = jax.nn.softmax(scores, axis=-1) @ value.reshape(b, t * h * w, 5)
+    read = read_neighbourhood(query, key, value, distance, scale=0.5)
+    np.testing.assert_allclose(read.reshape(expected.shape), expected, atol=1e-5)

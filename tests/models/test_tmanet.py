@@ -12,6 +12,8 @@ import pytest
 from flax import nnx
 
 from tests.made.small_networks import initialised, kept, merged
+from tmanet_jax.errors import UserError
+from tmanet_jax.models.fcn_head import FCNHeadConfig
 from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.resnet import BLOCKS_OF_DEPTH, ResNet, ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
@@ -22,6 +24,7 @@ from tmanet_jax.models.tmanet import (
     TMANet,
     abstract_model,
     num_parameters,
+    reading,
 )
 
 
@@ -223,3 +226,9 @@ def test_parameters_that_training_leaves_alone_are_counted_too() -> None:
         backbone = ResNetConfig(18, width=8, blocks=(1, 1, 1, 1), frozen_stages=frozen_stages)
         counts.append(num_parameters(abstract_model(small_config(backbone=backbone))))
     assert counts[0] == counts[1] > 0
+
+
+def test_a_head_without_positions_reads_no_neighbourhood() -> None:
+    config = ModelConfig(head=FCNHeadConfig(num_classes=5))
+    with pytest.raises(UserError, match="FCNHead reads its memory in a way of its own"):
+        reading(abstract_model(config), 1)

@@ -128,6 +128,7 @@ class Segmenter:
         crop_size: tuple[int, int] | None = None,
         stride: tuple[int, int] | None = None,
         scale: float | tuple[int, int] | None = None,
+        neighbourhood: int | None = None,
         memory_stride: int | None = None,
         align_corners: bool | None = None,
         engine: Engine = "jax",
@@ -150,6 +151,8 @@ class Segmenter:
             stride: from window to window, down and to the right, in pixels.
             scale: what frames are resized to before: a factor, or the (height, width) in pixels
                 that they are to fit; results have the frames' own size.
+            neighbourhood: rows and columns of features, each way, that a position reads of each
+                memory frame (not the original's way, which reads all of them).
             memory_stride: frames from one memory frame to the next.
             align_corners: how the network's logits are up-sampled.
             engine: what computes: jax on any device, or "onnxruntime" or "openvino", which get an
@@ -188,6 +191,7 @@ class Segmenter:
             crop_size=crop_size,
             stride=stride,
             scale=scale,
+            neighbourhood=neighbourhood,
             memory_stride=memory_stride,
         )
         return cls(loaded.model, loaded.classes, protocol, computation, loaded.origin)

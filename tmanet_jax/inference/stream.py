@@ -30,7 +30,7 @@ from tmanet_jax.inference.windows import (
     windows_of,
 )
 from tmanet_jax.models.normalize import normalize
-from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.tmanet import TMANet, reading
 from tmanet_jax.models.upsampling import HalfUpsampled, map_columns
 from tmanet_jax.protocol import Protocol
 
@@ -84,13 +84,16 @@ class StreamingNetwork:
     Args:
         model: its parameters are used as they are now.
         protocol: how frames are segmented.
+
+    Raises:
+        UserError: the network's head cannot read a neighbourhood.
     """
 
     def __init__(self, model: TMANet, protocol: Protocol):
         self.protocol = protocol
         self.model_config = model.config
         self._remarked: set[tuple[int, int]] = set()
-        self._graphdef, self._weights = nnx.split(model)
+        self._graphdef, self._weights = nnx.split(reading(model, protocol.neighbourhood))
         self._remembered = functools.cache(model.remembered)
         self._step = jax.jit(self._step_of_weights, donate_argnums=1, static_argnums=4)
         self._probabilities = jax.jit(

@@ -16,7 +16,7 @@ from tmanet_jax.fields import PUBLISHED, field
 from tmanet_jax.models.backbone import Stages
 from tmanet_jax.models.head import HeadConfig, channels_field, classifier_of, logits_of
 from tmanet_jax.models.layers import ConvNorm, MatmulPrecision
-from tmanet_jax.models.memory import read_memory_of_rows
+from tmanet_jax.models.memory import read_memory_of_rows, read_neighbourhood
 from tmanet_jax.models.memory_kernels import Attention
 from tmanet_jax.models.shown import Shapes, count, kernel_of
 
@@ -119,6 +119,8 @@ class TMAHead(nnx.Module):
 
     precision: MatmulPrecision = "default"
     attention: Attention = "auto"
+    neighbourhood: int | None = None
+    """See `Protocol.neighbourhood`."""
 
     def __init__(
         self,
@@ -165,14 +167,22 @@ class TMAHead(nnx.Module):
         """The query's value beside what it reads from the memory: Bxhxwx2V (without memory V)."""
         if not memory:
             return query.value
-        read_BxhxwxV = read_memory_of_rows(
-            query.key,
-            _flatten_positions([frame.key for frame in memory]),
-            _flatten_positions([frame.value for frame in memory]),
-            scale=self.config.key_channels**-0.5 if self.config.scale_scores else 1.0,
-            attention=self.attention,
-            precision=self.precision,
-        )
+        scale = self.config.key_channels**-0.5 if self.config.scale_scores else 1.0
+        keys_BxTxhxwxK = jnp.stack([frame.key for frame in memory], axis=1)
+        values_BxTxhxwxV = jnp.stack([frame.value for frame in memory], axis=1)
+        if self.neighbourhood is None:
+            read_BxhxwxV = read_memory_of_rows(
+                query.key,
+                _flatten_positions(keys_BxTxhxwxK),
+                _flatten_positions(values_BxTxhxwxV),
+                scale=scale,
+                attention=self.attention,
+                precision=self.precision,
+            )
+        else:
+            read_BxhxwxV = read_neighbourhood(
+                query.key, keys_BxTxhxwxK, values_BxTxhxwxV, self.neighbourhood, scale=scale
+            )
         return jnp.concatenate([query.value, read_BxhxwxV], axis=-1)
 
     def classify(
@@ -183,8 +193,7 @@ class TMAHead(nnx.Module):
         return logits_of(self.classifier, x, self.config.dropout, dropout_key)
 
 
-def _flatten_positions(frames_TxBxhxwxC: list[jax.Array]) -> jax.Array:
-    """T arrays BxhxwxC -> BxMxC with M = T * h * w, T-major."""
-    stacked_BxTxhxwxC = jnp.stack(frames_TxBxhxwxC, axis=1)
-    b, t, h, w, c = stacked_BxTxhxwxC.shape
-    return stacked_BxTxhxwxC.reshape(b, t * h * w, c)
+def _flatten_positions(frames_BxTxhxwxC: jax.Array) -> jax.Array:
+    """BxTxhxwxC -> BxMxC with M = T * h * w, T-major."""
+    b, t, h, w, c = frames_BxTxhxwxC.shape
+    return frames_BxTxhxwxC.reshape(b, t * h * w, c)

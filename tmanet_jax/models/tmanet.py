@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
+from tmanet_jax.errors import UserError
 from tmanet_jax.fields import PUBLISHED, Checked, field, part
 from tmanet_jax.models.backbone import BackboneConfig, Stages
 from tmanet_jax.models.backbones import BACKBONES
@@ -276,6 +277,27 @@ class TMANet(nnx.Module):
 def num_parameters(model: TMANet) -> int:
     """How many numbers training may change, or leaves as they are where stages are frozen."""
     return sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Any(nnx.Param, Frozen))))
+
+
+def reading(model: TMANet, neighbourhood: int | None) -> TMANet:
+    """The network on the same arrays, each position reading that much of the memory.
+
+    Args:
+        model: stays as it is.
+        neighbourhood: see `Protocol.neighbourhood`.
+
+    Raises:
+        UserError: its head cannot read less than all.
+    """
+    model = nnx.merge(*nnx.split(model))
+    if hasattr(model.head, "neighbourhood"):
+        model.head.neighbourhood = neighbourhood
+    elif neighbourhood is not None:
+        raise UserError(
+            f"neighbourhood is {neighbourhood}: {type(model.head).__name__} reads its memory in a "
+            "way of its own, so leave config.eval.neighbourhood out."
+        )
+    return model
 
 
 class Weights(NamedTuple):

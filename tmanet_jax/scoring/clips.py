@@ -23,7 +23,7 @@ from tmanet_jax.inference.windows import (
     resized_frames,
 )
 from tmanet_jax.models.normalize import normalize
-from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.tmanet import TMANet, reading
 from tmanet_jax.models.upsampling import map_columns
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (
@@ -190,6 +190,7 @@ def _compile_predictor(graphdef: nnx.GraphDef, config: EvalConfig, mesh: Mesh) -
         labels_BxHxW: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         model: TMANet = nnx.merge(graphdef, params, batch_stats)
+        model = reading(model, config.protocol.neighbourhood)
         _, height, width = labels_BxHxW.shape
         _LOGGER.info(compiling(f"the network for clips of {height}x{width}"))  # once a size
 
