@@ -27,6 +27,7 @@ PROJECT = Path(__file__).parents[1]
 RETURNED = (
     "tmanet_jax.inference.results.FrameResult",
     "tmanet_jax.inference.session.Session",
+    "tmanet_jax.inference.attention.MemoryRead",
     "tmanet_jax.training.loop.TrainedRun",
     "tmanet_jax.scoring.evaluate.Evaluation",
     "tmanet_jax.scoring.metrics.Scores",

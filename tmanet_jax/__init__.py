@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tmanet_jax.scoring.modes import evaluate_run as evaluate
     from tmanet_jax.settings import Settings
     from tmanet_jax.training.loop import train
+    from tmanet_jax.weights.conversion import convert as convert_weights
     from tmanet_jax.weights.load import load_model as load_weights
     from tmanet_jax.weights.load import save as save_weights
 
@@ -34,6 +35,7 @@ __all__ = [
     "Segmenter",
     "Settings",
     "TMANet",
+    "convert_weights",
     "evaluate",
     "load_weights",
     "open_clips",
@@ -50,6 +52,7 @@ _PLACES = {
     "Segmenter": "inference.segmenter.Segmenter",
     "Settings": "settings.Settings",
     "TMANet": "models.tmanet.TMANet",
+    "convert_weights": "weights.conversion.convert",
     "evaluate": "scoring.modes.evaluate_run",
     "load_weights": "weights.load.load_model",
     "open_clips": "data.records.open_clips",

@@ -53,6 +53,7 @@ def test_the_weights_are_those_that_the_network_reads_with(
     read = read_of_memory(model, clip)
     t, h, w = read.shape
     assert (t, h, w) == (2, 5, 7)
+    assert (read.position_of((0, 0)), read.position_of((39, 24))) == ((0, 0), (4, 3))
     positions_Px2 = np.stack(np.meshgrid(np.arange(h), np.arange(w), indexing="ij"), -1)
     maps_NxTxhxw = read.attention(positions_Px2.reshape(-1, 2))
     np.testing.assert_allclose(maps_NxTxhxw.sum((1, 2, 3)), 1, rtol=1e-5)

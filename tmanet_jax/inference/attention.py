@@ -1,7 +1,7 @@
 """What a frame reads from its memory: exactly the weights with which the network reads.
 
     read = read_of_memory(model, frames_SxHxWx3)
-    maps_PxTxhxw = read.attention(np.array([[8, 16]]))
+    maps_PxTxhxw = read.attention([read.position_of((64, 128))])
 
 Positions are those of the features: pixel (y, x) lies at (y * h // H, x * w // W).
 """
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from numpy.typing import ArrayLike
 
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.normalize import normalize
@@ -47,7 +48,12 @@ class MemoryRead:
     shape: tuple[int, int, int]
     scale: float
 
-    def attention(self, positions_Px2: np.ndarray) -> np.ndarray:
+    def position_of(self, pixel: tuple[int, int]) -> tuple[int, int]:
+        """Row and column of the features that a pixel, its row and column, lies in."""
+        (height, width), (_, h, w) = self.labels_HxW.shape, self.shape
+        return pixel[0] * h // height, pixel[1] * w // width
+
+    def attention(self, positions_Px2: ArrayLike) -> np.ndarray:
         """The weights of every memory position for some of the query's, PxTxhxw; of each sum 1.
 
         Args:

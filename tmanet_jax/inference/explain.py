@@ -41,12 +41,6 @@ class Explained(NamedTuple):
     read: MemoryRead
     classes: ClassSet
 
-    def position_of(self, pixel: tuple[int, int]) -> tuple[int, int]:
-        """Row and column of the features that a pixel of the frame lies in."""
-        height, width = self.frames_SxHxWx3.shape[1:3]
-        _, h, w = self.read.shape
-        return pixel[0] * h // height, pixel[1] * w // width
-
 
 def explain(
     loaded: LoadedModel,
@@ -130,7 +124,7 @@ def picture(explained: Explained, pixel: tuple[int, int]) -> np.ndarray:
         pixel: row and column in its frames.
     """
     frame_HxWx3, read = explained.frames_SxHxWx3[-1], explained.read
-    maps_Txhxw = read.attention(np.array([explained.position_of(pixel)]))[0]
+    maps_Txhxw = read.attention([read.position_of(pixel)])[0]
     panels = [
         *(
             (
@@ -197,7 +191,7 @@ def render(explained: Explained, pixel: tuple[int, int], title: str) -> str:
     shares_PxT = maps_PxTxhxw.sum((2, 3))
     brightest_P = maps_PxTxhxw.max((1, 2, 3), keepdims=True)
     maps_uint8 = np.round(255 * np.sqrt(maps_PxTxhxw / brightest_P)).astype(np.uint8)
-    first = explained.position_of(pixel)
+    first = explained.read.position_of(pixel)
     data = {
         "rows": len(rows),
         "columns": len(columns),
