@@ -24,7 +24,7 @@ ADDRESS = "memory://bucket/mine"
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[fsspec.AbstractFileSystem]:
     monkeypatch.setattr(stores, "COPIES", tmp_path / "copies")
-    stores.local.cache_clear()
+    stores._copied.cache_clear()
     files = fsspec.filesystem("memory")
     yield files
     files.store.clear()
@@ -69,7 +69,7 @@ def test_a_copy_is_made_once_and_anew_where_the_store_has_changed(
     memory.pipe_file("/bucket/r/a/one", b"1")
     memory.pipe_file("/bucket/r/two", b"22")
     copy = stores.local("memory://bucket/r/")
-    stores.local.cache_clear()  # as in another process
+    stores._copied.cache_clear()  # as in another process
     assert contents(copy).keys() == {"a/one", "two", "copied.json"}
     fetched: list[str] = []
     fetch = stores._fetch
@@ -82,7 +82,7 @@ def test_a_copy_is_made_once_and_anew_where_the_store_has_changed(
     assert stores.local("memory://bucket/r") == copy and fetched == []
     memory.pipe_file("/bucket/r/two", b"333")
     memory.rm("/bucket/r/a/one")
-    stores.local.cache_clear()  # as in another process
+    stores._copied.cache_clear()  # as in another process
     stores.local("memory://bucket/r")
     assert fetched == ["two"]
     assert set(contents(copy)) == {"two", "copied.json"}

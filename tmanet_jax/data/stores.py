@@ -108,7 +108,6 @@ def open_file(address: str) -> BinaryIO:
     return stored.files.open(_joined(stored.path, name), "rb")
 
 
-@functools.cache
 def local(place: str | os.PathLike[str]) -> Path:
     """A folder of this machine: the one that is named, or a copy of the one in a store.
 
@@ -117,9 +116,11 @@ def local(place: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: the store cannot be read, or the copy cannot be written.
     """
-    if not is_address(place):
-        return Path(place)
-    address = str(place).rstrip("/")
+    return _copied(str(place).rstrip("/")) if is_address(place) else Path(place)
+
+
+@functools.cache
+def _copied(address: str) -> Path:
     digest = hashlib.sha256(address.encode()).hexdigest()[:12]
     copy = COPIES / f"{address.rpartition('/')[2]}-{digest}"
     _copy(open_store(address), copy)

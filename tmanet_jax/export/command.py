@@ -1,5 +1,6 @@
 """The mode `export` of run.py: weights as a program for another engine."""
 
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -63,6 +64,7 @@ def export_weights(
     if not isinstance(size, str) and scored.is_resized_by_default(size):
         print(_other_labels(size, scored.size_of(size)))
     protocol = scored.but(scale=1.0)
+    print("Exporting, and comparing the export with the network ...", file=sys.stderr)
     if format == "web":
         agreement = export_page(
             loaded.model,

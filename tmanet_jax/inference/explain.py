@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import logging
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from tmanet_jax.compilation_cache import compiling
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.files import write_whole
@@ -21,6 +23,7 @@ from tmanet_jax.pictures import blend, grid, jpeg_uri, legend
 from tmanet_jax.video.frames import FrameSource, open_frames
 from tmanet_jax.weights.load import LoadedModel
 
+_LOGGER = logging.getLogger(__name__)
 PAGE_FILE, PICTURE_FILE = "explain.html", "explain.png"
 _TEMPLATE = Path(__file__).with_name("explain_page.html")
 _MOST_POSITIONS, _MOST_CELLS = 512, 2048
@@ -77,6 +80,7 @@ def explain(
     seen = Size(*protocol.size_of(size)) if protocol else size
     frames_SxHxWx3 = resized_frames(frames_SxHxWx3, seen)
     place = pixel[0] * seen[0] // size[0], pixel[1] * seen[1] // size[1]
+    _LOGGER.info(compiling(f"the read of the memory for frames of {seen[0]}x{seen[1]}"))
     explained = Explained(
         frames_SxHxWx3, read_of_memory(loaded.model, frames_SxHxWx3), loaded.classes
     )
