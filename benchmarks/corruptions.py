@@ -99,7 +99,7 @@ def _compression(rng: np.random.Generator, image_HxWx3: np.ndarray, grade: int) 
     del rng
     quality = (25, 18, 15, 10, 7)[grade]
     _, jpeg = cv2.imencode(".jpg", image_HxWx3[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1]
+    return np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR))[..., ::-1]
 
 
 def _as_uint8(image_HxWx3: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from benchmarks.memory_scores import (
     ONE_FRAME,
     consistency,
     corruption_scores,
-    same_place,
+    reads,
 )
 from benchmarks.stream import frame_milliseconds
 from tmanet_jax.command_line import parse_count
@@ -52,6 +52,7 @@ then is `run.py report --workdir=OUT/per_frame --workdir=OUT/memory`."""
 
 MEMORIES = {f"T = {count}": (f"model.num_memory={count}",) for count in (0, 1, 2, 4)}
 GRADIENTS = "model.memory_gradient=True"
+_FASTER = "optimizer.rates=('head.query_encoder=4','head.memory_encoders=4')"
 _DEEPER = "model.blocks=(2,2,2,2)"
 STUDIED = {
     **{f"{name}, gradients": (*MEMORIES[name], GRADIENTS) for name in ("T = 1", "T = 2", "T = 4")},
@@ -61,6 +62,8 @@ STUDIED = {
     "T = 2, keys of 128": ("model.key_channels=128",),
     "T = 2, frames two apart": ("data.frame_stride=2", "data.memory_range=2"),
     "T = 2, 5,000 steps": ("num_steps=5000",),
+    "T = 2, faster encoders": (_FASTER,),
+    "T = 4, faster encoders": (*MEMORIES["T = 4"], _FASTER),
     "T = 0, PSP head": ("model.head=psp",),
     "T = 0, two blocks a stage": (*MEMORIES["T = 0"], _DEEPER),
     "T = 2, two blocks a stage": (_DEEPER,),
@@ -142,13 +145,15 @@ def _print_study(ended: Mapping[str, Sequence[Run]]) -> None:
     taken = frame_milliseconds(models, SIZE)
     rows = []
     for name, runs in ended.items():
-        of_places = [sum(same_place(run.settings, run.workdir)) for run in runs]
+        found = [one for run in runs if (one := reads(run.settings, run.workdir))]
+        near = mean_and_range([sum(one.near_T) for one in found]) if found else ""
+        kept_there = mean_and_range([one.kept_there for one in found]) if found else ""
         temporal = [consistency(run.settings, run.workdir) for run in runs]
         over_time = [mean_and_range([one[score] for one in temporal]) for score in ("VC8", "mTC")]
-        places = mean_and_range(of_places) if any(of_places) else ""
-        rows.append([name, places, *over_time, f"{taken[name]:.1f}"])
-    print("\nWhat a spoilt frame reads of the same place, consistency, a streamed frame's time:\n")
-    print(markdown(("", "same place", "VC8", "mTC", "ms a frame"), rows))
+        rows.append([name, near, kept_there, *over_time, f"{taken[name]:.1f}"])
+    print("\nWhat spoilt frames read of the same place, their mIoU if they read nothing else,")
+    print("consistency of videos, and a streamed frame's time:\n")
+    print(markdown(("", "same place", "that alone", "VC8", "mTC", "ms a frame"), rows))
     spoilt = {
         name: _mean_corruptions(ended[name][:CORRUPTED_SEEDS])
         for name in CORRUPTED

@@ -3,12 +3,15 @@
 Each score is kept in the run's workdir and not made again; delete its file to have it made anew.
 """
 
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -20,6 +23,7 @@ from tmanet_jax.data.records import ClipRecords, has_records, open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.attention import MemoryRead, read_of_memory
 from tmanet_jax.inputs import open_split
+from tmanet_jax.models import tma_head
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.parallel.sharding import to_default_device
 from tmanet_jax.scoring.clips import ClipSegmenter, compile_segmenter
@@ -28,6 +32,8 @@ from tmanet_jax.scoring.trained_network import TrainedNetwork, load_trained
 from tmanet_jax.scoring.videos import evaluate_videos, streaming_network
 from tmanet_jax.settings import Settings
 
+_NUM_CORRUPTED = 25
+"""Clips of a pass; there are 70 passes."""
 VIDEOS = Path("data/demo_videos")
 _NUM_VIDEOS, _BEFORE, _AFTER = 20, 12, 7
 """Frames before and after one that in half the videos is spoilt."""
@@ -38,7 +44,7 @@ ONE_FRAME, ALL_FRAMES = "the annotated frame alone", "all frames"
 
 
 def corruption_scores(settings: Settings, workdir: Path) -> Mapping[str, Any]:
-    """The mIoU of the split's clean clips, spoilt in each way.
+    """The mIoU of the first of the split's clean clips, spoilt in each way.
 
     Returns:
         Of `ONE_FRAME` and `ALL_FRAMES`, by the name of the corruption, one for each severity;
@@ -50,9 +56,8 @@ def corruption_scores(settings: Settings, workdir: Path) -> Mapping[str, Any]:
 def _corruption_scores(settings: Settings, workdir: Path) -> dict[str, Any]:
     records, trained = _opened(settings, workdir)
     num_memory = settings.model.head.num_memory
-    program = compile_segmenter(trained.graphdef, num_memory, settings.evaluation)
-    segmenter = program.with_weights(*trained.weights)
-    clips = [*_clips(records, "clean", num_memory)]
+    segmenter = _segmenter(settings, trained)
+    clips = [*itertools.islice(_clips(records, "clean", num_memory), _NUM_CORRUPTED)]
 
     def of_severities(name: str, all_frames: bool) -> list[float]:
         return [
@@ -72,31 +77,60 @@ def _mean_iou(segmenter: ClipSegmenter, clips: Iterable[Clip]) -> float:
     return scores(np.sum(matrices, axis=0)).mean_iou
 
 
-def same_place(settings: Settings, workdir: Path) -> list[float]:
-    """The share of a read that comes from the same place, of each memory frame, oldest first.
+class Reads(NamedTuple):
+    """Where the spoilt frames of a split read.
 
-    The mean over the positions of spoilt frames, in the first and last window of each; the same
-    place is a position of the features and those around it.
+    Attributes:
+        near_T: the share of a read that comes from the same place of each memory frame, oldest
+            first, the mean over positions in the first and last window: a position of the features
+            and those around it.
+        kept_there: the mIoU if each position is made to read its own place alone.
     """
-    return _kept(workdir / READS_FILE, lambda: _same_place(settings, workdir))
+
+    near_T: list[float]
+    kept_there: float
 
 
-def _same_place(settings: Settings, workdir: Path) -> list[float]:
+def reads(settings: Settings, workdir: Path) -> Reads | None:
+    """Of a trained network; None if it has no memory."""
+    if not settings.model.head.num_memory:
+        return None
+    return Reads(*_kept(workdir / READS_FILE, lambda: _reads(settings, workdir)))
+
+
+def _reads(settings: Settings, workdir: Path) -> Reads:
     num_memory = settings.model.head.num_memory
-    if not num_memory:
-        return []
     records, trained = _opened(settings, workdir)
     model: TMANet = nnx.merge(trained.graphdef, *to_default_device(trained.weights))
     height, width = settings.evaluation.protocol.crop_size
-    reads = [
+    clips = [*_clips(records, "degraded", num_memory)]
+    near_NxT = [
         near_share(read_of_memory(model, window))
-        for clip in _clips(records, "degraded", num_memory)
+        for clip in clips
         for window in (
             clip.frames_SxHxWx3[:, :height, :width],
             clip.frames_SxHxWx3[:, -height:, -width:],
         )
     ]
-    return np.mean(reads, axis=0).tolist()
+    with mock.patch.object(tma_head, "read_memory_of_rows", read_own_place):
+        kept_there = _mean_iou(_segmenter(settings, trained), clips)
+    return Reads(np.mean(near_NxT, axis=0).tolist(), kept_there)
+
+
+def read_own_place(
+    query_key_BxhxwxK: jax.Array,
+    memory_key_BxMxK: jax.Array,
+    memory_value_BxMxV: jax.Array,
+    *,
+    scale: float,
+    **_: object,
+) -> jax.Array:
+    """As `read_memory_of_rows`, but that a position reads its own place in each memory frame."""
+    b, h, w, k = query_key_BxhxwxK.shape
+    key_BxTxhxwxK = memory_key_BxMxK.reshape(b, -1, h, w, k)
+    value_BxTxhxwxV = memory_value_BxMxV.reshape(*key_BxTxhxwxK.shape[:-1], -1)
+    scores_BxTxhxw = scale * (query_key_BxhxwxK[:, None] * key_BxTxhxwxK).sum(-1)
+    return (jax.nn.softmax(scores_BxTxhxw, axis=1)[..., None] * value_BxTxhxwxV).sum(1)
 
 
 def near_share(read: MemoryRead) -> np.ndarray:
@@ -134,6 +168,12 @@ def _ensure_videos() -> None:
         words = [f"--source={source}", f"--out={VIDEOS}", "--memory-range=0", "--every-frame"]
         if cityscapes.main([*words, "--splits=val"]):
             raise UserError(f"There are no records in {VIDEOS}: see above.")
+
+
+def _segmenter(settings: Settings, trained: TrainedNetwork) -> ClipSegmenter:
+    num_memory = settings.model.head.num_memory
+    program = compile_segmenter(trained.graphdef, num_memory, settings.evaluation)
+    return program.with_weights(*trained.weights)
 
 
 def _opened(settings: Settings, workdir: Path) -> tuple[ClipRecords, TrainedNetwork]:
