@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from tests import processes
@@ -104,10 +105,12 @@ def test_a_workdir_that_cannot_be_written(data_dir: Path, tmp_path: Path) -> Non
     assert str(tmp_path / "file" / "run") in message and "--workdir" in message
 
 
-def test_a_batch_that_the_devices_do_not_divide(data_dir: Path, tmp_path: Path) -> None:
-    """A start of its own, with so many devices."""
-    workdir = f"--workdir={tmp_path / 'run'}"
-    message = message_of(tiny_runs.run(data_dir, workdir, num_devices=3))
+def test_a_batch_that_the_devices_do_not_divide(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = jax.devices() * 3
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    message = refused(data_dir, tmp_path / "run")
     assert "A batch of 2" in message and "3 devices" in message
     assert not (tmp_path / "run").exists()
 
