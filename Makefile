@@ -1,5 +1,6 @@
 # `make demo` and `make test`: the README's command lines in an environment of their own, .venv.
-# `make docs`: the documentation as a site, build/docs/index.html.
+# `make docs`: the documentation as a site, build/docs/index.html. The first time all notebooks
+# run, for minutes; later those alone whose text has changed.
 PYTHON ?= python3
 
 demo: .venv/run

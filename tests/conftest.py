@@ -21,7 +21,7 @@ OF_THE_WHOLE = """
 
 
 LONGEST = """
-    parallel/test_multiprocess.py training/test_faults.py parallel/test_lost_peers.py
+    test_site.py parallel/test_multiprocess.py training/test_faults.py parallel/test_lost_peers.py
     test_mutation.py test_package.py benchmarks/test_compile_tpu.py export/test_export.py
     test_parity.py training/test_end_to_end.py models/test_tmanet.py inference/test_stream.py
     training/test_step.py test_bad_input.py data/test_pipeline.py test_configs.py

@@ -1,4 +1,7 @@
-"""The documentation site, built as `make docs` builds it, and Python of its pages that runs."""
+"""The documentation site, built as `make docs` builds it, and Python of its pages that runs.
+
+Its notebooks run, too: an exception in a cell fails.
+"""
 
 import re
 import subprocess
@@ -27,11 +30,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=processes.environment(num_devices=1),
         capture_output=True,
         text=True,
-        timeout=processes.SECONDS,
+        timeout=2 * processes.SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     return site
+
+
+@pytest.mark.parametrize(
+    ("notebook", "num_pictures"), [("segment", 6), ("memory", 8), ("own_data", 7), ("original", 1)]
+)
+def test_a_notebook_shows_its_pictures(site: Path, notebook: str, num_pictures: int) -> None:
+    page = (site / "notebooks" / f"{notebook}.html").read_text()
+    assert len(re.findall(r'<img[^>]+src="\.\./_images/', page)) == num_pictures
+    assert f"/{notebook}.ipynb" in page
 
 
 def test_what_is_made_of_the_code_is_there(site: Path) -> None:
