@@ -10,7 +10,7 @@ test: .venv/dev
 	.venv/bin/python -m pytest
 
 docs: .venv/docs
-	.venv/bin/python -m sphinx -W --keep-going -q -b html docs build/docs
+	.venv/bin/python -m sphinx -W --keep-going -b html docs build/docs
 
 .venv/run: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -27,7 +27,7 @@ html_copy_source = html_show_sphinx = False
 myst_heading_anchors = 3
 nb_execution_mode = "cache"  # of a notebook's text, beside the site
 nb_execution_raise_on_error = nb_execution_show_tb = True
-nb_execution_timeout = 180  # seconds, of a cell
+nb_execution_timeout = 300  # seconds, of a cell
 nb_merge_streams = True
 default_role = "code"  # docstrings say `name`
 autodoc_typehints = "signature"
