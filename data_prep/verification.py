@@ -64,11 +64,11 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
     checksum = hashlib.sha256()
     with (
         tqdm(total=len(pairs), unit="frame", desc="Comparing", disable=None) as progress,
-        computed_ahead(_compare, pairs) as compared,
+        computed_ahead(_check_frame, pairs) as checked,
     ):
-        for comparison in compared:
-            differences += comparison.differences
-            checksum.update(comparison.checksum)
+        for frame in checked:
+            differences += frame.differences
+            checksum.update(frame.checksum)
             progress.update()
     return Verification(
         clips=sum(len({*opened[name].ids} & {*plan.index.ids}) for name, plan in plans.items()),
@@ -85,7 +85,7 @@ class _Pair(NamedTuple):
     planned: PlannedFrame
 
 
-class _Comparison(NamedTuple):
+class _Checked(NamedTuple):
     differences: list[str]
     checksum: bytes
 
@@ -148,7 +148,7 @@ def _names(index: ClipIndex) -> list[tuple[str, int, bool]]:
     return [(*index.frame(place), place in alone) for place in range(index.num_frames)]
 
 
-def _compare(pair: _Pair) -> _Comparison:
+def _check_frame(pair: _Pair) -> _Checked:
     """Compares one record, decoded, with its files."""
     video, number = pair.records.index.frame(pair.place)
     frames, name = pair.records.frames, f"Frame {number} of {video}"
@@ -159,13 +159,13 @@ def _compare(pair: _Pair) -> _Comparison:
         if stored.labels:
             of_record["labels"] = decode_labels(stored.labels)
     except Exception as error:  # ArrayRecord and protobuf raise whatever suits them
-        return _Comparison([str(damaged(frames.where(pair.place), name, error))], b"")
+        return _Checked([str(damaged(frames.where(pair.place), name, error))], b"")
     checksum = _checksum(list(of_record.values()))
     try:
         of_source = {"frame": pair.planned.load()}
         labels_HxW = pair.planned.load_labels(of_source["frame"].shape[:2])
     except UserError as error:
-        return _Comparison([f"{where} cannot be compared with its source: {error}"], checksum)
+        return _Checked([f"{where} cannot be compared with its source: {error}"], checksum)
     if labels_HxW is not None:
         of_source["labels"] = labels_HxW
     differences = [
@@ -177,7 +177,7 @@ def _compare(pair: _Pair) -> _Comparison:
         f"{where}: labels in the {'record' if kind in of_record else 'source'} alone."
         for kind in of_record.keys() ^ of_source.keys()
     ]
-    return _Comparison(sorted(differences), checksum)
+    return _Checked(sorted(differences), checksum)
 
 
 def _checksum(pictures: Sequence[np.ndarray]) -> bytes:

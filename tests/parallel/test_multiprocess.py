@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
 from data_prep import kitti_step
 from tests import in_process, joined_runs
@@ -80,6 +79,8 @@ def one(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 def curve(workdir: Path, name: str) -> dict[int, float]:
     """A curve of TensorBoard's, by step; the newest value of each."""
+    from tensorboardX.proto.event_pb2 import Event  # which imports torch, where that is installed
+
     points: dict[int, float] = {}
     for path in sorted((workdir / "tensorboard").iterdir()):
         data, place = path.read_bytes(), 0
