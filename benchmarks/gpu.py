@@ -17,15 +17,20 @@ back and along, and the next call, on another machine like this one, compiles no
 limits but the budget; its results say what they are.
 
 A machine without a network: see what it has (`python -m pip list`), and where there is one fetch
-the rest of requirements.txt, and what that needs, for the other Python:
+the rest of requirements.txt, and what that needs, for its Python:
 
     python -m pip download --no-deps --only-binary=:all: --python-version=3.12 \
-        --platform=manylinux_2_28_x86_64 --platform=manylinux_2_27_x86_64 \
-        --platform=manylinux_2_17_x86_64 --platform=manylinux2014_x86_64 -d wheels NAME==VERSION ...
+        --platform=manylinux_2_28_x86_64 --platform=manylinux_2_17_x86_64 \
+        --platform=manylinux2014_x86_64 -d wheels NAME==VERSION ...
+    python -m pip wheel --no-deps -w wheels promise
 
 and there:
 
     python -m pip install --no-index --no-deps --target=site wheels/*.whl && export PYTHONPATH=site
+
+One with jax, flax, optax, orbax, torch, OpenCV, numba and pandas lacks array_record, av,
+googleapis-common-protos, grain, immutabledict, ml_collections, portpicker, promise, simplejpeg,
+six, tensorflow-datasets, tensorflow-metadata, toml and zstandard: 50 MB, of which av is 36.
 """
 
 import argparse

@@ -55,9 +55,9 @@ def _write(
     module_name: str,
     backend: Any,
     executable: Any,
-    host_callbacks: Sequence[Any],
+    host_callbacks: Sequence[Any] = (),
 ) -> None:
-    """What jax does in process 0."""
+    """What jax does in process 0; from 0.11 on it does not hand over callbacks."""
     if host_callbacks:  # they are addresses within this process
         return
     try:

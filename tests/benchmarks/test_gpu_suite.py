@@ -8,9 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import attention, gpu, kernels, suites
+from benchmarks import attention, gpu, gpu_parts, kernels, suites, train
 from benchmarks.__main__ import main
+from benchmarks.findings import Findings
+from benchmarks.gpu_parts import REHEARSAL
+from benchmarks.harness import columns
 from tests.benchmarks.test_suites import FINDINGS
+from tmanet_jax.settings import Settings
 
 NAMES = ("first", "second", "third")
 RUNS = {name: f"gpu --part={name}" for name in NAMES}
@@ -76,6 +80,24 @@ def test_a_rehearsal_of_the_read_says_what_it_is(
     assert found["title"].startswith("A REHEARSAL at tiny sizes. Memory read, 25 queries x 50 keys")
     assert [row[0] for row in found["rows"][:2]] == [attention.OURS, "JAX, chunked attention"]
     assert not found["targets"]
+
+
+def test_the_largest_batch_is_found_by_what_a_clip_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(settings: Settings) -> SimpleNamespace:
+        return SimpleNamespace(planned_bytes=lambda: 100 + 10 * settings.batch_size)
+
+    def measure(settings: Settings, turns: int) -> Findings:
+        if settings.batch_size > 18:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return Findings("", columns(), [("JAX", "0.1", *"-------")])
+
+    monkeypatch.setattr(train, "TrainSide", planned)
+    monkeypatch.setattr(train, "measure", measure)
+    found = gpu_parts.measure_largest_batch(REHEARSAL._replace(memory_bytes=305), tmp_path)
+    assert [row[:2] for row in found.rows] == [("20 clips", "does not fit"), ("18 clips", "0.1")]
+    assert {len(row) for row in found.rows} == {len(found.columns)}
 
 
 def test_a_trace_becomes_a_table_of_kernels(tmp_path: Path) -> None:
