@@ -35,37 +35,21 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from flax.traverse_util import flatten_dict
-
-from data_prep.street.demo import ensure_records
 from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
 from tmanet_jax.command_line import Command, Mode, Options, option
 from tmanet_jax.compilation_cache import use_compilation_cache
-from tmanet_jax.data import stores
 from tmanet_jax.data.codec import parse_size
-from tmanet_jax.data.pipeline import DataConfig
-from tmanet_jax.doctor import examine_machine
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
 from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
-from tmanet_jax.export.command import FORMATS, export_weights
-from tmanet_jax.export.folder import AnySize
-from tmanet_jax.inference.engine import Computation, Engine, Precision
-from tmanet_jax.inference.explain import explain
-from tmanet_jax.inference.predict import predict
-from tmanet_jax.inference.prediction import prediction_of, source_of
+from tmanet_jax.export.names import WRITTEN, AnySize, Engine, Precision
 from tmanet_jax.parallel import distributed
-from tmanet_jax.parallel.sharding import check_devices
-from tmanet_jax.publish.folder import publish_run
-from tmanet_jax.scoring.modes import evaluate_consistency, evaluate_run
-from tmanet_jax.scoring.runs import report_runs
-from tmanet_jax.settings import described
-from tmanet_jax.training.loop import train
-from tmanet_jax.training.summary import print_summary
-from tmanet_jax.weights import hub, load
-from tmanet_jax.workdir import tell_contradictions
+
+if TYPE_CHECKING:
+    from tmanet_jax.data.config import DataConfig
+    from tmanet_jax.inference.engine import Computation
 
 _SECONDS = {"metavar": "SECONDS", "type": command_line.parse_count}
 _PROCESSES: Options = {
@@ -140,7 +124,7 @@ def _parse_frame_size(text: str) -> tuple[int, int] | AnySize:
 _EXPORT: Options = {
     "output": option("a folder that is made", metavar="DIR", default=""),
     "checkpoint": _PREDICTION["checkpoint"],
-    "format": option(", ".join(FORMATS), metavar="NAME", default=""),
+    "format": option(", ".join(WRITTEN), metavar="NAME", default=""),
     "size": option(
         "height x width of the frames in pixels; any (multiples of 8): for stablehlo",
         metavar="HxW",
@@ -185,10 +169,14 @@ _EXPLAIN: Options = {
 
 
 def _train(command: Command) -> None:
+    from tmanet_jax.training.loop import train  # each mode loads what it needs, and no more
+
     train(command.settings, command.workdir)
 
 
 def _evaluate(command: Command) -> None:
+    from tmanet_jax.scoring.modes import evaluate_run
+
     evaluate_run(
         command.settings,
         command.workdir,
@@ -198,18 +186,25 @@ def _evaluate(command: Command) -> None:
 
 
 def _consistency(command: Command) -> None:
+    from tmanet_jax.scoring.modes import evaluate_consistency
+
     run = command.settings
     evaluation = run.evaluation.override(memory_stride=command.options["memory-stride"])
     evaluate_consistency(dataclasses.replace(run, evaluation=evaluation), command.workdir)
 
 
-def _computation(command: Command) -> Computation:
+def _computation(command: Command) -> "Computation":
+    from tmanet_jax.inference.engine import Computation
+
     chosen = {name: command.options[name] for name in _COMPUTATION}
     chosen["precision"] = chosen["precision"] or command.settings.model.dtype
     return Computation(**chosen)
 
 
 def _predict(command: Command) -> None:
+    from tmanet_jax.inference.predict import predict
+    from tmanet_jax.inference.prediction import prediction_of
+
     options = command.options
     prediction = prediction_of(
         command.settings,
@@ -229,6 +224,9 @@ def _predict(command: Command) -> None:
 
 
 def _export(command: Command) -> None:
+    from tmanet_jax.export.command import export_weights
+    from tmanet_jax.weights import hub, load
+
     options = command.options
     checkpoint = options["checkpoint"]
     export_weights(
@@ -245,6 +243,10 @@ def _export(command: Command) -> None:
 
 
 def _explain(command: Command) -> None:
+    from tmanet_jax.inference.explain import explain
+    from tmanet_jax.inference.prediction import source_of
+    from tmanet_jax.weights import hub, load
+
     options = command.options
     if len(options["input"]) != 1 or not options["output"]:
         raise UserError("Mode explain needs one --input and an --output.")
@@ -256,13 +258,32 @@ def _explain(command: Command) -> None:
 
 
 def _publish(command: Command) -> None:
+    from tmanet_jax.publish.folder import publish_run
+
     publish_run(command.workdir, command.options["output"])
+
+
+def _report(command: Command) -> None:
+    from tmanet_jax.scoring.runs import report_runs
+
+    print(report_runs(command.workdirs))
+
+
+def _examine(command: Command) -> None:
+    from tmanet_jax.doctor import examine_machine
+
+    del command
+    examine_machine()
 
 
 def _show_config(command: Command) -> None:
     if command.options["summary"]:
+        from tmanet_jax.training.summary import print_summary
+
         print_summary(command.settings)
     else:
+        from tmanet_jax.settings import described
+
         print(described(command.settings))
 
 
@@ -303,13 +324,13 @@ MODES: Mapping[str, Mode] = {
         needs_records=False,
     ),
     "report": Mode(
-        lambda command: print(report_runs(command.workdirs)),
+        _report,
         "writes a page of runs' curves and scores, side by side",
         needs_records=False,
         config="default",
     ),
     "doctor": Mode(
-        lambda command: examine_machine(),
+        _examine,
         "says what this machine has for a run, and what is wrong with it",
         needs_records=False,
         config="default",
@@ -340,6 +361,9 @@ def main(argv: list[str]) -> int:
     command = command_line.parse(argv, MODES)
     if command is None:
         return 0
+    from tmanet_jax.parallel.sharding import check_devices
+    from tmanet_jax.workdir import tell_contradictions
+
     quieten_libraries()
     distributed.tell_news()
     if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
@@ -369,18 +393,23 @@ def _launch(options: Mapping[str, Any]) -> distributed.Launch | None:
 
 def _told(command: Command) -> dict[str, object]:
     """What all processes of a run are told alike; records may lie elsewhere for each."""
+    from flax.traverse_util import flatten_dict
+
     options = {f"--{name}": command.options[name] for name in MODES[command.mode].options}
     fields = flatten_dict({"config": command.config.to_dict()}, sep=".")
     del fields["config.data.dir"]
     return {"the mode": command.mode, **options, **fields}
 
 
-def _render_if_wanted(data: DataConfig) -> None:
+def _render_if_wanted(data: "DataConfig") -> None:
     """Makes the records of a configuration that renders its own, unless they are there.
 
     Raises:
         UserError: the configuration says no directory.
     """
+    from data_prep.street.demo import ensure_records
+    from tmanet_jax.data import stores
+
     if not data.dir:
         raise UserError(
             "config.data.dir is empty: say where the clip records are, as in "

@@ -36,8 +36,9 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import cache
+from tmanet_jax.export.names import PRECISIONS
 from tmanet_jax.export.quantise import CalibrationSource
-from tmanet_jax.inference.engine import PRECISIONS, Computation, ExportedNetwork
+from tmanet_jax.inference.engine import Computation, ExportedNetwork
 from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.inference.stream import StreamingNetwork, StreamState
 from tmanet_jax.inputs import open_split

@@ -8,17 +8,16 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from absl import flags
-from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict, config_flags
-
-from tmanet_jax import settings
 from tmanet_jax.errors import UserError
 from tmanet_jax.program import FOLDER, advice, folder_is_importable
 from tmanet_jax.run_file import CONFIG_FILE
-from tmanet_jax.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from tmanet_jax.settings import Settings
 
 Options = Mapping[str, Mapping[str, Any]]
 """By name, without dashes: what `argparse` is told of an option."""
@@ -51,8 +50,8 @@ class Configured(NamedTuple):
         others: words of the command line that are no fields.
     """
 
-    config: ConfigDict
-    settings: Settings
+    config: "ConfigDict"
+    settings: "Settings"
     others: list[str]
 
 
@@ -68,8 +67,8 @@ class Command(NamedTuple):
 
     mode: str
     options: Mapping[str, Any]
-    config: ConfigDict
-    settings: Settings
+    config: "ConfigDict"
+    settings: "Settings"
 
     @property
     def workdir(self) -> Path:
@@ -195,7 +194,7 @@ def _given(words: Sequence[str], modes: Mapping[str, Mode]) -> tuple[Mapping[str
 
 def read_settings(
     config: str | os.PathLike[str], fields: Mapping[str, Any] | None = None
-) -> Settings:
+) -> "Settings":
     """The settings that a configuration makes, for programs and notebooks.
 
     Args:
@@ -223,6 +222,12 @@ def read_config(path: str, words: Sequence[str]) -> Configured:
     Raises:
         UserError: the file, a field or its value is wrong.
     """
+    from absl import flags
+    from flax.traverse_util import flatten_dict
+    from ml_collections import config_flags
+
+    from tmanet_jax import settings
+
     values = flags.FlagValues()
     try:
         set_here = _fields_of(words)
@@ -262,8 +267,11 @@ def _file_of(config: str) -> str:
     )
 
 
-def _loaded(path: str) -> ConfigDict:
+def _loaded(path: str) -> "ConfigDict":
     """The configuration that a file makes; the first use reports one that could not be loaded."""
+    from absl import flags
+    from ml_collections import config_flags
+
     values = flags.FlagValues()
     words = ["run.py", f"--config={path}"]
     holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)

@@ -14,8 +14,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from tmanet_jax.checkpoints.store import CheckpointConfig
-from tmanet_jax.data.pipeline import DataConfig
+from tmanet_jax.checkpoints.config import CheckpointConfig
+from tmanet_jax.data.config import DataConfig
 from tmanet_jax.errors import UserError
 from tmanet_jax.fields import (
     MOST_AT_ONCE,

@@ -8,7 +8,7 @@ from data_prep.cityscapes import Cityscapes
 from data_prep.command import prepare
 from data_prep.data_set import Options
 from data_prep.source import SourceTree
-from tmanet_jax.data.pipeline import RenderConfig
+from tmanet_jax.data.config import RenderConfig
 from tmanet_jax.data.records import has_records, open_clips
 from tmanet_jax.errors import UserError
 

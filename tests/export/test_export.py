@@ -21,7 +21,8 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.export import folder as export_folder
 from tmanet_jax.export import network as runner
 from tmanet_jax.export import onnx_file
-from tmanet_jax.export.folder import Format, export_network
+from tmanet_jax.export.folder import export_network
+from tmanet_jax.export.names import Format
 from tmanet_jax.export.verify import NUM_FRAMES
 from tmanet_jax.models.backbone import BackboneConfig
 from tmanet_jax.models.convnext import ConvNeXtConfig

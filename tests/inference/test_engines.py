@@ -27,8 +27,9 @@ from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import cache
 from tmanet_jax.export import network as runner
+from tmanet_jax.export.names import Engine
 from tmanet_jax.inference import engine
-from tmanet_jax.inference.engine import Computation, Engine, ExportedNetwork
+from tmanet_jax.inference.engine import Computation, ExportedNetwork
 from tmanet_jax.protocol import Protocol
 from tmanet_jax.weights import load
 

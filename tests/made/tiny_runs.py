@@ -18,7 +18,7 @@ from orbax import checkpoint as ocp
 from configs import demo
 from data_prep.street.demo import ensure_records
 from tests import in_process, processes
-from tmanet_jax.data.pipeline import RenderConfig
+from tmanet_jax.data.config import RenderConfig
 
 NUM_TRAIN, NUM_EVAL = 6, 5
 WIDTH = 4

@@ -39,7 +39,6 @@ from tmanet_jax.checkpoints.damage import (
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.files import why_not_written
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.fields import Checked, field
 from tmanet_jax.models.tmanet import ModelConfig, with_aux_of_its_own
 from tmanet_jax.parallel import distributed
 
@@ -47,14 +46,6 @@ State = TypeVar("State")
 
 CHECKPOINTS_DIR = "checkpoints"
 """In the workdir of a run."""
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig(Checked):
-    """Which steps leave a checkpoint, and which stay."""
-
-    every: int = field(2_000, "between checkpoints; also at every evaluation", unit="steps", low=1)
-    keep: int = field(3, "the newest ones; the best by mIoU is kept besides", low=1)
 
 
 @dataclasses.dataclass(frozen=True)

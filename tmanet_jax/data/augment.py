@@ -16,7 +16,6 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from tmanet_jax.data import kernels
 from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.data.codec import Size
 from tmanet_jax.data.resize import (
@@ -31,6 +30,10 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.fields import PUBLISHED, Checked, field
 
 CROP_TRIES = 10
+
+COEFFICIENT_ONE = 2**11
+"""1.0 in the fixed-point numbers of OpenCV's INTER_LINEAR."""
+
 _EXACT_COUNT = 2**23  # pixels; OpenCV's histograms are float32, which counts to 2**24
 
 PhotometricMode = Literal["frame", "clip", "off"]
@@ -237,13 +240,15 @@ def apply_geometry_to_window(
     Returns:
         uint8 RGB, smaller than the crop's box if the resized frame is; a view of `out_HxWx3`.
     """
+    from tmanet_jax.data import kernels  # compiled code that few processes need
+
     scaled, box = draw.scaled_size, draw.box
     height = min(box.height, scaled.height - box.top)
     width = min(box.width, scaled.width - box.left)
     rows_2xH, row_weights_2xH = _linear(size.height, scaled.height, box.top, height)
     columns_2xW, column_weights_2xW = _linear(size.width, scaled.width, box.left, width)
     outside = columns_2xW[0] == columns_2xW[1]  # OpenCV: all of one pixel, along a row only
-    column_weights_2xW[:, outside] = [[kernels.COEFFICIENT_ONE], [0]]
+    column_weights_2xW[:, outside] = [[COEFFICIENT_ONE], [0]]
     if draw.flip_vertically:
         rows_2xH, row_weights_2xH = (
             np.ascontiguousarray(array[:, ::-1]) for array in (rows_2xH, row_weights_2xH)
@@ -279,7 +284,7 @@ def _linear(
     positions = ((np.arange(start, start + extent) + 0.5) * scale - 0.5).astype(np.float32)
     firsts = np.floor(positions)
     second_weights = positions - firsts
-    weights = np.stack([1 - second_weights, second_weights]) * np.float32(kernels.COEFFICIENT_ONE)
+    weights = np.stack([1 - second_weights, second_weights]) * np.float32(COEFFICIENT_ONE)
     places = np.stack([firsts, firsts + 1]).astype(np.int64).clip(0, length - 1)
     return places, np.rint(weights).astype(np.int32)
 
@@ -387,6 +392,8 @@ def _apply_linear(
 
 
 def _apply_in_hsv(frame_HxWx3: np.ndarray, channel: int, table_256: np.ndarray) -> None:
+    from tmanet_jax.data import kernels
+
     hsv_HxWx3 = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2HSV)
     kernels.look_up_channel(hsv_HxWx3, channel, table_256)
     cv2.cvtColor(hsv_HxWx3, cv2.COLOR_HSV2RGB, dst=frame_HxWx3)

@@ -14,8 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import zstandard
 
-from tmanet_jax.data.kernels import undo_differences
-
 TILE_HEIGHT, TILE_WIDTH = 64, 256
 _FRAME_LEVEL, _LABEL_LEVEL = 1, 15
 _HEADER = struct.Struct("<4sHHH")
@@ -81,6 +79,8 @@ def decode_window(encoded: Buffer, top: int, left: int, height: int, width: int)
         ValueError: the window is empty or leaves the frame, or the bytes are not a frame.
         zstandard.ZstdError: the bytes are damaged.
     """
+    from tmanet_jax.data.kernels import undo_differences  # compiled code that few processes need
+
     size = frame_size(encoded)
     bottom, right = top + height, left + width
     if not (0 <= top < bottom <= size.height and 0 <= left < right <= size.width):

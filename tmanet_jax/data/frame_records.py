@@ -12,21 +12,25 @@ import functools
 import itertools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from tmanet_jax.data.clip_index import ClipIndex
 from tmanet_jax.data.codec import Buffer
 from tmanet_jax.data.examples import parse_example
 
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
 BUILDER_NAME = "clip_records"
 SCHEMA_VERSION = "3.0.0"
 
 
-def features() -> tfds.features.FeaturesDict:
+def features() -> "tfds.features.FeaturesDict":
     """The fields of a record."""
+    import tensorflow_datasets as tfds
+
     encoded = tfds.features.Tensor(shape=(), dtype=np.object_)
     return tfds.features.FeaturesDict(
         {

@@ -8,9 +8,6 @@ negative ones.
 import numba
 import numpy as np
 
-COEFFICIENT_ONE = 2**11
-"""1.0 in the fixed-point numbers of OpenCV's INTER_LINEAR."""
-
 
 @numba.njit(nogil=True, cache=True)
 def undo_differences(
@@ -66,7 +63,7 @@ def resize(
         window_hxw3: uint8.
         rows_2xH: uint64, the upper and the lower row that each output row is made of: the same or
             neighbours.
-        row_weights_2xH: int32, their weights, of COEFFICIENT_ONE.
+        row_weights_2xH: int32, their weights, of `augment.COEFFICIENT_ONE`.
         columns_2xW: uint64, where in a row the left and the right pixel begin that each output
             column is made of.
         column_weights_2xW: int32, their weights.

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from tmanet_jax.data import clip_records_v2, strict_json
 from tmanet_jax.data.clips import Clip, EncodedClip, EncodedFrame, damaged
 from tmanet_jax.data.codec import DAMAGE, frame_size, labels_size
@@ -253,6 +251,8 @@ def open_clips(
     Raises:
         UserError: there are no records, or those of another version, or no such split or class.
     """
+    import tensorflow_datasets as tfds  # a second that only readers of records pay
+
     data_dir = local(data_dir)
     info, builder = _open_directory(data_dir)
     if split not in info.splits:
@@ -278,6 +278,8 @@ def open_clips(
 
 
 def _open_directory(data_dir: Path) -> tuple[RecordsInfo, Any]:
+    import tensorflow_datasets as tfds
+
     versions = _versions(data_dir)
     if not versions:
         raise UserError(

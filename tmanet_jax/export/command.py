@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import get_args
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.export.folder import AnySize, Format, export_network
+from tmanet_jax.export.folder import export_network
+from tmanet_jax.export.names import WRITTEN, AnySize, Format
 from tmanet_jax.export.program import Kind
 from tmanet_jax.export.quantise import calibration_clips
 from tmanet_jax.export.web import export_page
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.weights import load
-
-FORMATS = (*get_args(Format), "web")
 
 
 def export_weights(
@@ -34,7 +33,7 @@ def export_weights(
         output: a folder that is made.
         evaluation: how frames are segmented where the weights do not say; not its scale, since an
             export has one size of frames.
-        format: one of FORMATS; see `export_network`, as the following ones, and `export_page`.
+        format: one of WRITTEN; see `export_network`, as the following ones, and `export_page`.
         size: height and width of the frames, or "any".
         program: the step or the whole clip.
         streams: videos or clips at a time.
@@ -47,7 +46,7 @@ def export_weights(
     if not output or size is None:
         raise UserError("Say where to and for which frames: --output=exported --size=256x512.")
     for option, value, choices in (
-        ("--format", format, FORMATS),
+        ("--format", format, WRITTEN),
         ("--program", program, get_args(Kind)),
     ):
         if value not in choices:

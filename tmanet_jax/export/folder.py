@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.files import folder_in_place
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.export import network as runner
+from tmanet_jax.export.names import AnySize, Format
 from tmanet_jax.export.onnx_file import onnx_of, stored_shape
 from tmanet_jax.export.program import Kind, Program, any_size, program_of
 from tmanet_jax.export.quantise import quantise
@@ -24,10 +25,6 @@ from tmanet_jax.export.verify import Agreement, compared, verified
 from tmanet_jax.models.normalize import MEAN_RGB, STD_RGB
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
-
-Format = Literal["stablehlo", "onnx", "openvino"]
-AnySize = Literal["any"]
-"""In place of height and width: multiples of 8 that stay open."""
 
 _TRIED_SIZES = ((40, 72), (136, 96))
 """Frames with which a program for any size is checked."""

@@ -4,9 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,28 +16,18 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import cache
 from tmanet_jax.export.folder import (
-    Format,
     check_installed,
     check_quantiser,
     export_network,
     version_of,
 )
+from tmanet_jax.export.names import FORMATS, PRECISIONS, Engine, Precision
 from tmanet_jax.export.network import Network, devices
 from tmanet_jax.export.quantise import CalibrationSource, calibration_clips, calibration_in_words
 from tmanet_jax.inference.stream import StreamingNetwork, StreamOutput
 from tmanet_jax.inference.windows import resized_frames
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.protocol import Protocol
-
-Engine = Literal["jax", "onnxruntime", "openvino"]
-Precision = Literal["float32", "bfloat16", "int8"]
-
-FORMATS: Mapping[Engine, Format] = {"onnxruntime": "onnx", "openvino": "openvino"}
-PRECISIONS: Mapping[Engine, tuple[Precision, ...]] = {
-    "jax": ("float32", "bfloat16"),
-    "onnxruntime": ("float32",),
-    "openvino": ("float32", "bfloat16", "int8"),
-}
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -21,10 +21,11 @@ from flax import nnx
 
 from tmanet_jax.data.classes import IGNORE, ClassSet
 from tmanet_jax.errors import UserError
+from tmanet_jax.export.names import Engine, Precision
 from tmanet_jax.export.network import devices
 from tmanet_jax.export.quantise import CalibrationSource
 from tmanet_jax.inference.batches import Batches, NextFrame, Place
-from tmanet_jax.inference.engine import Computation, Engine, ExportedNetwork, Precision
+from tmanet_jax.inference.engine import Computation, ExportedNetwork
 from tmanet_jax.inference.results import FrameResult, result_of, whole_result
 from tmanet_jax.inference.session import Session
 from tmanet_jax.inference.stream import StreamingNetwork, StreamOutput
