@@ -73,7 +73,7 @@ class Protocol(Checked):
     neighbourhood: int | None = field(
         None,
         "rows and columns of features, each way from its own, that a position reads of each memory "
-        "frame; None: it reads all, as the original does",
+        "frame; None: as the network was trained",
         low=0,
         high=4,
     )

@@ -28,7 +28,9 @@ SIZE = (40, 56)
 BACKBONE = ResNetConfig(depth=18, width=4, blocks=(1, 1, 1, 1))
 
 
-def network(num_memory: int = 2, scale_scores: bool = False) -> TMANet:
+def network(
+    num_memory: int = 2, scale_scores: bool = False, neighbourhood: int | None = None
+) -> TMANet:
     head = TMAHeadConfig(
         num_classes=5,
         num_memory=num_memory,
@@ -36,6 +38,7 @@ def network(num_memory: int = 2, scale_scores: bool = False) -> TMANet:
         value_channels=10,
         channels=14,
         scale_scores=scale_scores,
+        neighbourhood=neighbourhood,
     )
     return untrained(ModelConfig(BACKBONE, head))
 
@@ -45,11 +48,13 @@ def clip() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (3, *SIZE, 3), np.uint8)
 
 
-@pytest.mark.parametrize("scale_scores", [False, True])
+@pytest.mark.parametrize(
+    ("scale_scores", "neighbourhood"), [(False, None), (True, None), (True, 1), (False, 0)]
+)
 def test_the_weights_are_those_that_the_network_reads_with(
-    clip: np.ndarray, scale_scores: bool
+    clip: np.ndarray, scale_scores: bool, neighbourhood: int | None
 ) -> None:
-    model = network(scale_scores=scale_scores)
+    model = network(scale_scores=scale_scores, neighbourhood=neighbourhood)
     read = read_of_memory(model, clip)
     t, h, w = read.shape
     assert (t, h, w) == (2, 5, 7)

@@ -64,7 +64,7 @@ def test_bfloat16_keeps_float32_scores() -> None:
 
 
 @pytest.mark.parametrize("distance", [0, 1, 4])
-def test_a_neighbourhood_is_all_that_is_read(distance: int) -> None:
+def test_a_neighbourhood_is_all_that_is_read_forward_and_backward(distance: int) -> None:
     """The read of everything with the weights of positions further away taken out."""
     b, t, h, w = 2, 3, 4, 5
     rng = np.random.default_rng(0)
@@ -74,8 +74,19 @@ def test_a_neighbourhood_is_all_that_is_read(distance: int) -> None:
     is_near_NxN = np.maximum(
         abs(row_N[:, None] - row_N), abs(column_N[:, None] - column_N)
     ) <= distance  # fmt: skip
-    scores = 0.5 * query.reshape(b, h * w, 8) @ key.reshape(b, t * h * w, 8).swapaxes(1, 2)
-    scores = jnp.where(np.tile(is_near_NxN, (1, t)), scores, -jnp.inf)
-    expected = jax.nn.softmax(scores, axis=-1) @ value.reshape(b, t * h * w, 5)
-    read = read_neighbourhood(query, key, value, distance, scale=0.5)
-    np.testing.assert_allclose(read.reshape(expected.shape), expected, atol=1e-5)
+    weight_BxhxwxV = rng.standard_normal((b, h, w, 5)).astype(np.float32)
+
+    def masked(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        scores = 0.5 * query.reshape(b, h * w, 8) @ key.reshape(b, t * h * w, 8).swapaxes(1, 2)
+        scores = jnp.where(np.tile(is_near_NxN, (1, t)), scores, -jnp.inf)
+        read = jax.nn.softmax(scores, axis=-1) @ value.reshape(b, t * h * w, 5)
+        return read.reshape(b, h, w, 5)
+
+    def near(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        return read_neighbourhood(query, key, value, distance, scale=0.5)
+
+    expected, expected_pull = jax.vjp(masked, query, key, value)
+    read, pull = jax.vjp(near, query, key, value)
+    np.testing.assert_allclose(read, expected, atol=1e-5)
+    for got, wanted in zip(pull(weight_BxhxwxV), expected_pull(weight_BxhxwxV), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)

@@ -38,6 +38,7 @@ class MemoryRead:
         memory_key_MxK: float32, M = T * h * w, the oldest frame first.
         shape: T, h and w.
         scale: of the scores.
+        neighbourhood: see `TMAHeadConfig.neighbourhood`.
     """
 
     labels_HxW: np.ndarray
@@ -47,6 +48,7 @@ class MemoryRead:
     memory_key_MxK: np.ndarray
     shape: tuple[int, int, int]
     scale: float
+    neighbourhood: int | None
 
     def position_of(self, pixel: tuple[int, int]) -> tuple[int, int]:
         """Row and column of the features that a pixel, its row and column, lies in."""
@@ -63,7 +65,7 @@ class MemoryRead:
             ValueError: one lies outside.
         """
         at_P = np.ravel_multi_index(tuple(np.asarray(positions_Px2).T), self.shape[1:])
-        weights_PxM = _softmax(self.query_key_NxK[at_P], self)
+        weights_PxM = self._weights(at_P)
         return weights_PxM.reshape(-1, *self.shape)
 
     def entropy(self) -> np.ndarray:
@@ -73,17 +75,25 @@ class MemoryRead:
 
     def _entropies(self) -> Iterator[np.ndarray]:
         """In blocks of bounded memory."""
-        rows = max(_SCORES_AT_A_TIME // len(self.memory_key_MxK), 1)
-        for first in range(0, len(self.query_key_NxK), rows):
-            weights_PxM = _softmax(self.query_key_NxK[first : first + rows], self)
+        blocks = math.ceil(len(self.query_key_NxK) * len(self.memory_key_MxK) / _SCORES_AT_A_TIME)
+        for at_P in np.array_split(np.arange(len(self.query_key_NxK)), blocks):
+            weights_PxM = self._weights(at_P)
             surprise_PxM = -np.log(np.maximum(weights_PxM, np.finfo(np.float32).tiny))
             yield (weights_PxM * surprise_PxM).sum(1)
 
+    def _weights(self, at_P: np.ndarray) -> np.ndarray:
+        """PxM, for some of the query's N positions."""
+        scores_PxM = self.scale * (self.query_key_NxK[at_P] @ self.memory_key_MxK.T)
+        if self.neighbourhood is not None:
+            scores_PxM = np.where(self._is_near(at_P), scores_PxM, -np.inf)
+        weights_PxM = np.exp(scores_PxM - scores_PxM.max(1, keepdims=True))
+        return weights_PxM / weights_PxM.sum(1, keepdims=True)
 
-def _softmax(query_key_PxK: np.ndarray, read: MemoryRead) -> np.ndarray:
-    scores_PxM = read.scale * (query_key_PxK @ read.memory_key_MxK.T)
-    weights_PxM = np.exp(scores_PxM - scores_PxM.max(1, keepdims=True))
-    return weights_PxM / weights_PxM.sum(1, keepdims=True)
+    def _is_near(self, at_P: np.ndarray) -> np.ndarray:
+        """PxM: whether a memory position is in the neighbourhood."""
+        places_2xN = np.indices(self.shape[1:]).reshape(2, -1)
+        apart_PxN = np.abs(places_2xN[:, at_P, None] - places_2xN[:, None]).max(0)
+        return np.tile(apart_PxN <= self.neighbourhood, self.shape[0])
 
 
 def read_of_memory(model: TMANet, frames_SxHxWx3: np.ndarray) -> MemoryRead:
@@ -117,6 +127,7 @@ def read_of_memory(model: TMANet, frames_SxHxWx3: np.ndarray) -> MemoryRead:
         memory_key_MxK=memory_keys.reshape(-1, key_channels),
         shape=(num_memory, *share_hxw.shape),
         scale=key_channels**-0.5 if head.config.scale_scores else 1.0,
+        neighbourhood=head.neighbourhood,
     )
 
 

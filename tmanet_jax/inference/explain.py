@@ -19,6 +19,7 @@ from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.attention import MemoryRead, read_of_memory
 from tmanet_jax.inference.windows import resized_frames
+from tmanet_jax.models.tmanet import reading
 from tmanet_jax.pictures import blend, grid, jpeg_uri, legend
 from tmanet_jax.video.frames import FrameSource, open_frames
 from tmanet_jax.weights.load import LoadedModel
@@ -81,9 +82,8 @@ def explain(
     frames_SxHxWx3 = resized_frames(frames_SxHxWx3, seen)
     place = pixel[0] * seen[0] // size[0], pixel[1] * seen[1] // size[1]
     _LOGGER.info(compiling(f"the read of the memory for frames of {seen[0]}x{seen[1]}"))
-    explained = Explained(
-        frames_SxHxWx3, read_of_memory(loaded.model, frames_SxHxWx3), loaded.classes
-    )
+    model = reading(loaded.model, protocol.neighbourhood if protocol else None)
+    explained = Explained(frames_SxHxWx3, read_of_memory(model, frames_SxHxWx3), loaded.classes)
     try:
         output.mkdir(parents=True, exist_ok=True)
         _, png = cv2.imencode(".png", picture(explained, place)[:, :, ::-1])

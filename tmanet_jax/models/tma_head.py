@@ -44,6 +44,13 @@ class TMAHeadConfig(HeadConfig):
     scale_scores: bool = field(
         False, "multiply the scores by key_channels ** -0.5 (the original's `matmul_norm`)"
     )
+    neighbourhood: int | None = field(
+        None,
+        "rows and columns of features, each way from its own, that a position reads of each memory "
+        "frame; None: it reads all, as the original does",
+        low=0,
+        high=4,
+    )
 
     def build(
         self, stage_channels: tuple[int, int, int, int], *, dtype: DTypeLike, rngs: nnx.Rngs
@@ -119,8 +126,6 @@ class TMAHead(nnx.Module):
 
     precision: MatmulPrecision = "default"
     attention: Attention = "auto"
-    neighbourhood: int | None = None
-    """See `Protocol.neighbourhood`."""
 
     def __init__(
         self,
@@ -131,6 +136,7 @@ class TMAHead(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.config = config
+        self.neighbourhood = config.neighbourhood
         self.query_encoder = FrameEncoder(in_channels, config, dtype, rngs)
         self.memory_encoders = nnx.List(
             [

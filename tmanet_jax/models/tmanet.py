@@ -287,12 +287,14 @@ def reading(model: TMANet, neighbourhood: int | None) -> TMANet:
         neighbourhood: see `Protocol.neighbourhood`.
 
     Raises:
-        UserError: its head cannot read less than all.
+        UserError: its head cannot be told what to read.
     """
+    if neighbourhood is None:
+        return model
     model = nnx.merge(*nnx.split(model))
     if hasattr(model.head, "neighbourhood"):
         model.head.neighbourhood = neighbourhood
-    elif neighbourhood is not None:
+    else:
         raise UserError(
             f"neighbourhood is {neighbourhood}: {type(model.head).__name__} reads its memory in a "
             "way of its own, so leave config.eval.neighbourhood out."

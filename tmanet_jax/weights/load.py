@@ -340,6 +340,12 @@ def _differences(
             f"The network of {path} has scale_scores={scales}: set "
             f"--config.model.scale_scores={scales}."
         )
+    near, wanted = (getattr(head, "neighbourhood", None) for head in (theirs.head, config.head))
+    if near != wanted:
+        notes.append(
+            f"it was trained with neighbourhood={near}, this run has {wanted} "
+            "(config.model.neighbourhood)"
+        )
     if ALIGN_CORNERS not in network.assumed and theirs.align_corners != config.align_corners:
         notes.append(
             f"it was trained with align_corners={theirs.align_corners}, this run has "

@@ -30,7 +30,7 @@ TORCHVISION_CLASSIFIER = re.compile(r"(fc|classifier\.[02])\.(weight|bias)")
 
 ALIGN_CORNERS = "align_corners"
 SCALE_SCORES = "scale_scores"
-SHOWN_BY_NO_TENSOR = (SCALE_SCORES, "stages", "dropout", "tied_init")
+SHOWN_BY_NO_TENSOR = (SCALE_SCORES, "neighbourhood", "stages", "dropout", "tied_init")
 """Fields of heads."""
 ALIGN_CORNERS_OF_CLASSES = {19: True, 12: False}
 """The published configurations of Cityscapes and CamVid, by their number of classes."""
