@@ -245,3 +245,13 @@ def test_a_run_from_weights_computes_as_its_configuration_says(tmp_path, tensors
     assert model == dataclasses.replace(SMALL, attention="chunked", precision="highest")
     loaded = load.load_model(path, attention="chunked", precision="highest")
     assert loaded.model.config == model
+
+
+def test_the_neighbourhood_that_is_read_stays_with_the_weights(tmp_path: Path) -> None:
+    near = dataclasses.replace(SMALL, head=dataclasses.replace(HEAD, neighbourhood=1))
+    files.write(tmp_path / "near.safetensors", WeightFile(random_tensors(near, 0), near))
+    file = files.read(tmp_path / "near.safetensors")
+    assert network_of(file).config == near
+    assert load.load_checkpoint(file, build(near, file.tensors)).notes == ()
+    (note,) = load.load_checkpoint(file, build(SMALL, file.tensors)).notes
+    assert "trained with neighbourhood=1, this run has None" in note
