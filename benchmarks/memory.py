@@ -56,6 +56,11 @@ _FASTER = "optimizer.rates=('head.query_encoder=4','head.memory_encoders=4')"
 _DEEPER = "model.blocks=(2,2,2,2)"
 STUDIED = {
     **{f"{name}, gradients": (*MEMORIES[name], GRADIENTS) for name in ("T = 1", "T = 2", "T = 4")},
+    **{
+        f"{name}, read within 1": (*MEMORIES[name], "model.neighbourhood=1")
+        for name in ("T = 1", "T = 2", "T = 4")
+    },
+    "T = 2, read within 0": ("model.neighbourhood=0",),
     "T = 2, encoders not tied": ("model.tied_init=False",),
     "T = 2, scaled scores": ("model.scale_scores=True",),
     "T = 2, keys of 8": ("model.key_channels=8",),
