@@ -13,7 +13,12 @@ from tmanet_jax.inference.windows import (
     windows_of,
 )
 from tmanet_jax.models import upsampling
-from tmanet_jax.models.upsampling import HalfUpsampled, map_columns
+from tmanet_jax.models.upsampling import (
+    HalfUpsampled,
+    labels_by_columns,
+    labels_by_rows,
+    map_columns,
+)
 from tmanet_jax.protocol import EvalConfig, Protocol
 
 PROTOCOL = Protocol("slide", (10, 16), (8, 12))
@@ -94,6 +99,15 @@ def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(whole, probability([view.whole() for view in both]), atol=1e-6)
     monkeypatch.setattr(upsampling, "FLOATS_AT_A_TIME", 2 * 2 * 30 * 7 * 3)
     np.testing.assert_allclose(map_columns(probability, both), whole, atol=1e-6)
+
+
+def test_labels_are_the_same_by_rows_and_by_columns() -> None:
+    rng = np.random.default_rng(0)
+    half = HalfUpsampled(
+        jnp.asarray(rng.standard_normal((2, 37, 5, 7)), jnp.float32),
+        jnp.asarray(rng.standard_normal((11, 5)), jnp.float32),
+    )
+    np.testing.assert_array_equal(labels_by_rows(half), labels_by_columns(half))
 
 
 @pytest.mark.parametrize(

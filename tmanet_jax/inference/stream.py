@@ -31,7 +31,7 @@ from tmanet_jax.inference.windows import (
 )
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet, reading
-from tmanet_jax.models.upsampling import HalfUpsampled, map_columns
+from tmanet_jax.models.upsampling import HalfUpsampled, labels_by_columns, labels_of
 from tmanet_jax.protocol import Protocol
 
 PIXELS_AT_A_TIME = 5_000_000
@@ -153,7 +153,9 @@ class StreamingNetwork:
         def step(
             weights: nnx.State, state: StreamState, frames_BxHxWx3: jax.Array, reset_B: jax.Array
         ) -> tuple[StreamState, StreamOutput]:
-            return self._step_of_weights(weights, state, frames_BxHxWx3, reset_B, size)
+            return self._step_of_weights(
+                weights, state, frames_BxHxWx3, reset_B, size, labels_by_columns
+            )
 
         return step, self._weights
 
@@ -193,6 +195,7 @@ class StreamingNetwork:
         frames_BxHxWx3: jax.Array,
         reset_B: jax.Array,
         size: tuple[int, int],
+        labelled: Callable[[HalfUpsampled], jax.Array] = labels_of,
     ) -> tuple[StreamState, StreamOutput]:
         """The step of resized frames that have `size` themselves."""
         model: TMANet = nnx.merge(self._graphdef, weights)
@@ -215,10 +218,7 @@ class StreamingNetwork:
         )
         state = StreamState(rings, age_B + 1)
         logits_NxhxwxC = logits_KxMxhxwxC.reshape(-1, *logits_KxMxhxwxC.shape[2:])
-        labels_BxHxW = map_columns(
-            lambda logits: logits[0].argmax(-1).astype(jnp.uint8),
-            [self._upsampled(logits_NxhxwxC, b, size)],
-        )
+        labels_BxHxW = labelled(self._upsampled(logits_NxhxwxC, b, size))
         return state, StreamOutput(labels_BxHxW, logits_NxhxwxC)
 
     def _upsampled(
