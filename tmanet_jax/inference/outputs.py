@@ -253,7 +253,9 @@ class VideoOutput:
         """Adds the frame to the part that is being written."""
         size = self._size_of_first() or (result.frame.shape[0], result.frame.shape[1])
         factor = min(-(-_NARROWEST_VIDEO // size[1]), max(_HIGHEST_ENLARGED // size[0], 1))
-        overlay = _fitted(result.overlay, size).repeat(factor, axis=0).repeat(factor, axis=1)
+        overlay = _fitted(result.overlay, size)
+        if factor > 1:
+            overlay = overlay.repeat(factor, axis=0).repeat(factor, axis=1)
         if self._legend is None:
             every_class = list(range(self._classes.num_classes))
             self._legend = legend(every_class, self._classes, overlay.shape[1])

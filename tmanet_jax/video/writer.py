@@ -155,8 +155,10 @@ class _Part:
 
     def write(self, picture_HxWx3: np.ndarray, pts: int) -> None:
         height, width, _ = picture_HxWx3.shape
-        even = np.pad(picture_HxWx3, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        if height % 2 or width % 2:
+            odd = ((0, height % 2), (0, width % 2), (0, 0))
+            picture_HxWx3 = np.pad(picture_HxWx3, odd, mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HxWx3), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.pts, frame.time_base = pts, self._time_base
         self._container.mux(self._stream.encode(frame))
