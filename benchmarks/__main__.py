@@ -23,6 +23,7 @@ from benchmarks import (
     memory,
     moving_picture,
     networks,
+    stages,
     start,
     stream,
     suites,
@@ -56,7 +57,7 @@ def parser_of_all() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     for measurement in (
-        *(train, inference, stream, engines, attention, data, formats, start),
+        *(train, inference, stream, stages, engines, attention, data, formats, start),
         *(compile, memory, networks, finetune, suites, gpu, moving_picture),
     ):
         measurement.add_command(commands)

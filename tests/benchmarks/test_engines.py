@@ -49,6 +49,16 @@ def test_each_stage_has_a_row() -> None:
     assert all(float(row[1]) > 0 for row in found.rows)
 
 
+def test_each_part_of_the_network_has_a_row() -> None:
+    street = list(np.random.default_rng(0).integers(0, 256, (2, 24, 40, 3), np.uint8))
+    found = stages.of_sizes(untrained(SMALL), street, [Size(48, 80)], turns=1)
+    assert [row[0] for row in found.rows] == [
+        *("backbone", "encoders", "read", "bottleneck, classifier", "up-sampling, arg-max"),
+        *("encode", "draw", "decode"),
+    ]
+    assert all(float(row[1]) > 0 for row in found.rows)
+
+
 @pytest.mark.export
 def test_a_trained_network_is_scored_by_every_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
