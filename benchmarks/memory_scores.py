@@ -3,15 +3,14 @@
 Each score is kept in the run's workdir and not made again; delete its file to have it made anew.
 """
 
+import dataclasses
 import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -23,7 +22,6 @@ from tmanet_jax.data.records import ClipRecords, has_records, open_clips
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.attention import MemoryRead, read_of_memory
 from tmanet_jax.inputs import open_split
-from tmanet_jax.models import tma_head
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.parallel.sharding import to_default_device
 from tmanet_jax.scoring.clips import ClipSegmenter, compile_segmenter
@@ -112,25 +110,12 @@ def _reads(settings: Settings, workdir: Path) -> Reads:
             clip.frames_SxHxWx3[:, -height:, -width:],
         )
     ]
-    with mock.patch.object(tma_head, "read_memory_of_rows", read_own_place):
-        kept_there = _mean_iou(_segmenter(settings, trained), clips)
+    there = settings.evaluation.protocol.but(neighbourhood=0)
+    evaluation = dataclasses.replace(settings.evaluation, protocol=there)
+    kept_there = _mean_iou(
+        _segmenter(dataclasses.replace(settings, evaluation=evaluation), trained), clips
+    )
     return Reads(np.mean(near_NxT, axis=0).tolist(), kept_there)
-
-
-def read_own_place(
-    query_key_BxhxwxK: jax.Array,
-    memory_key_BxMxK: jax.Array,
-    memory_value_BxMxV: jax.Array,
-    *,
-    scale: float,
-    **_: object,
-) -> jax.Array:
-    """As `read_memory_of_rows`, but that a position reads its own place in each memory frame."""
-    b, h, w, k = query_key_BxhxwxK.shape
-    key_BxTxhxwxK = memory_key_BxMxK.reshape(b, -1, h, w, k)
-    value_BxTxhxwxV = memory_value_BxMxV.reshape(*key_BxTxhxwxK.shape[:-1], -1)
-    scores_BxTxhxw = scale * (query_key_BxhxwxK[:, None] * key_BxTxhxwxK).sum(-1)
-    return (jax.nn.softmax(scores_BxTxhxw, axis=1)[..., None] * value_BxTxhxwxV).sum(1)
 
 
 def near_share(read: MemoryRead) -> np.ndarray:

@@ -5,7 +5,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from benchmarks import memory
 from benchmarks.__main__ import main
 from benchmarks.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from benchmarks.memory import MEMORIES, STUDIED, Run, train_all
-from benchmarks.memory_scores import near_share, read_own_place
+from benchmarks.memory_scores import near_share
 from data_prep.street.render import SnippetFrames
 from data_prep.street.scene import ANNOTATED_FRAME
 from tmanet_jax.data.clips import Clip
@@ -98,17 +97,6 @@ def test_what_is_read_of_the_same_place_is_told_of_each_memory_frame() -> None:
         memory_key_MxK=np.concatenate([elsewhere_12x12, key_12x12]),
         shape=(2, 3, 4),
         scale=1.0,
+        neighbourhood=None,
     )
     np.testing.assert_allclose(near_share(read), [0, 0.5], atol=0.01)
-
-
-def test_a_read_that_is_kept_to_its_place_is_one_of_so_many_frames() -> None:
-    rng = np.random.default_rng(0)
-    query_1x2x3x4 = rng.standard_normal((1, 2, 3, 4), np.float32)
-    key_1x12x4, value_1x12x5 = (rng.standard_normal((1, 12, n), np.float32) for n in (4, 5))
-    inputs = map(jnp.asarray, (query_1x2x3x4, key_1x12x4, value_1x12x5))
-    read_1x2x3x5 = read_own_place(*inputs, scale=0.5)
-    of_frames = [1 * 3 + 2, 6 + 1 * 3 + 2]  # row 1, column 2
-    weights = np.exp(0.5 * key_1x12x4[0, of_frames] @ query_1x2x3x4[0, 1, 2])
-    expected_5 = weights / weights.sum() @ value_1x12x5[0, of_frames]
-    np.testing.assert_allclose(read_1x2x3x5[0, 1, 2], expected_5, rtol=1e-5)
