@@ -48,7 +48,8 @@ def prepare_notebooks(app: Sphinx) -> None:
     if app.config.nb_execution_mode == "off":
         return
     folder = Path(app.outdir).parent / "notebooks"
-    shutil.copytree(HERE / "notebooks" / "demo", folder / "runs" / "demo", dirs_exist_ok=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)  # a run that is there would go on
+    shutil.copytree(HERE / "notebooks" / "demo", folder / "runs" / "demo")
     (folder / "startup.py").write_text(f"import os\nos.chdir({str(folder)!r})\n")
     os.environ |= {
         "PYTHONSTARTUP": str(folder / "startup.py"),
