@@ -93,8 +93,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def environment(cache: Path | None) -> dict[str, str]:
     """Variables of the parts: nearly all memory may be used, and programs are kept in a folder."""
-    folders = CACHES.items() if cache else ()
-    kept = {name: str(cache.resolve() / folder) for name, folder in folders}
+    kept = {name: str(cache.resolve() / folder) for name, folder in CACHES.items()} if cache else {}
     return {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95", **kept}
 
 

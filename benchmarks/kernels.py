@@ -1,7 +1,7 @@
 """Where the time of a program goes on a device: a trace, and the kernels in it as a table."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -59,18 +59,19 @@ def kernels_of(trace: ProfileData) -> Iterator[Kernel]:
 
 def table(kernels: Iterable[Kernel], calls: int) -> tuple[list[Sequence[str]], float]:
     """The kernels by the time of all their calls, the largest first; and the time of all."""
-    taken, count = Counter[str](), Counter[str]()
+    taken: defaultdict[str, float] = defaultdict(float)
+    count = Counter[str]()
     for name, seconds in kernels:
         taken[name] += seconds
         count[name] += 1
     total = sum(taken.values())
-    rows = [
+    rows: list[Sequence[str]] = [
         (
             name[:_NAME_LENGTH].replace("|", "/"),
             f"{count[name] / calls:.3g}",
             f"{1e3 * seconds / calls:.3g}",
             f"{seconds / total:.1%}",
         )
-        for name, seconds in taken.most_common(MOST_ROWS)
+        for name, seconds in sorted(taken.items(), key=lambda item: -item[1])[:MOST_ROWS]
     ]
     return rows, total / calls

@@ -147,6 +147,7 @@ class TrainSide:
     def planned_bytes(self) -> int:
         """State, batch and whatever else the program holds at one time."""
         plan = self._program.memory_analysis()
+        assert plan is not None, "this backend plans no memory"
         return (
             plan.argument_size_in_bytes
             + plan.output_size_in_bytes
@@ -216,7 +217,7 @@ def _targets(found: Race, flops: float) -> list[Target]:
             Target("s a step", found.seconds, GPU_SECONDS, at_least=False),
             Target("TFLOP/s", flops / found.seconds / 1e12, GPU_TFLOPS),
         ]
-    if best not in TORCH_WAYS:
+    if best is None or best not in TORCH_WAYS:
         return targets
     if on_gpu:
         name = f"steps/s, times those of the best rival ({best})"

@@ -15,7 +15,7 @@ import generated  # noqa: E402  # beside this file
 
 import tmanet_jax  # noqa: E402
 from data_prep.street.demo import ensure_records  # noqa: E402
-from tmanet_jax.data.pipeline import RenderConfig  # noqa: E402
+from tmanet_jax.data.config import RenderConfig  # noqa: E402
 
 project = "TMANet-JAX"
 version = release = tmanet_jax.__version__

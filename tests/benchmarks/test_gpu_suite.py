@@ -1,6 +1,7 @@
 """One GPU in minutes: what is over the budget waits, what has a result is kept, rehearsals."""
 
 import json
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +67,7 @@ def test_without_a_gpu_it_is_told_how_to_rehearse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = SimpleNamespace(stdout="cpu\n", stderr="")
-    monkeypatch.setattr(gpu.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert main(["gpu", f"--out={tmp_path}"]) == 2
     assert "JAX finds no GPU here, but cpu" in capsys.readouterr().err
 
