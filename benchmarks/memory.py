@@ -51,29 +51,27 @@ Trains both in OUT/per_frame and OUT/memory with `run.py`, to which other option
 then is `run.py report --workdir=OUT/per_frame --workdir=OUT/memory`."""
 
 MEMORIES = {f"T = {count}": (f"model.num_memory={count}",) for count in (0, 1, 2, 4)}
-GRADIENTS = "model.memory_gradient=True"
+_ALL = ("model.neighbourhood=None", "eval.mode=slide")
+"""The original's read, in windows of the training's crop."""
+_GRADIENTS = "model.memory_gradient=True"
 _FASTER = "optimizer.rates=('head.query_encoder=4','head.memory_encoders=4')"
 _DEEPER = "model.blocks=(2,2,2,2)"
 STUDIED = {
-    **{f"{name}, gradients": (*MEMORIES[name], GRADIENTS) for name in ("T = 1", "T = 2", "T = 4")},
-    **{
-        f"{name}, read within 1": (*MEMORIES[name], "model.neighbourhood=1")
-        for name in ("T = 1", "T = 2", "T = 4")
-    },
+    **{f"{name}, all read": (*MEMORIES[name], *_ALL) for name in ("T = 1", "T = 2", "T = 4")},
+    "T = 1, all read, gradients": (*MEMORIES["T = 1"], *_ALL, _GRADIENTS),
+    "T = 2, all read, gradients": (*_ALL, _GRADIENTS),
+    "T = 2, all read, 5,000 steps": (*_ALL, "num_steps=5000"),
+    "T = 2, all read, faster encoders": (*_ALL, _FASTER),
     "T = 2, read within 0": ("model.neighbourhood=0",),
+    "T = 2, gradients": (_GRADIENTS,),
     "T = 2, encoders not tied": ("model.tied_init=False",),
-    "T = 2, scaled scores": ("model.scale_scores=True",),
     "T = 2, keys of 8": ("model.key_channels=8",),
-    "T = 2, keys of 128": ("model.key_channels=128",),
     "T = 2, frames two apart": ("data.frame_stride=2", "data.memory_range=2"),
-    "T = 2, 5,000 steps": ("num_steps=5000",),
-    "T = 2, faster encoders": (_FASTER,),
-    "T = 4, faster encoders": (*MEMORIES["T = 4"], _FASTER),
     "T = 0, PSP head": ("model.head=psp",),
     "T = 0, two blocks a stage": (*MEMORIES["T = 0"], _DEEPER),
     "T = 2, two blocks a stage": (_DEEPER,),
 }
-"""Fields of the demo, whose T is 2, by what they vary."""
+"""Fields of the demo, whose T is 2 and whose memory is read within 1, by what they vary."""
 CORRUPTED, CORRUPTED_SEEDS = (*MEMORIES, "T = 0, PSP head"), 2
 """What is scored on corrupted frames: minutes a run."""
 CONFIG, RUNS, SIZE = "configs/demo.py", Path("runs/memory_table"), (128, 256)

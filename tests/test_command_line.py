@@ -35,6 +35,14 @@ def test_the_fields_of_a_configuration_are_printed_and_what_differs_is_marked() 
     assert "* config.model.head_channels" not in said
 
 
+def test_a_field_that_a_configuration_sets_can_be_none_again() -> None:
+    words = ["--config.model.blocks=None", "--config.model.neighbourhood=None"]
+    done = in_process.called(["config", "--config=configs/demo.py", *words])
+    assert done.returncode == 0
+    assert "  config.model.blocks = None" in done.stdout
+    assert "  config.model.neighbourhood = None" in done.stdout
+
+
 @pytest.mark.parametrize("config", ["citiscapes", "elsewhere/cityscapes.py"])
 def test_a_configuration_that_is_not_there_is_told_with_the_nearest(config: str) -> None:
     done = in_process.called([f"--config={config}"])

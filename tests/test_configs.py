@@ -127,7 +127,8 @@ NUMBERS = [
 TAKE_0 = """
     data.cat_max_ratio data.flip_probability data.memory_range data.num_workers data.render_eval
     data.render_memory_range data.render_train data.rotation data.rotation_probability
-    data.vertical_flip_probability ema_decay eval.num_overlays eval.num_worst eval.patience
+    data.vertical_flip_probability ema_decay eval.neighbourhood eval.num_overlays eval.num_worst
+    eval.patience model.neighbourhood
     loss.aux_weight loss.class_weight_power max_skipped_steps model.aux_num_convs model.dropout
     model.frozen_stages model.num_memory optimizer.beta2 optimizer.learning_rate
     optimizer.min_learning_rate optimizer.momentum optimizer.power optimizer.warmup_steps

@@ -12,7 +12,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference
 
 from tmanet_jax.checkpoints.config import CheckpointConfig
 from tmanet_jax.data.config import DataConfig
@@ -102,8 +102,7 @@ def to_config(settings: Settings) -> ConfigDict:
         group = values
         for each in groups:
             group = group.setdefault(each, {})
-        is_none = leaf.value is None
-        group[name] = placeholder(_type_of(leaf.field.annotation)) if is_none else leaf.value
+        group[name] = FieldReference(leaf.value, _type_of(leaf.field.annotation, leaf.value))
     return ConfigDict(values).lock()
 
 
@@ -243,14 +242,12 @@ def _made(default: Any, of_default: Sequence[Leaf], fields: Mapping[str, Any]) -
         raise UserError(f"config.{group}.{error}") from error
 
 
-def _type_of(annotation: Any) -> type:
-    """What values on the command line are read as where the default is None."""
-    kinds = {
-        getattr(kind, "__origin__", kind)
-        for kind in getattr(annotation, "__args__", ())
-        if kind is not type(None)
-    }
-    return kinds.pop() if len(kinds) == 1 else object
+def _type_of(annotation: Any, value: Any) -> type:
+    """What values on the command line are read as: where there may be none, None or a literal."""
+    kinds = {getattr(kind, "__origin__", kind) for kind in getattr(annotation, "__args__", ())}
+    if type(None) not in kinds:
+        return type(value)
+    return str if str in kinds else object
 
 
 def _check_together(settings: Settings) -> None:
