@@ -36,6 +36,8 @@ from tmanet_jax.settings import Settings
 
 TABLE = """Does the memory help? The demo trained with T = 0, 1, 2, 4 and several seeds, a table.
 
+Each T with the demo's read of a position's own place, and with the original's of everything.
+
     python -m benchmarks memory
     python -m benchmarks memory --study --seeds=5 --jobs=2
 
@@ -50,28 +52,30 @@ BASELINE = """What the memory is worth: the same network without memory and with
 Trains both in OUT/per_frame and OUT/memory with `run.py`, to which other options are handed, and
 then is `run.py report --workdir=OUT/per_frame --workdir=OUT/memory`."""
 
-MEMORIES = {f"T = {count}": (f"model.num_memory={count}",) for count in (0, 1, 2, 4)}
 _ALL = ("model.neighbourhood=None", "eval.mode=slide")
 """The original's read, in windows of the training's crop."""
+_OWN = {f"T = {count}": (f"model.num_memory={count}",) for count in (0, 1, 2, 4)}
+MEMORIES = _OWN | {
+    f"{name}, all read": (*_OWN[name], *_ALL) for name in ("T = 1", "T = 2", "T = 4")
+}
 _GRADIENTS = "model.memory_gradient=True"
 _FASTER = "optimizer.rates=('head.query_encoder=4','head.memory_encoders=4')"
 _DEEPER = "model.blocks=(2,2,2,2)"
 STUDIED = {
-    **{f"{name}, all read": (*MEMORIES[name], *_ALL) for name in ("T = 1", "T = 2", "T = 4")},
-    "T = 1, all read, gradients": (*MEMORIES["T = 1"], *_ALL, _GRADIENTS),
+    "T = 1, all read, gradients": (*_OWN["T = 1"], *_ALL, _GRADIENTS),
     "T = 2, all read, gradients": (*_ALL, _GRADIENTS),
     "T = 2, all read, 5,000 steps": (*_ALL, "num_steps=5000"),
     "T = 2, all read, faster encoders": (*_ALL, _FASTER),
-    "T = 2, read within 0": ("model.neighbourhood=0",),
+    "T = 2, read within 1": ("model.neighbourhood=1",),
     "T = 2, gradients": (_GRADIENTS,),
     "T = 2, encoders not tied": ("model.tied_init=False",),
     "T = 2, keys of 8": ("model.key_channels=8",),
     "T = 2, frames two apart": ("data.frame_stride=2", "data.memory_range=2"),
     "T = 0, PSP head": ("model.head=psp",),
-    "T = 0, two blocks a stage": (*MEMORIES["T = 0"], _DEEPER),
+    "T = 0, two blocks a stage": (*_OWN["T = 0"], _DEEPER),
     "T = 2, two blocks a stage": (_DEEPER,),
 }
-"""Fields of the demo, whose T is 2 and whose memory is read within 1, by what they vary."""
+"""Fields of the demo, whose T is 2 and whose positions read their own place, by what they vary."""
 CORRUPTED, CORRUPTED_SEEDS = (*MEMORIES, "T = 0, PSP head"), 2
 """What is scored on corrupted frames: minutes a run."""
 CONFIG, RUNS, SIZE = "configs/demo.py", Path("runs/memory_table"), (128, 256)
