@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -228,8 +228,9 @@ def train_all(runs: Sequence[Run], jobs: int) -> None:
     shares = _shares_of_cores(jobs)
     pool = ThreadPoolExecutor(jobs, initializer=lambda: _keep_to(shares.pop()))
     try:
-        for _ in pool.map(lambda run: train(run.workdir, CONFIG, run.flags), runs):
-            pass
+        begun = [pool.submit(train, run.workdir, CONFIG, run.flags) for run in runs]
+        for done in as_completed(begun):
+            done.result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def test_runs_side_by_side_share_the_cores_and_one_that_fails_is_the_last(
         begun.append(os.sched_getaffinity(0))
         if "seed9" in workdir.name:
             raise UserError("it failed")
+        time.sleep(0.01)
 
     monkeypatch.setattr(memory, "train", train)
     train_all([Run("T = 0", seed) for seed in range(3)], jobs=1)
