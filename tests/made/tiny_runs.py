@@ -1,6 +1,5 @@
 """The smallest run that has every part: a street of a few clips, a network of a few channels."""
 
-import ast
 import contextlib
 import os
 import subprocess
@@ -15,9 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from orbax import checkpoint as ocp
 
-from configs import demo
 from data_prep.street.demo import ensure_records
 from tests import in_process, processes
+from tmanet_jax.command_line import read_config
 from tmanet_jax.data.config import RenderConfig
 
 NUM_TRAIN, NUM_EVAL = 6, 5
@@ -36,6 +35,8 @@ FLAGS = (
     "--config.data.render=False",
     "--config.data.crop_size=(48,80)",
     "--config.optimizer.warmup_steps=2",
+    "--config.model.neighbourhood=None",
+    "--config.eval.mode=slide",
     "--config.eval.crop_size=(48,80)",
     "--config.eval.every=4",
     "--config.eval.num_overlays=2",
@@ -77,9 +78,7 @@ def config(data_dir: Path, **fields: object) -> ConfigDict:
         data_dir: the records.
         **fields: other values, e.g. eval__ratios=(0.5, 1.0).
     """
-    values = demo.get_config()
-    flags = (flag.removeprefix("--config.").split("=") for flag in FLAGS if "--config." in flag)
-    values.update_from_flattened_dict({name: ast.literal_eval(value) for name, value in flags})
+    values = read_config("demo", FLAGS[1:]).config
     values.update_from_flattened_dict(
         {name.replace("__", "."): value for name, value in fields.items()}
     )
