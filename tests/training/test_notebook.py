@@ -1,6 +1,5 @@
 """Training, scores and files out of Python, as docs/runs.md shows them."""
 
-import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Fields of a tiny run, and of its records."""
     data_dir = tmp_path_factory.mktemp("data") / "records"
     tiny_runs.render_records(data_dir)
-    flags = (flag.removeprefix("--config.").split("=", 1) for flag in tiny_runs.FLAGS[1:])
-    return {**{name: ast.literal_eval(value) for name, value in flags}, "data.dir": data_dir}
+    flags = [flag.removeprefix("--config.").split("=", 1) for flag in tiny_runs.FLAGS[1:]]
+    return {**dict(flags), "data.dir": data_dir}
 
 
 def step_of(weights: Path) -> int:
