@@ -106,7 +106,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", OF)
 def test_it_trains_and_its_weights_load(name: str, data_dir: Path, tmp_path: Path) -> None:
     config, workdir = written(name, tmp_path), tmp_path / "run"
-    of_others = {"mean_head.py": ("key_", "value_", "neighbourhood"), "patches.py": ("width", "blocks")}
+    of_others = {
+        "mean_head.py": ("key_", "value_", "neighbourhood"),
+        "patches.py": ("width", "blocks"),
+    }
     fields = [
         flag
         for flag in tiny_runs.FLAGS[1:]
