@@ -48,7 +48,6 @@ from tmanet_jax.export.names import WRITTEN, AnySize, Engine, Precision
 from tmanet_jax.parallel import distributed
 
 if TYPE_CHECKING:
-    from tmanet_jax.data.config import DataConfig
     from tmanet_jax.inference.engine import Computation
 
 _SECONDS = {"metavar": "SECONDS", "type": command_line.parse_count}
@@ -233,12 +232,7 @@ def _export(command: Command) -> None:
         hub.fetched(checkpoint) if checkpoint else load.weights_of_run(command.workdir),
         options["output"],
         command.settings.evaluation,
-        format=options["format"],
-        size=options["size"],
-        program=options["program"],
-        streams=options["streams"],
-        calibrate=options["calibrate"],
-        runtime=options["runtime"],
+        **{name: options[name] for name in _EXPORT if name not in ("output", "checkpoint")},
     )
 
 
@@ -252,9 +246,8 @@ def _explain(command: Command) -> None:
         raise UserError("Mode explain needs one --input and an --output.")
     checkpoint = options["checkpoint"]
     weights = hub.fetched(checkpoint) if checkpoint else load.weights_of_run(command.workdir)
-    source = source_of(options["input"][0])
-    loaded = load.load_model(weights)
-    print(explain(loaded, source, options["frame"], options["pixel"], Path(options["output"])))
+    frame = source_of(options["input"][0]), options["frame"], options["pixel"]
+    print(explain(load.load_model(weights), *frame, Path(options["output"])))
 
 
 def _publish(command: Command) -> None:
@@ -361,6 +354,7 @@ def main(argv: list[str]) -> int:
     command = command_line.parse(argv, MODES)
     if command is None:
         return 0
+    from data_prep.street.demo import render_if_wanted
     from tmanet_jax.parallel.sharding import check_devices
     from tmanet_jax.workdir import tell_contradictions
 
@@ -373,7 +367,7 @@ def main(argv: list[str]) -> int:
         check_devices()
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
-            distributed.in_turn(lambda: _render_if_wanted(command.settings.data))
+            distributed.in_turn(lambda: render_if_wanted(command.settings.data))
         if command.mode not in _NOT_OF_ONE_RUN:
             tell_contradictions(command.workdir, command.config)
         MODES[command.mode].start(command)
@@ -399,23 +393,6 @@ def _told(command: Command) -> dict[str, object]:
     fields = flatten_dict({"config": command.config.to_dict()}, sep=".")
     del fields["config.data.dir"]
     return {"the mode": command.mode, **options, **fields}
-
-
-def _render_if_wanted(data: "DataConfig") -> None:
-    """Makes the records of a configuration that renders its own, unless they are there.
-
-    Raises:
-        UserError: the configuration says no directory.
-    """
-    from data_prep.street.demo import ensure_records
-    from tmanet_jax.data import stores
-
-    if not data.dir:
-        raise UserError(
-            "config.data.dir is empty: say where the clip records are, as in "
-            "--config.data.dir=data/cityscapes."
-        )
-    ensure_records(stores.local(data.dir), data.render)
 
 
 if __name__ == "__main__":

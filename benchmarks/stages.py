@@ -206,7 +206,7 @@ def _each(call: Callable[[Any], object], items: Iterable[Any]) -> Turn:
     """Seconds of a call, and of what makes the items, for each of them."""
     wall, cpu = time.perf_counter(), time.process_time()
     count = 0
-    for count, item in enumerate(items, 1):  # noqa: B007
+    for count, item in enumerate(items, 1):  # noqa: B007 (the count is used after the loop)
         call(item)
     return Turn((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
 

@@ -294,10 +294,8 @@ def _frames_of_video(
     files = {number: folder / f"{number:06d}.png" for number in wanted if number >= 0}
     left = {number: path for number, path in files.items() if not path.exists()}
     if left:
-        with tqdm(
-            unit="frame", desc=f"Reading {video.name}", leave=False, disable=None
-        ) as progress:
-            extract_frames(video.path, left, Watch(on_frame=progress.update))
+        with tqdm(unit="frame", desc=f"Reading {video.name}", leave=False, disable=None) as bar:
+            extract_frames(video.path, left, Watch(on_frame=bar.update))
     return {number: UnpackedFile(path) for number, path in files.items() if path.exists()}
 
 

@@ -11,7 +11,8 @@ from sphinx.application import Sphinx
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import generated  # noqa: E402  # beside this file
+# all of these are found by the path above
+import generated  # noqa: E402
 
 import tmanet_jax  # noqa: E402
 from data_prep.street.demo import ensure_records  # noqa: E402

@@ -8,12 +8,27 @@ from data_prep.cityscapes import Cityscapes
 from data_prep.command import prepare
 from data_prep.data_set import Options
 from data_prep.source import SourceTree
-from tmanet_jax.data.config import RenderConfig
+from tmanet_jax.data import stores
+from tmanet_jax.data.config import DataConfig, RenderConfig
 from tmanet_jax.data.records import has_records, open_clips
 from tmanet_jax.errors import UserError
 
 DEGRADED = 0.5
 """Share of the annotated frames that the camera spoils: a memory learns to help only on these."""
+
+
+def render_if_wanted(data: DataConfig) -> None:
+    """Makes the records of a configuration that renders its own, unless they are there.
+
+    Raises:
+        UserError: the configuration says no directory; or as `ensure_records`.
+    """
+    if not data.dir:
+        raise UserError(
+            "config.data.dir is empty: say where the clip records are, as in "
+            "--config.data.dir=data/cityscapes."
+        )
+    ensure_records(stores.local(data.dir), data.render)
 
 
 def ensure_records(data_dir: Path, street: RenderConfig) -> None:
