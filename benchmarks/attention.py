@@ -136,7 +136,7 @@ def sizes_of(run: Settings) -> ReadSizes:
         num_keys=head.num_memory * height * width,
         key_channels=head.key_channels,
         value_channels=head.value_channels,
-        scale=head.key_channels**-0.5 if head.scale_scores else 1.0,
+        scale=head.score_scale,
         attention=run.model.attention,
         dtype=str(run.model.dtype),
         precision=run.model.precision,

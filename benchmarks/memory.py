@@ -76,7 +76,7 @@ STUDIED = {
     "T = 2, two blocks a stage": (_DEEPER,),
 }
 """Fields of the demo, whose T is 2 and whose positions read their own place, by what they vary."""
-CORRUPTED, CORRUPTED_SEEDS = (*MEMORIES, "T = 0, PSP head"), 2
+CORRUPTED, CORRUPTED_SEEDS = (*_OWN, "T = 2, all read", "T = 0, PSP head"), 2
 """What is scored on corrupted frames: minutes a run."""
 CONFIG, RUNS, SIZE = "configs/demo.py", Path("runs/memory_table"), (128, 256)
 

@@ -121,11 +121,9 @@ def _reads(settings: Settings, workdir: Path) -> Reads:
 def near_share(read: MemoryRead) -> np.ndarray:
     """The weight within one position of the query's own place, the mean over these: T."""
     _, h, w = read.shape
-    positions_Nx2 = np.argwhere(np.ones((h, w), bool))
-    gap_NxNx2 = np.abs(positions_Nx2[:, None] - positions_Nx2)
-    near_Nx1xhxw = (gap_NxNx2.max(-1) <= 1).reshape(-1, 1, h, w)
-    weights_NxTxhxw = read.attention(positions_Nx2)
-    return (weights_NxTxhxw * near_Nx1xhxw).sum((2, 3)).mean(0)
+    weights_NxTxhxw = read.attention(np.argwhere(np.ones((h, w), bool)))
+    is_near_NxTxhxw = read.is_near(np.arange(h * w), distance=1).reshape(weights_NxTxhxw.shape)
+    return (weights_NxTxhxw * is_near_NxTxhxw).sum((2, 3)).mean(0)
 
 
 def consistency(settings: Settings, workdir: Path) -> Mapping[str, float]:

@@ -20,7 +20,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tma_head import TMAHead
 from tmanet_jax.models.tmanet import TMANet
-from tmanet_jax.models.upsampling import half_upsampled, map_columns
+from tmanet_jax.models.upsampling import half_upsampled, labels_of
 
 _SCORES_AT_A_TIME = 2**24
 
@@ -85,15 +85,15 @@ class MemoryRead:
         """PxM, for some of the query's N positions."""
         scores_PxM = self.scale * (self.query_key_NxK[at_P] @ self.memory_key_MxK.T)
         if self.neighbourhood is not None:
-            scores_PxM = np.where(self._is_near(at_P), scores_PxM, -np.inf)
+            scores_PxM = np.where(self.is_near(at_P, self.neighbourhood), scores_PxM, -np.inf)
         weights_PxM = np.exp(scores_PxM - scores_PxM.max(1, keepdims=True))
         return weights_PxM / weights_PxM.sum(1, keepdims=True)
 
-    def _is_near(self, at_P: np.ndarray) -> np.ndarray:
-        """PxM: whether a memory position is in the neighbourhood."""
+    def is_near(self, at_P: np.ndarray, distance: int) -> np.ndarray:
+        """PxM: whether a memory position lies so near some of the query's N, each way."""
         places_2xN = np.indices(self.shape[1:]).reshape(2, -1)
         apart_PxN = np.abs(places_2xN[:, at_P, None] - places_2xN[:, None]).max(0)
-        return np.tile(apart_PxN <= self.neighbourhood, self.shape[0])
+        return np.tile(apart_PxN <= distance, self.shape[0])
 
 
 def read_of_memory(model: TMANet, frames_SxHxWx3: np.ndarray) -> MemoryRead:
@@ -126,7 +126,7 @@ def read_of_memory(model: TMANet, frames_SxHxWx3: np.ndarray) -> MemoryRead:
         query_key_NxK=query_key.reshape(-1, key_channels),
         memory_key_MxK=memory_keys.reshape(-1, key_channels),
         shape=(num_memory, *share_hxw.shape),
-        scale=key_channels**-0.5 if head.config.scale_scores else 1.0,
+        scale=head.config.score_scale,
         neighbourhood=head.neighbourhood,
     )
 
@@ -160,7 +160,7 @@ def _look(
     upsampled = half_upsampled(
         logits_2xhxwxC, (height, width), align_corners=model.config.align_corners
     )
-    labels_2xHxW = map_columns(lambda logits: logits[0].argmax(-1).astype(jnp.uint8), [upsampled])
+    labels_2xHxW = labels_of(upsampled)
     keys_TxhxwxK = jnp.concatenate([one.key for one in memory]).astype(jnp.float32)
     share_hxw = (read / (own + read)).astype(jnp.float32)
     return encoded.key[0].astype(jnp.float32), keys_TxhxwxK, share_hxw, labels_2xHxW

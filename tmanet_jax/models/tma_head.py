@@ -52,6 +52,11 @@ class TMAHeadConfig(HeadConfig):
         high=4,
     )
 
+    @property
+    def score_scale(self) -> float:
+        """What products of query and key are multiplied by."""
+        return self.key_channels**-0.5 if self.scale_scores else 1.0
+
     def build(
         self, stage_channels: tuple[int, int, int, int], *, dtype: DTypeLike, rngs: nnx.Rngs
     ) -> "TMAHead":
@@ -173,7 +178,7 @@ class TMAHead(nnx.Module):
         """The query's value beside what it reads from the memory: Bxhxwx2V (without memory V)."""
         if not memory:
             return query.value
-        scale = self.config.key_channels**-0.5 if self.config.scale_scores else 1.0
+        scale = self.config.score_scale
         keys_BxTxhxwxK = jnp.stack([frame.key for frame in memory], axis=1)
         values_BxTxhxwxV = jnp.stack([frame.value for frame in memory], axis=1)
         if self.neighbourhood is None:
