@@ -40,12 +40,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
 from tmanet_jax.command_line import Command, Mode, Options, option
-from tmanet_jax.compilation_cache import use_compilation_cache
 from tmanet_jax.data.codec import parse_size
 from tmanet_jax.errors import UserError, ends_with_message, quieten_libraries
 from tmanet_jax.export.cache import DIRECTORY, LIMIT_BYTES
 from tmanet_jax.export.names import WRITTEN, AnySize, Engine, Precision
-from tmanet_jax.parallel import distributed
+from tmanet_jax.parallel.peers import PEER_TIMEOUT_S, START_TIMEOUT_S
 
 if TYPE_CHECKING:
     from tmanet_jax.inference.engine import Computation
@@ -58,10 +57,9 @@ _PROCESSES: Options = {
     "coordinator": option("of process 0, where all meet", metavar="HOST:PORT"),
     "num-processes": option("with --coordinator: how many", metavar="N", type=int),
     "process-id": option("with --coordinator: which, from 0", metavar="I", type=int),
-    "start-timeout": option(f"for all to come; default {distributed.START_TIMEOUT_S}", **_SECONDS),
+    "start-timeout": option(f"for all to come; default {START_TIMEOUT_S}", **_SECONDS),
     "peer-timeout": option(
-        "of silence after which a process is lost and the others end; default "
-        f"{distributed.PEER_TIMEOUT_S}",
+        f"of silence after which a process is lost and the others end; default {PEER_TIMEOUT_S}",
         **_SECONDS,
     ),
 }
@@ -152,7 +150,6 @@ _EXPORT: Options = {
         default="",
     ),
 }
-
 
 _EXPLAIN: Options = {
     **{name: _PREDICTION[name] for name in ("input", "output", "checkpoint")},
@@ -246,8 +243,9 @@ def _explain(command: Command) -> None:
         raise UserError("Mode explain needs one --input and an --output.")
     checkpoint = options["checkpoint"]
     weights = hub.fetched(checkpoint) if checkpoint else load.weights_of_run(command.workdir)
+    network = load.load_model(weights), command.settings.evaluation
     frame = source_of(options["input"][0]), options["frame"], options["pixel"]
-    print(explain(load.load_model(weights), *frame, Path(options["output"])))
+    print(explain(*network, *frame, Path(options["output"])))
 
 
 def _publish(command: Command) -> None:
@@ -355,6 +353,8 @@ def main(argv: list[str]) -> int:
     if command is None:
         return 0
     from data_prep.street.demo import render_if_wanted
+    from tmanet_jax.compilation_cache import use_compilation_cache
+    from tmanet_jax.parallel import distributed
     from tmanet_jax.parallel.sharding import check_devices
     from tmanet_jax.workdir import tell_contradictions
 
@@ -363,7 +363,7 @@ def main(argv: list[str]) -> int:
     if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
         keep_freed_buffers()
     use_compilation_cache()
-    with distributed.joined(_launch(command.options)):
+    with distributed.joined(distributed.launch_of(**_launch(command.options))):
         check_devices()
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
@@ -374,15 +374,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _launch(options: Mapping[str, Any]) -> distributed.Launch | None:
-    return distributed.launch_of(
-        detected=options.get("distributed", False),
-        coordinator=options.get("coordinator"),
-        num_processes=options.get("num-processes"),
-        process_id=options.get("process-id"),
-        start_timeout_s=options.get("start-timeout"),
-        peer_timeout_s=options.get("peer-timeout"),
-    )
+def _launch(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `launch_of` takes; a mode that is of one process says nothing of it."""
+    return {
+        "detected": options.get("distributed", False),
+        "coordinator": options.get("coordinator"),
+        "num_processes": options.get("num-processes"),
+        "process_id": options.get("process-id"),
+        "start_timeout_s": options.get("start-timeout"),
+        "peer_timeout_s": options.get("peer-timeout"),
+    }
 
 
 def _told(command: Command) -> dict[str, object]:

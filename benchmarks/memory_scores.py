@@ -103,7 +103,7 @@ def _reads(settings: Settings, workdir: Path) -> Reads:
     height, width = settings.evaluation.protocol.crop_size
     clips = [*_clips(records, "degraded", num_memory)]
     near_NxT = [
-        near_share(read_of_memory(model, window))
+        near_share(read_of_memory(model, window, settings.evaluation.protocol))
         for clip in clips
         for window in (
             clip.frames_SxHxWx3[:, :height, :width],

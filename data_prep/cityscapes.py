@@ -201,10 +201,7 @@ class Cityscapes(DataSet):
         """Raises UserError unless there are queries, and frames before them if they are needed."""
         tree, queries_in = self.tree, f"{self._queries}/{split}"
         if not any(_frames(tree, f"{queries_in}/{city}") for city in cities):
-            others = [
-                name for name in ("train", "val", "test") if tree.folders(f"{self._queries}/{name}")
-            ]
-            only = f" To prepare what is there: --splits={','.join(others)}." if others else ""
+            only = tree.other_splits(split, f"{self._queries}/{{}}")
             raise UserError(
                 f"No frames found: expected {tree.root / queries_in}/CITY/NAME{_SUFFIX}, or a zip "
                 f"file in {tree.root} that holds them. Is {tree.root} the directory that the data "

@@ -123,16 +123,16 @@ class Folder(DataSet):
         names = sorted({*self.tree.folders(f"labels/{split}"), *of_videos})
         videos = [self._video(f"{split}/{name}", options) for name in names]
         alone = self._pictures_alone(split)
-        if not alone and not any(video.labels for video in videos):
+        of_pictures = not any(video.labels for video in videos)
+        if not alone and of_pictures:
             raise WrongSourceError(
                 f"There are no labels in {self.tree.root}: expected labels/{split}/VIDEO/NUMBER.png"
                 f", e.g. labels/{split}/drive/000123.png. --splits=... names other splits."
+                + self.tree.other_splits(split, "labels/{}")
             )
         notes = [*notes_on_numbers(split, videos), *_notes_on_turned(split, [*videos, *alone])]
         labelled = [*map(_labelled, videos), *map(_picture, alone)]
-        return FoundSplit(
-            labelled, notes=notes, of_pictures=not any(video.labels for video in videos)
-        )
+        return FoundSplit(labelled, notes=notes, of_pictures=of_pictures)
 
     def _pictures_alone(self, split: str) -> list[NumberedVideo]:
         """The labelled pictures that are of no video: each is one of a single frame."""

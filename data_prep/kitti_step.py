@@ -92,9 +92,10 @@ class KittiStep(DataSet):
         sequences = self.tree.folders(labels_in if labelled else frames_in)
         if not sequences:
             kind, folder = ("labels", labels_in) if labelled else ("frames", frames_in)
+            only = self.tree.other_splits(split, "panoptic_maps/{}")
             raise WrongSourceError(
                 f"There are no {kind} of {split} in {self.tree.root}: expected "
-                f"{folder}/0000/000000.png."
+                f"{folder}/0000/000000.png.{only}"
             )
         videos = [
             self._video(name, f"{frames_in}/{name}", f"{labels_in}/{name}" if labelled else None)

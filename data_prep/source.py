@@ -167,6 +167,22 @@ class SourceTree:
         """The files in a folder by name, sorted; empty if there is no such folder."""
         return self._list(folder)[1]
 
+    def other_splits(self, missing: str, place: str) -> str:
+        """How to prepare what is there where a split is missing; empty if nothing is.
+
+        Args:
+            missing: the split.
+            place: of a split's file or folder, such as "labels/{}".
+        """
+        folder = place.rpartition("/")[0]
+        there = {*self.folders(folder), *self.files(folder)}
+        names = [
+            name
+            for name in ("train", "val", "test")
+            if name != missing and place.format(name).rpartition("/")[2] in there
+        ]
+        return f" To prepare what is there: --splits={','.join(names)}." if names else ""
+
     def _list(self, folder: str) -> tuple[list[str], Mapping[str, SourceFile]]:
         if folder not in self._listed:
             folders, files = self._unpacked(folder)

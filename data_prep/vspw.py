@@ -253,8 +253,9 @@ def _listed(tree: SourceTree, split: str) -> list[str]:
     """The videos that a split's file names, hidden ones left out."""
     file = tree.files("").get(f"{split}.txt")
     if file is None:
+        only = tree.other_splits(split, "{}.txt")
         raise WrongSourceError(
-            f"There is no {tree.root / split}.txt, which lists the videos of {split}."
+            f"There is no {tree.root / split}.txt, which lists the videos of {split}.{only}"
         )
     try:
         names = [line.strip() for line in file.read_bytes().decode().splitlines()]

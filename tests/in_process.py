@@ -10,6 +10,7 @@ from unittest import mock
 
 import run
 from tests.processes import PROJECT
+from tmanet_jax import compilation_cache
 from tmanet_jax.parallel import distributed
 
 
@@ -36,7 +37,7 @@ def as_before() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in ("absl", "asyncio")}
     with (
         mock.patch.object(run, "keep_freed_buffers"),
-        mock.patch.object(run, "use_compilation_cache"),
+        mock.patch.object(compilation_cache, "use_compilation_cache"),
         mock.patch.object(distributed, "tell_news"),
         mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
     ):

@@ -165,10 +165,15 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 
 
 @pytest.mark.parametrize(
-    "program", [["run.py"], ["-m", "data_prep.folder"], ["-m", "tmanet_jax.weights"]]
+    ("program", "told", "status"),
+    [
+        (["run.py", "doctor"], "Loading jax", 128 + signal.SIGINT),
+        (["-m", "data_prep.folder"], "", -signal.SIGINT),
+        (["-m", "tmanet_jax.weights"], "Loading jax", -signal.SIGINT),
+    ],
 )
-def test_an_interrupt_while_libraries_are_imported_is_told(
-    tmp_path: Path, program: list[str]
+def test_libraries_that_are_loaded_for_seconds_are_told_and_so_is_an_interrupt(
+    tmp_path: Path, program: list[str], told: str, status: int
 ) -> None:
     for library in ("cv2", "jax"):
         (tmp_path / f"{library}.py").write_text("raise KeyboardInterrupt")
@@ -180,5 +185,5 @@ def test_an_interrupt_while_libraries_are_imported_is_told(
         text=True,
         check=False,
     )
-    assert done.stderr == "Interrupted.\n"
-    assert done.returncode == -signal.SIGINT
+    assert done.stderr.startswith(told) and done.stderr.endswith("Interrupted.\n")
+    assert done.stderr.count("\n") == 1 + bool(told) and done.returncode == status

@@ -1,5 +1,6 @@
 """What `run.py doctor` finds of this machine, and of one with something wrong."""
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from unittest import mock
 
@@ -28,6 +29,20 @@ def test_what_extras_lack_is_told_with_one_command(monkeypatch: pytest.MonkeyPat
     found = {finding.name: finding.found for finding in doctor._packages()}
     assert (found["without export"], found["without hub"]) == ("absent-a, absent-c", "absent-b")
     assert found["all of these by"] == 'pip install "tmanet-jax[export,hub]"'
+
+
+def test_a_checkout_that_is_not_installed_tells_its_extras_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.metadata.requires", mock.Mock(side_effect=PackageNotFoundError))
+    usual = doctor._version
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: None if name in ("onnx", "wandb") else usual(name)
+    )
+    found = {finding.name: finding for finding in doctor._packages()}
+    assert "onnx" in found["without export"].found and found["without wandb"].found == "wandb"
+    assert "grain " in found["packages"].found and not found["packages"].remedy
+    assert "-r requirements-export.txt" in found["all of these by"].found
 
 
 def test_what_is_wrong_is_told_with_its_remedy(

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.program import FOLDER
 
 DISTRIBUTION = "tmanet-jax"
 _CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -74,16 +76,15 @@ def _findings() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """Those that a run needs, then those of extras, as the installed distribution lists them."""
+    """Those that a run needs, then those of extras, as the distribution or this checkout lists."""
     try:
-        needed = importlib.metadata.requires(DISTRIBUTION) or []
+        needed, is_installed = importlib.metadata.requires(DISTRIBUTION) or [], True
     except importlib.metadata.PackageNotFoundError:
-        needed = []
+        needed, is_installed = _needed_by_checkout(), False
         yield Finding(DISTRIBUTION, "run from its folder, not installed")
     listed: dict[str, str | None] = {}
     for line in needed:  # what a run needs comes first
         listed.setdefault(re.split(r"[^\w.-]", line)[0], _extra(line))
-    listed = listed or dict.fromkeys(("jax", "flax", "optax", "orbax-checkpoint", "grain"))
     listed |= {"jaxlib": None}
     versions = {name: _version(name) for name in listed}
     missing = [name for name, extra in listed.items() if not extra and versions[name] is None]
@@ -97,7 +98,21 @@ def _packages() -> Iterator[Finding]:
     for extra, names in without.items():
         yield Finding(f"without {extra}", ", ".join(names))
     if without:
-        yield Finding("all of these by", f'pip install "{DISTRIBUTION}[{",".join(without)}]"')
+        of_checkout = " ".join(f"-r requirements-{extra}.txt" for extra in without)
+        of_extras = f'"{DISTRIBUTION}[{",".join(without)}]"'
+        yield Finding(
+            "all of these by", f"pip install {of_extras if is_installed else of_checkout}"
+        )
+
+
+def _needed_by_checkout() -> list[str]:
+    project = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]
+    of_extras = [
+        f'{line}; extra == "{extra}"'
+        for extra, lines in project["optional-dependencies"].items()
+        for line in lines
+    ]
+    return [*project["dependencies"], *of_extras]
 
 
 def _extra(requirement: str) -> str | None:

@@ -30,6 +30,12 @@ def folder_is_importable() -> Iterator[None]:
         sys.path[:] = before
 
 
+def tell_loading() -> None:
+    """Says that jax is being loaded, unless it is there: it takes seconds, more off a cold disk."""
+    if "jax" not in sys.modules:
+        print("Loading jax and what works with it: some seconds ...", file=sys.stderr)
+
+
 def advice(text: str) -> str:
     """What a text for a checkout advises to type, as whoever started this program would."""
     if _IN_WHEEL.is_dir() or Path(sys.argv[0]).stem == "tmanet":

@@ -93,7 +93,7 @@ def small_memory(source):
         (classes_are(CLASSES + "x,90,90,90\n"), r"line 5: \(90, 90, 90\) is in line 2 already"),
         (classes_are(CLASSES[:34]), "has 1 classes: expected 2 to 253"),
         (classes_are(CLASSES[:20] + "ignored,0,0,0\na,1,1,1\n"), "must be the last line"),
-        (no_labels, r"no labels in .*: expected labels/train/VIDEO/NUMBER\.png"),
+        (no_labels, r"no labels in .*: expected labels/train/VIDEO/NUMBER\.png.* --splits=val\.$"),
         (label_without_frame, r"labels .*000008\.png have no frame: expected frames/train/drive"),
         (jpeg_labels, r"labels .*000005\.jpg are no PNG"),
         (double_frame, r"000007\.png and .*/7\.png are both of frame 7"),

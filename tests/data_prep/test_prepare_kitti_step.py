@@ -53,4 +53,5 @@ def test_what_is_wrong_with_a_map_is_told(source, capsys):
 
 def test_a_source_without_maps_is_refused(source, capsys):
     assert prepare(source, "--splits=other") == 2
-    assert "expected panoptic_maps/other/0000/000000.png" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "expected panoptic_maps/other/0000/000000.png. To prepare what is there: --spl" in told

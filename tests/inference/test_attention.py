@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import cv2
 import jax
@@ -15,11 +16,13 @@ from tests.browser import barriers, chromium, fetch_axe
 from tests.made.small_networks import untrained
 from tests.made.tiny_weights import write_weights
 from tmanet_jax.errors import UserError
+from tmanet_jax.inference import explain
 from tmanet_jax.inference.attention import read_of_memory
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHead, TMAHeadConfig
 from tmanet_jax.models.tmanet import ModelConfig, TMANet
+from tmanet_jax.protocol import Protocol
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -55,7 +58,8 @@ def test_the_weights_are_those_that_the_network_reads_with(
     clip: np.ndarray, scale_scores: bool, neighbourhood: int | None
 ) -> None:
     model = network(scale_scores=scale_scores, neighbourhood=neighbourhood)
-    read = read_of_memory(model, clip)
+    protocol = Protocol(neighbourhood=neighbourhood)
+    read = read_of_memory(network(scale_scores=scale_scores), clip, protocol)
     t, h, w = read.shape
     assert (t, h, w) == (2, 5, 7)
     assert (read.position_of((0, 0)), read.position_of((39, 24))) == ((0, 0), (4, 3))
@@ -112,7 +116,10 @@ def words(tmp_path_factory: pytest.TempPathFactory, clip: np.ndarray) -> list[st
 def test_the_command_writes_a_picture_and_a_page(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*words, "--frame=1", "--pixel=39,55"]) == 0
+    spied = mock.patch.object(explain, "read_of_memory", wraps=read_of_memory)
+    with spied as look:
+        assert main([*words, "--frame=1", "--pixel=39,55", "--config.eval.neighbourhood=1"]) == 0
+    assert look.call_args.args[-1].neighbourhood == 1
     assert "of what the classifier gets" in capsys.readouterr().out
     output = Path(words[-1].removeprefix("--output="))
     picture = cv2.imread(str(output / "explain.png"))

@@ -1,6 +1,6 @@
 """What a frame reads from its memory: exactly the weights with which the network reads.
 
-    read = read_of_memory(model, frames_SxHxWx3)
+    read = read_of_memory(loaded.model, frames_SxHxWx3, loaded.protocol)
     maps_PxTxhxw = read.attention([read.position_of((64, 128))])
 
 Positions are those of the features: pixel (y, x) lies at (y * h // H, x * w // W).
@@ -19,8 +19,9 @@ from numpy.typing import ArrayLike
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tma_head import TMAHead
-from tmanet_jax.models.tmanet import TMANet
+from tmanet_jax.models.tmanet import TMANet, reading
 from tmanet_jax.models.upsampling import half_upsampled, labels_of
+from tmanet_jax.protocol import Protocol
 
 _SCORES_AT_A_TIME = 2**24
 
@@ -96,12 +97,16 @@ class MemoryRead:
         return np.tile(apart_PxN <= distance, self.shape[0])
 
 
-def read_of_memory(model: TMANet, frames_SxHxWx3: np.ndarray) -> MemoryRead:
+def read_of_memory(
+    model: TMANet, frames_SxHxWx3: np.ndarray, protocol: Protocol | None = None
+) -> MemoryRead:
     """What the last frame of a clip reads of those before it.
 
     Args:
         model: with a TMA head and a memory.
         frames_SxHxWx3: uint8 RGB, the T memory frames first, oldest at 0.
+        protocol: how frames are segmented, as weights carry it (`LoadedModel.protocol`): within its
+            neighbourhood is read; None: as the network was trained.
 
     Raises:
         UserError: the network has no such memory, or the clip another length.
@@ -115,6 +120,7 @@ def read_of_memory(model: TMANet, frames_SxHxWx3: np.ndarray) -> MemoryRead:
             f"The network reads {num_memory} memory frames and a query: {num_memory + 1} frames "
             f"are needed, found {len(frames_SxHxWx3)}."
         )
+    model = reading(model, protocol.neighbourhood if protocol else None)
     query_key, memory_keys, share_hxw, labels = jax.tree.map(
         np.asarray, _look(model, jnp.asarray(frames_SxHxWx3))
     )
@@ -127,7 +133,7 @@ def read_of_memory(model: TMANet, frames_SxHxWx3: np.ndarray) -> MemoryRead:
         memory_key_MxK=memory_keys.reshape(-1, key_channels),
         shape=(num_memory, *share_hxw.shape),
         scale=head.config.score_scale,
-        neighbourhood=head.neighbourhood,
+        neighbourhood=model.head.neighbourhood,
     )
 
 

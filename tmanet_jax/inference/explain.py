@@ -19,8 +19,8 @@ from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.attention import MemoryRead, read_of_memory
 from tmanet_jax.inference.windows import resized_frames
-from tmanet_jax.models.tmanet import reading
 from tmanet_jax.pictures import blend, grid, jpeg_uri, legend
+from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.video.frames import FrameSource, open_frames
 from tmanet_jax.weights.load import LoadedModel
 
@@ -48,6 +48,7 @@ class Explained(NamedTuple):
 
 def explain(
     loaded: LoadedModel,
+    evaluation: EvalConfig,
     source: FrameSource,
     frame: int,
     pixel: tuple[int, int] | None,
@@ -56,7 +57,9 @@ def explain(
     """Writes the picture and the page into a folder; returns where they are, and what they say.
 
     Args:
-        loaded: the network; frames are resized as it says, but seen whole, not in windows.
+        loaded: the network.
+        evaluation: of the run; how the network was scored goes before it, as for a score. Frames
+            are seen whole, not in windows.
         source: of frames, as `open_frames` takes it.
         frame: which one, counted from 0.
         pixel: row and column in the source's frame; None: the middle.
@@ -66,10 +69,9 @@ def explain(
         UserError: the network has no memory, the source no such frame, the frame no such pixel, or
             the folder cannot be written.
     """
-    protocol = loaded.protocol
-    stride = protocol.memory_stride if protocol else 1
+    protocol = evaluation.for_weights(loaded.protocol).protocol
     num_memory = loaded.model.config.head.num_memory
-    offsets = [stride * back for back in range(num_memory, -1, -1)]
+    offsets = [protocol.memory_stride * back for back in range(num_memory, -1, -1)]
     frames_SxHxWx3 = _read_clip(source, [max(frame - back, 0) for back in offsets])
     size = Size(*frames_SxHxWx3.shape[1:3])
     pixel = pixel or (size[0] // 2, size[1] // 2)
@@ -78,12 +80,12 @@ def explain(
             f"--pixel={pixel[0]},{pixel[1]} lies outside: frames have {size[0]} rows and {size[1]} "
             "columns, counted from 0."
         )
-    seen = Size(*protocol.size_of(size)) if protocol else size
+    seen = protocol.size_of(size)
     frames_SxHxWx3 = resized_frames(frames_SxHxWx3, seen)
     place = pixel[0] * seen[0] // size[0], pixel[1] * seen[1] // size[1]
     _LOGGER.info(compiling(f"the read of the memory for frames of {seen[0]}x{seen[1]}"))
-    model = reading(loaded.model, protocol.neighbourhood if protocol else None)
-    explained = Explained(frames_SxHxWx3, read_of_memory(model, frames_SxHxWx3), loaded.classes)
+    read = read_of_memory(loaded.model, frames_SxHxWx3, protocol)
+    explained = Explained(frames_SxHxWx3, read, loaded.classes)
     try:
         output.mkdir(parents=True, exist_ok=True)
         _, png = cv2.imencode(".png", picture(explained, place)[:, :, ::-1])

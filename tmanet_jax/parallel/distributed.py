@@ -23,7 +23,6 @@ from tqdm import tqdm
 from tmanet_jax.errors import Stopped, UserError
 from tmanet_jax.parallel import peers
 
-START_TIMEOUT_S, PEER_TIMEOUT_S = 300, 60
 _NO_LIMIT_MS = 7 * 24 * 3600 * 1000  # the watch ends a wait for a process that is lost
 JAX_TIMEOUTS = 4
 """Peer timeouts without a beat after which jax itself aborts a process: `peers` speaks before.
@@ -72,7 +71,10 @@ def launch_of(
     Raises:
         UserError: they contradict each other, or one is missing.
     """
-    timeouts = (start_timeout_s or START_TIMEOUT_S, peer_timeout_s or PEER_TIMEOUT_S)
+    timeouts = (
+        start_timeout_s or peers.START_TIMEOUT_S,
+        peer_timeout_s or peers.PEER_TIMEOUT_S,
+    )
     if coordinator is None:
         if num_processes is not None or process_id is not None:
             raise UserError("--num-processes and --process-id go with --coordinator=HOST:PORT.")
@@ -273,7 +275,7 @@ def tell_news() -> None:
     logger.handlers, logger.propagate = [_Terminal()], False
 
 
-_start_timeout_s = START_TIMEOUT_S
+_start_timeout_s = peers.START_TIMEOUT_S
 """Of the run that this process has joined."""
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 EXIT_STATUS = 75
 """Of a process that ends because another one is lost: EX_TEMPFAIL, start all of them again."""
+START_TIMEOUT_S, PEER_TIMEOUT_S = 300, 60
 
 _BEATS, _STOPPED = "tmanet/beat/", "tmanet/stopped/"
 _BEATS_PER_TIMEOUT = 10
