@@ -158,8 +158,10 @@ def test_a_scene_cut_changes_what_follows_and_nothing_else_does() -> None:
     assert np.abs(logits(cut=True) - logits(cut=False)).max() > 1e-3
 
 
-def test_the_published_network_streams_as_it_segments_clips() -> None:
-    model = untrained(ModelConfig(ResNetConfig(), TMAHeadConfig(num_memory=2)))
+def test_bottlenecks_and_the_published_head_stream_as_they_segment_clips() -> None:
+    """The published network but for blocks that repeat those before them."""
+    backbone = ResNetConfig(blocks=(1, 1, 2, 2))
+    model = untrained(ModelConfig(backbone, TMAHeadConfig(num_memory=2)))
     assert_stream_is_clip(model, Protocol(), video(1, 4, (41, 57)), no_resets(1, 4))
 
 

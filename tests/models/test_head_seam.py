@@ -15,8 +15,9 @@ from tests.models.seam_checks import (
     check_streams,
     check_trains_and_goes_on_from_a_checkpoint,
 )
-from tests.models.test_tmanet import small_config
+from tests.models.test_backbone_seam import NETWORK, PatchesConfig
 from tmanet_jax.models.backbone import Stages
+from tmanet_jax.models.backbones import BACKBONES
 from tmanet_jax.models.head import HeadConfig
 from tmanet_jax.models.heads import HEADS
 from tmanet_jax.models.layers import Conv, ConvNorm
@@ -66,10 +67,11 @@ class MeanHead(nnx.Module):
 @pytest.fixture(autouse=True)
 def listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, "mean", MeanConfig)
+    monkeypatch.setitem(BACKBONES, "patches", PatchesConfig)
 
 
 MEAN, PSP = (
-    dataclasses.replace(small_config(), head=head)
+    dataclasses.replace(NETWORK, head=head)  # of a backbone that is soon compiled
     for head in (MeanConfig(5, dropout=0.0), PSPHeadConfig(5, dropout=0.0, channels=8))
 )
 
@@ -95,4 +97,4 @@ def test_its_stream_is_the_whole_clip(network) -> None:
 def test_its_weights_have_names_of_their_own(network, own: str, tmp_path: Path) -> None:
     check_saves_and_loads(network, tmp_path)
     names = set(files.read(tmp_path / "model.safetensors").tensors)
-    assert {own, "decode_head.conv_seg.weight", "backbone.layer4.0.conv1.weight"} < names
+    assert {own, "decode_head.conv_seg.weight", "backbone.mixed.kernel"} < names

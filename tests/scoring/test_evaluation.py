@@ -45,6 +45,7 @@ def alone(data_dir: Path) -> list[dict[str, Any]]:
         return evaluations(process)
 
 
+@pytest.mark.multiprocess
 def test_devices_and_batch_sizes_change_nothing(alone: list[dict[str, Any]]) -> None:
     one, many = alone
     assert one["sums"].keys() == {"clean", "degraded"}
