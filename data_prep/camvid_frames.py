@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from data_prep.camvid_source import CamvidSource, RawVideo, parse_name
 from data_prep.extraction import Watch, extract_frames
 from data_prep.numbering import (
@@ -22,6 +20,7 @@ from data_prep.numbering import (
 from data_prep.source import SourceFile, UnpackedFile, WrongSourceError, read_frame
 from data_prep.writing import write_file
 from tmanet_jax.errors import UserError
+from tmanet_jax.progress import ProgressBar
 
 _File = TypeVar("_File", bound=SourceFile)
 
@@ -68,7 +67,7 @@ def provide_frames(
         WrongSourceError: there is neither a video nor frames of it, or they belong to other stills.
         UserError: a file cannot be read or written.
     """
-    with tqdm(unit="frame", desc="Reading videos", leave=False, disable=None) as progress:
+    with ProgressBar("Reading videos", "frame", stays=False) as progress:
         watch = Watch(on_frame=_Counter(progress).count)
         with ThreadPoolExecutor(max(1, len(wanted))) as executor:
             try:
@@ -90,7 +89,7 @@ def provide_frames(
 class _Counter:
     """Counts frames of all threads."""
 
-    def __init__(self, progress: "tqdm[None]") -> None:
+    def __init__(self, progress: ProgressBar) -> None:
         self._progress = progress
         self._lock = threading.Lock()
 

@@ -26,6 +26,7 @@ from tmanet_jax.data.records import read_info
 from tmanet_jax.data.records_info import RecordsInfo, label_doubts
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.program import advice
+from tmanet_jax.progress import ProgressBar
 
 
 def main_of(data_set: type[DataSet], name: str, doc: str | None) -> Callable[..., int]:
@@ -189,22 +190,21 @@ def prepare(
         _check_memory(name, plan, options)
     num_frames = sum(len(plan.frames) for plan in plans.values())
     tqdm.write(f"Preparing {num_frames} frames.", file=sys.stderr)
-    with tqdm(total=num_frames, unit="frame", desc="Preparing", disable=None) as progress:
+    with ProgressBar("Preparing", "frame", num_frames) as progress:
 
         def begin(start: Start) -> None:
             if start.outdated:
-                progress.write(
+                tqdm.write(
                     f"{start.outdated} shards of an unfinished preparation are of other files or "
                     "options: they are removed.",
                     file=sys.stderr,
                 )
             if start.frames:
-                progress.write(
+                tqdm.write(
                     f"{start.frames} frames ({start.shards} shards) are there already.",
                     file=sys.stderr,
                 )
-            progress.initial = progress.n = start.frames
-            progress.refresh()
+            progress.skip(start.frames)
 
         written = write_records(
             out,

@@ -56,8 +56,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tqdm import tqdm
-
 from data_prep import command
 from data_prep.data_set import DataSet, FoundSplit, LabelledVideo, Options, Query, Unusable
 from data_prep.extraction import Watch, extract_frames
@@ -74,6 +72,7 @@ from data_prep.source import (
 )
 from data_prep.stored_source import open_tree
 from tmanet_jax.data.classes import IGNORE, INVALID, ClassSet, Colour
+from tmanet_jax.progress import ProgressBar
 from tmanet_jax.video.frames import PICTURE_SUFFIXES
 
 _CLASSES = "classes.csv"
@@ -294,7 +293,7 @@ def _frames_of_video(
     files = {number: folder / f"{number:06d}.png" for number in wanted if number >= 0}
     left = {number: path for number, path in files.items() if not path.exists()}
     if left:
-        with tqdm(unit="frame", desc=f"Reading {video.name}", leave=False, disable=None) as bar:
+        with ProgressBar(f"Reading {video.name}", "frame", stays=False) as bar:
             extract_frames(video.path, left, Watch(on_frame=bar.update))
     return {number: UnpackedFile(path) for number, path in files.items() if path.exists()}
 

@@ -40,6 +40,7 @@ from tmanet_jax.data.records_info import RENDERED_CITIES
 from tmanet_jax.data.workers import begin_worker
 from tmanet_jax.errors import UserError, ends_with_message
 from tmanet_jax.program import advice
+from tmanet_jax.progress import with_progress
 
 SMALLEST_SIZE = (64, 128)
 LARGEST_SIZE = (4096, 8192)
@@ -179,16 +180,12 @@ def render_dataset(
         for split, count in counts.items()
         for index in range(count)
     ]
-    bar = tqdm(
-        total=len(snippets), desc="rendering", unit="snippet", disable=None if progress else True
-    )
     if progress:
-        bar.write(
-            f"Rendering {len(snippets)} snippets of {size[0]}x{size[1]} pixels.", file=sys.stderr
-        )
-    with bar:
-        for _ in _write_all(snippets, workers):
-            bar.update()
+        what = f"Rendering {len(snippets)} snippets of {size[0]}x{size[1]} pixels."
+        tqdm.write(what, file=sys.stderr)
+    written = _write_all(snippets, workers)
+    for _ in with_progress(written, "rendering", "snippet", len(snippets), is_shown=progress):
+        pass
     write_file(root / "groups.json", json.dumps(_groups(root, shares), indent=1).encode())
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.records.parallel import computed_ahead
 from data_prep.records.shards import PlannedFrame
@@ -17,6 +16,7 @@ from tmanet_jax.data.clips import damaged
 from tmanet_jax.data.codec import decode_frame, decode_labels
 from tmanet_jax.data.records import ClipRecords, open_clips
 from tmanet_jax.errors import UserError
+from tmanet_jax.progress import with_progress
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,10 @@ def verify(out: str | os.PathLike[str], plans: Mapping[str, SplitPlan]) -> Verif
         differences += _differing_clips(opened[split], plan)
         pairs += _pairs(opened[split], plan)
     checksum = hashlib.sha256()
-    with (
-        tqdm(total=len(pairs), unit="frame", desc="Comparing", disable=None) as progress,
-        computed_ahead(_check_frame, pairs) as checked,
-    ):
-        for frame in checked:
+    with computed_ahead(_check_frame, pairs) as checked:
+        for frame in with_progress(checked, "Comparing", "frame", len(pairs)):
             differences += frame.differences
             checksum.update(frame.checksum)
-            progress.update()
     return Verification(
         clips=sum(len({*opened[name].ids} & {*plan.index.ids}) for name, plan in plans.items()),
         frames=len(pairs),

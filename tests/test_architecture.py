@@ -10,7 +10,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 
 ORDER = """
-    tmanet_jax.program
+    tmanet_jax.program tmanet_jax.progress
     tmanet_jax.errors tmanet_jax.fields tmanet_jax.allocator tmanet_jax.stop_signals
     tmanet_jax.compilation_cache
     tmanet_jax.data
@@ -36,6 +36,7 @@ ORDER = """
 
 WITHOUT_NETWORK = {
     "tmanet_jax.program",
+    "tmanet_jax.progress",
     "tmanet_jax.errors",
     "tmanet_jax.fields",
     "tmanet_jax.allocator",

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from tqdm import tqdm
-
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
+from tmanet_jax.progress import with_progress
 
 COPIES = Path(os.environ.get("TMANET_RECORDS_DIR", "~/.cache/tmanet_jax/records")).expanduser()
 """Of records in stores, each in a folder of its own."""
@@ -144,7 +143,7 @@ def _copy(stored: StoredFolder, copy: Path) -> None:
         write_whole(listing, json.dumps({n: m for n, m in there.items() if n in wanted}).encode())
         for name in outdated:
             (copy / name).unlink(missing_ok=True)
-        for name in tqdm(changed, desc=f"Copying {stored.address}", unit="file", disable=None):
+        for name in with_progress(changed, f"Copying {stored.address}", "file", len(changed)):
             _fetch(stored, name, copy / name)
         write_whole(listing, json.dumps(wanted).encode())
     except OSError as error:
@@ -183,7 +182,7 @@ def upload(folder: Path, address: str) -> int:
         for name in stored.below():
             if name.endswith(".json"):
                 stored.files.rm_file(_joined(stored.path, name))
-        for path in tqdm(files, desc=f"Uploading to {address}", unit="file", disable=None):
+        for path in with_progress(files, f"Uploading to {address}", "file", len(files)):
             name = path.relative_to(folder).as_posix()
             where = _joined(stored.path, name)
             stored.files.makedirs(where.rpartition("/")[0], exist_ok=True)

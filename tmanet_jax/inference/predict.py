@@ -23,6 +23,7 @@ from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import OpenVideo, Segmenter
 from tmanet_jax.inference.serve import LiveView, served
 from tmanet_jax.parallel import distributed
+from tmanet_jax.progress import ProgressBar
 from tmanet_jax.stop_signals import StopSignals
 from tmanet_jax.video.frames import fingerprint_input
 
@@ -158,16 +159,13 @@ def _write_results(
     """Writes until the frames end, or it is told to stop."""
     interrupted = f"Interrupted; the same command goes on.{done(prediction.output)}"
     results = segmenter.segment([OpenVideo(job.frames, job.wants) for job in jobs])
-    bar = tqdm(total=_total(jobs), desc="predict", unit="frame", disable=None)
     begun: set[int] = set()
-    num_before = 0  # what an earlier run has done
-    with contextlib.closing(bar), contextlib.closing(results):
+    with ProgressBar("predict", "frame", _total(jobs)) as bar, contextlib.closing(results):
         try:
             for number, result in results:
                 if isinstance(result, FrameResult) and number not in begun:
                     begun.add(number)
-                    num_before += result.index
-                    bar.n, bar.initial = bar.n + result.index, num_before
+                    bar.skip(result.index)
                 jobs[number].take(result)
                 bar.update()
                 if signals.stops_now():

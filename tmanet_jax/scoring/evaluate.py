@@ -1,18 +1,18 @@
 """Evaluation of a split: sums of confusion matrices, their scores, and one mIoU a clip."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from tmanet_jax.data.classes import ClassSet, categories_of, void_class
 from tmanet_jax.data.pipeline import eval_clips
 from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import counted
 from tmanet_jax.parallel import distributed
+from tmanet_jax.progress import with_progress
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import SegmentedClip, SegmentsClips
 from tmanet_jax.scoring.metrics import Scores, merged, scores, scores_without
@@ -228,19 +228,19 @@ def assess(
 
 def segment_split(
     segmenter: SegmentsClips, records: ClipRecords, title: str = "evaluate"
-) -> "tqdm[SegmentedClip]":
+) -> Iterator[SegmentedClip]:
     """Segments this process's clips of a split, with a progress bar."""
     index, count = jax.process_index(), jax.process_count()
     clips = eval_clips(
         records, num_memory=segmenter.num_memory, process_index=index, process_count=count
     )
-    return tqdm(
+    return with_progress(
         segmenter.segment(clips),
-        total=len(range(index, len(records), count)),
-        desc=title,
-        unit="clip",
-        leave=False,
-        disable=None if distributed.is_first() else True,
+        title,
+        "clip",
+        len(range(index, len(records), count)),
+        is_shown=distributed.is_first(),
+        stays=False,
     )
 
 

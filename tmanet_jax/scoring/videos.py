@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from tmanet_jax.data.classes import IGNORE, void_class
 from tmanet_jax.data.clips import Clip
@@ -18,6 +17,7 @@ from tmanet_jax.errors import UserError
 from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.models.tmanet import TMANet
 from tmanet_jax.parallel import distributed
+from tmanet_jax.progress import ProgressBar
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.scoring.clips import SegmentedClip
 from tmanet_jax.scoring.evaluate import Evaluation, Tally, evenly_spread, sum_over_processes
@@ -118,13 +118,8 @@ def evaluate_videos(
     frames = [index for place in mine for index in videos[place].indices]
     tally, wanted = Tally.of_split(records), evenly_spread(frames, num_shown)
     shown: list[SegmentedClip] = []
-    progress = tqdm(
-        total=len(frames),
-        desc="videos",
-        unit="frame",
-        leave=False,
-        disable=None if distributed.is_first() else True,
-    )
+    is_shown = distributed.is_first()
+    progress = ProgressBar("videos", "frame", len(frames), is_shown=is_shown, stays=False)
 
     def scored_frames(video: Video) -> Iterator[SegmentedFrame]:
         segmented = segment_video(network, clips_of(records, video, num_memory=0))

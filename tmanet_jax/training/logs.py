@@ -19,6 +19,7 @@ from tqdm import tqdm
 from tmanet_jax.compilation_cache import compiling
 from tmanet_jax.errors import UserError
 from tmanet_jax.parallel import distributed
+from tmanet_jax.progress import pace
 from tmanet_jax.scoring.evaluate import Evaluation
 from tmanet_jax.training.loggers import LOGGERS
 from tmanet_jax.workdir import RunDescription
@@ -183,11 +184,10 @@ class Progress:
         return line
 
     def _speed(self, done: int) -> str:
-        if self._since is None or done == self._first:
+        if self._since is None:
             return ""
-        seconds = (time.monotonic() - self._since) / (done - self._first)
-        left = tqdm.format_interval(seconds * (self._total - done))
-        return f", {1 / seconds:.3g} steps/s, {left} left"
+        seconds = time.monotonic() - self._since
+        return pace(done - self._first, seconds, self._total - done, "step")
 
     def __enter__(self) -> "Progress":
         return self
