@@ -49,10 +49,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Marks the group `unit`: tests of the default suite of a module or two; long files first."""
     here = Path(__file__).parent
     others = re.findall(r"not (\w+)", " ".join(config.getini("addopts")))
+    of_the_whole = {path for pattern in OF_THE_WHOLE.split() for path in here.rglob(pattern)}
     for item in items:
-        path = item.path.relative_to(here)
         is_other = any(mark.name in others for mark in item.iter_markers())
-        if not (is_other or any(path.match(pattern) for pattern in OF_THE_WHOLE.split())):
+        if not (is_other or item.path in of_the_whole):
             item.add_marker(pytest.mark.unit)
     order = {here / name: number for number, name in enumerate(LONGEST.split())}
     items.sort(key=lambda item: order.get(item.path, len(order)))

@@ -18,6 +18,10 @@ from tmanet_jax.training import loop
 from tmanet_jax.weights import files
 
 PAGE = (processes.PROJECT / "docs" / "runs.md").read_text()
+EVALUATES = """\
+scores = tmanet_jax.evaluate(settings, on_clip=lambda one: clips.append(one.clip.id))
+print(scores.overall.iou_C)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,7 @@ def test_the_example_of_the_page_runs_and_a_run_that_was_ended_goes_on(
         ('{"num_steps": 1500, "eval.every": 100}', "tiny"),
         ('{"init.checkpoint"', '{**tiny, "init.checkpoint"'),
         ("print(step, metrics)", "told.append((step, metrics))"),
+        ("print(tmanet_jax.evaluate(settings).overall.iou_C)", EVALUATES),
         ('metrics.get("eval/mIoU", 0) > 0.6', "step == 3"),
     ):
         assert written in example
@@ -54,18 +59,15 @@ def test_the_example_of_the_page_runs_and_a_run_that_was_ended_goes_on(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     told: list[tuple[int, Mapping[str, float]]] = []
-    there: dict[str, Any] = {"tiny": tiny, "told": told}
+    clips: list[str] = []
+    there: dict[str, Any] = {"tiny": tiny, "told": told, "clips": clips}
     exec(example, there)
     run = there["run"]
     assert run.weights.parent.parent == tmp_path
     assert step_of(run.weights) == 3
     assert [step for step, metrics in told if "train/loss" in metrics] == [1, 2, 3]
     assert [step for step, metrics in told if "eval/mIoU" in metrics] == [3]
-    clips: list[str] = []
-    scores = tmanet_jax.evaluate(
-        there["settings"], on_clip=lambda segmented: clips.append(segmented.clip.id)
-    )
-    assert scores is not None
+    scores = there["scores"]
     np.testing.assert_array_equal(scores.confusion_CxC, run.evaluation.confusion_CxC)
     assert tuple(clips) == scores.clip_ids
     assert (tmp_path / "out" / "overlay.mp4").stat().st_size > 0
