@@ -35,7 +35,6 @@ from benchmarks.chips import (
 from benchmarks.findings import Findings, publish
 from benchmarks.flops import training_flops
 from benchmarks.hlo import Collective, Hlo
-from tmanet_jax.command_line import parse_count
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.parallel.sharding import DATA_AXIS, make_mesh
 from tmanet_jax.settings import Settings
@@ -96,10 +95,10 @@ class Compiled(NamedTuple):
 
 
 class Shortage(NamedTuple):
-    """A step that does not fit: bytes of one chip that it needs, and that it may use."""
+    """A step that does not fit: memory of one chip that it needs, and may use, as in "15.75G"."""
 
-    needed: int
-    available: int
+    needed: str
+    available: str
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -110,21 +109,12 @@ def add_command(commands: command.Subparsers) -> None:
     parser.add_argument(
         "--larger", default="", help="topologies of more chips, separated by commas"
     )
-    parser.add_argument(
-        "--clips-per-chip",
-        type=parse_count,
-        metavar="N",
-        help="the batch that has so many on each",
-    )
 
 
 def _run(options: argparse.Namespace) -> None:
     topology = parse_topology(options.topology)
     larger = [parse_topology(name) for name in options.larger.split(",") if name]
     settings = command.read_settings(options.config, options.others)
-    if options.clips_per_chip:
-        batch_size = options.clips_per_chip * topology.num_chips
-        settings = dataclasses.replace(settings, batch_size=batch_size)
     devices = topology_devices(topology)
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program cannot be read
     step = lower_step(settings, devices)
@@ -197,15 +187,8 @@ def parse_shortage(message: str) -> Shortage | None:
 
     What it calls HLO temporaries is everything, arguments and results as well.
     """
-    size = r"\(([\d.]+)([KMGT]?)\)"
-    match = re.search(rf"HLO temporaries {size} exceeds available HBM {size}", message)
-    if match is None:
-        return None
-
-    def num_bytes(number: str, unit: str) -> int:
-        return round(float(number) * 1024 ** (" KMGT".index(unit) if unit else 0))
-
-    return Shortage(num_bytes(match[1], match[2]), num_bytes(match[3], match[4]))
+    match = re.search(r"HLO temporaries \((.+?)\) exceeds available HBM \((.+?)\)", message)
+    return Shortage(*match.groups()) if match else None
 
 
 def findings_of(
@@ -219,41 +202,29 @@ def findings_of(
     """A row of `COLUMNS`, and one for each larger topology; what they add up from as notes."""
     title = f"{name} on {topology.name}, {dtype}"
     if isinstance(outcome, Shortage):
-        cells = [
-            *_first_cells(name, topology, step),
-            f"does not fit: needs {outcome.needed / GIB:.2f} of {outcome.available / GIB:.2f}",
-            f"{step.flops / topology.num_chips / 1e12:.2f}",
-            *["-"] * 4,
-        ]
-        return Findings(title, COLUMNS, [cells], notes=[SMALLER])
+        missing = f"does not fit: needs {outcome.needed} of {outcome.available}"
+        tera = f"{step.flops / topology.num_chips / 1e12:.2f}"
+        row = [*_first_cells(name, topology, step), missing, tera, *["-"] * 4]
+        return Findings(title, COLUMNS, [row], notes=[SMALLER])
+    rows = [_row(name, topology, each, step, outcome) for each in (topology, *larger)]
     memory = {**outcome.memory, "peak": sum(outcome.memory.values())}
     parts = "; ".join(f"{part} {size / MIB:,.1f}" for part, size in memory.items())
-    return Findings(
-        title,
-        COLUMNS,
-        [_row(name, topology, each, step, outcome) for each in (topology, *larger)],
-        notes=[
-            f"Memory of each chip, MiB: {parts}; the chip has {topology.chip.memory / MIB:,.0f}.",
-            FORMULA,
-        ],
-    )
+    told = f"Memory of each chip, MiB: {parts}; the chip has {topology.chip.memory / MIB:,.0f}."
+    return Findings(title, COLUMNS, rows, notes=[told, FORMULA])
 
 
 def _row(
     name: str, compiled_for: Topology, topology: Topology, step: Step, compiled: Compiled
 ) -> list[str]:
-    """Of these chips, or as many as there were when it was compiled: the same work on each."""
+    """Each chip does the same work on more chips as on those that it was compiled for."""
     more = topology.num_chips // compiled_for.num_chips
-    clips, length, height, width = step.frames
-    mesh = {axis: size * (more if axis == DATA_AXIS else 1) for axis, size in step.mesh.items()}
-    on_all = step._replace(mesh=mesh, frames=(clips * more, length, height, width))
     flops = step.flops / compiled_for.num_chips
     collectives = on_more_chips(compiled.collectives, compiled_for, topology)
     took = project(topology, flops=flops, traffic=compiled.traffic, collectives=collectives)
     mark = "" if topology == compiled_for else f" (extrapolated from {compiled_for.name})"
     peak = sum(compiled.memory.values())
     return [
-        *_first_cells(name, topology, on_all),
+        *_first_cells(name, topology, step, more),
         f"{peak / GIB:.2f} of {topology.chip.memory / GIB:.0f}{mark}",
         f"{flops / 1e12:.2f}",
         f"{compiled.traffic / 1e9:.1f}",
@@ -264,11 +235,13 @@ def _row(
     ]
 
 
-def _first_cells(name: str, topology: Topology, step: Step) -> list[str]:
-    mesh = " x ".join(f"{axis} {size}" for axis, size in step.mesh.items() if size > 1)
+def _first_cells(name: str, topology: Topology, step: Step, more: int = 1) -> list[str]:
+    """Of a step, or of so many times its clips on as many times the chips."""
+    sizes = {axis: size * (more if axis == DATA_AXIS else 1) for axis, size in step.mesh.items()}
+    mesh = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1)
     clips, length, height, width = step.frames
     return [
         name,
         f"{topology.num_chips} {topology.name}" + (f" ({mesh})" if mesh else ""),
-        f"{counted(clips, 'clip')} of {counted(length, 'frame')} {height}x{width}",
+        f"{counted(clips * more, 'clip')} of {counted(length, 'frame')} {height}x{width}",
     ]

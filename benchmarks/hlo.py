@@ -8,21 +8,23 @@ and `lax.map` make. The branches of a conditional all count.
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-_BITS = {"pred": 8, "token": 0, "opaque": 0}
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
-_SHAPE = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,<=]*)\](\{[^}]*\})?")
-_OPERAND = re.compile(r"%([\w.\-]+)")
-_CALLED = re.compile(r"\b(?:calls|body|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\(([^)]*)\)(.*)$")
+"""NAME = SHAPE OPCODE(OPERANDS), ATTRIBUTES; shapes of tuples are in parentheses."""
+_ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
+_CALLED = re.compile(r"\b(?:calls|body|to_apply|\w+_computations?)=(\{[^}]*\}|\S+)")
+_NAME = re.compile(r"%([\w.\-]+)")
+_CONTROL = {"call", "conditional", "while"}
+"""What their computations move is moved; the insides of fusions and reductions stay on the chip."""
 _NO_TRAFFIC = {
-    *("after-all", "bitcast", "call", "conditional", "constant", "get-tuple-element"),
-    *("parameter", "partition-id", "tuple", "while"),
+    *_CONTROL,
+    *("after-all", "bitcast", "constant", "get-tuple-element", "parameter", "partition-id"),
+    "tuple",
 }
 _SLICES = {"slice", "slice-start", "dynamic-slice", "dynamic-slice-start"}
 
@@ -67,30 +69,25 @@ class Collective:
 
 
 class _Instruction(NamedTuple):
-    name: str
+    """`shape` is that of what it gives; for an asynchronous start, of what its end gives."""
+
     shape: str
     opcode: str
     operands: str
     attributes: str
 
-    @property
-    def called(self) -> list[str]:
-        """The computations that it runs."""
-        called = _CALLED.findall(self.attributes)
-        if self.opcode == "call":  # in others it is what a reduction adds up with
-            called += re.findall(r"\bto_apply=%?([\w.\-]+)", self.attributes)
-        for names in _BRANCHES.findall(self.attributes):
-            called += re.findall(r"[\w.\-]+", names)
-        return called
-
 
 class _Run(NamedTuple):
-    """An instruction, how often it runs, and whether that is known; `computation` holds it."""
+    """An instruction of a computation, and how often it runs.
+
+    `is_known` is false in loops of unknown length, `is_inside` true within a fusion or a reduction.
+    """
 
     instruction: _Instruction
     computation: str
     times: int
     is_known: bool
+    is_inside: bool
 
 
 class Hlo:
@@ -105,25 +102,14 @@ class Hlo:
 
     def __init__(self, text: str):
         self._computations, entry = _parse(text)
-        partitions = re.search(r"\b(?:num_partitions|replica_count)=(\d+)", text)
-        self._num_devices = int(partitions[1]) if partitions else 1
-        self._runs = list(self._runs_of(entry, 1, True))
-        self._shapes: dict[tuple[str, str], str] = {}
-        self._shape_when_done: dict[tuple[str, str], str] = {}
-        for computation, instructions in self._computations.items():
-            for one in instructions:
-                self._shapes[computation, one.name] = one.shape
-                if one.opcode.endswith("-done"):
-                    for operand in _OPERAND.findall(one.operands):
-                        self._shape_when_done[computation, operand] = one.shape
+        self._runs = list(self._runs_of(entry, 1, True, False))
 
     def collectives(self) -> tuple[Collective, ...]:
         """All collectives by kind and group size, in the order of `KINDS`."""
         found: dict[tuple[str, int], Collective] = {}
         for run in self._runs:
-            kind = run.instruction.opcode.removesuffix("-start")
-            if kind in KINDS:
-                one = self._collective(kind, run)
+            if run.instruction.opcode.removesuffix("-start") in KINDS:
+                one = _collective(run)
                 key = (one.kind, one.group_size)
                 found[key] = found[key] + one if key in found else one
         return tuple(sorted(found.values(), key=lambda c: (KINDS.index(c.kind), c.group_size)))
@@ -134,138 +120,107 @@ class Hlo:
         What each instruction outside of fusions takes and gives. An array that a fusion reads in
         part counts in full.
         """
-        fused = {
-            name
-            for instructions in self._computations.values()
-            for one in instructions
-            if one.opcode in ("fusion", "async-start")
-            for name in one.called
-        }
         return sum(
             run.times * self._traffic(run)
             for run in self._runs
-            if run.computation not in fused
+            if not run.is_inside
             and run.instruction.opcode not in _NO_TRAFFIC
             and not run.instruction.opcode.endswith("-done")
         )
 
     def _traffic(self, run: _Run) -> int:
-        result = self._result(run)
+        one, around = run.instruction, self._computations[run.computation]
         read = sum(
-            _num_bytes(self._shapes.get((run.computation, name), ""), main_memory=True)
-            for name in _OPERAND.findall(run.instruction.operands)
+            _num_bytes(around[name].shape, main_memory=True)
+            for name in _NAME.findall(one.operands)
+            if name in around
         )
-        if run.instruction.opcode in _SLICES:
-            read = min(read, _num_bytes(result))
-        return read + _num_bytes(result, main_memory=True)
+        if one.opcode in _SLICES:
+            read = min(read, _num_bytes(one.shape))
+        return read + _num_bytes(one.shape, main_memory=True)
 
-    def _runs_of(self, computation: str, times: int, is_known: bool) -> Iterator[_Run]:
-        for instruction in self._computations.get(computation, ()):
-            yield _Run(instruction, computation, times, is_known)
-            inner_times, inner_known = times, is_known
-            if instruction.opcode == "while":
-                trips = self._trip_count(instruction)
-                inner_times, inner_known = times * (trips or 1), is_known and trips is not None
-            elif instruction.opcode.endswith(("-done", "-update")):
+    def _runs_of(
+        self, computation: str, times: int, is_known: bool, is_inside: bool
+    ) -> Iterator[_Run]:
+        for one in self._computations.get(computation, {}).values():
+            yield _Run(one, computation, times, is_known, is_inside)
+            if one.opcode.endswith(("-done", "-update")):
                 continue  # they name what their start has run
-            for called in instruction.called:
-                yield from self._runs_of(called, inner_times, inner_known)
+            trips = self._trip_count(one) if one.opcode == "while" else 1
+            how = (times * (trips or 1), is_known and trips is not None)
+            for called in re.findall(r"[\w.\-]+", " ".join(_CALLED.findall(one.attributes))):
+                yield from self._runs_of(called, *how, is_inside or one.opcode not in _CONTROL)
 
     def _trip_count(self, loop: _Instruction) -> int | None:
-        known = re.search(r"known_trip_count\W+n\W+(\d+)", loop.attributes)
-        if known:
-            return int(known[1])
-        condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.attributes)
-        instructions = self._computations.get(condition[1], ()) if condition else ()
-        compared = [one for one in instructions if one.opcode == "compare"]
-        if len(compared) != 1 or "direction=LT" not in compared[0].attributes:
-            return None
-        limits = [
-            int(one.operands)
-            for one in instructions
-            if one.opcode == "constant"
-            and one.operands.isdigit()
-            and one.name in compared[0].operands
-        ]
-        return limits[0] if len(limits) == 1 else None
-
-    def _collective(self, kind: str, run: _Run) -> Collective:
-        group_size = self._group_size(kind, run.instruction.attributes)
-        shape = self._result(run)
-        num_bytes = _num_bytes(shape) * (group_size if kind == "reduce-scatter" else 1)
-        if run.computation.startswith("all-reduce-scatter"):
-            kind = "reduce-scatter"  # the TPU's fusion of an all-reduce and each chip's slice of it
-        return Collective(
-            kind=kind,
-            group_size=group_size,
-            count=run.times,
-            bytes=run.times * num_bytes,
-            element_types=tuple(sorted({element for element, _, _ in _SHAPE.findall(shape)})),
-            in_unknown_loops=0 if run.is_known else run.times,
-        )
-
-    def _result(self, run: _Run) -> str:
-        """Shape of what a collective gives; the start of an asynchronous one has its input too."""
-        place = (run.computation, run.instruction.name)
-        return self._shape_when_done.get(place, run.instruction.shape)
-
-    def _group_size(self, kind: str, attributes: str) -> int:
-        if kind == "collective-permute":
-            return 2
-        if match := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", attributes):
-            # along axes of a mesh: mesh['data'=8,'space'=2] {'space'}, or part of an axis
-            sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
-            parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", match[2])
-            return math.prod(int(part) if part else sizes[name] for name, part in parts)
-        if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes):
-            return int(match[2])
-        if match := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
-            return len(match[1].split(","))
-        return self._num_devices
+        if known := re.search(r"known_trip_count\W+n\W+(\d+)", loop.attributes):
+            return int(known[1])  # of CPUs' programs
+        (condition,) = re.findall(r"\bcondition=%?([\w.\-]+)", loop.attributes)
+        instructions = self._computations[condition]
+        match [one for one in instructions.values() if one.opcode == "compare"]:
+            case [compared] if "direction=LT" in compared.attributes:
+                compared_to = (instructions[name] for name in _NAME.findall(compared.operands))
+                limits = [int(one.operands) for one in compared_to if one.opcode == "constant"]
+                return limits[0] if len(limits) == 1 else None
+        return None
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    computations: dict[str, list[_Instruction]] = {}
-    entry = current = ""
+def _collective(run: _Run) -> Collective:
+    one = run.instruction
+    kind, group_size = one.opcode.removesuffix("-start"), _group_size(one)
+    num_bytes = _num_bytes(one.shape) * (group_size if kind == "reduce-scatter" else 1)
+    if run.computation.startswith("all-reduce-scatter"):
+        kind = "reduce-scatter"  # the TPU's fusion of an all-reduce and each chip's slice of it
+    return Collective(
+        kind=kind,
+        group_size=group_size,
+        count=run.times,
+        bytes=run.times * num_bytes,
+        element_types=tuple(sorted({element for element, _, _ in _ARRAY.findall(one.shape)})),
+        in_unknown_loops=0 if run.is_known else run.times,
+    )
+
+
+def _group_size(collective: _Instruction) -> int:
+    if collective.opcode.startswith("collective-permute"):
+        return 2
+    if match := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", collective.attributes):
+        # along axes of a mesh: mesh['data'=8,'space'=2] {'space'}, or part of an axis
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
+        parts = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part) if part else sizes[name] for name, part in parts)
+    if match := re.search(r"replica_groups=\[\d+,(\d+)\]", collective.attributes):
+        return int(match[1])
+    groups = re.search(r"replica_groups=\{\{([\d,]+)\}", collective.attributes)
+    assert groups, f"these groups are none of a mesh: {collective.attributes}"
+    return len(groups[1].split(","))
+
+
+def _parse(text: str) -> tuple[Mapping[str, Mapping[str, _Instruction]], str]:
+    """Instructions by name, by the computation that holds them; the name of the program's."""
+    computations: dict[str, dict[str, _Instruction]] = {}
+    entry = ""
+    here: dict[str, _Instruction] = {}
     for line in text.splitlines():
         if match := _COMPUTATION.match(line):
-            current = match[2]
-            entry = current if match[1] else entry
-            computations[current] = []
-        elif current and (match := _INSTRUCTION.match(line)):
-            computations[current].append(_instruction(*match.groups()))
+            here = computations[match[2]] = {}
+            entry = match[2] if match[1] else entry
+        elif match := _INSTRUCTION.match(line):
+            name, one = match[1], _Instruction(*match.groups()[1:])
+            here[name] = one
+            if one.opcode.endswith("-done"):
+                for start in _NAME.findall(one.operands):
+                    here[start] = here[start]._replace(shape=one.shape)
     if not entry:
         raise ValueError("this is no HLO text: it has no ENTRY computation")
     return computations, entry
 
 
-def _instruction(name: str, rest: str) -> _Instruction:
-    """`rest` is SHAPE OPCODE(OPERANDS), ATTRIBUTES; shapes of tuples are in parentheses."""
-    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
-    opcode, _, _ = rest[end:].strip().partition("(")
-    start = rest.index("(", end)
-    close = _closing(rest, start)
-    return _Instruction(name, rest[:end], opcode, rest[start + 1 : close], rest[close + 1 :])
-
-
-def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` closes."""
-    depth = 0
-    for match in re.finditer(r"[()]", text[start:]):
-        depth += 1 if match.group() == "(" else -1
-        if depth == 0:
-            return start + match.start()
-    return len(text)
-
-
 def _num_bytes(shape: str, *, main_memory: bool = False) -> int:
     """Of all arrays, or of those whose layout names no other memory space, as S(1) does."""
     total = 0
-    for element, sizes, layout in _SHAPE.findall(shape):
-        if main_memory and "S(" in layout:
-            continue
-        digits = re.search(r"\d+", element)
-        bits = _BITS.get(element, int(digits.group()) if digits else 0)
-        count = math.prod(int(size.removeprefix("<=")) for size in sizes.split(",") if size)
-        total += -(-count * bits // 8)
+    for element, sizes, layout in _ARRAY.findall(shape):
+        if not (main_memory and "S(" in layout):
+            digits = "8" if element == "pred" else re.search(r"\d+|$", element)[0]
+            num_bits = int(digits or 0) * math.prod(int(size) for size in sizes.split(",") if size)
+            total += -(-num_bits // 8)
     return total

@@ -43,7 +43,12 @@ CPU: Runs = {
 }
 
 
-def _compiled(config: str, topology: str, options: str = "--clips-per-chip=1") -> dict[str, str]:
+_ONE_A_CHIP = "--config.batch_size=16"
+_LARGER = f"{_ONE_A_CHIP} --larger=v5e:8x8,v5e:16x16"
+_SHARED = "--config.batch_size=8 --config.mesh.space=2"
+
+
+def _compiled(config: str, topology: str, options: str = _ONE_A_CHIP) -> dict[str, str]:
     """A step, compiled for TPU chips: 10 to 20 CPU minutes."""
     name = f"{config}-train-{topology.replace(':', '-')}"
     if "mesh.space=2" in options:
@@ -52,9 +57,6 @@ def _compiled(config: str, topology: str, options: str = "--clips-per-chip=1") -
         name: f"compile --config=configs/{config}.py {_BFLOAT16} --topology={topology} {options}"
     }
 
-
-_LARGER = "--clips-per-chip=1 --larger=v5e:8x8,v5e:16x16"
-_SHARED = "--config.batch_size=8 --config.mesh.space=2"
 
 TPU: Runs = {
     **_compiled("cityscapes", "v5e:4x4", _LARGER),
