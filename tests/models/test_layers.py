@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tmanet_jax.models.convolutions import direct, sum_of_taps, trained
 from tmanet_jax.models.layers import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_MOMENTUM,
@@ -16,7 +17,6 @@ from tmanet_jax.models.layers import (
     product_of_positions,
     product_of_rows,
     resize_bilinear,
-    sum_of_taps,
 )
 
 
@@ -77,6 +77,23 @@ def test_a_depthwise_layer_is_its_convolution_with_its_gradients(
     gradient = normal(*expected.shape, seed=1)
     for ours, theirs in zip(pull_back_taps(gradient), pull_back(gradient), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "dilation"), [(3, 1, 1), (3, 1, 4), (3, 2, 1), (2, 2, 1), (7, 4, 2)]
+)
+def test_a_cpus_gradients_are_those_of_jax_and_in_the_order_of_axes_that_is_fast_in_a_loop(
+    kernel_size: int, stride: int, dilation: int
+) -> None:
+    x, kernel = normal(2, 9, 6, 3), normal(kernel_size, kernel_size, 3, 4, seed=1)
+    expected, pull_back = jax.vjp(lambda x, k: direct(x, k, stride, dilation), x, kernel)
+    found, pull_back_fast = jax.vjp(lambda x, k: trained(x, k, stride, dilation, False), x, kernel)
+    gradient = normal(*expected.shape, seed=2)
+    np.testing.assert_array_equal(found, expected)
+    for ours, theirs in zip(pull_back_fast(gradient), pull_back(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    program = jax.jit(pull_back_fast).lower(gradient).as_text()
+    assert program.count("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") == 2
 
 
 @pytest.mark.parametrize(("size", "stride"), [((9, 6), 1), ((9, 6), 2), ((8, 7), 2)])

@@ -30,7 +30,7 @@ from tmanet_jax.training.step import (
 )
 
 NETWORK = ModelConfig(
-    backbone=ResNetConfig(depth=18, width=16, blocks=(1, 1, 1, 1)),
+    backbone=ResNetConfig(depth=18, width=8, blocks=(1, 1, 1, 1)),
     head=TMAHeadConfig(
         num_classes=5,
         num_memory=1,

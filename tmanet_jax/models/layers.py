@@ -4,7 +4,7 @@ Shape letters: N images (B x S of them, S frames a clip, batch-major), H, W, C c
 """
 
 import functools
-import operator
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from tmanet_jax.models import winograd
+from tmanet_jax.models import convolutions, winograd
 from tmanet_jax.parallel.sharding import space_size
 
 MatmulPrecision = Literal["default", "high", "highest"]
@@ -80,50 +80,44 @@ class Conv(nnx.Module):
         if self.kernel_size == 1 and self.groups == 1:
             strided = x_NxHxWxC[:, :: self.stride, :: self.stride]
             y = _pointwise(strided, kernel_hwio[0, 0], self.precision)
-        elif self._fewer_products_pay():
-            y = lax.platform_dependent(
-                x_NxHxWxC,
-                kernel_hwio,
-                cpu=functools.partial(
-                    _conv3x3_trained if train else winograd.conv3x3, dilation=self.dilation
-                ),
-                default=functools.partial(
-                    _direct, stride=1, dilation=self.dilation, precision=self.precision
-                ),
-            )
-        elif self._taps_pay():
-            y = lax.platform_dependent(
-                x_NxHxWxC,
-                kernel_hwio,
-                cpu=functools.partial(sum_of_taps, stride=self.stride, dilation=self.dilation),
-                default=functools.partial(
-                    _direct,
-                    stride=self.stride,
-                    dilation=self.dilation,
-                    precision=self.precision,
-                    groups=self.groups,
-                ),
-            )
         else:
-            y = _direct(
-                x_NxHxWxC, kernel_hwio, self.stride, self.dilation, self.precision, self.groups
+            direct = functools.partial(
+                convolutions.direct,
+                stride=self.stride,
+                dilation=self.dilation,
+                precision=self.precision,
+                groups=self.groups,
             )
+            arguments, on_cpu = (x_NxHxWxC, kernel_hwio), self._way_on_cpu(train)
+            if on_cpu is None:
+                y = direct(*arguments)
+            else:
+                y = lax.platform_dependent(*arguments, cpu=on_cpu, default=direct)
         return y if self.bias is None else y + _last(self.bias[...], y)
 
-    def _fewer_products_pay(self) -> bool:
-        return (
-            (self.kernel_size, self.stride, self.groups) == (3, 1, 1)
+    def _way_on_cpu(self, train: bool) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+        """Instead of the direct way, if another pays."""
+        if space_size() > 1:  # the partitioner exchanges rows for direct convolutions alone
+            return None
+        stride, dilation = self.stride, self.dilation
+        keeps_digits = jnp.finfo(self.dtype).bits >= 32
+        if keeps_digits and self.kernel_hwio.shape == (3, 3, 1, self.groups):
+            return functools.partial(convolutions.sum_of_taps, stride=stride, dilation=dilation)
+        fewer_products = (
+            keeps_digits
+            and (self.kernel_size, self.stride, self.groups) == (3, 1, 1)
             and min(self.kernel_hwio.shape[2:]) >= WINOGRAD_CHANNELS
-            and jnp.finfo(self.dtype).bits >= 32
-            and space_size() == 1  # the partitioner exchanges rows for direct convolutions alone
         )
-
-    def _taps_pay(self) -> bool:
-        return (
-            self.kernel_hwio.shape == (3, 3, 1, self.groups)
-            and jnp.finfo(self.dtype).bits >= 32
-            and space_size() == 1
-        )
+        if train and self.groups == 1:
+            return functools.partial(
+                convolutions.trained,
+                stride=stride,
+                dilation=dilation,
+                fewer_products=fewer_products,
+            )
+        if fewer_products:
+            return functools.partial(winograd.conv3x3, dilation=dilation)
+        return None
 
 
 class Dense(nnx.Module):
@@ -179,61 +173,6 @@ def product_of_positions(x_NxHxWxI: jax.Array, kernel_IxO: jax.Array) -> jax.Arr
     """The same; N, H and W are one axis."""
     y_PxO = x_NxHxWxI.reshape(-1, x_NxHxWxI.shape[-1]) @ kernel_IxO
     return y_PxO.reshape(*x_NxHxWxI.shape[:-1], -1)
-
-
-def _direct(
-    x_NxHxWxC: jax.Array,
-    kernel_hwio: jax.Array,
-    stride: int,
-    dilation: int,
-    precision: MatmulPrecision = "default",
-    groups: int = 1,
-) -> jax.Array:
-    reach = dilation * (kernel_hwio.shape[0] - 1)
-    before = reach // 2 if kernel_hwio.shape[0] % 2 else 0
-    return lax.conv_general_dilated(
-        x_NxHxWxC,
-        kernel_hwio,
-        window_strides=(stride, stride),
-        padding=[(before, reach - before)] * 2,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision=precision,
-    )
-
-
-def sum_of_taps(
-    x_NxHxWxC: jax.Array, kernel_3x3x1xC: jax.Array, stride: int, dilation: int
-) -> jax.Array:
-    """Depthwise 3x3 convolution, NxH'xW'xC, as a sum over the positions of its kernel.
-
-    On a CPU, XLA's convolution of groups takes 10 to 36 times as much of its time forward, and 6 to
-    16 times with both gradients (four images of 48x96 and 16 channels to 12x24 and 336).
-    """
-    n, height, width, c = x_NxHxWxC.shape
-    edge = (dilation, dilation)
-    padded = jnp.pad(x_NxHxWxC, ((0, 0), edge, edge, (0, 0)))
-    rows, columns = -(-height // stride), -(-width // stride)
-
-    def tap(i: int, j: int) -> jax.Array:
-        top, left = i * dilation, j * dilation
-        end = (n, top + (rows - 1) * stride + 1, left + (columns - 1) * stride + 1, c)
-        x_NxhxwxC = lax.slice(padded, (0, top, left, 0), end, (1, stride, stride, 1))
-        return x_NxhxwxC * kernel_3x3x1xC[i, j][None, None]
-
-    return functools.reduce(operator.add, [tap(i, j) for i in range(3) for j in range(3)])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnames=("dilation",))
-def _conv3x3_trained(x_NxHxWxC: jax.Array, kernel_hwio: jax.Array, dilation: int) -> jax.Array:
-    """The direct way forward, fewer products for the two gradients."""
-    return _direct(x_NxHxWxC, kernel_hwio, 1, dilation)
-
-
-_conv3x3_trained.defvjp(
-    lambda x, kernel, dilation: (_direct(x, kernel, 1, dilation), (x, kernel)), winograd.gradients
-)
 
 
 def at_least_float32(dtype: DTypeLike) -> DTypeLike:
