@@ -243,9 +243,9 @@ def _explain(command: Command) -> None:
         raise UserError("Mode explain needs one --input and an --output.")
     checkpoint = options["checkpoint"]
     weights = hub.fetched(checkpoint) if checkpoint else load.weights_of_run(command.workdir)
-    network = load.load_model(weights), command.settings.evaluation
+    network = load.load_model(weights)
     frame = source_of(options["input"][0]), options["frame"], options["pixel"]
-    print(explain(*network, *frame, Path(options["output"])))
+    print(explain(network, command.settings.evaluation, *frame, Path(options["output"])))
 
 
 def _publish(command: Command) -> None:

@@ -21,7 +21,7 @@ from data_prep.street.scene import SNIPPET_FRAMES
 from data_prep.writing import write_file
 from tmanet_jax.data.classes import CITYSCAPES_TRAIN_ID_OF_LABEL_ID, ClassSet
 from tmanet_jax.inference.segmenter import Segmenter
-from tmanet_jax.pictures import blend, grid, joined, legend, pale
+from tmanet_jax.pictures import blend, grid, joined, legend
 from tmanet_jax.weights.load import weights_of_run
 
 _SIZE = (128, 256)
@@ -79,11 +79,10 @@ def _drawn(
 ) -> Iterator[np.ndarray]:
     present = [c for c in np.unique(list(panels.values())) if c < classes.num_classes]
     for index, frame_HxWx3 in enumerate(frames_SxHxWx3):
-        grey_HxWx3 = pale(frame_HxWx3)
         rows = grid(
             [
                 ("camera", frame_HxWx3),
-                *((name, blend(grey_HxWx3, of[index], classes)) for name, of in panels.items()),
+                *((name, blend(frame_HxWx3, of[index], classes)) for name, of in panels.items()),
             ]
         )
         yield joined([rows, legend(present, classes, rows.shape[1])], axis=0)

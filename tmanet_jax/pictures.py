@@ -1,7 +1,7 @@
 """Pictures for people, RGB: labels over a frame, captions, a legend, a confusion matrix."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ _MAX_PANEL_WIDTH = 1024
 _WRONG_RGB = np.array([214, 40, 40], np.uint8)
 _CAPTION_HEIGHT = 28
 _LEGEND_COLUMNS = 10
+_FAINT = 0.3
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 _CELL = 44
@@ -23,8 +24,19 @@ _FULL_RGB = np.array([8, 81, 156])
 
 
 def blend(frame_HxWx3: np.ndarray, labels_HxW: np.ndarray, classes: ClassSet) -> np.ndarray:
-    """The frame with the labels' colours over it, RGB uint8 HxWx3."""
-    return cv2.addWeighted(classes.paint(labels_HxW), _OPACITY, frame_HxWx3, 1 - _OPACITY, 0)
+    """The labels' colours over the frame in pale grey, RGB uint8 HxWx3.
+
+    Over colours they would mix with an object's, and be taken for those of another class.
+    """
+    painted_HxWx3 = classes.paint(labels_HxW)
+    return cv2.addWeighted(painted_HxWx3, _OPACITY, pale(frame_HxWx3), 1 - _OPACITY, 0)
+
+
+def visible(labels_HxW: np.ndarray, classes: ClassSet) -> tuple[int, ...]:
+    """The classes that have a thousandth of a picture's pixels or more, in their order."""
+    pixels_256 = cv2.calcHist([labels_HxW], [0], None, [256], [0, 256]).ravel()
+    is_visible_C = pixels_256[: classes.num_classes] >= labels_HxW.size / 1000
+    return tuple(np.flatnonzero(is_visible_C).tolist())
 
 
 def under_caption(panel_HxWx3: np.ndarray, caption: str) -> np.ndarray:
@@ -34,21 +46,31 @@ def under_caption(panel_HxWx3: np.ndarray, caption: str) -> np.ndarray:
     return np.concatenate([strip, panel_HxWx3], axis=0)
 
 
-def legend(present: Sequence[int], classes: ClassSet, width: int) -> np.ndarray:
-    """A strip of that width with the colours and names of these classes, RGB uint8 hxWx3."""
+def legend(
+    present: Sequence[int], classes: ClassSet, width: int, faint: Collection[int] = ()
+) -> np.ndarray:
+    """A strip of that width with the colours and names of these classes, RGB uint8 hxWx3.
+
+    Args:
+        present: the classes.
+        classes: their names and colours.
+        width: in pixels.
+        faint: those of them that are only just shown.
+    """
     widths = [cv2.getTextSize(classes.names[index], _FONT, 0.45, 1)[0][0] for index in present]
     cell = max(widths, default=0) + 40
     columns = min(max(width // cell, 1), _LEGEND_COLUMNS)
     rows = max(-(-len(present) // columns), 1)
     strip = np.full((rows * _CAPTION_HEIGHT, width, 3), 255, np.uint8)
     for place, index in enumerate(present):
+        share = _FAINT if index in faint else 1.0
         left = place % columns * (width // columns) + 8
         top = place // columns * _CAPTION_HEIGHT + 6
-        colour = tuple(int(value) for value in classes.palette_Cx3[index])
+        colour = tuple(255 - share * (255 - value) for value in classes.palette_Cx3[index])
         cv2.rectangle(strip, (left, top), (left + 16, top + 16), colour, cv2.FILLED)
         cv2.putText(
-            strip, classes.names[index], (left + 22, top + 14), _FONT, 0.45, (0, 0, 0), 1,
-            cv2.LINE_AA,
+            strip, classes.names[index], (left + 22, top + 14), _FONT, 0.45,
+            (255 - share * 255,) * 3, 1, cv2.LINE_AA,
         )  # fmt: skip
     return strip
 
@@ -58,20 +80,18 @@ def comparison(
 ) -> np.ndarray:
     """Memory frames, frame, labels, prediction and errors in two rows, over a legend. RGB uint8.
 
-    Colours of classes lie over a grey frame, so that none is mixed with an object's; an error is
-    red, and a pixel without a label is left out.
+    An error is red, and a pixel without a label is left out.
     """
     memory_TxHxWx3, frame_HxWx3 = frames_SxHxWx3[:-1], frames_SxHxWx3[-1]
-    grey_HxWx3 = pale(frame_HxWx3)
     is_labelled_HxW = labels_HxW < classes.num_classes
     is_wrong_HxW = is_labelled_HxW & (labels_HxW != predicted_HxW)
     panels = [
         *((f"memory {place}", memory) for place, memory in enumerate(memory_TxHxWx3, start=1)),
         ("frame", frame_HxWx3),
-        ("labels", blend(grey_HxWx3, labels_HxW, classes)),
-        ("prediction", blend(grey_HxWx3, predicted_HxW, classes)),
+        ("labels", blend(frame_HxWx3, labels_HxW, classes)),
+        ("prediction", blend(frame_HxWx3, predicted_HxW, classes)),
         (f"errors: {_percent(is_wrong_HxW.sum(), is_labelled_HxW.sum())}",
-         np.where(is_wrong_HxW[..., None], _WRONG_RGB, grey_HxWx3)),
+         np.where(is_wrong_HxW[..., None], _WRONG_RGB, pale(frame_HxWx3))),
     ]  # fmt: skip
     rows = grid(panels)
     occurring = np.union1d(labels_HxW, predicted_HxW)
@@ -93,7 +113,7 @@ def grid(panels: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
 def pale(frame_HxWx3: np.ndarray) -> np.ndarray:
     """In grey, of half the contrast, between middle grey and white."""
     grey_HxW = cv2.cvtColor(frame_HxWx3, cv2.COLOR_RGB2GRAY)
-    return np.repeat((128 + grey_HxW // 2)[..., None], 3, axis=2)
+    return cv2.cvtColor(128 + grey_HxW // 2, cv2.COLOR_GRAY2RGB)
 
 
 def _of_shown_width(panel_HxWx3: np.ndarray) -> np.ndarray:

@@ -2,19 +2,27 @@
 
 import dataclasses
 import json
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import safetensors.numpy
 
 from tests.made.tiny_weights import write_weights
+from tmanet_jax.data.classes import CAMVID
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.outputs import (
     MANIFEST_FILE,
     Manifest,
+    VideoOutput,
     fingerprint_weights,
     open_manifest,
 )
+from tmanet_jax.inference.results import FrameResult
+from tmanet_jax.pictures import legend
+from tmanet_jax.video.writer import PartWriter
 from tmanet_jax.weights import files
 
 WANTED = Manifest("drive.mp4", "ab", "whole", problems=((3, "torn"),))
@@ -81,3 +89,24 @@ def test_another_precision_is_told_and_a_folder_that_names_none_goes_on(tmp_path
     other = dataclasses.replace(older, how=how.format("highest"))
     with pytest.raises(UserError, match=r"other settings.*precision default.*precision highest"):
         open_manifest(tmp_path, other, tmp_path)
+
+
+def test_a_video_s_legend_shows_faintly_what_a_frame_does_not_and_keeps_every_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures: list[np.ndarray] = []
+    monkeypatch.setattr(PartWriter, "write", lambda self, picture, pts: pictures.append(picture))
+    frames = SimpleNamespace(
+        rate=Fraction(10), time_base=Fraction(1, 10), pixel_aspect=Fraction(1), sound_of=None
+    )
+    video = VideoOutput(tmp_path, CAMVID, frames, size_of_first=lambda: None, keeps_sound=False)
+    for shown in (0, 1):
+        labels_HxW = np.full((64, 512), shown, np.uint8)
+        labels_HxW[0, :3] = 5  # a few pixels would only flicker
+        frame_HxWx3 = np.zeros((64, 512, 3), np.uint8)
+        video.write(FrameResult(shown, shown, 0.0, frame_HxWx3, labels_HxW, None, CAMVID, None))
+    every = range(CAMVID.num_classes)
+    for shown, picture in enumerate(pictures):
+        expected = legend(every, CAMVID, 512, {*every} - {shown})
+        np.testing.assert_array_equal(picture[64:], expected)
+        assert np.abs(legend(every, CAMVID, 512).astype(int) - expected).max() > 100

@@ -111,6 +111,7 @@ def read_of_memory(
     Raises:
         UserError: the network has no such memory, or the clip another length.
     """
+    model = reading(model, protocol.neighbourhood if protocol else None)
     head = model.head
     if not isinstance(head, TMAHead) or not head.config.num_memory:
         raise UserError("The network has no memory that a TMA head reads: nothing can be shown.")
@@ -120,7 +121,6 @@ def read_of_memory(
             f"The network reads {num_memory} memory frames and a query: {num_memory + 1} frames "
             f"are needed, found {len(frames_SxHxWx3)}."
         )
-    model = reading(model, protocol.neighbourhood if protocol else None)
     query_key, memory_keys, share_hxw, labels = jax.tree.map(
         np.asarray, _look(model, jnp.asarray(frames_SxHxWx3))
     )
@@ -133,7 +133,7 @@ def read_of_memory(
         memory_key_MxK=memory_keys.reshape(-1, key_channels),
         shape=(num_memory, *share_hxw.shape),
         scale=head.config.score_scale,
-        neighbourhood=model.head.neighbourhood,
+        neighbourhood=head.neighbourhood,
     )
 
 

@@ -21,7 +21,7 @@ from tmanet_jax.data.classes import ClassSet, palette_png
 from tmanet_jax.data.files import write_whole
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.results import FrameResult
-from tmanet_jax.pictures import legend
+from tmanet_jax.pictures import legend, visible
 from tmanet_jax.video.frames import Frames
 from tmanet_jax.video.writer import PartWriter, join
 from tmanet_jax.weights import files
@@ -210,7 +210,10 @@ def label_png(result: FrameResult) -> bytes:
 
 
 class VideoOutput:
-    """A video of overlays above a legend of all classes.
+    """A video of overlays above a legend, in which each class keeps its place.
+
+    The size of a video's frames cannot change, and one that was interrupted goes on without knowing
+    what was seen before: so the legend names all classes, those faintly that a frame does not show.
 
     Frames narrower than 512 pixels are enlarged by a whole factor, so that the legend can be read,
     unlike the pictures of `PictureOutput`.
@@ -243,7 +246,7 @@ class VideoOutput:
             pixel_aspect=frames.pixel_aspect,
         )
         self._num_before = self._writer.num_done
-        self._legend: np.ndarray | None = None
+        self._present: tuple[int, ...] | None = None
 
     def wants(self, index: int) -> bool:
         """Whether no full part holds the frame."""
@@ -256,9 +259,12 @@ class VideoOutput:
         overlay = _fitted(result.overlay, size)
         if factor > 1:
             overlay = overlay.repeat(factor, axis=0).repeat(factor, axis=1)
-        if self._legend is None:
-            every_class = list(range(self._classes.num_classes))
-            self._legend = legend(every_class, self._classes, overlay.shape[1])
+        present = visible(result.labels, self._classes)
+        if present != self._present:
+            every_class = range(self._classes.num_classes)
+            faint = set(every_class) - set(present)
+            self._legend = legend(every_class, self._classes, overlay.shape[1], faint)
+            self._present = present
         self._writer.write(np.concatenate([overlay, self._legend]), result.pts)
 
     def close(self) -> None:

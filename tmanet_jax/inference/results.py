@@ -39,7 +39,7 @@ class FrameResult:
 
     @functools.cached_property
     def overlay(self) -> np.ndarray:
-        """The frame with the colours of its labels over it, HxWx3 RGB uint8."""
+        """The colours of the labels over the frame in pale grey, HxWx3 RGB uint8."""
         return blend(self.frame, self.labels, self.classes)
 
     @property
