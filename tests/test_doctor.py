@@ -5,13 +5,18 @@ from pathlib import Path
 from unittest import mock
 
 import av
+import jax
 import pytest
 
 from run import main
 from tmanet_jax import compilation_cache, doctor
 
 
-def test_a_machine_that_can_run_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_that_can_run_is_told_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = mock.Mock(platform="tpu", id=9, device_kind="of another machine of a pod")
+    monkeypatch.setattr(jax, "devices", lambda: [elsewhere])
     assert main(["run.py", "doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     found = {line[:22].strip(): line[22:] for line in lines}

@@ -71,7 +71,7 @@ def _findings() -> Iterator[Finding]:
     yield Finding("memory", _memory())
     yield from (_room(Path.cwd()), _cache())
     yield _encoder()
-    for device in jax.devices():
+    for device in jax.local_devices():  # those of a pod's other machines are not at hand
         yield _step(device)
 
 

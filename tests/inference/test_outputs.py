@@ -4,7 +4,6 @@ import dataclasses
 import json
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from tmanet_jax.inference.outputs import (
 )
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.pictures import legend
+from tmanet_jax.video.frames import Frames
 from tmanet_jax.video.writer import PartWriter
 from tmanet_jax.weights import files
 
@@ -96,9 +96,7 @@ def test_a_video_s_legend_shows_faintly_what_a_frame_does_not_and_keeps_every_pl
 ) -> None:
     pictures: list[np.ndarray] = []
     monkeypatch.setattr(PartWriter, "write", lambda self, picture, pts: pictures.append(picture))
-    frames = SimpleNamespace(
-        rate=Fraction(10), time_base=Fraction(1, 10), pixel_aspect=Fraction(1), sound_of=None
-    )
+    frames = Frames(iter(()), rate=Fraction(10), time_base=Fraction(1, 10), expected=None)
     video = VideoOutput(tmp_path, CAMVID, frames, size_of_first=lambda: None, keeps_sound=False)
     for shown in (0, 1):
         labels_HxW = np.full((64, 512), shown, np.uint8)
