@@ -1,9 +1,12 @@
 """How far a long loop is, on a terminal and elsewhere."""
 
 import io
+from unittest import mock
 
+import numpy as np
 import pytest
 
+from tmanet_jax.export import quantise
 from tmanet_jax.progress import ProgressBar, with_progress
 
 
@@ -60,3 +63,13 @@ def test_another_process_than_the_first_says_nothing(
     assert capsys.readouterr().err == ""
     assert list(with_progress("abc", "evaluate", "clip", 3)) == ["a", "b", "c"]
     assert "evaluate: clip 3 of 3, " in capsys.readouterr().err
+
+
+def test_what_calibrates_an_export_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tmanet_jax.progress._LINE_EVERY_S", 0.0)
+    network = mock.Mock(about={"frames": [1, 4, 6, 3]})
+    frames = quantise._Inputs(network, [np.zeros((3, 4, 6, 3), np.uint8)])
+    assert len(list(frames)) == 3 and network.call_count == 3
+    assert "calibrate: frame 3 of 3, " in capsys.readouterr().err

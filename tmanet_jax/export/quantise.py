@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tmanet_jax.data.records import ClipRecords, has_records, open_clips, read_i
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.export.network import Arrays, Network, openvino_library
 from tmanet_jax.inference.windows import resized_frames
+from tmanet_jax.progress import ProgressBar
 from tmanet_jax.video.frames import fingerprint_input, open_frames
 
 CALIBRATION_FRAMES = 100
@@ -114,9 +116,12 @@ class _Inputs:
 
     def __iter__(self) -> Iterator[Arrays]:
         shape = tuple(self._network.about["frames"])
-        for clip_SxHxWx3 in self._clips:
-            self._network.restart()
-            for frame_HxWx3 in clip_SxHxWx3:
-                frames_BxHxWx3 = np.broadcast_to(frame_HxWx3, shape)
-                yield self._network.inputs(frames_BxHxWx3)
-                self._network(frames_BxHxWx3)
+        is_quiet = not sys.stderr.isatty()  # on a terminal nncf has bars of its own
+        with ProgressBar("calibrate", "frame", len(self), is_shown=is_quiet) as bar:
+            for clip_SxHxWx3 in self._clips:
+                self._network.restart()
+                for frame_HxWx3 in clip_SxHxWx3:
+                    frames_BxHxWx3 = np.broadcast_to(frame_HxWx3, shape)
+                    yield self._network.inputs(frames_BxHxWx3)
+                    self._network(frames_BxHxWx3)
+                    bar.update()
