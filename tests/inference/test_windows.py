@@ -1,5 +1,7 @@
 """Sliding windows and views, with a `segment` whose results can be worked out."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,13 +103,24 @@ def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(map_columns(probability, both), whole, atol=1e-6)
 
 
-def test_labels_are_the_same_by_rows_and_by_columns() -> None:
+@pytest.mark.parametrize(("width", "align_corners"), [(300, True), (300, False), (11, True)])
+def test_labels_have_the_largest_logit(width: int, align_corners: bool) -> None:
+    """Of windows side by side, and of a frame that is resized on the way, or to fewer columns."""
     rng = np.random.default_rng(0)
-    half = HalfUpsampled(
-        jnp.asarray(rng.standard_normal((2, 37, 5, 7)), jnp.float32),
-        jnp.asarray(rng.standard_normal((11, 5)), jnp.float32),
-    )
-    np.testing.assert_array_equal(labels_by_rows(half), labels_by_columns(half))
+    for protocol in (PROTOCOL, replace(PROTOCOL, mode="whole")):
+        windows = windows_of(protocol, (23, 37))
+        logits_WxBxhxwxC = jnp.asarray(
+            rng.standard_normal((len(windows), 2, 6, 29, 5)), jnp.float32
+        )
+        half = windows.half_upsampled(logits_WxBxhxwxC, (37, width), align_corners=align_corners)
+        for part in (half, replace(half, matrix_WxK=half.matrix_WxK[::-1])):
+            logits_BxHxWxC = np.asarray(part.whole())
+            for labels_of in (labels_by_rows, labels_by_columns):
+                labels_BxHxWx1 = np.asarray(jax.jit(labels_of)(part))[..., None]
+                largest_BxHxWx1 = np.take_along_axis(logits_BxHxWxC, labels_BxHxWx1, -1)
+                np.testing.assert_allclose(
+                    largest_BxHxWx1, logits_BxHxWxC.max(-1, keepdims=True), atol=1e-6
+                )
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def each_view(
         views.append(view(frames_BxSxhxwx3))
         if config.flip:
             mirrored = view(frames_BxSxhxwx3[:, :, :, ::-1])
-            views.append(mirrored._replace(matrix_WxK=mirrored.matrix_WxK[::-1]))
+            views.append(dataclasses.replace(mirrored, matrix_WxK=mirrored.matrix_WxK[::-1]))
     return views
 
 

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +15,24 @@ from tmanet_jax.parallel.sharding import spread_rows
 FLOATS_AT_A_TIME = 2**24
 """Logits of a block, on each device: 64 MiB."""
 
-ROWS_AT_A_TIME = 16
+ROWS_AT_A_TIME, COLUMNS_AT_A_TIME = 16, 128
 """Of pixels whose labels a CPU finds together: their logits stay in its cache."""
 
 
-class HalfUpsampled(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HalfUpsampled:
     """Logits that have the rows of the pixels, and how they get their columns.
 
     Attributes:
         logits_BxHxKxC: their rows are up-sampled; K columns, of windows side by side.
         matrix_WxK: from their columns to those of the pixels.
+        num_windows: side by side.
     """
 
     logits_BxHxKxC: jax.Array
     matrix_WxK: jax.Array
+    num_windows: int = field(metadata={"static": True})
 
     def columns(self, matrix_OxK: jax.Array) -> jax.Array:
         """The columns of some rows of the matrix, BxHxOxC."""
@@ -59,7 +64,7 @@ def half_upsampled_windows(
     product_BxHxJxwxC = _product("hn,jbnwc->bhjwc", rows_HxN, logits_JxBxNxwxC)
     logits_BxHxKxC = spread_rows(product_BxHxJxwxC.reshape(b, -1, j * w, c))
     matrix_WxJxw = columns_JxWxw.swapaxes(0, 1)
-    return HalfUpsampled(logits_BxHxKxC, matrix_WxJxw.reshape(-1, j * w))
+    return HalfUpsampled(logits_BxHxKxC, matrix_WxJxw.reshape(-1, j * w), j)
 
 
 def map_columns(
@@ -111,22 +116,51 @@ def labels_by_columns(part: HalfUpsampled) -> jax.Array:
 
 
 def labels_by_rows(part: HalfUpsampled) -> jax.Array:
-    """`labels_of`, some rows at a time, class after class: on a CPU a third of the time."""
+    """`labels_of`, some rows and columns at a time, class after class: on a CPU far faster."""
     b, height, _, _ = part.logits_BxHxKxC.shape
+    width = len(part.matrix_WxK)
+    starts_G, matrix_GxOxN = _bands_of(part)
+    reach = matrix_GxOxN.shape[2]
 
     def of_rows(logits_BxRxCxK: jax.Array) -> jax.Array:
-        logits_BxRxCxW = _product("brck,wk->brcw", logits_BxRxCxK, part.matrix_WxK)
-        largest_BxRxW = logits_BxRxCxW[:, :, 0]
-        labels_BxRxW = jnp.zeros(largest_BxRxW.shape, jnp.uint8)
-        for index in range(1, logits_BxRxCxW.shape[2]):
-            logits_BxRxW = logits_BxRxCxW[:, :, index]
-            labels_BxRxW = jnp.where(logits_BxRxW > largest_BxRxW, jnp.uint8(index), labels_BxRxW)
-            largest_BxRxW = jnp.maximum(logits_BxRxW, largest_BxRxW)
-        return labels_BxRxW
+        logits_GxBxRxCxN = jnp.stack([_band(logits_BxRxCxK, start, reach) for start in starts_G])
+        logits_BxRxCxGxO = _product("gon,gbrcn->brcgo", matrix_GxOxN, logits_GxBxRxCxN)
+        largest_BxRxGxO = logits_BxRxCxGxO[:, :, 0]
+        labels_BxRxGxO = jnp.zeros(largest_BxRxGxO.shape, jnp.uint8)
+        for index in range(1, logits_BxRxCxGxO.shape[2]):
+            logits_BxRxGxO = logits_BxRxCxGxO[:, :, index]
+            is_larger = logits_BxRxGxO > largest_BxRxGxO
+            labels_BxRxGxO = jnp.where(is_larger, jnp.uint8(index), labels_BxRxGxO)
+            largest_BxRxGxO = jnp.maximum(logits_BxRxGxO, largest_BxRxGxO)
+        return labels_BxRxGxO.reshape(*labels_BxRxGxO.shape[:2], -1)[:, :, :width]
 
     logits_BxHxCxK = part.logits_BxHxKxC.swapaxes(2, 3)
-    labels_GxBxRxW = lax.map(of_rows, _in_blocks(logits_BxHxCxK, 1, ROWS_AT_A_TIME))
-    return jnp.moveaxis(labels_GxBxRxW, 0, 1).reshape(b, -1, len(part.matrix_WxK))[:, :height]
+    labels_SxBxRxW = lax.map(of_rows, _in_blocks(logits_BxHxCxK, 1, ROWS_AT_A_TIME))
+    return jnp.moveaxis(labels_SxBxRxW, 0, 1).reshape(b, -1, width)[:, :height]
+
+
+def _bands_of(part: HalfUpsampled) -> tuple[jax.Array, jax.Array]:
+    """The matrix in G blocks of O rows, without the columns that are zero in all rows of a block.
+
+    Windows side by side leave the matrix whole: what a row of it adds up lies far apart.
+
+    Returns:
+        the first of the N columns of each block, and the blocks, GxOxN.
+    """
+    width, columns = part.matrix_WxK.shape
+    if part.num_windows > 1:
+        return jnp.zeros(1, int), part.matrix_WxK[None]
+    matrix_GxOxK = _in_blocks(part.matrix_WxK, 0, COLUMNS_AT_A_TIME)
+    starts_G = (matrix_GxOxK != 0).any(axis=1).argmax(-1)
+    ends_of_two_resizings = 4
+    reach = min(-(-COLUMNS_AT_A_TIME * columns // width) + ends_of_two_resizings, columns)
+    matrices = [_band(*block, reach) for block in zip(matrix_GxOxK, starts_G, strict=True)]
+    return starts_G, jnp.stack(matrices)
+
+
+def _band(array_K: jax.Array, start: jax.Array, length: int) -> jax.Array:
+    """So many columns of ...xK."""
+    return lax.dynamic_slice_in_dim(array_K, start, length, axis=-1)
 
 
 def _num_blocks(*shape: int) -> int:
