@@ -89,20 +89,20 @@ def _gradients(
     dilation: int,
     fewer_products: bool,
     arguments: tuple[jax.Array, jax.Array],
-    gradient_NxHxWxO: jax.Array,
+    gradient_NxhxwxO: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     if fewer_products:
-        return winograd.gradients(dilation, arguments, gradient_NxHxWxO)
+        return winograd.gradients(dilation, arguments, gradient_NxhxwxO)
     x_NxHxWxI, kernel_hwio = arguments
     convolve = functools.partial(direct, stride=stride, dilation=dilation)
     kernel_hwoi, x_IxHxWxN = kernel_hwio.swapaxes(2, 3), x_NxHxWxI.swapaxes(0, 3)
     (by_x_NxHxWxI,) = jax.linear_transpose(
         lambda x: convolve(x, kernel_hwoi, axes=("NHWC", "HWOI", "NHWC")), x_NxHxWxI
-    )(gradient_NxHxWxO)
+    )(gradient_NxhxwxO)
     (by_kernel_ihwo,) = jax.linear_transpose(
         lambda kernel: convolve(x_IxHxWxN, kernel, axes=("CHWN", "IHWO", "HWNC")),
         kernel_hwio.transpose(2, 0, 1, 3),
-    )(gradient_NxHxWxO.transpose(1, 2, 0, 3))
+    )(gradient_NxhxwxO.transpose(1, 2, 0, 3))
     return by_x_NxHxWxI, by_kernel_ihwo.transpose(1, 2, 0, 3)
 
 
