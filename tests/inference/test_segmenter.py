@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
@@ -293,6 +294,28 @@ def test_no_more_than_depth_items_are_made_ahead() -> None:
     time.sleep(0.3)
     assert len(made) <= 4
     stream.close()
+
+
+def test_frames_are_decoded_while_the_network_compiles(
+    segmenter: Segmenter,
+    frames: list[np.ndarray],
+    results: list[FrameResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_decoded, step = threading.Event(), segmenter._network.step
+
+    def first_step(*args: Any) -> Any:
+        assert is_decoded.wait(60)
+        return step(*args)
+
+    def decoding() -> Iterator[np.ndarray]:
+        yield from frames[:3]
+        is_decoded.set()
+        yield frames[3]
+
+    monkeypatch.setattr(segmenter._network, "step", first_step)
+    for result, expected in zip(segmenter.stream(decoding()), results[:4], strict=True):
+        assert_same(result, expected)
 
 
 def test_windows_and_memory_stride_are_options(

@@ -2,16 +2,14 @@
 
 import dataclasses
 import functools
-from typing import Any
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax._src import random  # where initialisers find it
-from jax.typing import DTypeLike
 
+from tmanet_jax.models import initial
 from tmanet_jax.models.resnet import ResNetConfig
 from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.models.tmanet import AUX_HEAD, ModelConfig, TMANet, abstract_model
@@ -81,7 +79,7 @@ def kept(model: TMANet) -> tuple[nnx.GraphDef, nnx.State]:
 
 
 def initialised(config: ModelConfig) -> TMANet:
-    """As a run begins, but drawn by numpy: jax compiles its draws anew for every shape."""
+    """As a run begins, but drawn by numpy: jax compiles its draws anew for every size."""
     return merged(*_initialised(config))
 
 
@@ -89,10 +87,10 @@ def initialised(config: ModelConfig) -> TMANet:
 def _initialised(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
     rng = np.random.default_rng(0)
 
-    def normal(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike, **_: Any) -> jax.Array:
-        return jnp.asarray(rng.standard_normal(shape), dtype)
+    def drawn_flat(key: jax.Array, size: int) -> np.ndarray:
+        return rng.standard_normal(size).astype(np.float32)
 
-    with mock.patch.object(random, "normal", normal):
+    with mock.patch.object(initial, "drawn_flat", drawn_flat):
         return kept(TMANet(config, rngs=nnx.Rngs(0)))
 
 

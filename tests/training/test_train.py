@@ -175,6 +175,16 @@ def test_a_file_of_weights_that_is_missing_is_told_before_any_are_drawn(
         setup.first_network(run, tmp_path / "run", numbered_classes(2))
 
 
+def test_a_run_that_goes_on_draws_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "random_model", lambda settings: pytest.fail("drawn"))
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    run = settings.from_config(tiny_runs.config(tmp_path))
+    model, told = setup.first_network(run, tmp_path, numbered_classes(2))
+    assert (model.config, told) == (run.model, ())
+
+
 @dataclasses.dataclass(frozen=True)
 class RoadClip(NoiseClip):
     """Nothing but the first class."""

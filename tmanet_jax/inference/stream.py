@@ -183,10 +183,10 @@ class StreamingNetwork:
         num_images = num_groups * group * batch_size
         remembered = self._remembered(num_images, windows_of(self.protocol, resized).crop)
         rings = (
-            jax.tree.map(lambda x, delay=delay: jnp.zeros((delay, *x.shape), x.dtype), shapes)
+            jax.tree.map(lambda x, delay=delay: np.zeros((delay, *x.shape), x.dtype), shapes)
             for delay, shapes in zip(self._delays(), remembered, strict=True)
         )
-        return StreamState(tuple(rings), jnp.zeros(batch_size, jnp.int32))
+        return jax.device_put(StreamState(tuple(rings), np.zeros(batch_size, np.int32)))
 
     def _step_of_weights(
         self,

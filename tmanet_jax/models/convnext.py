@@ -13,20 +13,20 @@ import dataclasses
 from typing import Any, Literal, Self
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
 from tmanet_jax.fields import Checked, field
 from tmanet_jax.models.backbone import BackboneConfig, Stages
+from tmanet_jax.models.initial import full, normal
 from tmanet_jax.models.layers import Conv, Dense
 from tmanet_jax.models.shown import Shapes, count, kernel_of
 
 LAYER_SCALE = 1e-6
 """With which the sums of a block begin."""
 
-_initial = nnx.initializers.normal(0.02)
+_initial = normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Block(nnx.Module):
         self.norm = _layer_norm(channels, dtype, rngs)
         self.wide = Dense(channels, 4 * channels, kernel_init=_initial, dtype=dtype, rngs=rngs)
         self.narrow = Dense(4 * channels, channels, kernel_init=_initial, dtype=dtype, rngs=rngs)
-        self.layer_scale = nnx.Param(jnp.full(channels, LAYER_SCALE, jnp.float32))
+        self.layer_scale = nnx.Param(full(channels, LAYER_SCALE))
 
     def __call__(self, x_NxHxWxC: jax.Array) -> jax.Array:
         """NxHxWxC -> NxHxWxC."""

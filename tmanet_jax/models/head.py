@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from tmanet_jax.errors import UserError
 from tmanet_jax.fields import PUBLISHED, Checked, field
 from tmanet_jax.models.backbone import Stages
+from tmanet_jax.models.initial import normal
 from tmanet_jax.models.layers import Conv, at_least_float32, channel_dropout, resize_bilinear
 from tmanet_jax.models.shown import Shapes
 
@@ -165,7 +166,7 @@ def classifier_of(in_channels: int, num_classes: int, dtype: DTypeLike, rngs: nn
         num_classes,
         1,
         use_bias=True,
-        kernel_init=nnx.initializers.normal(0.01),
+        kernel_init=normal(0.01),
         dtype=dtype,
         rngs=rngs,
     )

@@ -14,6 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from tmanet_jax.models import convolutions, winograd
+from tmanet_jax.models.initial import full, kaiming_normal_fan_out
 from tmanet_jax.parallel.sharding import space_size
 
 MatmulPrecision = Literal["default", "high", "highest"]
@@ -30,8 +31,6 @@ of 33x33; 6 with 512 channels): 0.78 and 0.46 with 512, 0.88 and 0.84 with 256, 
 
 BATCH_NORM_MOMENTUM = 0.1
 BATCH_NORM_EPSILON = 1e-5
-
-kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nnx.Module):
@@ -71,7 +70,7 @@ class Conv(nnx.Module):
         self.dtype = dtype
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
         self.kernel_hwio = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_channels, jnp.float32)) if use_bias else None
+        self.bias = nnx.Param(full(out_channels, 0.0)) if use_bias else None
 
     def __call__(self, x_NxHxWxC: jax.Array, *, train: bool = False) -> jax.Array:
         """NxHxWxC -> NxH'xW'xC' with H' = ceil(H / stride), in the compute dtype."""
@@ -137,7 +136,7 @@ class Dense(nnx.Module):
         self.dtype = dtype
         shape = (in_channels, out_channels)
         self.kernel_io = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(out_channels, jnp.float32))
+        self.bias = nnx.Param(full(out_channels, 0.0))
 
     def __call__(self, x_NxHxWxC: jax.Array) -> jax.Array:
         """NxHxWxC -> NxHxWxC', in the compute dtype."""
@@ -196,10 +195,10 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, *, scale_init: float = 1.0):
-        self.scale = nnx.Param(jnp.full(channels, scale_init, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros(channels, jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones(channels, jnp.float32))
+        self.scale = nnx.Param(full(channels, scale_init))
+        self.bias = nnx.Param(full(channels, 0.0))
+        self.mean = nnx.BatchStat(full(channels, 0.0))
+        self.var = nnx.BatchStat(full(channels, 1.0))
         self.num_updates = nnx.BatchStat(jnp.zeros((), jnp.int32))
 
     def __call__(self, x_NxHxWxC: jax.Array, *, train: bool, slots: int = 1) -> jax.Array:

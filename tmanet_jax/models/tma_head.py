@@ -4,6 +4,7 @@ Source: TMANet section 3; `mmseg/models/decode_heads/tma_head.py`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -105,7 +106,7 @@ class FrameEncoder(nnx.Module):
 def _copied(encoder: FrameEncoder) -> FrameEncoder:
     """Equal, with arrays of its own, since a training step gives its state's buffers away."""
     graphdef, state = nnx.split(encoder)
-    return nnx.merge(graphdef, jax.tree.map(jnp.copy, state))
+    return nnx.merge(graphdef, jax.jit(functools.partial(jax.tree.map, jnp.copy))(state))
 
 
 def _branch(in_channels: int, channels: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.List:

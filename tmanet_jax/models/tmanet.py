@@ -330,6 +330,5 @@ def _abstract(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
 def blank_model(config: ModelConfig) -> TMANet:
     """The network with zeros for weights, made at once, for weights to be loaded into."""
     graphdef, state = nnx.split(abstract_model(config))
-    return nnx.merge(
-        graphdef, jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), state)
-    )
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), state)
+    return nnx.merge(graphdef, jax.device_put(zeros))

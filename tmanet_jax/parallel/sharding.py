@@ -212,7 +212,7 @@ def to_default_device(tree: Any) -> Any:
     A program whose weights are bound to a device gives results that are, and is compiled once more
     when they are handed back to it.
     """
-    return jax.tree.map(lambda array: jnp.asarray(np.asarray(array.addressable_data(0))), tree)
+    return jax.device_put(jax.tree.map(lambda array: np.array(array.addressable_data(0)), tree))
 
 
 def check_devices() -> None:

@@ -219,7 +219,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
     evaluation = _score(run, state, first) if ends_unscored else None
     if (evaluation is not None and run.log.stops) or _gains_no_more(run, first):
         return state, evaluation or _score(run, state, first)
-    schedule = make_schedule(settings.optimizer, settings.num_steps)
+    schedule = jax.jit(make_schedule(settings.optimizer, settings.num_steps))
     factors = rates_of_groups(settings.optimizer, state.params)
     watch = LossWatch(
         run.splits.train,

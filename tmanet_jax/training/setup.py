@@ -15,7 +15,7 @@ from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inputs import load_weights, open_split, random_model
-from tmanet_jax.models.tmanet import TMANet, num_parameters
+from tmanet_jax.models.tmanet import TMANet, blank_model, num_parameters
 from tmanet_jax.scoring.evaluate import evenly_spread
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.optimizer import make_optimizer
@@ -97,7 +97,7 @@ def first_network(
         UserError: the file of weights cannot be read or does not fit.
     """
     if steps_in(workdir / CHECKPOINTS_DIR):
-        return random_model(settings), ()
+        return blank_model(settings.model), ()
     if path := settings.init.pretrained or settings.init.checkpoint:
         check_there(path)  # before random weights are drawn for seconds
     model = random_model(settings)

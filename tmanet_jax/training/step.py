@@ -89,7 +89,7 @@ def init_state(
     """Splits a freshly made (or loaded) network into its structure and the state of step 0."""
     graphdef, weights = split(model)
     step = jnp.zeros((), jnp.int32)
-    return graphdef, TrainState(*weights, optimizer.init(weights.params), step)
+    return graphdef, TrainState(*weights, jax.jit(optimizer.init)(weights.params), step)
 
 
 def train_step(state: TrainState, batch: Batch, recipe: Recipe) -> tuple[TrainState, StepMetrics]:

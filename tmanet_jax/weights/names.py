@@ -9,6 +9,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -130,7 +131,7 @@ def with_tensors(state: nnx.State, tensors: Tensors) -> nnx.State:
     for path, name in original_names(flat).items():
         if name in tensors:
             value = _from_original(path, tensors[name])
-            flat[path] = flat[path].replace(jnp.asarray(value, flat[path].dtype))
+            flat[path] = flat[path].replace(jax.device_put(value.astype(flat[path].dtype)))
     return nnx.from_flat_state(flat)
 
 
