@@ -352,7 +352,6 @@ def main(argv: list[str]) -> int:
     command = command_line.parse(argv, MODES)
     if command is None:
         return 0
-    from data_prep.street.demo import render_if_wanted
     from tmanet_jax.compilation_cache import use_compilation_cache
     from tmanet_jax.parallel import distributed
     from tmanet_jax.parallel.sharding import check_devices
@@ -367,6 +366,8 @@ def main(argv: list[str]) -> int:
         check_devices()
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
+            from data_prep.street.demo import render_if_wanted
+
             distributed.in_turn(lambda: render_if_wanted(command.settings.data))
         if command.mode not in _NOT_OF_ONE_RUN:
             tell_contradictions(command.workdir, command.config)

@@ -21,10 +21,6 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    splash_attention_kernel,
-    splash_attention_mask,
-)
 from jax.typing import DTypeLike
 
 from tmanet_jax.models.layers import MatmulPrecision, at_least_float32
@@ -230,6 +226,9 @@ def read_splash(
     The partitioner cannot split a kernel: under a mesh of several devices, call this inside
     `shard_map`.
     """
+    # takes 0.3 s, which float32 need not wait for
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
     n, k = query_BxNxK.shape[1:]
     m = key_BxMxK.shape[1]
     query_block = min(QUERY_BLOCK, _whole_lanes(n))
@@ -239,11 +238,9 @@ def read_splash(
     query_BxNxF = jnp.pad((scale * query_BxNxK).astype(query_BxNxK.dtype), spare)
     query_BxIxF = _fill(query_BxNxF.at[:, :, k].set(1), query_block)
     key_BxJxF = _fill(jnp.pad(key_BxMxK, spare), key_block).at[:, m:, k].set(MASKED_SCORE)
-    kernel = splash_attention_kernel.make_splash_mqa_single_device(
-        splash_attention_mask.MultiHeadMask(
-            [splash_attention_mask.FullMask((query_BxIxF.shape[1], key_BxJxF.shape[1]))]
-        ),
-        block_sizes=splash_attention_kernel.BlockSizes(
+    kernel = splash.make_splash_mqa_single_device(
+        splash.MultiHeadMask([splash.FullMask((query_BxIxF.shape[1], key_BxJxF.shape[1]))]),
+        block_sizes=splash.BlockSizes(
             block_q=query_block,
             block_kv=key_block,
             block_kv_compute=compute_block,
