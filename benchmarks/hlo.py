@@ -220,7 +220,7 @@ def _num_bytes(shape: str, *, main_memory: bool = False) -> int:
     total = 0
     for element, sizes, layout in _ARRAY.findall(shape):
         if not (main_memory and "S(" in layout):
-            digits = "8" if element == "pred" else re.search(r"\d+|$", element)[0]
+            digits = "8" if element == "pred" else re.findall(r"\d+|$", element)[0]
             num_bits = int(digits or 0) * math.prod(int(size) for size in sizes.split(",") if size)
             total += -(-num_bits // 8)
     return total
