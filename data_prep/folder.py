@@ -60,7 +60,7 @@ from data_prep import command
 from data_prep.data_set import DataSet, FoundSplit, LabelledVideo, Options, Query, Unusable
 from data_prep.extraction import Watch, extract_frames
 from data_prep.label_shift import SHIFT_ADVICE, NumberedVideo, in_order_of_time, notes_on_numbers
-from data_prep.labels import Classes, ClassLabels, Source
+from data_prep.labels import Classes, ClassLabels, Mark
 from data_prep.naming import frame_numbers
 from data_prep.polygons import DrawnLabels, drawn_frame, drawn_labels
 from data_prep.source import (
@@ -325,10 +325,8 @@ def read_classes(tree: SourceTree, name: str) -> Classes:
         )
     class_set = ClassSet(name, *zip(*((row.name, row.colour) for row in classes), strict=True))
     indices = [*range(len(classes)), *[IGNORE] * len(ignored)]
-    sources = {
-        source: index for row, index in zip(rows, indices, strict=True) for source in row.sources
-    }
-    return Classes(class_set, ignored[0].colour if ignored else None, sources)
+    marks = {mark: index for row, index in zip(rows, indices, strict=True) for mark in row.marks}
+    return Classes(class_set, ignored[0].colour if ignored else None, marks)
 
 
 class _Row(NamedTuple):
@@ -336,7 +334,7 @@ class _Row(NamedTuple):
 
     name: str
     colour: Colour
-    sources: tuple[Source, ...]
+    marks: tuple[Mark, ...]
 
 
 def _read_rows(file: SourceFile) -> Iterator[_Row]:
@@ -349,12 +347,12 @@ def _read_rows(file: SourceFile) -> Iterator[_Row]:
         raise WrongSourceError(
             f"{file} begins with {found!r}: expected the line {','.join(_COLUMNS)!r}."
         )
-    seen: dict[Source, int] = {}
+    seen: dict[Mark, int] = {}
     for number, line in enumerate(lines[1:], 2):
         if not line:
             continue
         row = _parse_line(file, number, line)
-        for value in (row.name, row.colour, *row.sources):
+        for value in (row.name, row.colour, *row.marks):
             if seen.get(value, number) != number:
                 raise WrongSourceError(
                     f"{file}, line {number}: {value!r} is in line {seen[value]} already; names, "
@@ -368,7 +366,7 @@ def _parse_line(file: SourceFile, number: int, line: list[str]) -> _Row:
     try:
         name, *cells = (cell.strip() for cell in line)
         red, green, blue = (int(cell) for cell in cells[:3])
-        sources = tuple(_source(part.strip()) for part in ";".join(cells[3:]).split(";"))
+        marks = tuple(_mark(part.strip()) for part in ";".join(cells[3:]).split(";"))
         if not name or len(cells) > 4 or not all(0 <= x <= 255 for x in (red, green, blue)):
             raise ValueError
     except ValueError:
@@ -378,10 +376,10 @@ def _parse_line(file: SourceFile, number: int, line: list[str]) -> _Row:
             "'road,128,64,128,7;8;#804080;street': values from 0 to 255, colours, names."
         ) from None
     name = _IGNORED if name.lower() == _IGNORED else name
-    return _Row(name, (red, green, blue), tuple(source for source in sources if source != ""))
+    return _Row(name, (red, green, blue), tuple(mark for mark in marks if mark != ""))
 
 
-def _source(text: str) -> Source:
+def _mark(text: str) -> Mark:
     if re.fullmatch("#[0-9a-fA-F]{6}", text):
         red, green, blue = bytes.fromhex(text[1:])
         return red, green, blue

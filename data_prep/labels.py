@@ -163,7 +163,7 @@ class LabelFile(Protocol):
         """What the picture, once read, holds: uint8 HxW; raises UserError if that is not valid."""
 
 
-Source = int | Colour | str
+Mark = int | Colour | str
 """What stands for a class in label files: a value, a colour, or in files of polygons a name."""
 
 
@@ -174,13 +174,13 @@ class Classes:
     Attributes:
         class_set: the classes.
         ignored_colour: of pixels that do not count, in label files of colours; None if none is.
-        sources: the train ids (`IGNORE`: ignored) that values, further colours, and further names
+        marks: the train ids (`IGNORE`: ignored) that values, further colours, and further names
             in label files stand for. If there is a value, no other one but `IGNORE` is valid.
     """
 
     class_set: ClassSet
     ignored_colour: Colour | None = None
-    sources: Mapping[Source, int] = field(default_factory=dict)
+    marks: Mapping[Mark, int] = field(default_factory=dict)
 
     @property
     def index_of_colour(self) -> Mapping[Colour, int]:
@@ -188,12 +188,12 @@ class Classes:
         colours = dict(zip(self.class_set.palette_Cx3, range(IGNORE), strict=False))
         if self.ignored_colour is not None:
             colours[self.ignored_colour] = IGNORE
-        return colours | {of: index for of, index in self.sources.items() if isinstance(of, tuple)}
+        return colours | {of: index for of, index in self.marks.items() if isinstance(of, tuple)}
 
     @property
     def index_of_value(self) -> Mapping[int, int]:
         """The train id that each value of a label file of indices stands for."""
-        listed = {of: index for of, index in self.sources.items() if isinstance(of, int)}
+        listed = {of: index for of, index in self.marks.items() if isinstance(of, int)}
         own = {index: index for index in range(self.class_set.num_classes)}
         return {IGNORE: IGNORE} | (listed or own)
 
@@ -201,7 +201,7 @@ class Classes:
     def index_of_name(self) -> Mapping[str, int]:
         """The train id that each name in a file of polygons stands for."""
         names = dict(zip(self.class_set.names, range(IGNORE), strict=False))
-        return names | {of: index for of, index in self.sources.items() if isinstance(of, str)}
+        return names | {of: index for of, index in self.marks.items() if isinstance(of, str)}
 
 
 @dataclass(frozen=True)
@@ -220,8 +220,12 @@ class ClassLabels:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the picture does, or the classes."""
-        return f"{self.file.fingerprint} {self.classes}"
+        """Changes when the picture does, or the classes; begun records know it in these words."""
+        of = self.classes
+        return (
+            f"{self.file.fingerprint} Classes(class_set={of.class_set!r}, "
+            f"ignored_colour={of.ignored_colour!r}, sources={of.marks!r})"
+        )
 
     def train_ids(self, picture: LabelPicture) -> np.ndarray:
         """Train ids: uint8 HxW.
@@ -246,7 +250,7 @@ class ClassLabels:
         index_256 = np.full(256, INVALID, np.uint8)
         index_256[list(index_of_value)] = list(index_of_value.values())
         valid = ", ".join(map(str, sorted(index_of_value.keys() - {IGNORE})))
-        if not classes.sources:
+        if not classes.marks:
             valid = f"0..{classes.class_set.num_classes - 1}"
         refuse_unknown(values_HxW, index_256 != INVALID, where, f"{valid} or {IGNORE}")
         return index_256[values_HxW]

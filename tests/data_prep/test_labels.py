@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,6 +156,14 @@ def test_a_mask_of_two_classes_is_read_by_its_index(tmp_path):
         file = UnpackedFile(path)
         labels_HxW = ClassLabels(file, two).train_ids(LabelPicture.read(file))
         np.testing.assert_array_equal(labels_HxW, picked(0, 1))
+
+
+def test_records_that_are_begun_know_their_labels_by_these_words():
+    classes = Classes(ClassSet("mine", ("road",), (ROAD,)), (9, 9, 9), {7: 0, "street": 0})
+    assert ClassLabels(UnpackedFile(Path("none.png")), classes).fingerprint == (
+        "none.png Classes(class_set=ClassSet(name='mine', names=('road',), "
+        "palette_Cx3=((90, 90, 90),)), ignored_colour=(9, 9, 9), sources={7: 0, 'street': 0})"
+    )
 
 
 def test_quantised_colours_of_camvid_are_read_as_colours(tmp_path):
