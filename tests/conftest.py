@@ -69,6 +69,16 @@ def nothing_is_promoted(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of tiny runs, rendered once; whoever changes them takes a copy."""
+    from tests.made import tiny_runs  # when jax has been told its platform
+
+    path = tmp_path_factory.mktemp("data") / "records"
+    tiny_runs.render_records(path)
+    return path
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """An accelerator belongs to one process."""
     return 0 if _wants_accelerator(config) else None

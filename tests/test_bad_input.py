@@ -15,13 +15,6 @@ from tests.made.small_clips import damage
 from tmanet_jax.data.records import open_clips
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(path)
-    return path
-
-
 def refused(data_dir: Path, workdir: Path, *arguments: str) -> str:
     """The message of a run that must end with status 2."""
     return message_of(called(data_dir, workdir, *arguments))

@@ -95,13 +95,6 @@ def test_the_logger_writes_a_line_a_point(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines] == [{"step": 3, "loss": 0.5}]
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data_dir = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(data_dir)
-    return data_dir
-
-
 @pytest.mark.docs
 @pytest.mark.parametrize("name", OF)
 def test_it_trains_and_its_weights_load(name: str, data_dir: Path, tmp_path: Path) -> None:

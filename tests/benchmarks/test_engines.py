@@ -61,14 +61,13 @@ def test_each_part_of_the_network_has_a_row() -> None:
 
 @pytest.mark.export
 def test_a_trained_network_is_scored_by_every_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "DIRECTORY", tmp_path / "exports")
-    records, weights, found = (tmp_path / name for name in ("records", "w.safetensors", "json"))
-    tiny_runs.render_records(records)
-    run = settings.from_config(tiny_runs.config(records))
+    weights, found = (tmp_path / name for name in ("w.safetensors", "json"))
+    run = settings.from_config(tiny_runs.config(data_dir))
     load.save(weights, untrained(run.model), protocol=run.evaluation.protocol)
-    words = [f"--config.data.dir={records}", f"--config.init.checkpoint={weights}"]
+    words = [f"--config.data.dir={data_dir}", f"--config.init.checkpoint={weights}"]
     words += ["--size=64x128", "--turns=2", f"--json={found}"]
     assert main(["engines", *tiny_runs.FLAGS, *words]) == 0
     report = json.loads(found.read_text())

@@ -300,15 +300,16 @@ def test_a_cpu_without_bfloat16_computes_float32_and_says_so(
     assert "This CPU has no bfloat16: it computes float32" in caplog.text
 
 
-def test_every_engine_is_scored_by_the_same_scores(exports: Path, tmp_path: Path) -> None:
-    records, weights = tmp_path / "records", tmp_path / "tmanet.safetensors"
-    tiny_runs.render_records(records)
-    run = settings.from_config(tiny_runs.config(records))
+def test_every_engine_is_scored_by_the_same_scores(
+    exports: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "tmanet.safetensors"
+    run = settings.from_config(tiny_runs.config(data_dir))
     load.save(weights, untrained(run.model), protocol=run.evaluation.protocol)
 
     def score(*options: str) -> subprocess.CompletedProcess[str]:
         words = [f"--workdir={tmp_path / 'run'}", f"--config.init.checkpoint={weights}", *options]
-        return in_process.called(["eval", *tiny_runs.command(records, *words)[2:]])
+        return in_process.called(["eval", *tiny_runs.command(data_dir, *words)[2:]])
 
     def confusion(*options: str) -> np.ndarray:
         done = score(*options)
@@ -318,7 +319,7 @@ def test_every_engine_is_scored_by_the_same_scores(exports: Path, tmp_path: Path
     of_jax = confusion()
     moved = np.abs(confusion("--engine=onnxruntime") - of_jax).sum()
     assert moved <= of_jax.sum() / 10_000  # ties
-    int8 = confusion("--engine=openvino", "--precision=int8", f"--calibrate={records}")
+    int8 = confusion("--engine=openvino", "--precision=int8", f"--calibrate={data_dir}")
     moved_in_int8 = np.abs(int8 - of_jax).sum()
     assert moved < moved_in_int8 < of_jax.sum() / 5
     assert sum("int8" in folder.name for folder in folders_of(exports)) == 1

@@ -44,11 +44,6 @@ def quick() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tmanet.safetensors")
-
-
-@pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = (numbered(number, SIZE) for number in range(NUM_FRAMES))
     return write_video(tmp_path_factory.mktemp("video") / "drive.mp4", frames, "libx264", rate=10)

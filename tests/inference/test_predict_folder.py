@@ -31,11 +31,6 @@ def quick() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tmanet.safetensors")
-
-
 @pytest.mark.parametrize("left", [0, 40, -1], ids=["empty", "header", "cut"])
 def test_a_picture_that_is_cut_is_made_again(weights: Path, tmp_path: Path, left: int) -> None:
     source = broken_folder(tmp_path / "frames", set())

@@ -33,13 +33,8 @@ PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tmanet.safetensors")
-
-
-@pytest.fixture(scope="module")
-def segmenter(weights_file: Path) -> Segmenter:
-    return tmanet_jax.Segmenter.load(weights_file)
+def segmenter(weights: Path) -> Segmenter:
+    return tmanet_jax.Segmenter.load(weights)
 
 
 @pytest.fixture(scope="module")
@@ -319,10 +314,10 @@ def test_frames_are_decoded_while_the_network_compiles(
 
 
 def test_windows_and_memory_stride_are_options(
-    weights_file: Path, frames: list[np.ndarray], results: list[FrameResult]
+    weights: Path, frames: list[np.ndarray], results: list[FrameResult]
 ) -> None:
     options = Segmenter.load(
-        weights_file, mode="slide", crop_size=(32, 32), stride=(16, 16), memory_stride=2
+        weights, mode="slide", crop_size=(32, 32), stride=(16, 16), memory_stride=2
     )
     found = list(options.stream(frames[:4]))
     assert found[0].labels.shape == SIZE
@@ -339,7 +334,7 @@ def test_windows_and_memory_stride_are_options(
         {"attention": "x"},
     ):
         with pytest.raises(UserError):
-            Segmenter.load(weights_file, **wrong)
+            Segmenter.load(weights, **wrong)
 
 
 def test_frames_are_segmented_as_the_weights_were_scored_unless_told_otherwise(
@@ -373,8 +368,8 @@ def test_what_names_no_weights_is_told() -> None:
         Segmenter.load(None)  # type: ignore[arg-type]
 
 
-def test_weight_files_name_their_classes(weights_file: Path, tmp_path: Path) -> None:
-    assert load.load_model(weights_file)[1] == CLASSES
+def test_weight_files_name_their_classes(weights: Path, tmp_path: Path) -> None:
+    assert load.load_model(weights)[1] == CLASSES
     assert classes_of_number(19) == CITYSCAPES
     assert classes_of_number(12) == CAMVID
     many = numbered_classes(150)
@@ -401,10 +396,10 @@ print(max(sizes[-20:]) - max(sizes[60:80]), len(sizes))
 """
 
 
-def test_memory_is_flat_over_500_frames(weights_file: Path) -> None:
+def test_memory_is_flat_over_500_frames(weights: Path) -> None:
     """Keeping one frame (55 kB) a step would make 27 MB of it."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(weights_file)],
+        [sys.executable, "-c", MEMORY, str(weights)],
         cwd=PROJECT,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests import in_process
 from tests.made.small_predictions import SIZE, asked, broken_folder, contents, frames_of
 from tests.made.small_videos import numbered, write_video
-from tests.made.tiny_weights import CLASSES, write_weights
+from tests.made.tiny_weights import CLASSES
 from tests.models.test_tmanet import small_config, trained
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference import batches
@@ -44,11 +44,6 @@ def quick() -> Iterator[None]:
         patch.setattr(writer, "PART_FRAMES", 4)
         patch.setattr(Segmenter, "load", load)
         yield
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_weights(tmp_path_factory.mktemp("weights") / "tmanet.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.test_memory import naive
 from tmanet_jax.models import memory_kernels
 from tmanet_jax.models.layers import MatmulPrecision
 from tmanet_jax.models.memory_kernels import (
@@ -45,10 +46,6 @@ CASES = {
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.02}
 """Of the largest value; bfloat16 keeps 8 bits of each weight, score gradient and result."""
-
-
-def naive(query: jax.Array, key: jax.Array, value: jax.Array, scale: float) -> jax.Array:
-    return jax.nn.softmax(scale * query @ key.swapaxes(1, 2), axis=-1) @ value
 
 
 def with_gradients(read: Callable[..., jax.Array], *inputs: jax.Array) -> list[np.ndarray]:

@@ -11,20 +11,12 @@ import pytest
 
 from tests import joined_runs
 from tests.joined_runs import JoinedRun
-from tests.made import tiny_runs
 from tmanet_jax.parallel.peers import EXIT_STATUS
 
 pytestmark = pytest.mark.drills
 
 TIMEOUT_S = 15
 """Of the runs here. A process whose machine is busy must not look lost."""
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(path)
-    return path
 
 
 @pytest.mark.parametrize("lost", [0, 1])

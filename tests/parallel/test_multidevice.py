@@ -3,13 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests import processes
-from tests.made import tiny_runs
 from tests.workers import multidevice
 
 pytestmark = pytest.mark.multiprocess
@@ -22,9 +22,7 @@ QUICKLY_COMPILED = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
-    data_dir = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(data_dir)
+def results(data_dir: Path) -> list[Result]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.workers.multidevice", str(data_dir)],
         cwd=processes.PROJECT,

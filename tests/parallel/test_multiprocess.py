@@ -42,13 +42,6 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def two(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     root = tmp_path_factory.mktemp("two")
     with pytest.MonkeyPatch.context() as patch:

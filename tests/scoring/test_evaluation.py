@@ -16,14 +16,6 @@ from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.scoring.evaluate import Tally
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5 clips are scored: no batch size, number of devices or processes below divides them."""
-    path = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(path)
-    return path
-
-
 def started(
     data_dir: Path, meshes: list[tuple[int, int]], *distributed: str, num_devices: int
 ) -> AbstractContextManager[subprocess.Popen[str]]:
@@ -47,6 +39,7 @@ def alone(data_dir: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.multiprocess
 def test_devices_and_batch_sizes_change_nothing(alone: list[dict[str, Any]]) -> None:
+    """No batch size, number of devices or processes here divides the 5 clips."""
     one, many = alone
     assert one["sums"].keys() == {"clean", "degraded"}
     assert all(np.shape(confusion) == (19, 19) for confusion in one["sums"].values())

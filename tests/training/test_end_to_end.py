@@ -33,17 +33,11 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    root = tmp_path_factory.mktemp("finished")
-    tiny_runs.render_records(root / "records")
-    done = tiny_runs.run(root / "records", f"--workdir={root / 'run'}")
+def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    done = tiny_runs.run(data_dir, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    return Finished(root / "records", root / "run", done.stdout + done.stderr)
-
-
-@pytest.fixture
-def data_dir(finished: Finished) -> Path:
-    return finished.data_dir
+    return Finished(data_dir, workdir, done.stdout + done.stderr)
 
 
 @pytest.fixture

@@ -40,13 +40,6 @@ def flags(num_steps: int) -> tuple[str, ...]:
     )
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(path)
-    return path
-
-
 def finished(data_dir: Path, workdir: Path, *arguments: str) -> str:
     """What a run to the end printed."""
     with jax.numpy_dtype_promotion("standard"):  # optax takes 1 - beta to a power of int32

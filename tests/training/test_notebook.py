@@ -25,10 +25,8 @@ print(scores.overall.iou_C)
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def tiny(data_dir: Path) -> dict[str, Any]:
     """Fields of a tiny run, and of its records."""
-    data_dir = tmp_path_factory.mktemp("data") / "records"
-    tiny_runs.render_records(data_dir)
     flags = [flag.removeprefix("--config.").split("=", 1) for flag in tiny_runs.FLAGS[1:]]
     return {**dict(flags), "data.dir": data_dir}
 
