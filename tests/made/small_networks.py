@@ -5,7 +5,6 @@ import functools
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -69,7 +68,7 @@ def build(config: ModelConfig, tensors: Tensors) -> TMANet:
 
 def merged(graphdef: nnx.GraphDef, state: nnx.State) -> TMANet:
     """A network of copies of these weights, which a step of training may be given."""
-    return nnx.merge(graphdef, jax.tree.map(jnp.array, state))
+    return nnx.merge(graphdef, jax.device_put(jax.tree.map(np.array, state)))
 
 
 def kept(model: TMANet) -> tuple[nnx.GraphDef, nnx.State]:
@@ -104,4 +103,4 @@ def untrained(config: ModelConfig) -> TMANet:
         return rng.standard_normal(shape, np.float32) / np.sqrt(np.float32(np.prod(shape[:-1])))
 
     graphdef, state = nnx.split(abstract_model(config))
-    return nnx.merge(graphdef, jax.tree.map(lambda leaf: jnp.asarray(weights(leaf.shape)), state))
+    return nnx.merge(graphdef, jax.device_put(jax.tree.map(lambda x: weights(x.shape), state)))
