@@ -186,7 +186,8 @@ class StreamingNetwork:
             jax.tree.map(lambda x, delay=delay: np.zeros((delay, *x.shape), x.dtype), shapes)
             for delay, shapes in zip(self._delays(), remembered, strict=True)
         )
-        return jax.device_put(StreamState(tuple(rings), np.zeros(batch_size, np.int32)))
+        age_B = np.zeros(batch_size, np.int32)
+        return StreamState(*jax.device_put((tuple(rings), age_B)))
 
     def _step_of_weights(
         self,
