@@ -84,7 +84,7 @@ def program_of(
 
 def _step(network: StreamingNetwork, streams: int, size: tuple[int, int]) -> Program:
     step, weights = network.pure_step(size)
-    state = jax.eval_shape(lambda: network.start(streams, size))
+    state = network.shapes_of_state(streams, size)
     paths, tree = jax.tree_util.tree_flatten_with_path(state)
     names = [_name(path) for path, _ in paths]
     assert len(set(names)) == len(names), names
@@ -125,7 +125,8 @@ def _clip(model: TMANet, protocol: Protocol, clips: int, size: tuple[int, int]) 
     }
 
     def function(weights: Any, given: Arrays) -> Arrays:
-        state = network.start(clips, size)
+        shapes = network.shapes_of_state(clips, size)
+        state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         for index in range(length):
             frames_BxHxWx3 = given["frames"][:, index]
             reset_B = jnp.full(clips, index == 0)

@@ -116,12 +116,28 @@ class StreamingNetwork:
         Raises:
             UserError: the protocol's scale leaves nothing of such frames.
         """
+        shapes = self.shapes_of_state(batch_size, size)
+        return jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
+
+    def shapes_of_state(self, batch_size: int, size: tuple[int, int]) -> StreamState:
+        """`start`, with a `jax.ShapeDtypeStruct` for each array; an export's size may be open."""
         if size not in self._remarked:
             self._remarked.add(size)
             for line in remarks(self.protocol, size):
                 _LOGGER.warning(line)
             _LOGGER.info(compiling(f"the network for frames of {size[0]}x{size[1]}"))
-        return self._empty_state(batch_size, size)
+        resized = self.protocol.size_of(size)
+        num_groups, group, _ = self._in_groups(batch_size, resized).shape
+        num_images = num_groups * group * batch_size
+        remembered = self._remembered(num_images, windows_of(self.protocol, resized).crop)
+        rings = (
+            jax.tree.map(
+                lambda x, delay=delay: jax.ShapeDtypeStruct((delay, *x.shape), x.dtype), shapes
+            )
+            for delay, shapes in zip(self._delays(), remembered, strict=True)
+        )
+        age_B: Any = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+        return StreamState(tuple(rings), age_B)
 
     def step(
         self,
@@ -176,18 +192,6 @@ class StreamingNetwork:
             return windows.in_groups(1)
         pixels = batch_size * windows.crop[0] * windows.crop[1]
         return windows.in_groups(max(PIXELS_AT_A_TIME // pixels, 1))
-
-    def _empty_state(self, batch_size: int, size: tuple[int, int]) -> StreamState:
-        resized = self.protocol.size_of(size)
-        num_groups, group, _ = self._in_groups(batch_size, resized).shape
-        num_images = num_groups * group * batch_size
-        remembered = self._remembered(num_images, windows_of(self.protocol, resized).crop)
-        rings = (
-            jax.tree.map(lambda x, delay=delay: np.zeros((delay, *x.shape), x.dtype), shapes)
-            for delay, shapes in zip(self._delays(), remembered, strict=True)
-        )
-        age_B = np.zeros(batch_size, np.int32)
-        return StreamState(*jax.device_put((tuple(rings), age_B)))
 
     def _step_of_weights(
         self,
