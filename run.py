@@ -35,7 +35,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from tmanet_jax import command_line
 from tmanet_jax.allocator import computes_on_cpu, keep_freed_buffers
@@ -362,7 +362,16 @@ def main(argv: list[str]) -> int:
     if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
         keep_freed_buffers()
     use_compilation_cache()
-    with distributed.joined(distributed.launch_of(**_launch(command.options))):
+    options = command.options  # of several processes only where the mode has such
+    launch = distributed.launch_of(
+        detected=options.get("distributed", False),
+        coordinator=options.get("coordinator"),
+        num_processes=options.get("num-processes"),
+        process_id=options.get("process-id"),
+        start_timeout_s=options.get("start-timeout"),
+        peer_timeout_s=options.get("peer-timeout"),
+    )
+    with distributed.joined(launch):
         check_devices()
         distributed.check_same_fields("configuration", _told(command))
         if MODES[command.mode].needs_records:
@@ -373,18 +382,6 @@ def main(argv: list[str]) -> int:
             tell_contradictions(command.workdir, command.config)
         MODES[command.mode].start(command)
     return 0
-
-
-def _launch(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `launch_of` takes; a mode that is of one process says nothing of it."""
-    return {
-        "detected": options.get("distributed", False),
-        "coordinator": options.get("coordinator"),
-        "num_processes": options.get("num-processes"),
-        "process_id": options.get("process-id"),
-        "start_timeout_s": options.get("start-timeout"),
-        "peer_timeout_s": options.get("peer-timeout"),
-    }
 
 
 def _told(command: Command) -> dict[str, object]:
