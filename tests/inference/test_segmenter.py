@@ -20,14 +20,12 @@ import tmanet_jax
 from tests.made.small_videos import numbered, packet_positions, write_video
 from tests.made.tiny_weights import CLASSES, write_weights
 from tests.models.test_tmanet import small_config, trained
-from tmanet_jax.data.classes import CAMVID, CITYSCAPES, IGNORE, numbered_classes
+from tmanet_jax.data.classes import IGNORE
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.engine import Computation
 from tmanet_jax.inference.results import FrameResult
 from tmanet_jax.inference.segmenter import Segmenter, ahead
 from tmanet_jax.protocol import Protocol
-from tmanet_jax.weights import load
-from tmanet_jax.weights.files import classes_of_number
 
 SIZE = (36, 48)
 PROJECT = Path(__file__).parents[2]
@@ -367,18 +365,6 @@ def test_frames_are_segmented_as_the_weights_were_scored_unless_told_otherwise(
 def test_what_names_no_weights_is_told() -> None:
     with pytest.raises(UserError, match="path is None: name a file of weights"):
         Segmenter.load(None)  # type: ignore[arg-type]
-
-
-def test_weight_files_name_their_classes(weights: Path, tmp_path: Path) -> None:
-    assert load.load_model(weights)[1] == CLASSES
-    assert classes_of_number(19) == CITYSCAPES
-    assert classes_of_number(12) == CAMVID
-    many = numbered_classes(150)
-    assert len(set(many.palette_Cx3)) == len(set(many.names)) == 150
-    old = write_weights(tmp_path / "old.safetensors", classes=None)
-    assert load.load_model(old)[1].names[4] == "class 4"
-    load.save(tmp_path / "new.safetensors", load.load_model(old)[0], CLASSES)
-    assert load.load_model(tmp_path / "new.safetensors")[1] == CLASSES
 
 
 MEMORY = """

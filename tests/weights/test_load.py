@@ -10,7 +10,9 @@ from flax import nnx
 
 from configs import default
 from tests.made.small_networks import HEAD, SMALL, assert_same, backbone_of, build, random_tensors
+from tests.made.tiny_weights import CLASSES, write_weights
 from tmanet_jax import settings
+from tmanet_jax.data.classes import CAMVID, CITYSCAPES, numbered_classes
 from tmanet_jax.errors import UserError
 from tmanet_jax.inputs import with_model_of_file
 from tmanet_jax.models.resnet import ResNetConfig
@@ -255,3 +257,16 @@ def test_the_neighbourhood_that_is_read_stays_with_the_weights(tmp_path: Path) -
     assert load.load_checkpoint(file, build(near, file.tensors)).notes == ()
     (note,) = load.load_checkpoint(file, build(SMALL, file.tensors)).notes
     assert "trained with neighbourhood=1, this run has None" in note
+
+
+def test_weight_files_name_their_classes(tmp_path: Path) -> None:
+    named = write_weights(tmp_path / "tmanet.safetensors")
+    assert load.load_model(named)[1] == CLASSES
+    assert files.classes_of_number(19) == CITYSCAPES
+    assert files.classes_of_number(12) == CAMVID
+    many = numbered_classes(150)
+    assert len(set(many.palette_Cx3)) == len(set(many.names)) == 150
+    old = write_weights(tmp_path / "old.safetensors", classes=None)
+    assert load.load_model(old)[1].names[4] == "class 4"
+    load.save(tmp_path / "new.safetensors", load.load_model(old)[0], CLASSES)
+    assert load.load_model(tmp_path / "new.safetensors")[1] == CLASSES
