@@ -29,7 +29,7 @@ def parameters(member: Any) -> list[str]:
 
 def test_another_name_is_none() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Segmentor'"):
-        tmanet_jax.Segmentor  # noqa: B018
+        tmanet_jax.Segmentor  # noqa: B018, asked for, not used
 
 
 def test_the_package_alone_imports_no_jax() -> None:
