@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.corruptions import SEVERITIES
-from benchmarks.findings import load_note, markdown
+from benchmarks.findings import load_note, markdown, write_text
 from benchmarks.memory_scores import (
     ALL_FRAMES,
     ONE_FRAME,
@@ -79,6 +79,7 @@ STUDIED = {
 CORRUPTED, CORRUPTED_SEEDS = (*_OWN, "T = 2, all read", "T = 0, PSP head"), 2
 """What is scored on corrupted frames: minutes a run."""
 CONFIG, RUNS, SIZE = "configs/demo.py", Path("runs/memory_table"), (128, 256)
+TABLE_FILE = "table.csv"
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -133,6 +134,7 @@ def _run_table(options: argparse.Namespace) -> None:
     ended = {name: [run for run in runs if run.variant == name and run.ended] for name in variants}
     print(f"mIoU, mean (lowest to highest) of at most {options.seeds} seeds:\n")
     print(markdown(COLUMNS, [_row(name, of_name) for name, of_name in ended.items()]))
+    print(f"\nEach run's: {_write_table(run for of_name in ended.values() for run in of_name)}")
     if options.study:
         use_compilation_cache()
         _print_study({name: of_name for name, of_name in ended.items() if of_name})
@@ -145,6 +147,15 @@ def _row(variant: str, runs: Sequence[Run]) -> list[str]:
     found = zip(*(scores_of(run.workdir) for run in runs), strict=True)
     cells = [mean_and_range(fractions) for fractions in found] or [""] * 3
     return [variant, str(len(runs)), *cells]
+
+
+def _write_table(runs: Iterable[Run]) -> Path:
+    lines = [",".join(("variant", "seed", *COLUMNS[2:]))]
+    for run in runs:
+        percent = (f"{100 * fraction:.2f}" for fraction in scores_of(run.workdir))
+        lines.append(",".join((f'"{run.variant}"', str(run.seed), *percent)))
+    write_text(RUNS / TABLE_FILE, "\n".join(lines) + "\n")
+    return RUNS / TABLE_FILE
 
 
 def _print_study(ended: Mapping[str, Sequence[Run]]) -> None:

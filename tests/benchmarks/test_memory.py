@@ -65,6 +65,11 @@ def test_runs_that_have_ended_are_shown_without_the_others(
     rows = capsys.readouterr().out.splitlines()
     assert "| T = 1 | 2 | 65.0 (60.0 to 70.0) | 80.0 (80.0 to 80.0) | 50.0 (50.0 to 50.0) |" in rows
     assert "| T = 2 | 0 |  |  |  |" in rows
+    assert (tmp_path / "table.csv").read_text().splitlines() == [
+        "variant,seed,all frames,clean frames,spoilt frames",
+        '"T = 1",0,60.00,80.00,50.00',
+        '"T = 1",2,70.00,80.00,50.00',
+    ]
 
 
 @pytest.fixture(scope="module")
