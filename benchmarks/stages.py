@@ -1,6 +1,7 @@
 """Where the time of a frame of a video goes: in the network, and in decoding, drawing and encoding.
 
     python -m benchmarks stages --config=configs/cityscapes.py [--sizes=480x854,720x1280]
+        [--picture=FILE.svg]
 
 Frames are segmented whole, at their own size, by random weights with a TMA head. Each stage is
 timed alone, on what the stages before it made.
@@ -21,7 +22,8 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import command
-from benchmarks.findings import Findings, load_note, publish
+from benchmarks.bars import divided_bars
+from benchmarks.findings import Findings, load_note, publish, write_text
 from benchmarks.harness import Turn, median_cpu, take_turns
 from benchmarks.inference import random_model
 from data_prep.street.render import SnippetFrames
@@ -54,6 +56,7 @@ def add_command(commands: command.Subparsers) -> None:
     parser = command.add(commands, "stages", __doc__, _run)
     command.add_options(parser, "turns", "json")
     parser.add_argument("--sizes", default=SIZES, metavar="HxW,...", help="default %(default)s")
+    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="a bar for each size")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -63,7 +66,10 @@ def _run(options: argparse.Namespace) -> None:
     street = SnippetFrames("val", 0, (128, 256), 0, is_degraded=False)
     pictures = [street.draw(index).image_HxWx3 for index in range(MOST_FRAMES)]
     sizes = [parse_size(text) for text in options.sizes.split(",")]
-    publish(of_sizes(model, pictures, sizes, options.turns), options.json)
+    found = of_sizes(model, pictures, sizes, options.turns)
+    publish(found, options.json)
+    if options.picture:
+        write_text(options.picture, picture(found))
 
 
 def of_sizes(
@@ -84,7 +90,7 @@ def of_sizes(
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="stages-") as folder:
             around = _around_network(Path(folder), _enlarged(street, size), CITYSCAPES)
-        within = take_turns(_network_calls(model, size), turns=turns)
+        within = take_turns(_network_calls(model, size), turns=turns, warm_up=0)
         of_network = {name: median_cpu(calls) for name, calls in within.items()}
         taken.append(of_network | {name: turn.cpu for name, turn in around.items()})
     head, distance = model.config.head, getattr(model.head, "neighbourhood", None)
@@ -92,12 +98,19 @@ def of_sizes(
         title=f"CPU ms of a frame: {model.config.backbone}, T={head.num_memory}, "
         f"{model.config.dtype}, memory read within {'all' if distance is None else distance}",
         columns=("stage", *(f"{size.height}x{size.width}" for size in sizes)),
-        rows=[(stage, *(f"{1e3 * one[stage]:.3g}" for one in taken)) for stage in taken[0]],
+        rows=[(stage, *(_milliseconds(one[stage]) for one in taken)) for stage in taken[0]],
         notes=(
             f"Medians of {turns} calls of the network's parts; means of {len(street)} frames.",
             load_note(),
         ),
     )
+
+
+def picture(found: Findings) -> str:
+    """What `of_sizes` found, as an SVG: a bar for each size of frames."""
+    stages = [stage for stage, *_ in found.rows]
+    sizes = zip(*([float(cell) for cell in cells] for _, *cells in found.rows), strict=True)
+    return divided_bars(stages, [*zip(found.columns[1:], sizes, strict=True)], "ms")
 
 
 def _network_calls(model: TMANet, size: Size) -> dict[str, Callable[[], Any]]:
@@ -121,7 +134,7 @@ def _network_calls(model: TMANet, size: Size) -> dict[str, Callable[[], Any]]:
         "up-sampling, arg-max": labels,
     }
     graphdef, weights = nnx.split(model)
-    calls: dict[str, Callable[[], Any]] = {}
+    calls: dict[str, Callable[[], Any]] = {}  # each has been called, and so compiled, once
     given: Any = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
     for name, part in parts.items():
         calls[name] = functools.partial(_finished, _compiled(part, graphdef), weights, given)
@@ -156,7 +169,7 @@ def measure(
         title=f"Stages of a prediction, {size.height}x{size.width}",
         columns=("stage", "ms a frame", "CPU ms a frame"),
         rows=[
-            (stage, f"{1e3 * turn.wall:.3g}", f"{1e3 * turn.cpu:.3g}")
+            (stage, _milliseconds(turn.wall), _milliseconds(turn.cpu))
             for stage, turn in taken.items()
         ],
         notes=(
@@ -164,6 +177,10 @@ def measure(
             load_note(),
         ),
     )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
 
 
 def _compiled(part: Part, graphdef: nnx.GraphDef) -> Callable[[nnx.State, Any], Any]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tmanet_jax.inference.segmenter import Segmenter
 from tmanet_jax.protocol import EvalConfig
 from tmanet_jax.weights import load
 
+SVG = "{http://www.w3.org/2000/svg}"
 NAMES = [
     *("jax float32", "jax bfloat16", "onnxruntime float32"),
     *("openvino float32", "openvino bfloat16", "openvino int8"),
@@ -57,6 +59,10 @@ def test_each_part_of_the_network_has_a_row() -> None:
         *("encode", "draw", "decode"),
     ]
     assert all(float(row[1]) > 0 for row in found.rows)
+    drawn = ElementTree.fromstring(stages.picture(found))
+    widths = [float(part.get("width", 0)) for part in drawn.iter(SVG + "rect") if len(part)]
+    times = np.array([float(row[1]) for row in found.rows])
+    np.testing.assert_allclose(np.divide(widths, sum(widths)), times / times.sum(), atol=1e-3)
 
 
 @pytest.mark.export
