@@ -9,7 +9,8 @@ from data_prep.camvid import CamvidLabels, find_label_format
 from data_prep.camvid_source import SEQ05, SEQ16, find_source, parse_name, split_names
 from data_prep.labels import LabelPicture
 from data_prep.source import SourceTree, UnpackedFile
-from tests.made.small_camvid import label_colours, label_indices, write_png
+from tests.made.picture_files import write_png
+from tests.made.small_camvid import label_colours, label_indices
 from tmanet_jax.data.classes import CAMVID, palette_png
 from tmanet_jax.errors import UserError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests import processes
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_videos import number_of, numbered
 from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.pipeline import train_batches

@@ -7,7 +7,7 @@ from data_prep.clips import find_clips
 from data_prep.data_set import Options
 from data_prep.folder import Folder, read_classes
 from data_prep.source import SourceTree
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tmanet_jax.errors import UserError
 
 SIZE = (40, 120)

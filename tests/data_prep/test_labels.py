@@ -13,7 +13,8 @@ from data_prep.camvid import CamvidLabels, find_label_format
 from data_prep.cityscapes import CityscapesLabels
 from data_prep.labels import Classes, ClassLabels, LabelFile, LabelPicture
 from data_prep.source import UnpackedFile
-from tests.made.small_camvid import label_colours, label_indices, write_png
+from tests.made.picture_files import write_png
+from tests.made.small_camvid import label_colours, label_indices
 from tmanet_jax.data.classes import (
     CITYSCAPES,
     CITYSCAPES_LABEL_PALETTE_35x3,

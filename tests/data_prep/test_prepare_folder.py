@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from configs import default
 from data_prep import folder
 from tests.made import tiny_runs
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_folder import (
     CLASSES,
     COLOURS,

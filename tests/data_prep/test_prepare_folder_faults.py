@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep.labels import png_chunk
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_folder import CLASSES, SIZE, clips_of, labels_of, prepare, write_source
 from tests.made.small_videos import numbered
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep import kitti_step
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_kitti_step import NUM_FRAMES, SIZES, train_ids, write_kitti_step
 from tests.made.small_videos import number_of
 from tmanet_jax.data.classes import CITYSCAPES

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_prep import vspw
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_videos import SIZE, number_of
 from tests.made.small_vspw import CLASSES, NUMBERS, VIDEOS, frame_path, mask_of, write_vspw
 from tmanet_jax.data.classes import voc_colour

@@ -26,7 +26,8 @@ from data_prep.labels import Classes, ClassLabels, LabelPicture
 from data_prep.records.writer import write_records
 from data_prep.source import SourceTree, UnpackedFile, read_frame
 from tests.made import small_cityscapes, tiny_runs
-from tests.made.small_cityscapes import noise, write_png
+from tests.made.picture_files import write_png
+from tests.made.small_cityscapes import noise
 from tests.made.small_clips import NoiseClip, plan_of
 from tests.made.small_reports import assessment_of, street
 from tests.made.small_videos import numbered, with_sound, write_video

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from data_prep.camvid_source import SEQ01, SEQ05, SEQ06, SEQ16, RawVideo
+from tests.made.picture_files import write_png
 from tests.made.small_videos import SIZE, numbered, write_video
 
 SPLITS = {
@@ -50,12 +50,6 @@ def label_indices(number: int, sky: int = 1, road: int = 4, tree: int = 6) -> np
     for colour, index in ((SKY, sky), (ROAD, road), (TREE, tree)):
         indices_HxW[np.all(colours_HxWx3 == colour, axis=-1)] = index
     return indices_HxW
-
-
-def write_png(path: Path, picture: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = picture[..., ::-1] if picture.ndim == 3 else picture
-    assert cv2.imwrite(str(path), bgr)
 
 
 def still_path(source: Path, name: str) -> Path:

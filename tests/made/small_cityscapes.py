@@ -2,8 +2,9 @@
 
 import zipfile
 
-import cv2
 import numpy as np
+
+from tests.made.picture_files import write_png
 
 SIZE = (40, 60)
 NAMES = ("aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019")
@@ -11,12 +12,6 @@ NAMES = ("aachen_000000_000019", "aachen_000001_000019", "zurich_000000_000019")
 
 def noise(seed, *shape, limit=256):
     return np.random.default_rng(seed).integers(0, limit, shape, np.uint8)
-
-
-def write_png(path, picture):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = picture[..., ::-1] if picture.ndim == 3 else picture
-    assert cv2.imwrite(str(path), bgr)
 
 
 def paths(source, name, split="train"):

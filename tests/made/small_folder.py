@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import folder
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_videos import number_of, numbered
 from tmanet_jax.data.records import ClipRecords, open_clips
 

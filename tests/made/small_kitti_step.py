@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_videos import numbered
 
 SIZES = {"0000": (96, 128), "0001": (100, 140)}

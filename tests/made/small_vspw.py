@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tests.made.small_camvid import write_png
+from tests.made.picture_files import write_png
 from tests.made.small_videos import SIZE, numbered
 
 CLASSES = ("wall", "ceiling", "door")
