@@ -15,7 +15,6 @@ from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, Checkpoints
 from tmanet_jax.data.pipeline import train_batches
 from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import Stopped
-from tmanet_jax.inference.engine import Computation
 from tmanet_jax.parallel import distributed
 from tmanet_jax.parallel.sharding import (
     batch_part,
@@ -359,6 +358,8 @@ def _score(run: _Run, state: TrainState, step: int) -> Evaluation:
 
 def _leave_results(run: _Run, state: TrainState, evaluation: Evaluation) -> None:
     """The files of weights, and the report of the last step, which is scored."""
+    from tmanet_jax.inference.engine import Computation  # loads exports, which no step needs
+
     told = leave_weights(
         run.workdir, run.recipe.graphdef, state, run.checkpoints, run.mesh, run.description
     )
