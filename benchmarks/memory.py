@@ -65,6 +65,8 @@ STUDIED = {
     "T = 1, all read, gradients": (*_OWN["T = 1"], *_ALL, _GRADIENTS),
     "T = 2, all read, gradients": (*_ALL, _GRADIENTS),
     "T = 2, all read, 5,000 steps": (*_ALL, "num_steps=5000"),
+    "T = 0, 5,000 steps": (*_OWN["T = 0"], "num_steps=5000"),
+    "T = 2, 5,000 steps": ("num_steps=5000",),
     "T = 2, all read, faster encoders": (*_ALL, _FASTER),
     "T = 2, read within 1": ("model.neighbourhood=1",),
     "T = 2, gradients": (_GRADIENTS,),
