@@ -202,6 +202,8 @@ def test_a_video_is_segmented_and_nothing_leaves_the_page(
     palette = set(CLASSES.palette_Cx3)
     assert colours(page, 1.0) <= palette
     assert len(colours(page, 0.0) - palette) > 100
+    assert np.ptp([*colours(page, 0.0)], axis=1).max() > 100
+    assert np.ptp([*colours(page, 0.05)], axis=1).max() < 20  # labels lie over a grey frame
     asked = requests(page)
     assert f"{address}runtime/ort.wasm.min.mjs" in asked
     assert all(url.startswith((address, "blob:", "data:")) for url in asked), asked

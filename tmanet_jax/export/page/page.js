@@ -130,11 +130,25 @@ function draw() {
   if (stage.canvas.width !== width || stage.canvas.height !== height) {
     Object.assign(stage.canvas, { width, height });
   }
+  const opacity = Number(by("opacity").value);
   stage.globalAlpha = 1;
   stage.drawImage(shown.canvas, 0, 0);
-  stage.globalAlpha = Number(by("opacity").value);
+  if (opacity > 0) pale();
+  stage.globalAlpha = opacity;
   stage.imageSmoothingEnabled = false;
   stage.drawImage(classes.canvas, area.x, area.y, area.width, area.height, 0, 0, width, height);
+}
+
+/** Grey, of half the contrast: mixed with the frame's colours a class's would be taken for another. */
+function pale() {
+  const { width, height } = stage.canvas;
+  stage.globalCompositeOperation = "saturation";
+  stage.fillStyle = "gray";
+  stage.fillRect(0, 0, width, height);
+  stage.globalCompositeOperation = "source-over";
+  stage.globalAlpha = 0.5;
+  stage.fillStyle = "white";
+  stage.fillRect(0, 0, width, height);
 }
 
 function rate() {
