@@ -210,6 +210,8 @@ def test_a_video_is_segmented_and_nothing_leaves_the_page(
     assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
     legend = page.find_element("id", "legend").text.split("\n")
     assert legend == list(CLASSES.names)
+    absent = page.find_elements("css selector", "#legend .absent")
+    assert len(absent) == len(CLASSES.names) - len(colours(page, 1.0))
 
 
 def test_the_page_may_ask_no_other_server(page: "Chrome", address: str) -> None:

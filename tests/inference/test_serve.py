@@ -70,6 +70,9 @@ def test_page_state_and_frames_are_served_to_this_machine_alone() -> None:
         state = json.load(asked_of(address, "/state"))
         assert state["frame"] == 2 and state["rate"] > 0
         assert [one["name"] for one in state["classes"]] == list(CLASSES.names)
+        assert [one["isShown"] for one in state["classes"]] == [
+            i == 0 for i in range(len(CLASSES.names))
+        ]
         shown = pictures(asked_of(address, "/frames"))
         for index in (2, 3):
             difference = np.abs(next(shown).astype(int) - result(index).overlay)

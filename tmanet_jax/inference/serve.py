@@ -21,6 +21,7 @@ import cv2
 
 from tmanet_jax.errors import UserError
 from tmanet_jax.inference.results import FrameResult
+from tmanet_jax.pictures import visible
 
 _ADDRESS = "127.0.0.1"
 _HOSTS = (_ADDRESS, "localhost")
@@ -95,12 +96,17 @@ class LiveView:
         if newest is None:
             return {"frame": None, "rate": 0.0, "classes": []}
         classes = newest.result.classes
+        shown = visible(newest.result.labels, classes)
         return {
             "frame": newest.result.index,
             "rate": (len(times) - 1) / max(time.monotonic() - times[0], 1e-3),
             "classes": [
-                {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colour)}
-                for name, colour in zip(classes.names, classes.palette_Cx3, strict=True)
+                {
+                    "name": name,
+                    "colour": "#{:02x}{:02x}{:02x}".format(*classes.palette_Cx3[index]),
+                    "isShown": index in shown,
+                }
+                for index, name in enumerate(classes.names)
             ],
         }
 

@@ -115,7 +115,9 @@ function withoutAlpha(rgba) {
 function paint(labels) {
   const picture = new ImageData(classes.canvas.width, classes.canvas.height);
   const colours = Object.values(network.about.classes);
+  const pixels = new Uint32Array(colours.length);
   for (let i = 0, j = 0; i < labels.length; i += 1) {
+    pixels[labels[i]] += 1;
     const [red, green, blue] = colours[labels[i]];
     picture.data[j++] = red;
     picture.data[j++] = green;
@@ -123,6 +125,9 @@ function paint(labels) {
     picture.data[j++] = 255;
   }
   classes.putImageData(picture, 0, 0);
+  [...by("legend").children].forEach((item, index) => {
+    item.classList.toggle("absent", pixels[index] < labels.length / 1000);
+  });
 }
 
 function draw() {
