@@ -89,11 +89,18 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """The settings of `--config` and `--config.FIELD=VALUE`; this process then computes as runs do.
 
     Raises:
-        UserError: torch is asked for and missing; or the configuration is wrong.
+        UserError: torch is asked for and missing, or has no such network; or the configuration is
+            wrong.
     """
-    if getattr(options, "torch", False) and importlib.util.find_spec("torch") is None:
-        raise UserError("--torch needs torch: pip install -r requirements-torch.txt.")
     run = read_settings(options.config, options.others)
+    if getattr(options, "torch", False):
+        if getattr(run.model.head, "neighbourhood", None) is not None:
+            raise UserError(
+                "--torch: the network in PyTorch reads all of the memory, as the original does: "
+                "add --config.model.neighbourhood=None."
+            )
+        if importlib.util.find_spec("torch") is None:
+            raise UserError("--torch needs torch: pip install -r requirements-torch.txt.")
     if computes_on_cpu(os.environ.get("JAX_PLATFORMS")):
         keep_freed_buffers()
     use_compilation_cache()

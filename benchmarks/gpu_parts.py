@@ -41,8 +41,9 @@ class Scale(NamedTuple):
     memory_bytes: int | None = None
 
     def settings(self, dtype: str = "bfloat16") -> Settings:
-        """Of the training run, without dropout."""
-        settings = command.read_settings(self.config, [f"--config.model.dtype={dtype}"])
+        """Of the training run, without dropout; all of the memory is read, as in PyTorch."""
+        fields = [f"--config.model.dtype={dtype}", "--config.model.neighbourhood=None"]
+        settings = command.read_settings(self.config, fields)
         return train.without_dropout(train.with_sizes(settings, self.crop, self.batch))
 
 

@@ -15,6 +15,7 @@ from benchmarks.findings import Findings
 from benchmarks.gpu_parts import REHEARSAL
 from benchmarks.harness import columns
 from tests.benchmarks.test_suites import FINDINGS
+from tmanet_jax.models.tma_head import TMAHeadConfig
 from tmanet_jax.settings import Settings
 
 NAMES = ("first", "second", "third")
@@ -111,3 +112,12 @@ def test_a_trace_becomes_a_table_of_kernels(tmp_path: Path) -> None:
     traced = kernels.measure(lambda: jax.block_until_ready(product(x)), 3, tmp_path)
     assert traced.rows
     assert list(tmp_path.rglob("perfetto_trace.json.gz"))
+
+
+def test_a_rehearsal_reads_what_the_network_in_torch_reads(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", f"--config={REHEARSAL.config}", "--torch"]) == 2
+    assert "add --config.model.neighbourhood=None" in capsys.readouterr().err
+    head = REHEARSAL.settings().model.head
+    assert isinstance(head, TMAHeadConfig) and head.neighbourhood is None
