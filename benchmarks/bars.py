@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
+from benchmarks.findings import three_digits
+
 _COLOURS = (
     *("#4477aa", "#66ccee", "#228833", "#ccbb44"),
     *("#ee6677", "#aa3377", "#bbbbbb", "#999933"),
@@ -29,9 +31,10 @@ def divided_bars(
         lines.append(f'<text x="{_LEFT - 10}" y="{middle}" text-anchor="end">{escape(name)}</text>')
         for part, size in zip(parts, sizes, strict=True):
             width = length * size / total
+            title = f"<title>{escape(part)}: {three_digits(size)} {unit}</title>"
             lines.append(
                 f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{_BAR}" '
-                f'fill="{colours[part]}"><title>{escape(part)}: {size:.3g} {unit}</title></rect>'
+                f'fill="{colours[part]}">{title}</rect>'
             )
             left += width
         lines.append(f'<text x="{left + 8:.1f}" y="{middle}">{total:,.0f} {unit}</text>')

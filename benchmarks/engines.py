@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import command, stages
-from benchmarks.findings import Findings, Target, load_note, publish
+from benchmarks.findings import Findings, Target, load_note, publish, three_digits
 from benchmarks.harness import (
     host_peak_bytes,
     median_cpu,
@@ -242,12 +242,12 @@ def measure(
         rows.append(
             (
                 name,
-                f"{1e3 * median_wall(taken[name]):.3g}",
-                f"{low:.3g} to {high:.3g}",
-                f"{1e3 * median_cpu(taken[name]):.3g}",
+                three_digits(1e3 * median_wall(taken[name])),
+                f"{three_digits(low)} to {three_digits(high)}",
+                three_digits(1e3 * median_cpu(taken[name])),
                 f"{speed_up[name]:.2f}",
                 "-" if side.peak is None else f"{side.peak / 1e6:.0f}",
-                f"{side.on_disk / 1e6:.3g}",
+                three_digits(side.on_disk / 1e6),
                 f"{agreement:.1%}",
                 "-" if side.mean_iou is None else f"{100 * side.mean_iou:.2f}",
             )

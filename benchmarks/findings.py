@@ -101,6 +101,11 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def three_digits(value: float) -> str:
+    """Three digits, or all before the point: never with an exponent above 1."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
 def machine() -> str:
     """The processor architecture, usable cores and Python of this machine."""
     return (

@@ -23,7 +23,7 @@ from flax import nnx
 
 from benchmarks import command
 from benchmarks.bars import divided_bars
-from benchmarks.findings import Findings, load_note, publish, write_text
+from benchmarks.findings import Findings, load_note, publish, three_digits, write_text
 from benchmarks.harness import Turn, median_cpu, take_turns
 from benchmarks.inference import random_model
 from data_prep.street.render import SnippetFrames
@@ -98,7 +98,7 @@ def of_sizes(
         title=f"CPU ms of a frame: {model.config.backbone}, T={head.num_memory}, "
         f"{model.config.dtype}, memory read within {'all' if distance is None else distance}",
         columns=("stage", *(f"{size.height}x{size.width}" for size in sizes)),
-        rows=[(stage, *(_milliseconds(one[stage]) for one in taken)) for stage in taken[0]],
+        rows=[(stage, *(three_digits(1e3 * one[stage]) for one in taken)) for stage in taken[0]],
         notes=(
             f"Medians of {turns} calls of the network's parts; means of {len(street)} frames.",
             load_note(),
@@ -169,7 +169,7 @@ def measure(
         title=f"Stages of a prediction, {size.height}x{size.width}",
         columns=("stage", "ms a frame", "CPU ms a frame"),
         rows=[
-            (stage, _milliseconds(turn.wall), _milliseconds(turn.cpu))
+            (stage, three_digits(1e3 * turn.wall), three_digits(1e3 * turn.cpu))
             for stage, turn in taken.items()
         ],
         notes=(
@@ -177,10 +177,6 @@ def measure(
             load_note(),
         ),
     )
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:.3g}" if seconds < 0.1 else f"{1e3 * seconds:.0f}"
 
 
 def _compiled(part: Part, graphdef: nnx.GraphDef) -> Callable[[nnx.State, Any], Any]:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import engines, stages
 from benchmarks.__main__ import main
+from benchmarks.findings import three_digits
 from tests.made import tiny_runs
 from tests.made.small_networks import SMALL, untrained
 from tmanet_jax import settings
@@ -63,6 +64,13 @@ def test_each_part_of_the_network_has_a_row() -> None:
     widths = [float(part.get("width", 0)) for part in drawn.iter(SVG + "rect") if len(part)]
     times = np.array([float(row[1]) for row in found.rows])
     np.testing.assert_allclose(np.divide(widths, sum(widths)), times / times.sum(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(0.000226, "0.000226"), (99.97, "100"), (999.7, "1000"), (18_724, "18724")]
+)
+def test_large_numbers_have_no_exponent(value: float, told: str) -> None:
+    assert three_digits(value) == told
 
 
 @pytest.mark.export
