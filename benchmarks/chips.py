@@ -23,16 +23,23 @@ EFFICIENCY = 0.45
 HOP_SECONDS = 1e-6
 """What a message takes to a neighbouring chip however short it is."""
 
+DCN_SECONDS = 50e-6
+"""What a message takes to another slice however short it is: from chip to host, over the data
+centre's network, and to the chip. An assumption: no figure is published."""
+
 FORMULA = f"""\
 step = max(compute, memory) + collectives; nothing is assumed to overlap with a collective.
   compute: FLOPs of the network / ({EFFICIENCY} x peak of bfloat16)
   memory: bytes that the optimised program moves from and to HBM / HBM bandwidth
   collectives: share x bytes / (2 x bandwidth of a link, one ring run both ways)
                + runs x hops x {HOP_SECONDS * 1e6:g} us, over groups of n chips on axes of a, b, ...
+               a send to another slice: bytes / a chip's share of its host's network
+               + {DCN_SECONDS * 1e6:g} us
     all-reduce: share 2 (n-1)/n, hops 2 (a-1 + b-1 + ...); permutation: share 1, 1 hop;
     all others: share (n-1)/n, hops a-1 + b-1 + ...; never more hops than a ring of n has
   scaling = max(compute, memory) / step: of one chip's work, what is left with so many chips
-The figures of the chips are the vendor's; an efficiency of {EFFICIENCY} is an assumption."""
+The figures of the chips are the vendor's; an efficiency of {EFFICIENCY} and what a send waits are
+assumptions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Chip:
         peak_flops: multiplications and additions a second in bfloat16.
         link_bandwidth: bytes a second over one link to a neighbour, in one direction.
         torus_axes: dimensions of the network of chips; two links to each.
+        dcn_bandwidth: a chip's share of its host's network, in bytes a second; None: not published.
     """
 
     memory: int
@@ -52,13 +60,14 @@ class Chip:
     peak_flops: float
     link_bandwidth: float
     torus_axes: int
+    dcn_bandwidth: float | None = None
 
 
 CHIPS = {
     "v4": Chip(32 * GIB, 1.2e12, 275e12, 45e9, 3),
-    "v5e": Chip(16 * GIB, 819e9, 197e12, 45e9, 2),
-    "v5p": Chip(95 * GIB, 2.765e12, 459e12, 90e9, 3),
-    "v6e": Chip(32 * GIB, 1.64e12, 918e12, 90e9, 2),
+    "v5e": Chip(16 * GIB, 819e9, 197e12, 45e9, 2, 3.125e9),
+    "v5p": Chip(95 * GIB, 2.765e12, 459e12, 90e9, 3, 6.25e9),
+    "v6e": Chip(32 * GIB, 1.64e12, 918e12, 90e9, 2, 12.5e9),
 }
 
 EXAMPLES = "v5e:1x1, v5e:4x4, v5e:8x8, v5e:16x16, v6e:4x4, v5p:2x2x4, v4:2x2x4"
@@ -73,23 +82,33 @@ class Topology:
         name: as in "v5e:4x4".
         chip: what they are.
         axes: chips along each axis.
+        slices: so many of it, which the data centre's network connects.
     """
 
     name: str
     chip: Chip
     axes: tuple[int, ...]
+    slices: int = 1
 
     @property
     def num_chips(self) -> int:
         """All of them."""
-        return math.prod(self.axes)
+        return self.slices * math.prod(self.axes)
+
+    def __str__(self) -> str:
+        chips = f"{math.prod(self.axes)} {self.name}"
+        return chips if self.slices == 1 else f"{self.slices} slices of {chips}"
 
 
-def parse_topology(name: str) -> Topology:
+def parse_topology(name: str, slices: int = 1) -> Topology:
     """As in "v5e:4x4" or "v5p:2x2x4".
 
+    Args:
+        name: of one slice.
+        slices: how many.
+
     Raises:
-        UserError: this is no topology of a known chip.
+        UserError: this is no topology of a known chip, or what connects its slices is not known.
     """
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     chip = CHIPS.get(match[1]) if match else None
@@ -99,7 +118,11 @@ def parse_topology(name: str) -> Topology:
             f"--topology is {name!r}: a chip ({', '.join(CHIPS)}) and the chips along each axis "
             f"(two for v5e and v6e, three for v4 and v5p), such as {EXAMPLES}."
         )
-    return Topology(name, chip, axes)
+    if slices > 1 and chip.dcn_bandwidth is None:
+        raise UserError(
+            f"--slices is {slices}: no bandwidth between slices of {name} is published."
+        )
+    return Topology(name, chip, axes, slices)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +164,9 @@ def project(
 def collective_seconds(collective: Collective, topology: Topology) -> float:
     """Seconds that all collectives of one kind take, one after the other."""
     n = collective.group_size
+    if collective.kind == "send":
+        assert topology.chip.dcn_bandwidth, "checked when the topology was read"
+        return collective.bytes / topology.chip.dcn_bandwidth + collective.count * DCN_SECONDS
     across = min(sum(axis - 1 for axis in topology.axes), n - 1)
     if collective.kind == "all-reduce":
         share, hops = 2 * (n - 1) / n, 2 * across

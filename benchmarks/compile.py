@@ -1,9 +1,10 @@
-"""Compiles a run's training step for TPU chips that are not at hand, and says what it would need.
+"""Compiles a run's programs for TPU chips that are not at hand, and says what they would need.
 
     python -m benchmarks compile --config=configs/cityscapes.py --topology=v5e:4x4
+    python -m benchmarks compile --config=configs/cityscapes.py --topology=v5e:1x1 --of=stream
 
 The compiler is the chips' own (libtpu) and runs on any CPU, for minutes. What it answers is exact:
-whether a step fits the chips' memory, and which collectives it runs. How long a step would take is
+whether a program fits the chips' memory, and which collectives it runs. How long it would take is
 not known; it is computed from published figures. With `--larger`, so is the same work a chip on
 more chips.
 """
@@ -17,7 +18,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -33,14 +34,18 @@ from benchmarks.chips import (
     project,
 )
 from benchmarks.findings import Findings, publish
-from benchmarks.flops import training_flops
 from benchmarks.hlo import Collective, Hlo
+from benchmarks.programs import Program, scoring_step, stream_step, training_step
+from tmanet_jax.command_line import parse_count
 from tmanet_jax.errors import UserError, counted
-from tmanet_jax.parallel.sharding import DATA_AXIS, make_mesh
+from tmanet_jax.parallel.sharding import DATA_AXIS
 from tmanet_jax.settings import Settings
 from tmanet_jax.training import summary
 
 MIB = 2**20
+
+FRAMES = (1024, 2048)
+"""Of Cityscapes."""
 
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # no question to a cloud's metadata server
@@ -64,24 +69,8 @@ SMALLER = (
 )
 
 
-class Step(NamedTuple):
-    """A training step that the compiler can take.
-
-    Attributes:
-        lowered: for the devices of a topology; shapes alone, no arrays.
-        mesh: size of each axis, by name.
-        frames: over all chips: clips, frames of each, height, width.
-        flops: operations on all chips.
-    """
-
-    lowered: jax.stages.Lowered
-    mesh: Mapping[str, int]
-    frames: tuple[int, int, int, int]
-    flops: int
-
-
 class Compiled(NamedTuple):
-    """What the compiler made of a step; numbers are those of one chip.
+    """What the compiler made of a program; numbers are those of one chip.
 
     Attributes:
         memory: bytes, by what they hold; the peak is their sum.
@@ -95,7 +84,7 @@ class Compiled(NamedTuple):
 
 
 class Shortage(NamedTuple):
-    """A step that does not fit: memory of one chip that it needs, and may use, as in "15.75G"."""
+    """A program does not fit: what it needs of a chip's memory, and may use, as in "15.75G"."""
 
     needed: str
     available: str
@@ -104,25 +93,39 @@ class Shortage(NamedTuple):
 def add_command(commands: command.Subparsers) -> None:
     """`compile`."""
     parser = command.add(commands, "compile", __doc__, _run)
-    command.add_options(parser, "json")
+    command.add_options(parser, "size", "json")
+    parser.add_argument(
+        "--of",
+        choices=("train", "eval", "stream"),
+        default="train",
+        help="a training step, a batch of scoring on one host, or a frame of one stream on one "
+        "chip; of the last two, --size is that of the frames, by default 1024x2048",
+    )
     parser.add_argument("--topology", default="v5e:4x4", help="TPU chips; default %(default)s")
+    parser.add_argument(
+        "--slices",
+        type=parse_count,
+        default=1,
+        metavar="N",
+        help="so many of the topology, connected by the data centre's network alone",
+    )
     parser.add_argument(
         "--larger", default="", help="topologies of more chips, separated by commas"
     )
 
 
 def _run(options: argparse.Namespace) -> None:
-    topology = parse_topology(options.topology)
+    topology = parse_topology(options.topology, options.slices)
     larger = [parse_topology(name) for name in options.larger.split(",") if name]
     settings = command.read_settings(options.config, options.others)
     devices = topology_devices(topology)
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program cannot be read
-    step = lower_step(settings, devices)
+    program = _program(options.of, settings, devices, options.size or FRAMES)
     start = time.perf_counter()
-    outcome = compile_step(step.lowered)
+    outcome = compile_program(program.lowered)
     versions = f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
-    name = f"{Path(options.config).stem}, train"
-    found = findings_of(name, settings.model.dtype, topology, step, outcome, larger)
+    name = f"{Path(options.config).stem}, {options.of}"
+    found = findings_of(name, settings.model.dtype, topology, program, outcome, larger)
     told = f"Compiled in {time.perf_counter() - start:.0f} s by {versions}."
     publish(dataclasses.replace(found, notes=[told, *found.notes]), options.json)
 
@@ -138,7 +141,9 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
     jax.config.update("jax_platforms", "cpu")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    options = {"chip_config_name": "megacore"} if topology.name.startswith("v4:") else {}
+    options: dict[str, Any] = {"num_slices": topology.slices}
+    if topology.name.startswith("v4:"):
+        options["chip_config_name"] = "megacore"
     try:
         return topologies.get_topology_desc(
             platform="tpu", topology_name=topology.name, **options
@@ -150,23 +155,18 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
         ) from error
 
 
-def lower_step(run: Settings, devices: Sequence[jax.Device]) -> Step:
-    """One step of training.
-
-    Raises:
-        UserError: the devices do not divide the batch.
-    """
-    mesh, size = make_mesh(devices, run.mesh), run.data.augmentation.crop_size
-    return Step(
-        lowered=summary.lower_step(run, mesh),
-        mesh=dict(mesh.shape),
-        frames=(run.batch_size, run.model.head.num_memory + 1, *size),
-        flops=training_flops(run.model, size, run.batch_size),
-    )
+def _program(
+    of: str, settings: Settings, devices: Sequence[jax.Device], size: tuple[int, int]
+) -> Program:
+    if of == "stream":
+        return stream_step(settings, devices, size)
+    if of == "eval":
+        return scoring_step(settings, devices, size)
+    return training_step(settings, devices)
 
 
-def compile_step(lowered: jax.stages.Lowered) -> Compiled | Shortage:
-    """Compiles a step, or finds out how much memory is missing.
+def compile_program(lowered: jax.stages.Lowered) -> Compiled | Shortage:
+    """Compiles it, or finds out how much memory is missing.
 
     Raises:
         UserError: the compiler refuses it for another reason.
@@ -176,7 +176,7 @@ def compile_step(lowered: jax.stages.Lowered) -> Compiled | Shortage:
     except jax.errors.JaxRuntimeError as error:
         shortage = parse_shortage(str(error))
         if shortage is None:
-            raise UserError(f"The TPU compiler refuses the step: {error}") from error
+            raise UserError(f"The TPU compiler refuses the program: {error}") from error
         return shortage
     hlo = Hlo(executable.as_text() or "")
     return Compiled(summary.memory_of(executable), hlo.memory_traffic(), hlo.collectives())
@@ -195,18 +195,18 @@ def findings_of(
     name: str,
     dtype: str,
     topology: Topology,
-    step: Step,
+    program: Program,
     outcome: Compiled | Shortage,
     larger: Sequence[Topology] = (),
 ) -> Findings:
     """A row of `COLUMNS`, and one for each larger topology; what they add up from as notes."""
-    title = f"{name} on {topology.name}, {dtype}"
+    title = f"{name} on {topology}, {dtype}"
     if isinstance(outcome, Shortage):
         missing = f"does not fit: needs {outcome.needed} of {outcome.available}"
-        tera = f"{step.flops / topology.num_chips / 1e12:.2f}"
-        row = [*_first_cells(name, topology, step), missing, tera, *["-"] * 4]
+        tera = f"{program.flops / topology.num_chips / 1e12:.2f}"
+        row = [*_first_cells(name, topology, program), missing, tera, *["-"] * 4]
         return Findings(title, COLUMNS, [row], notes=[SMALLER])
-    rows = [_row(name, topology, each, step, outcome) for each in (topology, *larger)]
+    rows = [_row(name, topology, each, program, outcome) for each in (topology, *larger)]
     memory = {**outcome.memory, "peak": sum(outcome.memory.values())}
     parts = "; ".join(f"{part} {size / MIB:,.1f}" for part, size in memory.items())
     told = f"Memory of each chip, MiB: {parts}; the chip has {topology.chip.memory / MIB:,.0f}."
@@ -214,17 +214,17 @@ def findings_of(
 
 
 def _row(
-    name: str, compiled_for: Topology, topology: Topology, step: Step, compiled: Compiled
+    name: str, compiled_for: Topology, topology: Topology, program: Program, compiled: Compiled
 ) -> list[str]:
     """Each chip does the same work on more chips as on those that it was compiled for."""
     more = topology.num_chips // compiled_for.num_chips
-    flops = step.flops / compiled_for.num_chips
+    flops = program.flops / compiled_for.num_chips
     collectives = on_more_chips(compiled.collectives, compiled_for, topology)
     took = project(topology, flops=flops, traffic=compiled.traffic, collectives=collectives)
     mark = "" if topology == compiled_for else f" (extrapolated from {compiled_for.name})"
     peak = sum(compiled.memory.values())
     return [
-        *_first_cells(name, topology, step, more),
+        *_first_cells(name, topology, program, more),
         f"{peak / GIB:.2f} of {topology.chip.memory / GIB:.0f}{mark}",
         f"{flops / 1e12:.2f}",
         f"{compiled.traffic / 1e9:.1f}",
@@ -235,13 +235,13 @@ def _row(
     ]
 
 
-def _first_cells(name: str, topology: Topology, step: Step, more: int = 1) -> list[str]:
-    """Of a step, or of so many times its clips on as many times the chips."""
-    sizes = {axis: size * (more if axis == DATA_AXIS else 1) for axis, size in step.mesh.items()}
+def _first_cells(name: str, topology: Topology, program: Program, more: int = 1) -> list[str]:
+    """Of a program, or of so many times its clips on as many times the chips."""
+    sizes = {axis: size * (more if axis == DATA_AXIS else 1) for axis, size in program.mesh.items()}
     mesh = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1)
-    clips, length, height, width = step.frames
+    unit, what = program.each
     return [
         name,
-        f"{topology.num_chips} {topology.name}" + (f" ({mesh})" if mesh else ""),
-        f"{counted(clips * more, 'clip')} of {counted(length, 'frame')} {height}x{width}",
+        f"{topology}" + (f" ({mesh})" if mesh else ""),
+        f"{counted(program.count * more, unit)} {what}",
     ]

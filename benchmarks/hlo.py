@@ -11,7 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "send")
+"""A send goes to the chips of other slices, through the hosts and their network."""
+
+_IN_PAIRS = ("collective-permute", "send")
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\(([^)]*)\)(.*)$")
@@ -35,7 +38,8 @@ class Collective:
 
     Attributes:
         kind: one of `KINDS`.
-        group_size: chips that take part in each; 2 for a permutation, a sender and a receiver.
+        group_size: chips that take part in each; 2 for a permutation or a send, a sender and a
+            receiver.
         count: how many run.
         bytes: what they combine: the array that is reduced, the whole of what is gathered or
             scattered, or what is sent; on one chip, all runs together.
@@ -60,7 +64,7 @@ class Collective:
         )
 
     def __str__(self) -> str:
-        groups = "" if self.kind == "collective-permute" else f" among {self.group_size}"
+        groups = "" if self.kind in _IN_PAIRS else f" among {self.group_size}"
         unknown = ""
         if self.in_unknown_loops:
             unknown = f"; {self.in_unknown_loops} in loops of unknown length, counted once"
@@ -167,7 +171,8 @@ class Hlo:
 def _collective(run: _Run) -> Collective:
     one = run.instruction
     kind, group_size = one.opcode.removesuffix("-start"), _group_size(one)
-    num_bytes = _num_bytes(one.shape) * (group_size if kind == "reduce-scatter" else 1)
+    arrays = one.shape.split(", u32[]")[0] if kind == "send" else one.shape  # and what it waits for
+    num_bytes = _num_bytes(arrays) * (group_size if kind == "reduce-scatter" else 1)
     if run.computation.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"  # the TPU's fusion of an all-reduce and each chip's slice of it
     return Collective(
@@ -175,13 +180,13 @@ def _collective(run: _Run) -> Collective:
         group_size=group_size,
         count=run.times,
         bytes=run.times * num_bytes,
-        element_types=tuple(sorted({element for element, _, _ in _ARRAY.findall(one.shape)})),
+        element_types=tuple(sorted({element for element, _, _ in _ARRAY.findall(arrays)})),
         in_unknown_loops=0 if run.is_known else run.times,
     )
 
 
 def _group_size(collective: _Instruction) -> int:
-    if collective.opcode.startswith("collective-permute"):
+    if collective.opcode.startswith(_IN_PAIRS):
         return 2
     if match := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", collective.attributes):
         # along axes of a mesh: mesh['data'=8,'space'=2] {'space'}, or part of an axis

@@ -9,6 +9,7 @@ from benchmarks import compile
 from benchmarks.__main__ import main
 from benchmarks.chips import (
     CHIPS,
+    DCN_SECONDS,
     EFFICIENCY,
     EXAMPLES,
     GIB,
@@ -19,15 +20,22 @@ from benchmarks.chips import (
     peak_flops,
     project,
 )
-from benchmarks.compile import Compiled, Shortage, Step
+from benchmarks.compile import Compiled, Shortage
 from benchmarks.hlo import Collective
+from benchmarks.programs import Program
 from tests import processes
 from tmanet_jax.errors import UserError
 
 V5E = parse_topology("v5e:4x4")
 GRADIENTS = Collective("all-reduce", 16, 100, 60_000_000, ("bf16", "f32"))
 HALO = Collective("collective-permute", 2, 30, 1_000_000, ("bf16",))
-STEP = Step(cast(Any, None), {"data": 16, "space": 1}, (16, 3, 769, 769), 16 * 5 * 10**12)
+STEP = Program(
+    cast(Any, None),
+    {"data": 16, "space": 1},
+    16,
+    ("clip", "of 3 frames 769x769"),
+    flops=16 * 5 * 10**12,
+)
 FITS = Compiled(
     {"parameters": 128 * 2**20, "activations, temporaries": 6 * GIB},
     traffic=35_000_000_000,
@@ -131,3 +139,20 @@ def test_on_more_chips_only_the_groups_of_all_grow() -> None:
 )
 def test_peaks_are_known_by_the_devices_name(kind: str, flops: float | None) -> None:
     assert peak_flops(kind) == flops
+
+
+def test_slices_are_connected_by_the_hosts_network() -> None:
+    topology = parse_topology("v5e:4x4", slices=2)
+    assert topology.num_chips == 32
+    row = dict(
+        zip(
+            compile.COLUMNS,
+            compile.findings_of("cityscapes, train", "bfloat16", topology, STEP, FITS).rows[0],
+            strict=True,
+        )
+    )
+    assert row["chips"] == "2 slices of 16 v5e:4x4 (data 16)"
+    sent = Collective("send", 2, 3, 31_250_000, ("f32",))
+    assert collective_seconds(sent, topology) == pytest.approx(0.01 + 3 * DCN_SECONDS)
+    with pytest.raises(UserError, match="--slices is 2: no bandwidth between slices of v4:2x2x4"):
+        parse_topology("v4:2x2x4", slices=2)

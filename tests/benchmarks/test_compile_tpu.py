@@ -9,7 +9,8 @@ from jax.sharding import SingleDeviceSharding
 
 from benchmarks.chips import GIB, parse_topology
 from benchmarks.command import read_settings
-from benchmarks.compile import Compiled, Shortage, Step, compile_step, lower_step, topology_devices
+from benchmarks.compile import Compiled, Shortage, compile_program, topology_devices
+from benchmarks.programs import Program, scoring_step, stream_step, training_step
 from tests.processes import PROJECT
 from tmanet_jax.errors import UserError
 from tmanet_jax.models.tmanet import abstract_model, num_parameters
@@ -42,12 +43,16 @@ def settings_of(*fields: str) -> Settings:
     return read_settings(str(PROJECT / "configs" / "cityscapes.py"), [*NARROW, *fields])
 
 
-def compiled(*fields: str) -> tuple[Step, Compiled]:
-    devices = topology_devices(parse_topology("v5e:2x2"))
-    step = lower_step(settings_of(*fields), devices)
-    outcome = compile_step(step.lowered)
+def compiled(*fields: str, slices: int = 1) -> tuple[Program, Compiled]:
+    devices = topology_devices(parse_topology("v5e:2x2", slices))
+    step = training_step(settings_of(*fields), devices)
+    return step, fitting(step)
+
+
+def fitting(program: Program) -> Compiled:
+    outcome = compile_program(program.lowered)
     assert isinstance(outcome, Compiled)
-    return step, outcome
+    return outcome
 
 
 def test_a_step_with_a_clip_a_chip_sums_and_gathers_nothing() -> None:
@@ -73,11 +78,34 @@ def test_a_step_whose_images_are_shared_exchanges_rows() -> None:
     assert gathered.bytes < 2**20  # keys and values, not features of every block
 
 
+def test_slices_sum_within_themselves_and_send_a_chips_share_to_each_other() -> None:
+    step, outcome = compiled("--config.batch_size=8", slices=2)
+    assert step.mesh == {"data": 8, "space": 1}
+    kinds = {one.kind: one for one in outcome.collectives}
+    assert kinds["all-reduce"].group_size == 4
+    assert kinds["send"].count > 0
+    assert kinds["send"].bytes < kinds["all-reduce"].bytes
+
+
+def test_scoring_spreads_clips_over_the_chips_of_a_host_and_streaming_takes_one() -> None:
+    devices = topology_devices(parse_topology("v5e:2x2"))
+    settings = settings_of("--config.eval.crop_size=(97,97)", "--config.eval.stride=(65,65)")
+    scoring = scoring_step(settings, devices, (97, 162))
+    assert scoring.count == 4  # of two windows each
+    of_clip = training_step(settings_of("--config.batch_size=4"), devices).flops
+    assert 0.5 * of_clip < scoring.flops < of_clip  # a backward pass is two forward passes
+    assert fitting(scoring).collectives == ()
+    stream = stream_step(settings, devices, (97, 162))
+    assert stream.mesh == {"data": 1, "space": 1}
+    assert stream.flops < scoring.flops / 4
+    assert fitting(stream).collectives == ()
+
+
 def test_a_program_that_is_too_large_says_what_it_needs() -> None:
     (device,) = topology_devices(parse_topology("v5e:1x1"))
     x = jax.ShapeDtypeStruct((5 * GIB // 4,), jnp.float32, sharding=SingleDeviceSharding(device))
     lowered = jax.jit(lambda x: (x + 1, x * 2, x - 3)).lower(x)
-    outcome = compile_step(lowered)
+    outcome = compile_program(lowered)
     assert isinstance(outcome, Shortage)
     assert re.fullmatch(r"20\.\d+G", outcome.needed)
     assert re.fullmatch(r"15\.\d+G", outcome.available)
