@@ -111,6 +111,19 @@ def test_conv_3x3_has_the_size_of_its_input_over_the_stride(
     )
 
 
+@pytest.mark.parametrize(
+    ("chip", "train", "kernel_size", "barriers"),
+    [("tpu", True, 3, 1), ("tpu", True, 1, 0), ("tpu", False, 3, 0), ("cpu", True, 3, 0)],
+)
+def test_what_follows_a_wide_convolution_is_computed_apart_in_training_on_a_tpu(
+    chip: str, train: bool, kernel_size: int, barriers: int
+) -> None:
+    conv = Conv(4, 4, kernel_size, rngs=nnx.Rngs(0))
+    x = normal(1, 6, 6, 4)
+    program = jax.jit(lambda x: conv(x, train=train)).trace(x).lower(lowering_platforms=(chip,))
+    assert program.as_text().count("optimization_barrier") == barriers
+
+
 def test_conv_computes_in_its_dtype_and_keeps_float32_parameters() -> None:
     conv = Conv(3, 4, 3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert conv(normal(1, 8, 8, 3)).dtype == jnp.bfloat16

@@ -38,6 +38,23 @@ def direct(
     )
 
 
+def kept_apart(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    dilation: int,
+    precision: lax.PrecisionLike = None,
+    groups: int = 1,
+) -> jax.Array:
+    """`direct`, with an output that a compiler does not compute together with what follows.
+
+    The TPU's cuts the few images of a chip into strips, eight along the width, and takes what
+    follows a convolution to the strips, too: a batch norm's float32 steps go to main memory there,
+    one by one. The step of Cityscapes moved a third more bytes so (docs/performance.md).
+    """
+    return lax.optimization_barrier(direct(x, kernel, stride, dilation, precision, groups))
+
+
 def sum_of_taps(
     x_NxHxWxC: jax.Array, kernel_3x3x1xC: jax.Array, stride: int, dilation: int
 ) -> jax.Array:
