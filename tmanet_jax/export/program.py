@@ -83,6 +83,7 @@ def program_of(
 
 
 def _step(network: StreamingNetwork, streams: int, size: tuple[int, int]) -> Program:
+    network.tell_of(size)
     step, weights = network.pure_step(size)
     state = network.shapes_of_state(streams, size)
     paths, tree = jax.tree_util.tree_flatten_with_path(state)
@@ -118,6 +119,7 @@ def _name(path: tuple[Any, ...]) -> str:
 def _clip(model: TMANet, protocol: Protocol, clips: int, size: tuple[int, int]) -> Program:
     """The streaming step from a start, once for each frame: equal to the whole clip at once."""
     network = StreamingNetwork(model, protocol)
+    network.tell_of(size)
     step, weights = network.pure_step(size)
     length = network.reach + 1
     inputs = {

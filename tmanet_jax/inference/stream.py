@@ -116,16 +116,20 @@ class StreamingNetwork:
         Raises:
             UserError: the protocol's scale leaves nothing of such frames.
         """
+        self.tell_of(size)
         shapes = self.shapes_of_state(batch_size, size)
         return jax.device_put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
 
-    def shapes_of_state(self, batch_size: int, size: tuple[int, int]) -> StreamState:
-        """`start`, with a `jax.ShapeDtypeStruct` for each array; an export's size may be open."""
+    def tell_of(self, size: tuple[int, int]) -> None:
+        """Logs, once a size, that it is compiled for and what is remarkable of such frames."""
         if size not in self._remarked:
             self._remarked.add(size)
             for line in remarks(self.protocol, size):
                 _LOGGER.warning(line)
             _LOGGER.info(compiling(f"the network for frames of {size[0]}x{size[1]}"))
+
+    def shapes_of_state(self, batch_size: int, size: tuple[int, int]) -> StreamState:
+        """`start`, with a `jax.ShapeDtypeStruct` for each array; an export's size may be open."""
         resized = self.protocol.size_of(size)
         num_groups, group, _ = self._in_groups(batch_size, resized).shape
         num_images = num_groups * group * batch_size
