@@ -76,11 +76,13 @@ class Compiled(NamedTuple):
         memory: bytes, by what they hold; the peak is their sum.
         traffic: bytes from and to the chip's main memory.
         collectives: what it sends to other chips.
+        products: convolutions and matrix products, by element type; kernels of others left out.
     """
 
     memory: Mapping[str, int]
     traffic: int
     collectives: tuple[Collective, ...]
+    products: Mapping[str, int]
 
 
 class Shortage(NamedTuple):
@@ -94,6 +96,11 @@ def add_command(commands: command.Subparsers) -> None:
     """`compile`."""
     parser = command.add(commands, "compile", __doc__, _run)
     command.add_options(parser, "size", "json")
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="of stream: all convolutions in int8, with the scales of each frame (qwix)",
+    )
     parser.add_argument(
         "--of",
         choices=("train", "eval", "stream"),
@@ -120,11 +127,11 @@ def _run(options: argparse.Namespace) -> None:
     settings = command.read_settings(options.config, options.others)
     devices = topology_devices(topology)
     jax.config.update("jax_enable_compilation_cache", False)  # a cached program cannot be read
-    program = _program(options.of, settings, devices, options.size or FRAMES)
+    program = _program(options, settings, devices)
     start = time.perf_counter()
     outcome = compile_program(program.lowered)
     versions = f"jax {jax.__version__}, libtpu {importlib.metadata.version('libtpu')}"
-    name = f"{Path(options.config).stem}, {options.of}"
+    name = f"{Path(options.config).stem}, {options.of}{', int8' if options.int8 else ''}"
     found = findings_of(name, settings.model.dtype, topology, program, outcome, larger)
     told = f"Compiled in {time.perf_counter() - start:.0f} s by {versions}."
     publish(dataclasses.replace(found, notes=[told, *found.notes]), options.json)
@@ -156,11 +163,14 @@ def topology_devices(topology: Topology) -> Sequence[jax.Device]:
 
 
 def _program(
-    of: str, settings: Settings, devices: Sequence[jax.Device], size: tuple[int, int]
+    options: argparse.Namespace, settings: Settings, devices: Sequence[jax.Device]
 ) -> Program:
-    if of == "stream":
-        return stream_step(settings, devices, size)
-    if of == "eval":
+    size = options.size or FRAMES
+    if options.int8 and options.of != "stream":
+        raise UserError(f"--int8 is for --of=stream: leave it out with {options.of}.")
+    if options.of == "stream":
+        return stream_step(settings, devices, size, int8=options.int8)
+    if options.of == "eval":
         return scoring_step(settings, devices, size)
     return training_step(settings, devices)
 
@@ -179,7 +189,9 @@ def compile_program(lowered: jax.stages.Lowered) -> Compiled | Shortage:
             raise UserError(f"The TPU compiler refuses the program: {error}") from error
         return shortage
     hlo = Hlo(executable.as_text() or "")
-    return Compiled(summary.memory_of(executable), hlo.memory_traffic(), hlo.collectives())
+    return Compiled(
+        summary.memory_of(executable), hlo.memory_traffic(), hlo.collectives(), hlo.products()
+    )
 
 
 def parse_shortage(message: str) -> Shortage | None:
@@ -210,7 +222,9 @@ def findings_of(
     memory = {**outcome.memory, "peak": sum(outcome.memory.values())}
     parts = "; ".join(f"{part} {size / MIB:,.1f}" for part, size in memory.items())
     told = f"Memory of each chip, MiB: {parts}; the chip has {topology.chip.memory / MIB:,.0f}."
-    return Findings(title, COLUMNS, rows, notes=[told, FORMULA])
+    products = ", ".join(f"{count} of {name}" for name, count in outcome.products.items())
+    counted_products = f"Convolutions and products, kernels apart: {products or 'none'}."
+    return Findings(title, COLUMNS, rows, notes=[told, counted_products, FORMULA])
 
 
 def _row(

@@ -8,6 +8,7 @@ and `lax.map` make. The branches of a conditional all count.
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -118,6 +119,16 @@ class Hlo:
                 found[key] = found[key] + one if key in found else one
         return tuple(sorted(found.values(), key=lambda c: (KINDS.index(c.kind), c.group_size)))
 
+    def products(self) -> Mapping[str, int]:
+        """Convolutions and matrix products by the element type of their first operand."""
+        found: Counter[str] = Counter()
+        for run in self._runs:
+            if run.instruction.opcode in ("convolution", "dot"):
+                around = self._computations[run.computation]
+                first = around[_NAME.findall(run.instruction.operands)[0]]
+                found[_ARRAY.findall(first.shape)[0][0]] += run.times
+        return found
+
     def memory_traffic(self) -> int:
         """Bytes read from and written to the chip's main memory, arrays in on-chip memory left out.
 
@@ -212,7 +223,7 @@ def _parse(text: str) -> tuple[Mapping[str, Mapping[str, _Instruction]], str]:
         elif match := _INSTRUCTION.match(line):
             name, one = match[1], _Instruction(*match.groups()[1:])
             here[name] = one
-            if one.opcode.endswith("-done"):
+            if one.opcode.endswith("-done") and one.opcode != "send-done":  # which gives nothing
                 for start in _NAME.findall(one.operands):
                     here[start] = here[start]._replace(shape=one.shape)
     if not entry:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from benchmarks.flops import clip_flops, stream_flops, training_flops
-from tmanet_jax.errors import counted
+from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inference.stream import StreamingNetwork
 from tmanet_jax.inference.windows import windows_of
-from tmanet_jax.models.tmanet import abstract_model
+from tmanet_jax.models.tmanet import ModelConfig, TMANet, abstract_model, blank_model
 from tmanet_jax.parallel.sharding import DATA_AXIS, make_mesh, replicated
 from tmanet_jax.scoring.clips import compile_segmenter
 from tmanet_jax.settings import Settings
@@ -77,16 +77,23 @@ def scoring_step(run: Settings, devices: Sequence[jax.Device], size: tuple[int, 
     )
 
 
-def stream_step(run: Settings, devices: Sequence[jax.Device], size: tuple[int, int]) -> Program:
+def stream_step(
+    run: Settings, devices: Sequence[jax.Device], size: tuple[int, int], *, int8: bool = False
+) -> Program:
     """The newest frame of one stream, on one chip, with one pass of the backbone.
 
     Args:
         run: its settings.
         devices: of a topology; the first one computes.
         size: height and width of the frames in pixels, which are not resized.
+        int8: whether convolutions are.
+
+    Raises:
+        UserError: qwix, which makes them so, is not installed.
     """
     mesh, protocol = make_mesh(devices[:1]), run.evaluation.protocol
-    network = StreamingNetwork(abstract_model(run.model), protocol)
+    model = _in_int8(run.model) if int8 else abstract_model(run.model)
+    network = StreamingNetwork(model, protocol)
     step, weights = network.pure_step(size)
     there = replicated(mesh)
     compiled = jax.jit(step, donate_argnums=1, in_shardings=there, out_shardings=there)
@@ -99,6 +106,32 @@ def stream_step(run: Settings, devices: Sequence[jax.Device], size: tuple[int, i
         each=("frame", f"{size[0]}x{size[1]}"),
         flops=len(windows) * stream_flops(run.model, windows.crop),
     )
+
+
+def _in_int8(config: ModelConfig) -> TMANet:
+    """The network with int8 kernels and features in each convolution; blank.
+
+    qwix takes over one method of a model at a time, with a class of its own: here one has all.
+    """
+    try:
+        import qwix
+    except ImportError as error:
+        raise UserError("--int8 needs qwix: pip install -r requirements-tpu.txt.") from error
+    model = blank_model(config)
+    frame = jnp.zeros((1, 64, 64, 3))
+    features = model.encode(frame)
+    inputs = {
+        "encode": (frame,),
+        "remember": (features,),
+        "read": (features, model.remember(features)),
+    }
+    provider = qwix.QtProvider([qwix.QtRule(weight_qtype=jnp.int8, act_qtype=jnp.int8)])
+    methods = {}
+    for name, given in inputs.items():
+        model = qwix.quantize_model(model, provider, *given, methods=(name,))
+        methods[name] = vars(type(model))[name]
+    model.__class__ = type("Int8TMANet", (TMANet,), methods)
+    return model
 
 
 def _flops_of_view(run: Settings, size: tuple[int, int]) -> int:

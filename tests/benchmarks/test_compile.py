@@ -40,6 +40,7 @@ FITS = Compiled(
     {"parameters": 128 * 2**20, "activations, temporaries": 6 * GIB},
     traffic=35_000_000_000,
     collectives=(GRADIENTS, HALO),
+    products={"bf16": 300},
 )
 
 
@@ -56,6 +57,7 @@ def test_a_program_that_fits_is_a_row_and_larger_topologies_are_extrapolated() -
     assert of_256["a call"] == "256 clips of 3 frames 769x769"
     assert str(found).count("extrapolated from v5e:4x4") == 3
     assert "activations, temporaries 6,144.0; peak 6,272.0; the chip has 16,384" in str(found)
+    assert "Convolutions and products, kernels apart: 300 of bf16." in str(found)
 
 
 def test_what_does_not_fit_says_by_how_much_and_what_to_change() -> None:

@@ -78,13 +78,13 @@ def test_a_step_whose_images_are_shared_exchanges_rows() -> None:
     assert gathered.bytes < 2**20  # keys and values, not features of every block
 
 
-def test_slices_sum_within_themselves_and_send_a_chips_share_to_each_other() -> None:
+def test_slices_sum_within_themselves_and_send_the_sums_to_each_other() -> None:
     step, outcome = compiled("--config.batch_size=8", slices=2)
     assert step.mesh == {"data": 8, "space": 1}
     kinds = {one.kind: one for one in outcome.collectives}
     assert kinds["all-reduce"].group_size == 4
     assert kinds["send"].count > 0
-    assert kinds["send"].bytes < kinds["all-reduce"].bytes
+    assert kinds["send"].bytes > 0
 
 
 def test_scoring_spreads_clips_over_the_chips_of_a_host_and_streaming_takes_one() -> None:
@@ -98,7 +98,14 @@ def test_scoring_spreads_clips_over_the_chips_of_a_host_and_streaming_takes_one(
     stream = stream_step(settings, devices, (97, 162))
     assert stream.mesh == {"data": 1, "space": 1}
     assert stream.flops < scoring.flops / 4
-    assert fitting(stream).collectives == ()
+    in_bfloat16 = fitting(stream)
+    assert in_bfloat16.collectives == ()
+    in_int8 = fitting(stream_step(settings, devices, (97, 162), int8=True))
+    assert set(in_bfloat16.products) == {"bf16", "f32"}  # the latter upsample logits
+    assert in_int8.products == {
+        "s8": in_bfloat16.products["bf16"],
+        "f32": in_bfloat16.products["f32"],
+    }
 
 
 def test_a_program_that_is_too_large_says_what_it_needs() -> None:

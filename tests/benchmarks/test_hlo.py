@@ -148,3 +148,26 @@ def test_traffic_counts_loops_and_leaves_the_inside_of_fusions_out() -> None:
 """
     lines = ["%x = f32[4]{0} parameter(0)", "%f = f32[4]{0} fusion(%x), kind=kLoop, calls=%fused.1"]
     assert Hlo(fused + entry(*lines)).memory_traffic() == 32
+
+
+def test_a_send_to_another_slice_counts_what_it_sends_alone() -> None:
+    text = entry(
+        "%x = f32[4]{0:T(128)} parameter(0)",
+        "%token = token[] after-all()",
+        "%send = (f32[4]{0:T(128)}, u32[], token[]) send(%x, %token), channel_id=8, "
+        'is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}"}',
+        "%send-done = token[] send-done(%send), channel_id=8",
+        "ROOT %y = f32[4]{0:T(128)} copy(%x)",
+    )
+    assert only(text) == Collective("send", 2, 1, 16, ("f32",))
+    assert str(only(text)) == "1 send, 0.00 MiB (f32)"
+
+
+def test_products_are_counted_by_what_they_multiply() -> None:
+    text = entry(
+        "%x = s8[4,4]{1,0:T(8,128)} parameter(0)",
+        "%y = bf16[4,4]{1,0:T(8,128)} parameter(1)",
+        "%dot = s32[4,4]{1,0:T(8,128)} dot(%x, %x), lhs_contracting_dims={1}",
+        "ROOT %product = f32[4,4]{1,0:T(8,128)} convolution(%y, %y), dim_labels=bf_io->bf",
+    )
+    assert Hlo(text).products() == {"s8": 1, "bf16": 1}
