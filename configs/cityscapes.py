@@ -9,7 +9,7 @@ Needs records (`python -m data_prep.cityscapes`; 28 GB) and mmseg's pretrained b
 Memory and time in bfloat16 (`--config.model.dtype=bfloat16`), none of it measured:
     one H200           2.5 hours, by operations at 45 % of its peak
     8 v5e chips        1.3 hours, a clip on each, by the formula of docs/performance.md
-    16 v5e chips       0.66 hours for as many clips in steps of 16; 6.6 GiB a chip, compiled
+    16 v5e chips       0.66 hours for as many clips in steps of 16; 5.0 GiB a chip, compiled
 
 Expected: 80.3 mIoU on `val` (500 clips), the paper's (arXiv 2102.08643); not reproduced here.
 

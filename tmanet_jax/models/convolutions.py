@@ -50,7 +50,7 @@ def kept_apart(
 
     The TPU's cuts the few images of a chip into strips, eight along the width, and takes what
     follows a convolution to the strips, too: a batch norm's float32 steps go to main memory there,
-    one by one. The step of Cityscapes moved a third more bytes so (docs/performance.md).
+    one by one. A step of Cityscapes moved half as many bytes again so (docs/performance.md).
     """
     return lax.optimization_barrier(direct(x, kernel, stride, dilation, precision, groups))
 
