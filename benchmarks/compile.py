@@ -97,16 +97,16 @@ def add_command(commands: command.Subparsers) -> None:
     parser = command.add(commands, "compile", __doc__, _run)
     command.add_options(parser, "size", "json")
     parser.add_argument(
-        "--int8",
-        action="store_true",
-        help="of stream: all convolutions in int8, with the scales of each frame (qwix)",
-    )
-    parser.add_argument(
         "--of",
         choices=("train", "eval", "stream"),
         default="train",
         help="a training step, a batch of scoring on one host, or a frame of one stream on one "
         "chip; of the last two, --size is that of the frames, by default 1024x2048",
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="of stream: all convolutions in int8, with the scales of each frame (qwix)",
     )
     parser.add_argument("--topology", default="v5e:4x4", help="TPU chips; default %(default)s")
     parser.add_argument(

@@ -87,6 +87,7 @@ TPU: Runs = {
     **_compiled("cityscapes", "v5e:2x2", of="eval"),
     **_compiled("camvid", "v5e:2x2", _CAMVID_FRAME, of="eval"),
     **_compiled("cityscapes", "v5e:1x1", _WHOLE, of="stream"),
+    **_compiled("cityscapes", "v5e:1x1", _WHOLE, "--int8", of="stream", name="int8"),
     **_compiled("camvid", "v5e:1x1", _WHOLE, _CAMVID_FRAME, of="stream"),
 }
 """The published runs, the most important ones first."""

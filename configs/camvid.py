@@ -9,7 +9,7 @@ random weights, and says so.
 
 Memory and time in bfloat16 (`--config.model.dtype=bfloat16`), none of it measured:
     one H200           2.8 hours, by operations (44.0 TFLOP a step) at 45 % of its peak
-    16 v5e chips       0.72 hours for as many clips in steps of 16; 7.2 GiB a chip, compiled
+    16 v5e chips       0.72 hours for as many clips in steps of 16; 4.9 GiB a chip, compiled
 
 Expected: 76.5 mIoU on `val` (101 clips), which the original scores, the paper's (arXiv 2102.08643);
 not reproduced here. `--config.data.eval_split=test` scores the published test split (232).

@@ -22,6 +22,9 @@ from tmanet_jax.program import advice
 
 DECLARED = tomllib.loads((processes.PROJECT / "pyproject.toml").read_text())
 INSIDE = "tmanet_jax.checkout."
+OF_A_CHECKOUT = ("selenium", "cityscapesScripts", "libtpu", "qwix", "torchvision")
+"""What tests and benchmarks use, and the package does not."""
+
 PIN = re.compile(r"^(\w[\w.-]*)==(\S+)", re.MULTILINE)
 
 
@@ -33,8 +36,7 @@ def test_the_known_good_set_lies_in_the_ranges() -> None:
     }
     for file in processes.PROJECT.glob("requirements*.txt"):
         for name, version in PIN.findall(file.read_text()):
-            of_tests_alone = name in ("selenium", "cityscapesScripts", "libtpu", "torchvision")
-            assert of_tests_alone or version in ranges[name], f"{file.name}: {name}"
+            assert name in OF_A_CHECKOUT or version in ranges[name], f"{file.name}: {name}"
 
 
 def test_every_folder_of_modules_is_packaged() -> None:
