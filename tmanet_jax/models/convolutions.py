@@ -38,21 +38,14 @@ def direct(
     )
 
 
-def kept_apart(
-    x: jax.Array,
-    kernel: jax.Array,
-    stride: int,
-    dilation: int,
-    precision: lax.PrecisionLike = None,
-    groups: int = 1,
-) -> jax.Array:
-    """`direct`, with an output that a compiler does not compute together with what follows.
+def kept_apart(y: jax.Array) -> jax.Array:
+    """The output of a convolution, which a TPU's compiler does not compute with what follows.
 
-    The TPU's cuts the few images of a chip into strips, eight along the width, and takes what
-    follows a convolution to the strips, too: a batch norm's float32 steps go to main memory there,
-    one by one. A step of Cityscapes moved half as many bytes again so (docs/performance.md).
+    It cuts the few images of a chip into strips, eight along the width, and takes what follows a
+    convolution to the strips, too: a batch norm's float32 steps go to main memory there, one by
+    one. A step of Cityscapes moved half as many bytes again so (docs/performance.md).
     """
-    return lax.optimization_barrier(direct(x, kernel, stride, dilation, precision, groups))
+    return lax.platform_dependent(y, tpu=lax.optimization_barrier, default=lambda y: y)
 
 
 def sum_of_taps(

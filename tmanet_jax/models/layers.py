@@ -80,23 +80,19 @@ class Conv(nnx.Module):
             strided = x_NxHxWxC[:, :: self.stride, :: self.stride]
             y = _pointwise(strided, kernel_hwio[0, 0], self.precision)
         else:
-            direct, kept_apart = (
-                functools.partial(
-                    way,
-                    stride=self.stride,
-                    dilation=self.dilation,
-                    precision=self.precision,
-                    groups=self.groups,
-                )
-                for way in (convolutions.direct, convolutions.kept_apart)
+            direct = functools.partial(
+                convolutions.direct,
+                stride=self.stride,
+                dilation=self.dilation,
+                precision=self.precision,
+                groups=self.groups,
             )
-            ways = {"cpu": self._way_on_cpu(train), "tpu": kept_apart if train else None}
-            y = lax.platform_dependent(
-                x_NxHxWxC,
-                kernel_hwio,
-                default=direct,
-                **{chip: way for chip, way in ways.items() if way is not None},
-            )
+            arguments, on_cpu = (x_NxHxWxC, kernel_hwio), self._way_on_cpu(train)
+            if on_cpu is None:
+                y = direct(*arguments)
+            else:
+                y = lax.platform_dependent(*arguments, cpu=on_cpu, default=direct)
+            y = convolutions.kept_apart(y) if train else y
         return y if self.bias is None else y + _last(self.bias[...], y)
 
     def _way_on_cpu(self, train: bool) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
