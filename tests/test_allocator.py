@@ -68,3 +68,17 @@ def test_what_jax_will_compute_on_is_told_before_it_looks(
     (tmp_path / device).parent.mkdir(exist_ok=True)
     (tmp_path / device).touch()
     assert computes_on_cpu(platforms, tmp_path) is on_cpu
+
+
+def test_what_is_loaded_is_not_searched_for_garbage() -> None:
+    program = (
+        "import gc; from tmanet_jax.program import loading\n"
+        "with loading():\n    import jax; assert not gc.isenabled()\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 100_000)\n"
+        "with loading():\n    assert gc.isenabled()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True"]
+    assert done.stderr.startswith("Loading jax")

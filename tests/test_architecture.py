@@ -10,8 +10,8 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 
 ORDER = """
-    tmanet_jax.program tmanet_jax.progress
-    tmanet_jax.errors tmanet_jax.fields tmanet_jax.allocator tmanet_jax.stop_signals
+    tmanet_jax.allocator tmanet_jax.program tmanet_jax.progress
+    tmanet_jax.errors tmanet_jax.fields tmanet_jax.stop_signals
     tmanet_jax.compilation_cache
     tmanet_jax.data
     tmanet_jax.run_file tmanet_jax.pictures

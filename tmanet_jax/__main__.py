@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from tmanet_jax.errors import UserError, ends_with_message, tell_interrupts
-from tmanet_jax.program import FOLDER, tell_loading
+from tmanet_jax.program import FOLDER, loading
 
 PREPARATIONS = ("cityscapes", "camvid", "vspw", "kitti_step", "folder", "synthetic", "browse")
 _PREPARE = f"tmanet prepare {'|'.join(PREPARATIONS)} --help"
@@ -34,8 +34,8 @@ def main() -> int:
         case ["prepare", *_]:
             raise UserError(f"Prepare what? {_PREPARE}")
         case ["weights", *words]:
-            tell_loading()
-            from tmanet_jax.weights import conversion
+            with loading():
+                from tmanet_jax.weights import conversion
 
             return conversion.main(words)
     import run

@@ -7,10 +7,15 @@ every clip: reading a record of 18 MB alone took 51 ms of CPU instead of 15.
 A program of XLA's on a CPU takes all that it holds between its operations as one buffer: 1.9 GB for
 a training step of two 257x257 clips, of whose 16.8 s of CPU 1.2 s were such faults, and 5 s just
 after another program had held the memory.
+
+And keeps Python from searching for garbage while a program is traced, which leaves a million
+objects and hardly any garbage.
 """
 
+import contextlib
 import ctypes
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # malloc.h
@@ -38,6 +43,18 @@ def keep_freed_buffers() -> bool:
     programs on a CPU; beside an accelerator, where many threads feed it, it was never measured.
     """
     return _set({_M_MMAP_MAX: 0, _M_ARENA_MAX: 1, **_KEEPING})
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Python does not search for garbage within, which takes longer the more there is."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def computes_on_cpu(platforms: str | None, dev: Path = Path("/dev")) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tmanet_jax.errors import UserError
-from tmanet_jax.program import FOLDER, advice, folder_is_importable, tell_loading
+from tmanet_jax.program import FOLDER, advice, folder_is_importable, loading
 from tmanet_jax.run_file import CONFIG_FILE
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def parse(argv: Sequence[str], modes: Mapping[str, Mode]) -> Command | None:
     given, others = _given(words, modes)
     of_modes = (modes[word].config for word in others if word in modes)
     config = _config_of(given, next(of_modes, None))
-    tell_loading()
-    configured = read_config(config, others)
+    with loading():
+        configured = read_config(config, others)
     unknown = [word for word in configured.others if word.startswith("-")]
     mode = " ".join(configured.others) or next(iter(modes))
     if not unknown and mode not in modes:

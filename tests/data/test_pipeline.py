@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tmanet_jax.data.augment import Augmentation
 from tmanet_jax.data.classes import CITYSCAPES
 from tmanet_jax.data.pipeline import eval_clips, train_batches
 from tmanet_jax.data.records import open_clips
-from tmanet_jax.data.samples import Batch
+from tmanet_jax.data.samples import Batch, empty_batch
 from tmanet_jax.errors import UserError
 
 NUM_CLIPS = 7
@@ -228,6 +229,18 @@ def is_running(pid):
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_the_first_batch_is_made_before_it_is_asked_for(source, monkeypatch):
+    begun = threading.Event()
+
+    def begin(*shape):
+        begun.set()
+        return empty_batch(*shape)
+
+    monkeypatch.setattr("tmanet_jax.data.pipeline.empty_batch", begin)
+    with batches(source):
+        assert begun.wait(15)
 
 
 def test_closing_ends_the_workers(source):

@@ -1,8 +1,11 @@
-"""Which part of a batch each process reads, on meshes that are made up."""
+"""Which part of a batch each process reads, on meshes that are made up; what a mesh changes."""
 
+import contextlib
 import dataclasses
+import gc
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -14,9 +17,11 @@ from tmanet_jax.parallel.sharding import (
     BatchPart,
     MeshConfig,
     batch_part,
+    by_platform,
     check_batch_size,
     check_devices,
     make_mesh,
+    on_mesh,
 )
 
 
@@ -78,6 +83,47 @@ def test_a_platform_that_is_not_there_is_one_message(
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     with pytest.raises(UserError, match=r"JAX_PLATFORMS='cuda'\. Unset it, set it to cpu"):
         check_devices()
+
+
+def lowered_by_platform(mesh: Mesh | None) -> str:
+    def program(x: jax.Array) -> jax.Array:
+        return by_platform(x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tan)
+
+    traced = jax.make_jaxpr(on_mesh(program, mesh) if mesh else program)(1.0)
+    return " ".join(str(traced).split())
+
+
+def test_on_a_mesh_its_own_way_alone_is_traced() -> None:
+    on_cpu = lowered_by_platform(make_mesh())
+    assert "sin" in on_cpu and "cos" not in on_cpu and "tan" not in on_cpu
+
+
+def test_without_a_mesh_a_program_can_be_lowered_for_any_platform() -> None:
+    anywhere = lowered_by_platform(None)
+    assert "platform_index" in anywhere
+    assert all(way in anywhere for way in ("sin", "cos", "tan"))
+
+
+def test_on_a_mesh_of_gpus_their_maker_is_told_apart_when_lowered() -> None:
+    device = jax.sharding.AbstractDevice(device_kind="any", num_cores=None, platform="gpu")
+    mesh = make_mesh().abstract_mesh.update(abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert "platform_index" in lowered_by_platform(None)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_garbage_is_collected_again_after_a_program_is_traced(fails: bool) -> None:
+    was_on = []
+
+    def program(x: jax.Array) -> jax.Array:
+        was_on.append(gc.isenabled())
+        if fails:
+            raise FloatingPointError
+        return x
+
+    with pytest.raises(FloatingPointError) if fails else contextlib.nullcontext():
+        jax.jit(on_mesh(program, make_mesh())).lower(1.0)
+    assert (was_on, gc.isenabled()) == ([False], True)
 
 
 def test_numbers_of_things_are_spelt() -> None:

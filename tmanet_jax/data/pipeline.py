@@ -32,10 +32,14 @@ from tmanet_jax.errors import UserError
 
 
 class BatchIterator(Iterator[Batch]):
-    """Endless batches. Close it, or use it as a context, so that workers and threads end."""
+    """Endless batches. Close it, or use it as a context, so that workers and threads end.
+
+    The first ones are being made from the beginning, while whoever takes them compiles a step.
+    """
 
     def __init__(self, batches: grain.DatasetIterator[Batch]) -> None:
         self._batches = batches
+        batches.start_prefetch()
 
     def __next__(self) -> Batch:
         try:

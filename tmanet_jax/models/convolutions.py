@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tmanet_jax.models import winograd
+from tmanet_jax.parallel.sharding import by_platform
 
 
 def direct(
@@ -45,7 +46,7 @@ def kept_apart(y: jax.Array) -> jax.Array:
     convolution to the strips, too: a batch norm's float32 steps go to main memory there, one by
     one. A step of Cityscapes moved half as many bytes again so (docs/performance.md).
     """
-    return lax.platform_dependent(y, tpu=lax.optimization_barrier, default=lambda y: y)
+    return by_platform(y, tpu=lax.optimization_barrier, default=lambda y: y)
 
 
 def sum_of_taps(

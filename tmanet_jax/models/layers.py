@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from tmanet_jax.models import convolutions, winograd
 from tmanet_jax.models.initial import full, kaiming_normal_fan_out
-from tmanet_jax.parallel.sharding import space_size
+from tmanet_jax.parallel.sharding import by_platform, space_size
 
 MatmulPrecision = Literal["default", "high", "highest"]
 """Of float32 products: as fast as the chip can (TF32 on NVIDIA GPUs, one bfloat16 pass on TPUs), in
@@ -91,7 +91,7 @@ class Conv(nnx.Module):
             if on_cpu is None:
                 y = direct(*arguments)
             else:
-                y = lax.platform_dependent(*arguments, cpu=on_cpu, default=direct)
+                y = by_platform(*arguments, cpu=on_cpu, default=direct)
             y = convolutions.kept_apart(y) if train else y
         return y if self.bias is None else y + _last(self.bias[...], y)
 
@@ -159,7 +159,7 @@ def _pointwise(
     of_rows = functools.partial(product_of_rows, precision=precision)
     if space_size() > 1:
         return of_rows(x_NxHxWxI, kernel_IxO)
-    return lax.platform_dependent(x_NxHxWxI, kernel_IxO, cpu=product_of_positions, default=of_rows)
+    return by_platform(x_NxHxWxI, kernel_IxO, cpu=product_of_positions, default=of_rows)
 
 
 def product_of_rows(

@@ -24,6 +24,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from tmanet_jax.models.layers import MatmulPrecision, at_least_float32
+from tmanet_jax.parallel.sharding import by_platform
 
 QUERY_CHUNK = 128
 """Query positions whose scores `read_chunked` holds at one time.
@@ -70,7 +71,7 @@ def read_memory(
     }
     if not kernels:
         return chunked(query_BxNxK, key_BxMxK, value_BxMxV)
-    return lax.platform_dependent(query_BxNxK, key_BxMxK, value_BxMxV, default=chunked, **kernels)
+    return by_platform(query_BxNxK, key_BxMxK, value_BxMxV, default=chunked, **kernels)
 
 
 def fitting_kernels(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from tmanet_jax.models import layers
-from tmanet_jax.parallel.sharding import spread_rows
+from tmanet_jax.parallel.sharding import by_platform, spread_rows
 
 FLOATS_AT_A_TIME = 2**24
 """Logits of a block, on each device: 64 MiB."""
@@ -107,7 +107,7 @@ def map_columns(
 
 def labels_of(part: HalfUpsampled) -> jax.Array:
     """The class with the largest logit of each pixel, uint8 BxHxW, in the way of the chip."""
-    return lax.platform_dependent(part, cpu=labels_by_rows, default=labels_by_columns)
+    return by_platform(part, cpu=labels_by_rows, default=labels_by_columns)
 
 
 def labels_by_columns(part: HalfUpsampled) -> jax.Array:

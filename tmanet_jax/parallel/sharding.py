@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tmanet_jax.allocator import without_collection
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.fields import MOST_AT_ONCE, Checked, field
 
@@ -132,7 +133,7 @@ def on_mesh(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
     """The program, traced with this mesh as the ambient one."""
 
     def traced(*args: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with without_collection(), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return program(*args)
 
     return traced
@@ -141,6 +142,19 @@ def on_mesh(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 def space_size() -> int:
     """Devices that share each image in the program that is being traced."""
     return dict(jax.sharding.get_abstract_mesh().shape).get(SPACE_AXIS, 1)
+
+
+def by_platform(*arguments: Any, default: Callable[..., Any], **ways: Callable[..., Any]) -> Any:
+    """The way of the chip that the program is for, as `lax.platform_dependent` chooses it.
+
+    On a mesh of CPUs or TPUs that way alone is traced. Elsewhere all are, with their gradients, and
+    the choice falls when the program is lowered: for an export it does, and GPUs have several
+    makers, which a mesh does not tell apart.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None or device.platform not in ("cpu", "tpu"):
+        return lax.platform_dependent(*arguments, default=default, **ways)
+    return ways.get(device.platform, default)(*arguments)
 
 
 def spread_rows(x_NxHx: jax.Array) -> jax.Array:

@@ -52,7 +52,13 @@ from tmanet_jax.training.setup import (
     open_splits,
     with_training_data,
 )
-from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, compile_train_step
+from tmanet_jax.training.step import (
+    Recipe,
+    StepMetrics,
+    TrainState,
+    batch_shapes,
+    compile_train_step,
+)
 from tmanet_jax.weights import load
 from tmanet_jax.workdir import (
     RunDescription,
@@ -259,7 +265,7 @@ def _train_to_the_end(run: _Run, state: TrainState) -> tuple[TrainState, Evaluat
 
 
 class _Stepper:
-    """Takes batches through the step, which it compiles with the first of them."""
+    """Takes batches through the step, which it compiles while the first of them are made."""
 
     def __init__(self, run: _Run, first: int):
         settings, part = run.settings, batch_part(run.mesh)
@@ -282,19 +288,23 @@ class _Stepper:
     def step(self, state: TrainState, number: int) -> tuple[TrainState, Batch, StepMetrics]:
         """The step of that number, from 1; the state is given up."""
         with self._profiler.step(number):
+            if self._compiled is None:
+                self._compiled = self._compiled_by_all(state)
             with self._run.clock.within(Part.DATA):
                 batch = next(self._batches)
             on_devices = put_batch(batch, self._run.mesh)
-            if self._compiled is None:
-                self._compiled = self._compiled_by_all(state, on_devices)
             state, metrics = self._compiled(state, on_devices)
         self._run.clock.step_done(self._run.settings.batch_size)
         if trace := self._profiler.end_after(number, metrics):
             self._run.log.message(trace)
         return state, batch, metrics
 
-    def _compiled_by_all(self, state: TrainState, batch: Batch) -> jax.stages.Compiled:
+    def _compiled_by_all(self, state: TrainState) -> jax.stages.Compiled:
         """The program of a step, when all processes have it: they connect in its first call."""
+        settings = self._run.settings
+        num_frames = settings.model.head.num_memory + 1
+        crop_size = settings.data.augmentation.crop_size
+        batch = batch_shapes(settings.batch_size, num_frames, crop_size)
         program = compile_train_step(self._run.recipe, self._run.mesh)
         compiled = program.lower(state, batch).compile()
         distributed.wait_for_start("compiled a step")

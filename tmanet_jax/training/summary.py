@@ -1,21 +1,18 @@
 """A run before it trains: its network module by module, and the memory of a training step."""
 
 import sys
-from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
 from tmanet_jax.compilation_cache import compiling
-from tmanet_jax.data.samples import Batch
 from tmanet_jax.errors import counted
 from tmanet_jax.models.summary import summary_of
 from tmanet_jax.models.tmanet import blank_model
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh
 from tmanet_jax.settings import Settings
 from tmanet_jax.training.setup import initial_state
-from tmanet_jax.training.step import compile_train_step
+from tmanet_jax.training.step import batch_shapes, compile_train_step
 
 _COLUMNS = ("module", "output", "parameters", "operations", "activations")
 _MIB = 2**20
@@ -30,14 +27,8 @@ def lower_step(settings: Settings, mesh: jax.sharding.Mesh) -> jax.stages.Lowere
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
     recipe, initial = initial_state(settings, blank_model(settings.model), None)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
-    batch_size, size = settings.batch_size, settings.data.augmentation.crop_size
     num_frames = settings.model.head.num_memory + 1
-    batch = Batch(
-        frames=_array((batch_size, num_frames, *size, 3), jnp.uint8),
-        labels=_array((batch_size, *size), jnp.uint8),
-        sizes=_array((batch_size, 2), jnp.int32),
-        indices=_array((batch_size,), jnp.int32),
-    )
+    batch = batch_shapes(settings.batch_size, num_frames, settings.data.augmentation.crop_size)
     return compile_train_step(recipe, mesh).lower(state, batch)
 
 
@@ -51,10 +42,6 @@ def memory_of(step: jax.stages.Compiled) -> dict[str, int]:
         "activations and temporaries": memory.temp_size_in_bytes,
         "program": memory.generated_code_size_in_bytes,
     }
-
-
-def _array(shape: Sequence[int], dtype: Any) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype)
 
 
 def print_summary(settings: Settings) -> None:
