@@ -57,9 +57,8 @@ def read_memory(
 ) -> jax.Array:
     """Weights the memory's values by softmax(scale * query . key) over all M positions: BxNxV.
 
-    Exact, by the way that is asked for. The choice among the kernels that fit falls when the
-    program is lowered for its chip, so that a program for a chip that is not there gets that chip's
-    kernel.
+    Exact, by the way that is asked for. Of the kernels that fit it takes that of the chip which the
+    program is for, be it there or not.
 
     Source: TMANet section 3.2; `mmseg/models/decode_heads/tma_head.py`, `MemoryModule`, where
     `scale` is 1 (`matmul_norm=False`) or K ** -0.5.
