@@ -44,7 +44,7 @@ def loading() -> Iterator[None]:
     """Says that jax is being loaded, within, unless it is there.
 
     What is loaded stays. So Python does not search it for garbage, neither meanwhile nor later: of
-    3.3 s of CPU that a training takes to load its libraries, that were 1.1.
+    3.3 s of CPU that a training took to load its libraries, that was 1.0.
     """
     if "jax" in sys.modules:
         yield
