@@ -8,8 +8,8 @@ A program of XLA's on a CPU takes all that it holds between its operations as on
 a training step of two 257x257 clips, of whose 16.8 s of CPU 1.2 s were such faults, and 5 s just
 after another program had held the memory.
 
-And keeps Python from searching for garbage while a program is traced, which leaves a million
-objects and hardly any garbage.
+And keeps Python from searching for garbage, again and again, while a program is traced: Cityscapes'
+training step leaves 170,000 objects, a quarter of them garbage.
 """
 
 import contextlib

@@ -85,7 +85,7 @@ def test_a_platform_that_is_not_there_is_one_message(
         check_devices()
 
 
-def lowered_by_platform(mesh: Mesh | None) -> str:
+def traced_by_platform(mesh: Mesh | None) -> str:
     def program(x: jax.Array) -> jax.Array:
         return by_platform(x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tan)
 
@@ -94,12 +94,12 @@ def lowered_by_platform(mesh: Mesh | None) -> str:
 
 
 def test_on_a_mesh_its_own_way_alone_is_traced() -> None:
-    on_cpu = lowered_by_platform(make_mesh())
+    on_cpu = traced_by_platform(make_mesh())
     assert "sin" in on_cpu and "cos" not in on_cpu and "tan" not in on_cpu
 
 
 def test_without_a_mesh_a_program_can_be_lowered_for_any_platform() -> None:
-    anywhere = lowered_by_platform(None)
+    anywhere = traced_by_platform(None)
     assert "platform_index" in anywhere
     assert all(way in anywhere for way in ("sin", "cos", "tan"))
 
@@ -108,7 +108,7 @@ def test_on_a_mesh_of_gpus_their_maker_is_told_apart_when_lowered() -> None:
     device = jax.sharding.AbstractDevice(device_kind="any", num_cores=None, platform="gpu")
     mesh = make_mesh().abstract_mesh.update(abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
-        assert "platform_index" in lowered_by_platform(None)
+        assert "platform_index" in traced_by_platform(None)
 
 
 @pytest.mark.parametrize("fails", [False, True])

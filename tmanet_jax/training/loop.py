@@ -44,6 +44,7 @@ from tmanet_jax.training.results import leave_weights
 from tmanet_jax.training.resume import going_on, newest_state
 from tmanet_jax.training.setup import (
     Splits,
+    batch_shapes,
     batch_stream,
     class_weights,
     first_network,
@@ -52,13 +53,7 @@ from tmanet_jax.training.setup import (
     open_splits,
     with_training_data,
 )
-from tmanet_jax.training.step import (
-    Recipe,
-    StepMetrics,
-    TrainState,
-    batch_shapes,
-    compile_train_step,
-)
+from tmanet_jax.training.step import Recipe, StepMetrics, TrainState, compile_train_step
 from tmanet_jax.weights import load
 from tmanet_jax.workdir import (
     RunDescription,
@@ -301,12 +296,8 @@ class _Stepper:
 
     def _compiled_by_all(self, state: TrainState) -> jax.stages.Compiled:
         """The program of a step, when all processes have it: they connect in its first call."""
-        settings = self._run.settings
-        num_frames = settings.model.head.num_memory + 1
-        crop_size = settings.data.augmentation.crop_size
-        batch = batch_shapes(settings.batch_size, num_frames, crop_size)
         program = compile_train_step(self._run.recipe, self._run.mesh)
-        compiled = program.lower(state, batch).compile()
+        compiled = program.lower(state, batch_shapes(self._run.settings)).compile()
         distributed.wait_for_start("compiled a step")
         return compiled
 

@@ -13,6 +13,7 @@ from tmanet_jax.checkpoints.damage import steps_in
 from tmanet_jax.checkpoints.store import CHECKPOINTS_DIR, BatchStream
 from tmanet_jax.data.classes import ClassSet
 from tmanet_jax.data.records import ClipRecords
+from tmanet_jax.data.samples import Batch, empty_batch
 from tmanet_jax.errors import UserError, counted
 from tmanet_jax.inputs import load_weights, open_split, random_model
 from tmanet_jax.models.tmanet import TMANet, blank_model, num_parameters
@@ -128,6 +129,13 @@ def batch_stream(settings: Settings, records: ClipRecords) -> BatchStream:
         augmentation=settings.data.augmentation,
         records=records.fingerprint(),
     )
+
+
+def batch_shapes(settings: Settings) -> Batch:
+    """A batch of a run, all processes together: shapes alone, for a compiler."""
+    num_frames = settings.model.head.num_memory + 1
+    batch = empty_batch(settings.batch_size, num_frames, settings.data.augmentation.crop_size)
+    return jax.eval_shape(lambda batch: batch, batch)
 
 
 def class_weights(records: ClipRecords, power: float) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 
-from tmanet_jax.data.samples import Batch, empty_batch
+from tmanet_jax.data.samples import Batch
 from tmanet_jax.models.losses import LossConfig, Losses, segmentation_loss
 from tmanet_jax.models.normalize import normalize
 from tmanet_jax.models.tmanet import TMANet, Weights, split
@@ -199,11 +199,6 @@ def _accumulated_gradients(
     )
     total, _ = lax.scan(add, nothing, (jnp.arange(recipe.accumulate), parts_AxB))
     return total
-
-
-def batch_shapes(num_clips: int, num_frames: int, crop_size: tuple[int, int]) -> Batch:
-    """A batch of shapes alone, for a compiler."""
-    return jax.eval_shape(lambda batch: batch, empty_batch(num_clips, num_frames, crop_size))
 
 
 def compile_train_step(recipe: Recipe, mesh: Mesh) -> jax.stages.Wrapped:

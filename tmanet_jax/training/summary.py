@@ -11,8 +11,8 @@ from tmanet_jax.models.summary import summary_of
 from tmanet_jax.models.tmanet import blank_model
 from tmanet_jax.parallel.sharding import check_batch_size, make_mesh
 from tmanet_jax.settings import Settings
-from tmanet_jax.training.setup import initial_state
-from tmanet_jax.training.step import batch_shapes, compile_train_step
+from tmanet_jax.training.setup import batch_shapes, initial_state
+from tmanet_jax.training.step import compile_train_step
 
 _COLUMNS = ("module", "output", "parameters", "operations", "activations")
 _MIB = 2**20
@@ -27,9 +27,7 @@ def lower_step(settings: Settings, mesh: jax.sharding.Mesh) -> jax.stages.Lowere
     check_batch_size(settings.batch_size, mesh, settings.accumulate)
     recipe, initial = initial_state(settings, blank_model(settings.model), None)
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), initial)
-    num_frames = settings.model.head.num_memory + 1
-    batch = batch_shapes(settings.batch_size, num_frames, settings.data.augmentation.crop_size)
-    return compile_train_step(recipe, mesh).lower(state, batch)
+    return compile_train_step(recipe, mesh).lower(state, batch_shapes(settings))
 
 
 def memory_of(step: jax.stages.Compiled) -> dict[str, int]:
