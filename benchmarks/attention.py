@@ -213,8 +213,15 @@ def chunked_side(sizes: ReadSizes, inputs: Inputs) -> ReadSide:
 
 
 def tokamax_side(sizes: ReadSizes, inputs: Inputs) -> ReadSide:
-    """The read of another library, which takes values wider than keys."""
+    """The read of another library, which takes values wider than keys.
+
+    It would read this program's own options as its own, and refuse them.
+    """
+    from absl import flags
     from tokamax import dot_product_attention
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
 
     def read(*arrays_BxNxC: jax.Array, scale: float) -> jax.Array:
         heads_BxNx1xC = (x[:, :, None] for x in arrays_BxNxC)

@@ -24,6 +24,12 @@ from tmanet_jax.errors import UserError
 TIMEOUT_S = {"cpu": 1800, "tpu": None}
 """Of one measurement."""
 
+ENVIRONMENT = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # torch wants some
+    "JAX_TRACEBACK_FILTERING": "off",  # an error's last lines are the error then, not a note of jax
+}
+"""Of every measurement's process."""
+
 Runs = Mapping[str, str]
 """What follows `python -m benchmarks`, by the name of its files."""
 
@@ -161,7 +167,7 @@ def measure(name: str, command: Sequence[str], out: Path, timeout_s: float | Non
         try:
             status = subprocess.run(
                 [sys.executable, *command[1:], f"--json={out / name}.json"],
-                env=os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # torch wants some
+                env=os.environ | ENVIRONMENT,
                 stdout=output,
                 stderr=subprocess.PIPE,
                 text=True,
