@@ -20,7 +20,7 @@ from tmanet_jax.data.classes import numbered_classes
 from tmanet_jax.errors import UserError
 from tmanet_jax.export import folder as export_folder
 from tmanet_jax.export import network as runner
-from tmanet_jax.export import onnx_file
+from tmanet_jax.export import onnx_file, verify
 from tmanet_jax.export.folder import export_network
 from tmanet_jax.export.names import Format
 from tmanet_jax.export.verify import NUM_FRAMES
@@ -159,6 +159,16 @@ def test_an_export_that_cannot_be_loaded_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(export_folder, "onnx_of", lambda program: b"no graph")
     with pytest.raises(UserError, match="The export does not run"):
+        export(model, tmp_path / "network")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_fails_within_jax_tells_the_error(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks = "import jax; jax.jit(lambda x: {}['no such array'])(1)"
+    monkeypatch.setattr(verify, "_RUN", breaks)
+    with pytest.raises(UserError, match=r"does not run \(KeyError: 'no such array'\)"):
         export(model, tmp_path / "network")
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,7 @@
 """Runs an export as its users will, in a process of its own, and compares it with the network."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,8 @@ def compared(program: Program, folder: Path) -> Agreement:
     try:
         np.savez(video, frames=calls, resets=resets)
         command = [sys.executable, "-I", "-B", "-c", _RUN, str(folder), str(video), str(result)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        env = os.environ | {"JAX_TRACEBACK_FILTERING": "off"}  # its note would be the last line
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=env)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             raise UserError(f"The export does not run ({last}): nothing was kept.")
