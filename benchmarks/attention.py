@@ -220,8 +220,7 @@ def tokamax_side(sizes: ReadSizes, inputs: Inputs) -> ReadSide:
     from absl import flags
     from tokamax import dot_product_attention
 
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    flags.FLAGS.mark_as_parsed()
 
     def read(*arrays_BxNxC: jax.Array, scale: float) -> jax.Array:
         heads_BxNx1xC = (x[:, :, None] for x in arrays_BxNxC)

@@ -93,7 +93,7 @@ def test_a_cpus_gradients_are_those_of_jax_and_in_the_order_of_axes_that_is_fast
     gradient = normal(*expected.shape, seed=2)
     np.testing.assert_array_equal(found, expected)
     for ours, theirs in zip(pull_back_fast(gradient), pull_back(gradient), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
     by_products = kernel_size == 3 and channels >= TAP_CHANNELS
     program = jax.jit(pull_back_fast).lower(gradient).as_text()
     assert program.count("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]") == (1 if by_products else 2)

@@ -154,9 +154,9 @@ def train_batches(
             f"A batch of {batch_size} clips cannot be divided among {part_count} processes: "
             "make it a multiple."
         )
-    if num_workers and not flags.FLAGS.is_parsed():
+    if num_workers:
         flags.FLAGS.mark_as_parsed()  # grain reads flags when it starts workers
-    if not num_workers:
+    else:
         keep_freed_memory()
     sampling = Sampling(augmentation, num_memory, memory_range)
     first_part = start_step * part_count + part_index
